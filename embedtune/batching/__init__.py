@@ -1,0 +1,1 @@
+"""Who shares a batch: one method a file."""

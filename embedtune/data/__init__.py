@@ -1,0 +1,1 @@
+"""Reading and checking data: one reader per format."""

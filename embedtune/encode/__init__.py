@@ -1,0 +1,1 @@
+"""Loading models and turning items into embeddings."""

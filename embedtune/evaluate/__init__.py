@@ -1,0 +1,1 @@
+"""Measures, retrieval evaluation, significance."""

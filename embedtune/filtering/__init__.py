@@ -1,0 +1,1 @@
+"""Which candidates are false negatives: one method a file."""

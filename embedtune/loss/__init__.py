@@ -1,0 +1,1 @@
+"""The objective: one method a file."""

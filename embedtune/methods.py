@@ -1,0 +1,126 @@
+"""Finds methods by file name: one file is one method, and its signature is its options.
+
+A method `simans` of the family `sampling` is the file `embedtune/sampling/simans.py`, which defines either a function
+`simans` or a class `Simans` (CamelCase of the file name) whose instances are called. Its keyword-only parameters are
+its options. Files are read with `ast`, not imported, so listing and checking methods needs no torch.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from .errors import InputError, unknown
+
+FAMILIES = ("mining", "filtering", "sampling", "batching", "synthesis", "weighting", "loss")
+# Arguments that the caller gives, never the recipe.
+GIVEN = {"generator"}
+_REQUIRED = object()
+
+
+@dataclass(frozen=True)
+class Option:
+    """One keyword-only parameter of a method: its name, its type as written, and its default (absent if required)."""
+
+    name: str
+    annotation: str
+    default: Any = _REQUIRED
+
+    @property
+    def required(self) -> bool:
+        return self.default is _REQUIRED
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method as its file describes it."""
+
+    family: str
+    name: str
+    symbol: str
+    summary: str
+    docstring: str
+    options: tuple[Option, ...]
+
+
+def names(family: str) -> list[str]:
+    """The methods of a family, by file."""
+    folder = Path(__file__).parent / family
+    return sorted(file.stem for file in folder.glob("[a-z]*.py"))
+
+
+@cache
+def describe(family: str, name: str) -> Method:
+    """Reads a method's file. Raises InputError, with the nearest name, where there is none."""
+    if name not in names(family):
+        raise InputError(unknown(f"{family} method", name, names(family)))
+    tree = ast.parse((Path(__file__).parent / family / f"{name}.py").read_text(encoding="utf-8"))
+    camel = "".join(part.capitalize() for part in name.split("_"))
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return _method(family, name, node, node)
+        if isinstance(node, ast.ClassDef) and node.name == camel:
+            init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+            return _method(family, name, node, init)
+    raise TypeError(f"embedtune/{family}/{name}.py must define a function {name} or a class {camel}")
+
+
+def _method(
+    family: str, name: str, node: ast.FunctionDef | ast.ClassDef, signature: ast.FunctionDef | None
+) -> Method:
+    docstring = ast.get_docstring(node) or ""
+    options = _options(signature) if signature else ()
+    return Method(family, name, node.name, docstring.split("\n\n")[0].replace("\n", " "), docstring, options)
+
+
+def _options(function: ast.FunctionDef) -> tuple[Option, ...]:
+    found = []
+    for argument, default in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True):
+        if argument.arg in GIVEN:
+            continue
+        if argument.annotation is None:
+            raise TypeError(f"{function.name}: option {argument.arg} needs a type")
+        value = _REQUIRED if default is None else ast.literal_eval(default)
+        found.append(Option(argument.arg, ast.unparse(argument.annotation), value))
+    return tuple(found)
+
+
+def check(family: str, name: str, options: dict[str, Any]) -> list[tuple[str, str]]:
+    """All problems of a choice of method, as (option, sentence); an empty list where it is right."""
+    try:
+        method = describe(family, name)
+    except InputError as error:
+        return [("name", str(error))]
+    known = {option.name: option for option in method.options}
+    problems = [(key, unknown(f"option of {name}", key, known)) for key in options if key not in known]
+    for option in method.options:
+        if option.name not in options:
+            if option.required:
+                problems.append((option.name, f"{name} needs this option ({option.annotation})"))
+            continue
+        try:
+            _adapter(option.annotation).validate_python(options[option.name], strict=True)
+        except ValidationError as error:
+            problems.append((option.name, f"{error.errors()[0]['msg']}, got {options[option.name]!r}"))
+    return problems
+
+
+@cache
+def _adapter(annotation: str) -> TypeAdapter[Any]:
+    return TypeAdapter(eval(annotation, {"Literal": Literal}))  # our own source files' annotations
+
+
+def bind(family: str, name: str, options: dict[str, Any]) -> Any:
+    """The method with its options in place: a callable. Raises InputError that names every problem."""
+    problems = check(family, name, options)
+    if problems:
+        raise InputError("; ".join(f"{family}.{name}.{key}: {message}" for key, message in problems))
+    method = describe(family, name)
+    symbol = getattr(import_module(f".{family}.{name}", __package__), method.symbol)
+    return symbol(**options) if isinstance(symbol, type) else partial(symbol, **options)

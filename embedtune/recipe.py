@@ -1,0 +1,370 @@
+"""The recipe: one YAML file, checked once at the edge, all problems reported together.
+
+Every field's comment is its documentation. Paths are relative to the current folder, as in a shell; the resolved
+recipe that a run keeps has them absolute.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
+
+from . import methods
+from .errors import InputError, unknown
+from .types import Role
+
+_strict = with_config(ConfigDict(extra="forbid", strict=True))
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """A method with its options, and its weight where several losses are summed."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    weight: float = 1.0
+
+
+def _choice(family: str) -> BeforeValidator:
+    def read(value: Any) -> Any:
+        given = {"name": value} if isinstance(value, str) else value
+        if isinstance(given, Chosen):
+            return given
+        if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
+            raise ValueError(f"expected {{name: METHOD, option: value, ...}}, got {value!r}")
+        options = {key: option for key, option in given.items() if key not in ("name", "weight")}
+        weight = given.get("weight", 1.0)
+        problems = methods.check(family, given["name"], options)
+        if family != "loss" and "weight" in given:
+            problems.append(("weight", "only a loss has a weight"))
+        if not isinstance(weight, int | float) or isinstance(weight, bool):
+            problems.append(("weight", f"expected a number, got {weight!r}"))
+        if problems:
+            raise ValueError("\n".join(f"{key}: {message}" for key, message in problems))
+        return Chosen(name=given["name"], options=options, weight=float(weight))
+
+    return BeforeValidator(read)
+
+
+def _listed(value: Any) -> Any:
+    """A single method may stand where a list of them is expected."""
+    return value if isinstance(value, list) else [value]
+
+
+Miner = Annotated[Chosen, _choice("mining")]
+Filter = Annotated[Chosen, _choice("filtering")]
+Sampler = Annotated[Chosen, _choice("sampling")]
+Batcher = Annotated[Chosen, _choice("batching")]
+Weighting = Annotated[Chosen, _choice("weighting")]
+Loss = Annotated[Chosen, _choice("loss")]
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    rank: Count = 16
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: Literal["auto"] | list[str] = "auto"  # auto: the attention's and the MLP's linear layers
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Prompts:
+    """Texts put before each query and document. Absent: the model's own."""
+
+    query: str | None = None
+    document: str | None = None
+
+    def of(self, role: Role) -> str | None:
+        return self.query if role == "query" else self.document
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    name: str  # a folder, a hub id (with @revision), or quickstart's `minilm`
+    max_length: Count | None = None  # tokens; absent: the model's own
+    pooling: Literal["mean", "cls", "lasttoken"] | None = None  # for a bare transformers checkpoint
+    lora: Lora | None = None  # absent: full fine-tuning
+    prompts: Prompts = field(default_factory=Prompts)
+    dropout: Literal["off", "model"] = "off"  # off is about twice as fast: fused attention needs it
+    gradient_checkpointing: bool = False
+    trust_remote_code: bool = False
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """Training queries held out to choose the best checkpoint."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    documents: Count | None = None  # how many documents to rank (the positives and a seeded draw); absent: all
+
+
+def _validation(value: Any) -> Any:
+    return {"share": value} if isinstance(value, float) else value
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    train: str  # a dataset folder, or any form that `embedtune data convert` reads
+    split: str = "train"
+    validation: Annotated[Validation | None, BeforeValidator(_validation)] = None
+    # each: every positive is a turn of its own, as in pairs; all: one turn with all of them; a number: so many drawn
+    # afresh every epoch
+    positives: Literal["each", "all"] | Count = "each"
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Negatives:
+    mining: Annotated[list[Miner], BeforeValidator(_listed)] = field(default_factory=list)
+    filtering: Annotated[list[Filter], BeforeValidator(_listed)] = field(default_factory=list)
+    sampling: Sampler = Chosen(name="top")
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class EarlyStopping:
+    patience: Count = 3  # validations without a better measure
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    epochs: Annotated[float, Field(gt=0)] = 1.0
+    max_steps: Count | None = None  # stops earlier than `epochs` would
+    batch_size: Count = 32  # queries a step over all processes: a choice about learning
+    chunk_size: Count | None = None  # items encoded at once with gradient caching: a choice about memory
+    accumulate: Count = 1  # batches whose gradients are averaged into one step
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-5
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    warmup: Share | Count = 0.1  # a share of the steps, or a number of them
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    clip: Annotated[float, Field(gt=0)] | None = 1.0  # largest gradient norm
+    precision: Precision = "auto"  # bf16 where the hardware computes it natively, else fp32
+    seed: int = 0
+    validate_every: Count | None = None  # steps; absent: every epoch
+    checkpoint_every: Count | None = None  # steps; absent: every epoch
+    early_stopping: EarlyStopping | None = None
+    track: list[Literal["tensorboard", "wandb", "trackio"]] = field(default_factory=list)
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    in_domain: list[str] = field(default_factory=list)  # dataset folders, each DIR or DIR:split
+    out_of_domain: list[str] = field(default_factory=list)
+    measure: str = "nDCG@10"  # chooses the best checkpoint
+    measures: list[str] = field(default_factory=lambda: ["nDCG@10", "R@100", "RR@10"])
+    precision: Precision = "fp32"
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    version: Literal[1]
+    model: Model
+    data: Data
+    negatives: Negatives = field(default_factory=Negatives)
+    batching: Batcher = Chosen(name="unique")
+    weighting: Annotated[list[Weighting], BeforeValidator(_listed)] = field(default_factory=list)
+    loss: Annotated[list[Loss], BeforeValidator(_listed)] = field(
+        default_factory=lambda: [Chosen(name="infonce", options={"temperature": 0.05})]
+    )
+    train: Train = field(default_factory=Train)
+    evaluate: Evaluate = field(default_factory=Evaluate)
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads and checks a recipe file. `overrides` are `train.epochs=2` strings, as `--set` takes them.
+
+    Raises InputError that lists every problem with its path and, for unknown names, the nearest valid one.
+    """
+    source = Path(path)
+    try:
+        text = source.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{source}: no such recipe; `embedtune recipes list` names those that ship") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{source}: cannot be read as a recipe: {error}") from None
+    values = _parse(text, str(source))
+    if not isinstance(values, dict):
+        raise InputError(f"{source}: expected a mapping with version, model and data at the top")
+    for override in overrides:
+        _override(values, override)
+    return check_recipe(values, str(source))
+
+
+def check_recipe(values: Mapping[str, Any], source: str = "recipe") -> Recipe:
+    """Checks plain values (as from YAML). Raises InputError listing all problems."""
+    try:
+        # As JSON: strict about numbers and text, while a mapping still becomes a dataclass.
+        return TypeAdapter(Recipe).validate_json(json.dumps(dict(values), default=str))
+    except ValidationError as error:
+        problems = [line for problem in error.errors() for line in _sentences(problem)]
+        head = f"{source}: {len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        raise InputError("\n".join([head, *(f"  {line}" for line in problems)])) from None
+
+
+def _sentences(problem: Any) -> list[str]:
+    """The sentences for one of pydantic's problems: the key's path first."""
+    location = [part for part in problem["loc"] if isinstance(part, int) or not _is_union_branch(str(part))]
+    where = ".".join(str(part) for part in location)
+    if problem["type"] == "unexpected_keyword_argument":
+        return [f"{where}: {unknown('key', str(location[-1]), _keys_at(location[:-1]))}"]
+    if problem["type"] == "missing":
+        return [f"{where}: missing; it must be given"]
+    if problem["type"] == "value_error":
+        return [f"{where}.{line}" for line in str(problem["ctx"]["error"]).split("\n")]
+    return [f"{where}: {problem['msg']}, got {problem['input']!r}"]
+
+
+def _is_union_branch(part: str) -> bool:
+    return "[" in part or part in {"float", "int", "str", "none"} or part.startswith(("function-", "constrained-"))
+
+
+def _keys_at(location: Sequence[Any]) -> list[str]:
+    """The keys that are valid at a place of the schema."""
+    kind: Any = Recipe
+    for part in location:
+        hints = {f.name: f.type for f in dataclasses.fields(kind)}
+        named = [n for n in (Model, Lora, Prompts, Data, Validation, Negatives, EarlyStopping, Train, Evaluate)
+                 if re.search(rf"\b{n.__name__}\b", str(hints.get(str(part), "")))]  # fmt: skip
+        if not named:
+            return []
+        kind = named[0]
+    return [f.name for f in dataclasses.fields(kind)]
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise InputError(f"--set {override}: expected key=value, as in --set train.epochs=2")
+    target: Any = values
+    *parents, last = key.split(".")
+    for part in parents:
+        if isinstance(target, list) and part.isdigit() and int(part) < len(target):
+            target = target[int(part)]
+        elif isinstance(target, dict):
+            if target.get(part) is None:
+                target[part] = {}
+            target = target[part]
+        else:
+            raise InputError(f"--set {override}: {part!r} is not a key of a mapping there")
+    value = _parse(text, f"--set {key}")
+    if isinstance(target, list) and last.isdigit() and int(last) < len(target):
+        target[int(last)] = value
+    elif isinstance(target, dict):
+        target[last] = value
+    else:
+        raise InputError(f"--set {override}: {last!r} cannot be set there")
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML that `load_recipe` reads back to the same recipe: complete, every default written out."""
+    return str(yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True, width=120))
+
+
+def plain(value: Any) -> Any:
+    """A recipe, or a part of it, as plain values, methods with their options inline."""
+    if isinstance(value, Chosen):
+        weight = {} if value.weight == 1.0 else {"weight": value.weight}
+        return {"name": value.name, **weight, **value.options}
+    if dataclasses.is_dataclass(value):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return [plain(part) for part in value] if isinstance(value, list) else value
+
+
+def resolve(recipe: Recipe) -> Recipe:
+    """The recipe with paths made absolute, so that it means the same from any folder."""
+    data = dataclasses.replace(recipe.data, train=_absolute(recipe.data.train))
+    model = dataclasses.replace(recipe.model, name=_absolute(recipe.model.name))
+    evaluate = dataclasses.replace(
+        recipe.evaluate,
+        in_domain=[_absolute(path) for path in recipe.evaluate.in_domain],
+        out_of_domain=[_absolute(path) for path in recipe.evaluate.out_of_domain],
+    )
+    mining = [_resolved_method(miner) for miner in recipe.negatives.mining]
+    negatives = dataclasses.replace(recipe.negatives, mining=mining)
+    batching = _resolved_method(recipe.batching)
+    return dataclasses.replace(
+        recipe, data=data, model=model, evaluate=evaluate, negatives=negatives, batching=batching
+    )
+
+
+def _resolved_method(chosen: Chosen) -> Chosen:
+    options = {k: _absolute(v) if k == "path" and isinstance(v, str) else v for k, v in chosen.options.items()}
+    return dataclasses.replace(chosen, options=options)
+
+
+def _absolute(name: str) -> str:
+    """An existing path (with or without `:split`) as an absolute one; hub names as they are."""
+    path, split = split_of(name)
+    if not Path(path).expanduser().exists():
+        return name
+    return str(Path(path).expanduser().resolve()) + (f":{split}" if split else "")
+
+
+def split_of(name: str) -> tuple[str, str | None]:
+    """`DIR:split` as (DIR, split); a folder whose own name holds a colon wins."""
+    path, separator, split = name.rpartition(":")
+    if not separator or Path(name).exists() or "/" in split or split == "":
+        return name, None
+    return path, split
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without its traps: only true/false are booleans, 1e-5 is a number, and a key given twice is an error."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    key: [(tag, pattern) for tag, pattern in rules if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")]
+    for key, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$", re.I), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9]+\.[0-9]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$"),
+    list("-+.0123456789"),
+)
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: dict[Any, int] = {}
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)
+        line = key_node.start_mark.line + 1
+        if key in seen:
+            raise InputError(f"{node.start_mark.name}:{line}: key {key!r} is given twice (first on line {seen[key]})")
+        seen[key] = line
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+
+
+def _parse(text: str, source: str) -> Any:
+    loader = _Loader(text)
+    loader.name = source
+    try:
+        return loader.get_single_data()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{source}:{mark.line + 1}" if mark else source
+        raise InputError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    finally:
+        loader.dispose()

@@ -1,0 +1,1 @@
+"""Which of the kept candidates a step uses: one method a file."""

@@ -1,0 +1,1 @@
+"""Made-up negatives: one method a file."""

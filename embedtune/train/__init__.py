@@ -1,0 +1,1 @@
+"""The loop, gradient caching, checkpoints."""

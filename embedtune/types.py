@@ -1,0 +1,114 @@
+"""The nouns: items, qrels, runs, datasets, and the scores that methods see. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Role = Literal["query", "document"]
+Qrels = dict[str, dict[str, int]]
+"""query_id -> doc_id -> relevance (int, graded; > 0 is positive)."""
+Run = dict[str, dict[str, float]]
+"""query_id -> doc_id -> score (higher is better)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Item:
+    """A query or a document: content with an id. A document's title is already part of its text for encoding."""
+
+    id: str
+    text: str = ""
+    title: str = ""
+    image: Path | None = None
+    instruction: str | None = None
+
+    @property
+    def content(self) -> str:
+        """What an encoder reads: title + " " + text, as BEIR does."""
+        return f"{self.title} {self.text}".strip() if self.title else self.text
+
+
+class Items(Protocol):
+    """A corpus or a set of queries: ordered, known by id, read from disk when asked for."""
+
+    @property
+    def ids(self) -> Sequence[str]: ...
+    @property
+    def fingerprint(self) -> str: ...
+    def __len__(self) -> int: ...
+    def __contains__(self, item_id: object) -> bool: ...
+    def __getitem__(self, item_id: str) -> Item: ...
+    def __iter__(self) -> Iterator[Item]: ...
+    def row(self, item_id: str) -> int: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """One split of a dataset folder. `queries` holds all the folder's queries; `qrels` says which the split judges."""
+
+    folder: Path
+    name: str
+    split: str
+    corpus: Items
+    queries: Items
+    qrels: Qrels
+    fingerprint: str
+
+    @property
+    def label(self) -> str:
+        """How results name it: the folder's name, with the split where it is not `test`."""
+        return self.name if self.split == "test" else f"{self.name}-{self.split}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """A query's turn in an epoch: the positives that are encoded with it. Batches are lists of turns."""
+
+    query_id: str
+    positives: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Everything that a filter, a weighting or a loss may know of Q queries against D columns.
+
+    In a batch the columns are the batch's documents; among mined candidates they are each query's own positives and
+    candidates, padded to equal length. Optional fields are empty by default, and with everything empty each method is
+    plain InfoNCE.
+
+    student: (Q, D) similarities, float32, with gradient while training; cosine units (or dot products, where the
+        model says so), not divided by a temperature.
+    positive: (Q, D) bool, True where the column is judged relevant for the row.
+    candidate: (Q, D) bool, True where the column may be a negative of the row: not a positive, not padding, not a
+        duplicate of a positive. Filters only ever take away from it.
+    own: (Q, D) bool, True where the column was mined for this very row (its own hard negatives).
+    teacher: (Q, D) similarities of a guide model or cross-encoder, without gradient, in the teacher's own units.
+    queries: (Q, H) and documents: (D, H) embeddings as scored (normalised where the similarity is cosine).
+    query_ids, doc_ids: names of rows and columns; a made column has an empty doc_id.
+    mined: (Q, D) the score a candidate had when it was mined, NaN where it was not.
+    made: (D,) bool, True where the column is synthetic.
+    progress: 0 at the first step, 1 at the last.
+    """
+
+    student: Tensor
+    positive: Tensor
+    candidate: Tensor
+    own: Tensor | None = None
+    teacher: Tensor | None = None
+    queries: Tensor | None = None
+    documents: Tensor | None = None
+    query_ids: tuple[str, ...] = ()
+    doc_ids: tuple[str, ...] = ()
+    mined: Tensor | None = None
+    made: Tensor | None = None
+    progress: float = 0.0
+
+    @property
+    def judge(self) -> Tensor:
+        """(Q, D) the scores that decide about false negatives: the teacher's where given, else the student's."""
+        return self.teacher if self.teacher is not None else self.student.detach()

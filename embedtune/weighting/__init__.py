@@ -1,0 +1,1 @@
+"""How much each negative counts: one method a file."""
