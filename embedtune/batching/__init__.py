@@ -1,1 +1,40 @@
 """Who shares a batch: one method a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..types import Turn
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchContext:
+    """What a batching method may know besides the turns themselves; a method says which fields it needs.
+
+    query_texts: query_id -> text, so that queries with equal texts can be kept apart.
+    lengths: tokens of each turn's query and positives together, in turn order.
+    query_embeddings: (n, H) one row a turn; document_embeddings: (n, H) the turn's first positive; both as scored
+        (normalised where the similarity is cosine).
+    dataset_of: query_id -> the label of the dataset that it came from.
+    progress: 0 at the first step of training, 1 at the last.
+    """
+
+    query_texts: Mapping[str, str] | None = None
+    lengths: Sequence[int] | None = None
+    query_embeddings: Tensor | None = None
+    document_embeddings: Tensor | None = None
+    dataset_of: Mapping[str, str] | None = None
+    progress: float = 0.0
+
+
+def cut(turns: Sequence[Turn], batch_size: int) -> list[list[Turn]]:
+    """Batches in the order given. The last one may be short, but a single left-over turn joins the one before it."""
+    batches = [list(turns[start : start + batch_size]) for start in range(0, len(turns), batch_size)]
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2].extend(batches.pop())
+    return batches
