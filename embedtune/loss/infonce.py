@@ -40,9 +40,9 @@ class Infonce(nn.Module):
         *,
         temperature: float = 0.05,
         learn_temperature: bool = False,
-        directions: list[Literal["query_document", "document_query", "query_query", "document_document"]] = [
+        directions: list[Literal["query_document", "document_query", "query_query", "document_document"]] = [  # noqa: B006 - read only
             "query_document"
-        ],  # noqa: B006 - read only, and options need literal defaults
+        ],
         denominator: Literal["separate", "joint"] = "separate",
     ) -> None:
         super().__init__()
