@@ -1,0 +1,42 @@
+"""A batch: its queries, every document once, and who is what to whom, by id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..types import Turn
+from .relevance import Relevance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Q queries and D different documents; the masks are those of `types.Scores`."""
+
+    query_ids: tuple[str, ...]
+    doc_ids: tuple[str, ...]
+    positive: Tensor  # (Q, D) bool
+    candidate: Tensor  # (Q, D) bool
+    own: Tensor  # (Q, D) bool
+
+
+def lay_out(turns: Sequence[Turn], negatives: Mapping[str, Sequence[str]], relevance: Relevance) -> Batch:
+    """The batch of these turns: their positives first, then the negatives drawn for their queries, each once."""
+    query_ids = tuple(turn.query_id for turn in turns)
+    positives = [doc_id for turn in turns for doc_id in turn.positives]
+    drawn = [doc_id for query_id in query_ids for doc_id in negatives.get(query_id, ())]
+    doc_ids = tuple(dict.fromkeys([*positives, *drawn]))
+    column = {doc_id: i for i, doc_id in enumerate(doc_ids)}
+    shape = (len(query_ids), len(doc_ids))
+    positive, own = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
+    for row, query_id in enumerate(query_ids):
+        positive[row, [column[d] for d in relevance.positives[query_id] if d in column]] = True
+        own[row, [column[d] for d in negatives.get(query_id, ())]] = True
+    forbidden = torch.tensor([relevance.forbidden(query_id, doc_ids) for query_id in query_ids])
+    candidate = ~forbidden & ~positive
+    return Batch(
+        query_ids=query_ids, doc_ids=doc_ids, positive=positive, candidate=candidate, own=own & candidate
+    )

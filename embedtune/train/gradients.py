@@ -1,0 +1,91 @@
+"""Gradient caching: embeddings without a graph, the loss on all of them at once, then the graph again chunk by chunk.
+
+GradCache, arXiv 2101.06983. The gradient is that of one large batch, because the loss sees all embeddings and the
+second forward of each chunk restores the generators' states of the first (dropout draws the same masks). Without
+`chunk_size` the graph of the first forward is kept and the second is not needed; everything else is the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..encode.encoder import Encoder, Prepared, chunks_by_length
+from ..types import Role
+
+
+@dataclass
+class Piece:
+    """One chunk of a tower's items: which rows it fills, and its graph or what is needed to make it again."""
+
+    rows: list[int]
+    items: list[Prepared]
+    output: Tensor | None
+    state: tuple[Tensor, Tensor | None] | None
+
+
+@dataclass
+class Embedded:
+    """The embeddings of one role's items as a leaf that a loss differentiates to, and the way back to the weights."""
+
+    values: Tensor  # (n, H), leaf
+    pieces: list[Piece]
+    role: Role
+
+
+def embed(encoder: Encoder, items: Sequence[Prepared], role: Role, *, chunk_size: int | None) -> Embedded:
+    """Encodes items in length-sorted chunks: of at most `chunk_size` without a graph, or all with one (None)."""
+    if not items:
+        return Embedded(torch.empty(0, encoder.dimension, device=encoder.device), [], role)
+    pieces = []
+    for rows in chunks_by_length([item.length for item in items], encoder.tokens_per_chunk, chunk_size):
+        chunk = [items[row] for row in rows]
+        state = generator_state(encoder.device) if chunk_size is not None else None
+        with torch.set_grad_enabled(chunk_size is None):
+            pieces.append(Piece(rows, chunk, encoder.forward(chunk, role), state))
+    outputs = torch.cat([piece.output.detach() for piece in pieces if piece.output is not None])
+    order = torch.tensor([row for piece in pieces for row in piece.rows], device=outputs.device)
+    values = torch.empty_like(outputs).index_copy(0, order, outputs).requires_grad_()
+    if chunk_size is not None:
+        for piece in pieces:
+            piece.output = None
+    return Embedded(values, pieces, role)
+
+
+def backward(encoder: Encoder, embedded: Sequence[Embedded], gradients: Sequence[Tensor]) -> None:
+    """Carries the gradients at the embeddings, one (n, H) for each `embedded`, into the weights' .grad."""
+    for tower, gradient in zip(embedded, gradients, strict=True):
+        for piece in tower.pieces:
+            output = piece.output
+            if output is None:
+                with restored(piece.state, encoder.device):
+                    output = encoder.forward(piece.items, tower.role)
+            output.backward(gradient[piece.rows].to(output.dtype))  # type: ignore[no-untyped-call]
+            piece.output = None
+
+
+def generator_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """The CPU generator's state, and the device's where it has its own."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+@contextmanager
+def restored(state: tuple[Tensor, Tensor | None] | None, device: torch.device) -> Iterator[None]:
+    """Runs with the generators as they were at `state`, and puts them back to where they are now."""
+    now = generator_state(device)
+    try:
+        if state is not None:
+            _set(state, device)
+        yield
+    finally:
+        _set(now, device)
+
+
+def _set(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)
