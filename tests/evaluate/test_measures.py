@@ -1,0 +1,127 @@
+import math
+
+import pytest
+import pytrec_eval
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedtune.errors import InputError
+from embedtune.evaluate.measures import mean, parse, per_query, ranked
+
+GRADED = {"q": {"a": 0, "b": 2, "c": 1}}
+RANKED = {"q": {"a": 3.0, "b": 2.0, "c": 1.0}}
+
+
+def value(measure: str, qrels: dict[str, dict[str, int]], run: dict[str, dict[str, float]]) -> float:
+    return per_query([measure], qrels, run)[measure]["q"]
+
+
+def test_ndcg_counts_a_grade_as_itself() -> None:
+    by_hand = (2 / math.log2(3) + 1 / math.log2(4)) / (2 / math.log2(2) + 1 / math.log2(3))
+    assert value("nDCG@10", GRADED, RANKED) == pytest.approx(by_hand, abs=1e-12)
+    assert value("nDCG@10", GRADED, RANKED) == pytest.approx(0.669672, abs=1e-6)
+    assert value("nDCG", GRADED, RANKED) == value("nDCG@3", GRADED, RANKED)
+
+
+def test_by_hand() -> None:
+    qrels = {"q": {"b": 1, "d": 1, "unfound": 1}}
+    run = {"q": {"a": 4.0, "b": 3.0, "c": 2.0, "d": 1.0}}
+    expected = {
+        "R@1": 0, "R@2": 1 / 3, "R@10": 2 / 3, "P@2": 1 / 2, "P@10": 2 / 10,
+        "RR": 1 / 2, "RR@1": 0, "RR@2": 1 / 2, "RR@10": 1 / 2,
+        "AP": (1 / 2 + 2 / 4) / 3, "AP@3": (1 / 2) / 3,
+        "Success@1": 0, "Success@2": 1, "Success@5": 1,
+    }  # fmt: skip
+    for measure, number in expected.items():
+        assert value(measure, qrels, run) == pytest.approx(number, abs=1e-12), measure
+
+
+def test_rr_is_cut_at_every_rank() -> None:
+    for rank in range(1, 60):
+        run = {"q": {f"d{n}": -float(n) for n in range(1, 61)}}
+        qrels = {"q": {f"d{rank}": 1}}
+        assert value(f"RR@{rank}", qrels, run) == 1 / rank
+        if rank > 1:
+            assert value(f"RR@{rank - 1}", qrels, run) == 0
+
+
+def test_success_counts_queries_without_results() -> None:
+    qrels = {"found": {"a": 1}, "late": {"a": 1}, "absent": {"a": 1}, "empty": {"a": 1}}
+    late = {f"d{n}": 10.0 - n for n in range(5)} | {"a": 0.0}
+    values = per_query("Success@5", qrels, {"found": {"a": 1.0}, "late": late, "empty": {}, "unjudged": {"a": 1.0}})
+    assert values["Success@5"] == {"found": 1, "late": 0, "absent": 0, "empty": 0}
+    assert mean(values) == {"Success@5": 0.25}
+
+
+def test_ties_are_ordered_by_document_id_from_high_to_low() -> None:
+    run = {"q": {"d1": 1.0, "d2": 1.0, "d10": 1.0}}
+    assert ranked(run["q"]) == ["d2", "d10", "d1"]
+    for rank, doc_id in enumerate(["d2", "d10", "d1"], start=1):
+        assert value("RR", {"q": {doc_id: 1}}, run) == 1 / rank
+
+
+def test_scores_are_compared_as_float32() -> None:
+    run = {"q": {"a": 1.0 + 1e-9, "b": 1.0}}
+    assert ranked(run["q"]) == ["b", "a"]
+    assert value("RR", {"q": {"a": 1}}, run) == 1 / 2
+
+
+ids = st.sampled_from([f"d{n}" for n in range(12)])
+judged = st.dictionaries(st.sampled_from(["q1", "q2"]), st.dictionaries(ids, st.integers(0, 3), min_size=1), min_size=1)
+runs = st.dictionaries(st.sampled_from(["q1", "q2", "q3"]), st.dictionaries(ids, st.integers(-2, 2).map(float)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(judged, runs)
+def test_agrees_with_pytrec_eval(qrels: dict[str, dict[str, int]], run: dict[str, dict[str, float]]) -> None:
+    theirs = {"nDCG@3": "ndcg_cut_3", "nDCG": "ndcg", "AP": "map", "AP@3": "map_cut_3", "RR": "recip_rank",
+              "R@3": "recall_3", "P@3": "P_3", "Success@3": "success_3"}  # fmt: skip
+    expected = pytrec_eval.RelevanceEvaluator(qrels, set(theirs.values())).evaluate(run)
+    for ours, values in per_query(list(theirs), qrels, run).items():
+        for query_id in qrels:
+            assert values[query_id] == expected.get(query_id, {}).get(theirs[ours], 0.0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(judged, runs)
+def test_rr_against_the_ranking(qrels: dict[str, dict[str, int]], run: dict[str, dict[str, float]]) -> None:
+    for query_id, by_cut in per_query("RR@2", qrels, run)["RR@2"].items():
+        top = ranked(run.get(query_id, {}))[:2]
+        ranks = [rank for rank, doc_id in enumerate(top, start=1) if qrels[query_id].get(doc_id, 0) > 0]
+        assert by_cut == (1 / ranks[0] if ranks else 0)
+
+
+def test_names() -> None:
+    assert parse("nDCG@10, R@100 nDCG@10") == ["nDCG@10", "R@100"]
+    assert parse(["AP"]) == ["AP"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ndcg@10", "unknown measure 'ndcg@10': did you mean 'nDCG@10'?"),
+        ("nDGC@10", "unknown measure 'nDGC@10': did you mean 'nDCG@10'?"),
+        ("MRR@20", "unknown measure 'MRR@20': did you mean 'RR@20'?"),
+        ("recall@100", "unknown measure 'recall@100': did you mean 'R@100'?"),
+        ("map_at_5", "unknown measure 'map_at_5': did you mean 'AP@5'?"),
+        ("hits@3", "unknown measure 'hits@3': did you mean 'Success@3'?"),
+        ("nDCG@0", "unknown measure 'nDCG@0': did you mean 'nDCG@10'?"),
+        ("R", "measure 'R' needs a cut-off, as in R@10"),
+        ("brilliance", "unknown measure 'brilliance': known are AP@10, P@10, R@10, RR@10, Success@10, nDCG@10"),
+        ("", "no measures given; name some, such as nDCG@10 R@100"),
+    ],
+)
+def test_unknown_names(name: str, message: str) -> None:
+    with pytest.raises(InputError) as error:
+        parse(name)
+    assert str(error.value) == message
+
+
+def test_nan_is_refused() -> None:
+    with pytest.raises(InputError, match="query 'q', document 'b': the score is NaN; it has no rank"):
+        per_query("RR", {"q": {"a": 1}}, {"q": {"a": 1.0, "b": math.nan}})
+
+
+def test_nothing_judged_is_refused() -> None:
+    with pytest.raises(InputError, match="no judged queries"):
+        per_query("RR", {}, {"q": {"a": 1.0}})
