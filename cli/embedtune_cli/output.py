@@ -1,0 +1,65 @@
+"""What a user sees: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+
+def say(text: str) -> None:
+    """A line for the person who watches."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def show_json(value: object) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def show_table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], *, as_json: bool, title: str | None = None
+) -> None:
+    """A result: JSON objects if asked for, a table on a terminal, else TSV with every digit."""
+    if as_json:
+        show_json([dict(zip(columns, row, strict=True)) for row in rows])
+    elif sys.stdout.isatty():
+        _show_rich_table(columns, rows, title)
+    else:
+        for row in [columns, *rows]:
+            print("\t".join(" ".join(_plain(cell).split()) for cell in row))
+
+
+def _plain(cell: object) -> str:
+    return "" if cell is None else str(cell)
+
+
+def _show_rich_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left")
+    for position, column in enumerate(columns):
+        numeric = any(isinstance(row[position], int | float) for row in rows)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        # As Text, so that a document's square brackets are not taken for markup.
+        table.add_row(*(Text(f"{cell:.4f}" if isinstance(cell, float) else _plain(cell)) for cell in row))
+    Console().print(table)
+
+
+@contextmanager
+def progress(description: str) -> Iterator[Callable[[int, int], None]]:
+    """Gives on_progress(done, total), which moves a bar on stderr; without a terminal there is no bar."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # stdout may be a pipe that wants the results: only stderr goes through the bar's console.
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Installs embedtune into .venv and runs its quickstart. Arguments go to `embedtune quickstart`.
+source "$(dirname "${BASH_SOURCE[0]}")/install.sh"
+install_extra quickstart
+echo "Running embedtune quickstart (some five minutes on two cores) ..."
+exec .venv/bin/embedtune quickstart "$@"

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Installs embedtune with its test tools into .venv, then lints, checks types and runs the tests.
+# Arguments go to pytest.
+source "$(dirname "${BASH_SOURCE[0]}")/install.sh"
+install_extra test
+export HF_HUB_OFFLINE=1 # no test needs a network; one that tries fails at once
+
+echo "Linting ..."
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+echo "Checking types ..."
+.venv/bin/mypy
+echo "Running the tests (some minutes) ..."
+exec .venv/bin/pytest "$@"
