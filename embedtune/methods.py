@@ -71,9 +71,16 @@ def describe(family: str, name: str) -> Method:
     raise TypeError(f"embedtune/{family}/{name}.py must define a function {name} or a class {camel}")
 
 
-def _method(
-    family: str, name: str, node: ast.FunctionDef | ast.ClassDef, signature: ast.FunctionDef | None
-) -> Method:
+def find(name: str) -> list[Method]:
+    """The methods of this name, in whichever families. Raises InputError where there is none."""
+    found = [describe(family, name) for family in FAMILIES if name in names(family)]
+    if not found:
+        known = [method for family in FAMILIES for method in names(family)]
+        raise InputError(unknown("family or method", name, [*FAMILIES, *known]))
+    return found
+
+
+def _method(family: str, name: str, node: ast.FunctionDef | ast.ClassDef, signature: ast.FunctionDef | None) -> Method:
     docstring = ast.get_docstring(node) or ""
     options = _options(signature) if signature else ()
     return Method(family, name, node.name, docstring.split("\n\n")[0].replace("\n", " "), docstring, options)

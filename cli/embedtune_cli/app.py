@@ -20,7 +20,7 @@ from typer.main import get_command
 
 from embedtune.errors import BarMissed, InputError, Interrupted
 
-from . import doctor, encode, methods, quickstart, recipes
+from . import doctor, methods, recipes
 from .output import say
 
 app = typer.Typer(
@@ -69,7 +69,8 @@ def run(args: Sequence[str]) -> int:
         if debug:
             traceback.print_exception(error)
         message, code = _verdict(error)
-        say(message)
+        if message:
+            say(message)
         return code
 
 
@@ -89,13 +90,18 @@ def _verdict(error: BaseException) -> tuple[str, int]:
     if isinstance(error, Interrupted | KeyboardInterrupt | typer.Abort):
         return f"interrupted: {error}" if str(error) else "interrupted", 130
     if isinstance(error, typer.TyperException):
-        context = getattr(error, "ctx", None)
-        command = context.command_path if context else "embedtune"
-        return f"error: {' '.join(error.format_message().split())} (see {command} --help)", 2
+        return _usage(error), 2
     if isinstance(error, OSError) and error.errno in MACHINE:
         return f"error: {error.filename or 'writing failed'}: {error.strerror}", 2
     kind = type(error).__name__
     return f"unexpected {kind}: {error}\nThis is likely a bug; run again with --debug for the traceback.", 70
+
+
+def _usage(error: typer.TyperException) -> str:
+    """typer's own complaint in one line; empty where it has shown a group's help instead."""
+    message = " ".join(error.format_message().replace(": Value error, ", ": ").split())
+    context = getattr(error, "ctx", None)
+    return f"error: {message} (see {context.command_path if context else 'embedtune'} --help)" if message else ""
 
 
 def main() -> None:
@@ -109,4 +115,19 @@ def main() -> None:
     sys.exit(code)
 
 
-app.command()(quickstart.quickstart)
+def _register(verb: str, module: str, function: str) -> None:
+    if find_spec(f"embedtune_cli.{module}"):
+        app.command(verb)(getattr(import_module(f"embedtune_cli.{module}"), function))
+
+
+_register("quickstart", "quickstart", "quickstart")
+_register("train", "train", "train")
+_register("encode", "encode", "encode")
+_register("index", "index", "index")
+_register("search", "search", "search")
+_register("eval", "eval", "evaluate")
+if find_spec("embedtune_cli.data"):
+    app.add_typer(import_module("embedtune_cli.data").app, name="data")
+app.add_typer(recipes.app, name="recipes")
+app.command("methods")(methods.methods)
+app.command("doctor")(doctor.doctor)

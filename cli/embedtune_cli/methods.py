@@ -1,0 +1,56 @@
+"""`embedtune methods`: what there is, with papers and options."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .output import show_json, show_table
+
+if TYPE_CHECKING:
+    from embedtune.methods import Method
+
+
+def methods(
+    name: Annotated[str | None, typer.Argument(help="A family (mining, loss, ...) or a method.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
+) -> None:
+    """List the methods that a recipe can name, or show one with its paper and options.
+
+    Example: embedtune methods loss
+
+    Example: embedtune methods infonce
+    """
+    from embedtune import methods as known
+
+    if name is None or name in known.FAMILIES:
+        families = (name,) if name else known.FAMILIES
+        listed = [known.describe(family, method) for family in families for method in known.names(family)]
+        show_table(
+            ["family", "method", "what it does"], [[m.family, m.name, m.summary] for m in listed], as_json=as_json
+        )
+        return
+    found = known.find(name)
+    if as_json:
+        show_json([_as_json(method) for method in found])
+    for method in () if as_json else found:
+        print(_as_text(method))
+
+
+def _as_json(method: Method) -> dict[str, object]:
+    options = [
+        {"name": o.name, "type": o.annotation, "required": o.required} | ({} if o.required else {"default": o.default})
+        for o in method.options
+    ]
+    return {"family": method.family, "name": method.name, "docstring": method.docstring, "options": options}
+
+
+def _as_text(method: Method) -> str:
+    options = [
+        f"  {o.name}: {o.annotation}" + (" (must be given)" if o.required else f" = {o.default!r}")
+        for o in method.options
+    ]
+    return "\n".join(
+        [f"{method.family}: {method.name}", "", method.docstring, "", "Options:", *(options or ["  none"]), ""]
+    )
