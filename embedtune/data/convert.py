@@ -1,0 +1,126 @@
+"""Turns other formats into a dataset folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+
+from .. import __version__
+from ..errors import InputError
+from ..files import fingerprint_of, fingerprint_of_file, whole_folder
+from . import flagembedding, huggingface, pairs, tevatron
+from .pairs import Columns
+from .records import Record, Row
+from .tables import rows_of
+from .writer import FolderWriter
+
+PEEK = 100  # rows that are looked at to tell which format and which columns there are
+
+
+@dataclass(frozen=True, kw_only=True)
+class Converted:
+    """What was written, and sentences for the user about what was assumed or left out."""
+
+    folder: Path
+    documents: int
+    queries: int
+    judgements: dict[str, int]  # split -> count
+    negatives: int
+    notes: tuple[str, ...]
+
+
+def convert(source: str | Path, output: Path, *, split: str = "train", columns: Columns | None = None) -> Converted:
+    """Writes `source` as a dataset folder, whole or not at all.
+
+    `source` is a .jsonl, .csv or .parquet file of pairs or triplets, a FlagEmbedding or Tevatron .jsonl file, a Hugging
+    Face dataset saved on disk, or `hf://name@revision` (the only one that uses the network). `split` names the
+    judgements of a source that has no splits of its own. Equal documents become one, as do equal queries; ids come
+    from content where the source gives none. Given negatives become `negatives/given.run`, the first of each query
+    with the highest score. Raises InputError for an output that exists and for input that cannot be read, with its
+    line.
+    """
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise InputError(f"{output}: exists already; choose another folder or remove it")
+    if not re.fullmatch(r"\w[\w.-]*", split):
+        raise InputError(f"split {split!r}: expected letters, digits, '.', '_' and '-'")
+    notes: list[str] = []
+    with whole_folder(output) as temporary, FolderWriter(temporary) as writer:
+        if huggingface.is_source(source):
+            tables = huggingface.open_tables(str(source), split)
+            if huggingface.is_beir(tables):
+                huggingface.copy_beir(tables, writer, str(source))
+            else:
+                for name, table in tables.items():
+                    rows = huggingface.rows_of(table, f"{source} ({name})")
+                    _add_all(writer, name, _records(f"{source} ({name})", rows, columns, notes))
+        else:
+            path = _file(Path(source).expanduser())
+            _add_all(writer, split, _records(str(source), rows_of(path), columns, notes))
+        if not writer.qrels:
+            raise InputError(f"{source}: no rows")
+    return _summary(output, writer, notes)
+
+
+def fingerprint_of_source(source: str) -> str:
+    """A fingerprint of everything that decides what `source` converts to."""
+    if is_hub_name(source):
+        return fingerprint_of(__version__, huggingface.pinned(source))
+    path = Path(source).expanduser()
+    if huggingface.is_source(path):
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        parts = [part for file in files for part in (str(file.relative_to(path)), fingerprint_of_file(file))]
+        return fingerprint_of(__version__, *parts)
+    return fingerprint_of(__version__, path.suffix, fingerprint_of_file(_file(path)))
+
+
+def is_hub_name(source: str) -> bool:
+    return source.startswith(huggingface.HUB)
+
+
+def _file(path: Path) -> Path:
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    if (path / "corpus.jsonl").exists():
+        raise InputError(f"{path}: is a dataset folder already")
+    if path.is_dir():
+        raise InputError(f"{path}: neither a dataset folder (no corpus.jsonl) nor a Hugging Face dataset saved on disk")
+    return path
+
+
+def _records(source: str, rows: Iterator[Row], columns: Columns | None, notes: list[str]) -> Iterator[Record]:
+    """The rows as records, by the format that the first of them shows."""
+    first = list(islice(rows, PEEK))
+    every: Iterable[Row] = chain(first, rows)
+    if not first:
+        return iter(())
+    keys = first[0][1]
+    if "_id" in keys:
+        raise InputError(f"{first[0][0]}: a corpus or queries file; name the dataset folder that it is in")
+    if "positive_passages" in keys:
+        return tevatron.records(every)
+    if isinstance(keys.get("pos"), list):
+        return flagembedding.records(every)
+    chosen, said = pairs.choose_columns(source, first, columns or Columns())
+    notes.extend(said)
+    return pairs.records(every, chosen)
+
+
+def _add_all(writer: FolderWriter, split: str, records: Iterable[Record]) -> None:
+    for record in records:
+        writer.add(split, record)
+
+
+def _summary(output: Path, writer: FolderWriter, notes: list[str]) -> Converted:
+    if writer.contradicted:
+        notes.append(f"{writer.contradicted} given negatives are positives of the same query; left out")
+    return Converted(
+        folder=output,
+        documents=len(writer.documents.seen),
+        queries=len(writer.queries.seen),
+        judgements={split: sum(map(len, qrels.values())) for split, qrels in writer.qrels.items()},
+        negatives=sum(map(len, writer.negatives.values())) - writer.contradicted,
+        notes=tuple(notes),
+    )

@@ -1,0 +1,138 @@
+"""Loads one split of a dataset folder (BEIR's layout); other formats are converted once into the cache."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import logging
+from collections.abc import Collection
+from pathlib import Path
+
+from ..errors import InputError
+from ..files import cache_folder, fingerprint_of
+from ..recipe import split_of
+from ..types import Dataset, Items, Qrels
+from .jsonl import JsonLines
+from .trec import read_qrels
+
+LAYOUT = "corpus.jsonl, queries.jsonl and qrels/<split>.tsv"
+
+
+def load_dataset(name: str | Path, split: str | None = None) -> Dataset:
+    """Loads one split: `DIR` or `DIR:split`, `test` where none is named.
+
+    `name` may also be whatever `embedtune data convert` reads (pairs in a .jsonl, .csv or .parquet file, a Hugging Face
+    dataset saved on disk, `hf://name@revision`); it is converted once and kept in the cache. A file holds one split:
+    the one that is asked for. Raises InputError for a missing folder, file or split, an empty corpus, judgements of
+    ids that are not there, and a split without any positive.
+    """
+    source, named = split_of(str(name))
+    if named and split and named != split:
+        raise InputError(f"{name}: names the split {named!r}, but {split!r} is asked for; name one of them")
+    split = named or split or "test"
+    folder, label = _folder_of(source, split)
+    path = _qrels_file(folder, split, source)
+    corpus, queries, qrels = JsonLines(folder / "corpus.jsonl"), JsonLines(folder / "queries.jsonl"), read_qrels(path)
+    _refuse_empty(corpus, queries, qrels, folder, path)
+    _refuse_absent(corpus, queries, qrels, folder, path)
+    return Dataset(
+        folder=folder,
+        name=label,
+        split=split,
+        corpus=corpus,
+        queries=queries,
+        qrels=qrels,
+        fingerprint=_fingerprint(corpus, queries, qrels),
+    )
+
+
+def subset(dataset: Dataset, query_ids: Collection[str]) -> Dataset:
+    """The dataset with the judgements of these queries only. Corpus and queries stay as they are."""
+    qrels = {query_id: dataset.qrels[query_id] for query_id in query_ids}
+    fingerprint = _fingerprint(dataset.corpus, dataset.queries, qrels)
+    return dataclasses.replace(dataset, qrels=qrels, fingerprint=fingerprint)
+
+
+def splits_of(folder: Path) -> list[str]:
+    """The splits that a dataset folder has."""
+    return sorted(file.stem for file in (folder / "qrels").glob("*.tsv"))
+
+
+def _fingerprint(corpus: Items, queries: Items, qrels: Qrels) -> str:
+    judged = sorted(f"{q}\t{d}\t{relevance}" for q, documents in qrels.items() for d, relevance in documents.items())
+    return fingerprint_of(corpus.fingerprint, queries.fingerprint, *judged)
+
+
+def _folder_of(source: str, split: str) -> tuple[Path, str]:
+    """The dataset folder that a source is, or is converted to, and the dataset's name."""
+    from .convert import fingerprint_of_source, is_hub_name
+
+    path = Path(source).expanduser()
+    if not is_hub_name(source) and not path.exists():
+        raise InputError(_missing(path))
+    if (path / "corpus.jsonl").exists():
+        return path, path.resolve().name
+    if is_hub_name(source):
+        label = source.rpartition("/")[2].partition("@")[0]
+    else:
+        label = path.resolve().name if path.is_dir() else path.stem
+    folder = cache_folder() / "datasets" / fingerprint_of(fingerprint_of_source(source), split)
+    if not folder.exists():
+        _convert_into(folder, source, split)
+    return folder, label
+
+
+def _convert_into(folder: Path, source: str, split: str) -> None:
+    from .convert import convert
+
+    try:
+        converted = convert(source, folder, split=split)
+    except (InputError, OSError):
+        # Several processes of one run convert at the same moment; whichever ends first has made the same folder.
+        if not folder.exists():
+            raise
+    else:
+        for note in converted.notes:
+            logging.getLogger(__name__).warning(note)
+
+
+def _missing(path: Path) -> str:
+    siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+    hint = _nearest(path.name, siblings) or f"expected a folder with {LAYOUT}"
+    return f"{path}: no such file or folder; {hint}"
+
+
+def _nearest(name: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+def _qrels_file(folder: Path, split: str, source: str) -> Path:
+    path, splits = folder / "qrels" / f"{split}.tsv", splits_of(folder)
+    if not splits:
+        raise InputError(f"{source}: no splits; expected judgements in {folder / 'qrels'}/<split>.tsv")
+    if split not in splits:
+        hint = _nearest(split, splits)
+        raise InputError(f"{source}: no split {split!r}; it has {', '.join(splits)}" + (f"; {hint}" if hint else ""))
+    return path
+
+
+def _refuse_empty(corpus: Items, queries: Items, qrels: Qrels, folder: Path, path: Path) -> None:
+    if not len(corpus):
+        raise InputError(f"{folder / 'corpus.jsonl'}: no documents")
+    if not len(queries):
+        raise InputError(f"{folder / 'queries.jsonl'}: no queries")
+    if not any(relevance > 0 for judged in qrels.values() for relevance in judged.values()):
+        raise InputError(f"{path}: no positive; every split needs judgements above 0")
+
+
+def _refuse_absent(corpus: Items, queries: Items, qrels: Qrels, folder: Path, path: Path) -> None:
+    """Judgements of queries or documents that are not there: measures over them would be wrong without a word."""
+    lost_queries = [query_id for query_id in qrels if query_id not in queries]
+    lost_documents = list(dict.fromkeys(d for judged in qrels.values() for d in judged if d not in corpus))
+    for kind, lost, file in (("queries", lost_queries, "queries"), ("documents", lost_documents, "corpus")):
+        if lost:
+            raise InputError(
+                f"{path}: {len(lost)} judged {kind} are not in {file}.jsonl, the first {lost[0]!r}; "
+                f"run `embedtune data check {folder}`"
+            )

@@ -1,0 +1,123 @@
+"""Hugging Face datasets: saved on disk (`save_to_disk`), or by hub id when one is named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..errors import InputError
+from ..types import Item
+from .jsonl import LineError, id_in
+from .records import Row, texts
+from .writer import FolderWriter
+
+HUB = "hf://"
+Table = Any
+"""A `datasets.Dataset`: rows as dicts, with `column_names`."""
+T = TypeVar("T")
+
+
+def is_source(source: str | Path) -> bool:
+    """Whether this is a hub id or a dataset saved on disk."""
+    path = Path(source).expanduser()
+    saved = (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists()
+    return str(source).startswith(HUB) or (saved and not (path / "corpus.jsonl").exists())
+
+
+def open_tables(source: str, split: str) -> dict[str, Table]:
+    """Split -> table. A dataset without splits is the split that is asked for. Only `hf://` uses the network."""
+    if source.startswith(HUB):
+        return _from_hub(source)
+    from datasets import DatasetDict, load_from_disk
+
+    try:
+        loaded = load_from_disk(str(Path(source).expanduser()))
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{source}: cannot be read as a saved dataset: {_first_line(error)}") from None
+    return dict(loaded) if isinstance(loaded, DatasetDict) else {split: loaded}
+
+
+def rows_of(table: Table, where: str) -> Iterator[Row]:
+    for number, row in enumerate(table, start=1):
+        yield f"{where}: row {number}", row
+
+
+def is_beir(tables: Mapping[str, Table]) -> bool:
+    """Whether these are a corpus, queries and judgements, as retrieval sets are on the hub."""
+    return {"corpus", "queries"} < set(tables)
+
+
+def copy_beir(tables: Mapping[str, Table], writer: FolderWriter, source: str) -> None:
+    """Writes corpus (`_id`, `title`, `text`), queries and judgements (`query-id`, `corpus-id`, `score`) as they are."""
+    for name, written in (("corpus", writer.documents), ("queries", writer.queries)):
+        for where, values in rows_of(tables[name], f"{source} ({name})"):
+            item_id = id_in(values, "_id", where) or id_in(values, "id", where)
+            if not item_id:
+                raise LineError(where, "missing id", 'no "_id"; every row needs one')
+            title, text = ("".join(texts((where, values), key)) for key in ("title", "text"))
+            written.add(Item(id=item_id, title=title, text=text), where)
+    for split, table in tables.items():
+        if split not in ("corpus", "queries"):
+            for where, values in rows_of(table, f"{source} ({split})"):
+                writer.judge(split, *(_judgement(values, where)))
+
+
+def _judgement(values: dict[str, Any], where: str) -> tuple[str, str, int]:
+    query_id, doc_id = id_in(values, "query-id", where), id_in(values, "corpus-id", where)
+    score = values.get("score")
+    if not query_id or not doc_id or not isinstance(score, int | float) or score != int(score):
+        raise LineError(where, "malformed line", f'expected "query-id", "corpus-id" and a whole "score", got {values}')
+    return query_id, doc_id, int(score)
+
+
+def pinned(source: str) -> str:
+    """The hub id with the commit that its revision stands for now. Asks the hub unless it names a commit already."""
+    name, config, revision = _parts(source)
+    if not re.fullmatch(r"[0-9a-f]{40}", revision):
+        from huggingface_hub import dataset_info
+
+        revision = str(_asking(source, lambda: dataset_info(name, revision=revision).sha))
+    return f"{HUB}{name}/{config}@{revision}"
+
+
+def _from_hub(source: str) -> dict[str, Table]:
+    from datasets import get_dataset_config_names
+
+    name, config, revision = _parts(source)
+    configs = [] if config else _asking(source, lambda: get_dataset_config_names(name, revision=revision))
+    if not {"corpus", "queries"} <= set(configs):
+        return _load(source, config)
+    tables: dict[str, Table] = {}
+    for part in configs:
+        loaded = _load(source, part)
+        tables |= {part: next(iter(loaded.values()))} if part in ("corpus", "queries") else loaded
+    return tables
+
+
+def _load(source: str, config: str) -> dict[str, Table]:
+    from datasets import load_dataset
+
+    name, _, revision = _parts(source)
+    return dict(_asking(source, lambda: load_dataset(name, config or None, revision=revision)))
+
+
+def _parts(source: str) -> tuple[str, str, str]:
+    """`hf://owner/name[/configuration]@revision` as (owner/name, configuration or "", revision)."""
+    found = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:/([\w.-]+))?@([\w./-]+)", source)
+    if not found:
+        raise InputError(f"{source}: expected hf://owner/name@revision (or hf://owner/name/configuration@revision)")
+    return found[1], found[2] or "", found[3]
+
+
+def _asking(source: str, ask: Callable[[], T]) -> T:
+    try:
+        return ask()
+    except Exception as error:  # the hub's client, its transport and the builders each raise their own kinds
+        message = f"{source}: cannot be had from the hub ({type(error).__name__}: {_first_line(error)})"
+        raise InputError(f"{message}; offline, save it elsewhere with save_to_disk and name that folder") from None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

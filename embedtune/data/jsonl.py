@@ -1,0 +1,193 @@
+"""Items in a JSON-lines file: ids in memory, texts on disk until they are asked for."""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import json
+import os
+import re
+from array import array
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..types import Item
+
+_HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
+_BREAKS_COLUMNS = re.compile(r"[\x00-\x20\x7f]")
+
+
+class LineError(InputError):
+    """What is wrong with one line of a file, and of what kind it is."""
+
+    def __init__(self, where: str, kind: str, message: str) -> None:
+        super().__init__(f"{where}: {message}")
+        self.kind = kind
+
+
+class JsonLines:
+    """An ordered set of items in one `.jsonl` file (`_id`, and `title`, `text`, `image`, `instruction` where given).
+
+    One pass over the file checks every line and notes where it starts; afterwards texts are read when asked for, so
+    memory holds ids and offsets only. `image` is a path inside the file's folder. Raises InputError with the file and
+    line for invalid UTF-8, malformed JSON, a missing or repeated `_id`, a field that is not a string, and an image
+    outside the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._ids: list[str] = []
+        self._rows: dict[str, int] = {}
+        digest = hashlib.sha256()
+        offset, offsets = 0, array("q")
+        for number, raw in read_lines(path):
+            digest.update(raw)
+            if raw.strip():
+                item = parse_item(raw, f"{path}:{number}", path.parent)
+                if item.id in self._rows:
+                    first = _line_at(path, offsets[self._rows[item.id]])
+                    raise LineError(f"{path}:{number}", "duplicate id", f"_id {item.id!r} is also on line {first}")
+                self._rows[item.id] = len(self._ids)
+                self._ids.append(item.id)
+                offsets.append(offset)
+            offset += len(raw)
+        self._offsets = np.array(offsets, dtype=np.int64)  # (n,)
+        self.fingerprint = digest.hexdigest()
+
+    @property
+    def ids(self) -> Sequence[str]:
+        return self._ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __contains__(self, item_id: object) -> bool:
+        return item_id in self._rows
+
+    def row(self, item_id: str) -> int:
+        return self._rows[item_id]
+
+    def __getitem__(self, item_id: str) -> Item:
+        offset = int(self._offsets[self._rows[item_id]])
+        # Opened for each item: a handle kept open would not survive forks and threads that move its position.
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            return self._expect(item_id, file.readline())
+
+    def __iter__(self) -> Iterator[Item]:
+        lines = (raw for _, raw in read_lines(self.path) if raw.strip())
+        for item_id in self._ids:
+            yield self._expect(item_id, next(lines, b""))
+
+    def _expect(self, item_id: str, raw: bytes) -> Item:
+        try:
+            item = parse_item(raw, str(self.path), self.path.parent)
+        except LineError:
+            item = None
+        if item is None or item.id != item_id:
+            raise InputError(f"{self.path}: changed while it was in use ({item_id!r} has moved); start again")
+        return item
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """(line number from 1, raw line with its end) for every line; only "\\n" ends one."""
+    try:
+        with path.open("rb") as file:
+            yield from enumerate(file, start=1)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def decode(raw: bytes, where: str) -> str:
+    """A line as text, without a byte order mark. Raises LineError where it is not UTF-8."""
+    try:
+        return raw.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+    except UnicodeDecodeError as error:
+        place = f"byte 0x{error.object[error.start]:02x} at column {error.start + 1}"
+        raise LineError(where, "encoding", f"not valid UTF-8 ({place}); save the file as UTF-8") from None
+
+
+def parse_object(raw: bytes, where: str) -> dict[str, Any]:
+    """A line as a JSON object. Raises LineError where it is not one, or not valid Unicode."""
+    text = decode(raw, where)
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise LineError(where, "malformed line", f"not valid JSON: {error.msg} (column {error.colno})") from None
+    except (ValueError, RecursionError) as error:
+        raise LineError(where, "malformed line", f"not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise LineError(where, "malformed line", f"expected a JSON object, got {text.strip()[:40]}")
+    if _HALF_PAIR.search(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            raise LineError(where, "encoding", "half of a surrogate pair (\\ud800 to \\udfff) stands alone") from None
+    return value
+
+
+def parse_item(raw: bytes, where: str, folder: Path) -> Item:
+    """A line as an Item. Raises LineError that says what is wrong with it."""
+    values = parse_object(raw, where)
+    item_id = id_in(values, "_id", where)
+    if not item_id:
+        raise LineError(where, "missing id", 'no "_id"; every line needs one')
+    return Item(
+        id=item_id,
+        text=_text(values, "text", where) or "",
+        title=_text(values, "title", where) or "",
+        image=_image(values, where, folder),
+        instruction=_text(values, "instruction", where),
+    )
+
+
+def fault_of_id(item_id: str) -> str | None:
+    """Why a string cannot be an id, or None: TREC files are columns between blanks."""
+    if not item_id:
+        return "an id must not be empty"
+    if _BREAKS_COLUMNS.search(item_id):
+        return f"id {item_id!r} has white space in it, which TREC files cannot carry; rename it wherever it stands"
+    return None
+
+
+def id_in(values: dict[str, Any], key: str, where: str) -> str:
+    """The id under a key ("" where there is none). A whole number is taken as its digits."""
+    value = values.get(key)
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise LineError(where, "wrong type", f'"{key}" must be a string, got {json.dumps(value)[:40]}')
+    if fault := fault_of_id(str(value)):
+        raise LineError(where, "unusable id", f'"{key}": {fault}')
+    return str(value)
+
+
+def _text(values: dict[str, Any], key: str, where: str) -> str | None:
+    value = values.get(key)
+    if value is not None and not isinstance(value, str):
+        raise LineError(where, "wrong type", f'"{key}" must be a string, got {json.dumps(value)[:40]}')
+    return value
+
+
+def _image(values: dict[str, Any], where: str, folder: Path) -> Path | None:
+    name = _text(values, "image", where)
+    if not name:
+        return None
+    # By name only: folders that a hub client downloads are made of links to elsewhere, and those are fine.
+    path = Path(os.path.normpath(name))
+    if path.is_absolute() or path.parts[:1] == ("..",) or path == Path() or "\0" in name:
+        raise LineError(where, "image outside", f'"image" must be a path inside {folder}, got {name!r}')
+    return folder / path
+
+
+def _line_at(path: Path, offset: int) -> int:
+    """The number of the line that starts at a byte offset."""
+    starts = accumulate((len(raw) for _, raw in read_lines(path)), initial=0)
+    return next(number for number, start in enumerate(starts, start=1) if start >= offset)

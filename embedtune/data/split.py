@@ -1,0 +1,126 @@
+"""Splits judgements by query, seeded, without leaving a test document as a training positive."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ..errors import InputError, unknown
+from ..files import whole_folder
+from ..types import Qrels
+from .dataset import splits_of
+from .jsonl import JsonLines
+from .trec import read_qrels, write_qrels
+
+
+def split_folder(
+    folder: Path,
+    output: Path,
+    shares: Mapping[str, float],
+    *,
+    source: str = "train",
+    seed: int = 0,
+    allow_overlap: bool = False,
+) -> dict[str, Qrels]:
+    """Writes a copy of a dataset folder in which the split `source` has given up a share of its queries to new splits.
+
+    It is a new folder, never the same one: a recipe that names the old split would train on the new test queries.
+    Other splits come along as they are. Gives the new splits' judgements and those that `source` keeps. Raises
+    InputError for an output that exists, a split that is not there or would be replaced, and shares that cannot be had.
+    """
+    if output.exists():
+        raise InputError(f"{output}: exists already; choose another folder or remove it")
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    splits = splits_of(folder)
+    if source not in splits:
+        raise InputError(f"{folder}: {unknown('split', source, splits)}")
+    if taken := [name for name in shares if name in splits]:
+        raise InputError(f"{folder}: has a split {taken[0]!r} already; it would be replaced")
+    if output.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{output}: lies inside {folder}; choose a folder beside it")
+    parts = split_qrels(
+        read_qrels(folder / "qrels" / f"{source}.tsv"), shares, source=source, seed=seed, allow_overlap=allow_overlap
+    )
+    with whole_folder(output) as temporary:
+        for file in _files(folder):
+            target = temporary / file.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+        for name, qrels in parts.items():
+            write_qrels(temporary / "qrels" / f"{name}.tsv", qrels)
+    return parts
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """What belongs to a dataset: its own files and the images that it names, but no other dataset in a folder of it."""
+    for place in (folder, folder / "qrels", folder / "negatives"):
+        yield from (file for file in sorted(place.glob("[!.]*")) if file.is_file())
+    images = {item.image for name in ("corpus", "queries") for item in JsonLines(folder / f"{name}.jsonl")}
+    for image in sorted(image for image in images if image):
+        if not image.is_file():
+            raise InputError(f"{image}: no such image; run `embedtune data check {folder}`")
+        yield image
+
+
+def split_qrels(
+    qrels: Qrels, shares: Mapping[str, float], *, source: str = "train", seed: int = 0, allow_overlap: bool = False
+) -> dict[str, Qrels]:
+    """Deals queries out to named shares (of their number); `source` keeps the rest.
+
+    Queries that share a positive, directly or through others, stay together unless `allow_overlap`: then no document is
+    a positive in two parts. The same seed and judgements give the same parts, in whatever order they are read. Raises
+    InputError where shares do not leave a rest, or groups are so large that a share comes out less than half as asked.
+    """
+    if not shares or min(shares.values()) <= 0 or sum(shares.values()) >= 1:
+        given = ", ".join(f"{name} {share:g}" for name, share in shares.items()) or "none"
+        raise InputError(f"shares must be above 0 and leave a rest for {source!r}; got {given}")
+    groups = [[query_id] for query_id in sorted(qrels)] if allow_overlap else connected(qrels)
+    random.Random(seed).shuffle(groups)
+    room = {name: max(1, round(share * len(qrels))) for name, share in shares.items()}
+    dealt: dict[str, str] = {}  # query_id -> part
+    for group in groups:
+        part = next((name for name, left in room.items() if len(group) <= left), source)
+        if part != source:
+            room[part] -= len(group)
+        dealt |= dict.fromkeys(group, part)
+    parts = {
+        part: {query_id: judged for query_id, judged in qrels.items() if dealt[query_id] == part}
+        for part in (source, *shares)
+    }
+    _refuse_small(parts, shares, len(qrels), max(map(len, groups), default=0))
+    return parts
+
+
+def connected(qrels: Qrels) -> list[list[str]]:
+    """Queries in groups: two that share a positive are in the same one. Groups and their queries are sorted."""
+    parent = {query_id: query_id for query_id in qrels}
+
+    def root(query_id: str) -> str:
+        while parent[query_id] != query_id:
+            parent[query_id] = parent[parent[query_id]]
+            query_id = parent[query_id]
+        return query_id
+
+    first: dict[str, str] = {}  # doc_id -> the first query that it is a positive of
+    for query_id, judged in qrels.items():
+        for doc_id, relevance in judged.items():
+            if relevance > 0:
+                parent[root(query_id)] = root(first.setdefault(doc_id, query_id))
+    groups: dict[str, list[str]] = {}
+    for query_id in sorted(qrels):
+        groups.setdefault(root(query_id), []).append(query_id)
+    return sorted(groups.values())
+
+
+def _refuse_small(parts: Mapping[str, Qrels], shares: Mapping[str, float], queries: int, largest: int) -> None:
+    for name, share in shares.items():
+        if not parts[name] or len(parts[name]) < 0.5 * share * queries:
+            raise InputError(
+                f"{name} would have {len(parts[name])} queries instead of {share * queries:.0f}: one group of "
+                f"{largest} of the {queries} queries shares positives; allow overlap (--allow-overlap) or ask for less"
+            )
+    if empty := [name for name, qrels in parts.items() if not qrels]:
+        raise InputError(f"{empty[0]} would have no queries: {queries} are too few for these shares")

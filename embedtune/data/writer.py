@@ -1,0 +1,83 @@
+"""Builds a dataset folder item by item: equal texts become one item, ids come from content where none is given."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import TextIO
+
+from ..errors import InputError
+from ..files import fingerprint_of
+from ..types import Item, Qrels, Run
+from .records import Record
+from .trec import write_qrels, write_run
+
+
+class _Written:
+    """One .jsonl file being written, and which contents it has: id -> (fingerprint, where it was first seen)."""
+
+    def __init__(self, path: Path) -> None:
+        self.file: TextIO = path.open("w", encoding="utf-8")
+        self.seen: dict[str, tuple[str, str]] = {}
+
+    def add(self, item: Item, where: str) -> str:
+        """Writes the item unless it is there already, and gives its id."""
+        content = fingerprint_of(item.title, item.text, item.instruction or "")
+        item_id = item.id or content[:20]
+        if item_id not in self.seen:
+            self.seen[item_id] = (content, where)
+            title = {"title": item.title} if item.title else {}
+            instruction = {"instruction": item.instruction} if item.instruction else {}
+            line = {"_id": item_id, **title, "text": item.text, **instruction}
+            self.file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        elif self.seen[item_id][0] != content:
+            raise InputError(f"{where}: id {item_id!r} stands for another text than at {self.seen[item_id][1]}")
+        return item_id
+
+
+class FolderWriter:
+    """A dataset folder being written. Use it in `with`: qrels and negatives are written at the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.documents = _Written(folder / "corpus.jsonl")
+        self.queries = _Written(folder / "queries.jsonl")
+        self.qrels: dict[str, Qrels] = {}  # split -> judgements
+        self.negatives: dict[str, dict[str, None]] = {}  # query_id -> doc_ids, in the order given
+        self.contradicted = 0  # given negatives that are positives of the same query
+
+    def add(self, split: str, record: Record) -> None:
+        query_id = self.queries.add(record.query, record.where)
+        for document in record.positives:
+            self.judge(split, query_id, self.documents.add(document, record.where), 1)
+        for document in record.negatives:
+            self.negatives.setdefault(query_id, {})[self.documents.add(document, record.where)] = None
+
+    def judge(self, split: str, query_id: str, doc_id: str, relevance: int) -> None:
+        self.qrels.setdefault(split, {}).setdefault(query_id, {})[doc_id] = relevance
+
+    def __enter__(self) -> FolderWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.documents.file.close()
+        self.queries.file.close()
+        if kind is None:
+            for split, qrels in self.qrels.items():
+                write_qrels(self.folder / "qrels" / f"{split}.tsv", qrels)
+            if run := self._negatives_as_run():
+                write_run(self.folder / "negatives" / "given.run", run, "given")
+
+    def _negatives_as_run(self) -> Run:
+        """The given negatives, the first of each query scored highest, without any judged positive."""
+        run: Run = {}
+        for query_id, given in self.negatives.items():
+            positives = {
+                d for qrels in self.qrels.values() for d, relevance in qrels.get(query_id, {}).items() if relevance > 0
+            }
+            kept = [doc_id for doc_id in given if doc_id not in positives]
+            self.contradicted += len(given) - len(kept)
+            if kept:
+                run[query_id] = {doc_id: float(len(kept) - rank) for rank, doc_id in enumerate(kept)}
+        return run
