@@ -1,6 +1,6 @@
 """embedtune: fine-tune retrieval and embedding models, and prove that they got better.
 
-    from embedtune import evaluate, load_recipe, train
+    from embedtune import load_recipe, train_recipe
 
 Names load on first use, so that importing the package (as the command line does) does not import torch.
 """
@@ -13,14 +13,16 @@ from typing import Any
 
 __version__ = version("embedtune")
 
+# Not `train` and `evaluate`: those are subpackages, and a name can be only one thing.
 _HOMES = {
-    "InputError": "embedtune.errors",
-    "Item": "embedtune.types",
-    "evaluate": "embedtune.evaluate.retrieval",
-    "load_dataset": "embedtune.data.dataset",
-    "load_encoder": "embedtune.encode.encoder",
-    "load_recipe": "embedtune.recipe",
-    "train": "embedtune.train.run",
+    "InputError": "embedtune.errors:InputError",
+    "Item": "embedtune.types:Item",
+    "check_recipe": "embedtune.recipe:check_recipe",
+    "evaluate_model": "embedtune.evaluate.retrieval:evaluate",
+    "load_dataset": "embedtune.data.dataset:load_dataset",
+    "load_encoder": "embedtune.encode.encoder:load_encoder",
+    "load_recipe": "embedtune.recipe:load_recipe",
+    "train_recipe": "embedtune.train.run:train",
 }
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604
 
@@ -28,4 +30,5 @@ __all__ = ["__version__", *_HOMES]  # noqa: PLE0604
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'embedtune' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    module, _, attribute = _HOMES[name].partition(":")
+    return getattr(import_module(module), attribute)

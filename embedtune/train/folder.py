@@ -1,0 +1,86 @@
+"""A run folder: who may write to it, what it was started with, and whether this is the same run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .. import __version__
+from ..errors import InputError
+from ..files import write_json, write_text
+from ..recipe import Recipe, dump
+from . import checkpoint
+
+SUMMARY = "summary.json"  # written last: a run with it is finished
+
+
+def claim(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> bool:
+    """Prepares the folder for a run, under its lock; True where a run in it is to go on.
+
+    Raises InputError where the folder is in use by something else, or holds a run of another recipe.
+    """
+    there = [path for path in folder.iterdir() if path.name != ".lock"]
+    if resume and (folder / "recipe.yaml").exists():
+        _refuse_other_recipe(folder, recipe)
+        checkpoint.clear_leftovers(folder)
+        checkpoint.clear_leftovers(folder / "checkpoints")
+        return True
+    if there and overwrite:
+        if not (folder / "recipe.yaml").exists():
+            raise InputError(f"{folder}: is no run folder (no recipe.yaml); not overwritten, choose another --output")
+        for path in there:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    elif there:
+        raise InputError(f"{folder}: exists already; go on with --resume, start again with --overwrite, or choose another --output")
+    write_text(folder / "recipe.yaml", dump(recipe))
+    return False
+
+
+def _refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
+    then = _flat(yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")))
+    now = _flat(yaml.safe_load(dump(recipe)))
+    changed = [key for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key)]
+    if changed:
+        listed = "; ".join(f"{key}: {then.get(key)!r} -> {now.get(key)!r}" for key in changed[:5])
+        raise InputError(f"{folder}: --resume with a changed recipe ({listed}); use the old one, or another --output")
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings and lists as {"a.b.0": leaf}."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if inside is None:
+        return {prefix: value}
+    flat: dict[str, Any] = {prefix: type(value).__name__} if prefix and not value else {}
+    for key, part in inside:
+        flat |= _flat(part, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def keep_environment(folder: Path, recipe: Recipe, facts: dict[str, Any], *, resumed: bool) -> list[str]:
+    """Writes environment.json, or on resume compares with it. Returns what differs without changing the result's kind.
+
+    Raises InputError where the data or the base weights are no longer what the run was started with.
+    """
+    path = folder / "environment.json"
+    if not (resumed and path.exists()):
+        write_json(path, {"embedtune": __version__, "seed": recipe.train.seed, **facts})
+        return []
+    then = json.loads(path.read_text(encoding="utf-8"))
+    for kind, found in facts["fingerprints"].items():
+        if then["fingerprints"].get(kind) != found:
+            raise InputError(f"{folder}: --resume, but {kind} changed since the run was started; start a new run")
+    return [
+        f"{key} was {then.get(key)!r}, is {facts[key]!r}: the weights will not be bit-identical to an uninterrupted run"
+        for key in ("threads", "processes", "device", "versions")
+        if then.get(key) != facts[key]
+    ]
+
+
+def finished(folder: Path) -> dict[str, Any] | None:
+    """The summary of a finished run."""
+    path = folder / SUMMARY
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None

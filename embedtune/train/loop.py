@@ -1,0 +1,205 @@
+"""The loop, on one page: batch, encode, score, filter, weight, loss, step. What happens now and then stands below it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from ..encode.encoder import Encoder
+from ..errors import InputError, Interrupted
+from ..recipe import Recipe
+from ..types import Dataset
+from . import checkpoint
+from .batch import lay_out
+from .log import Log
+from .modes import training_mode
+from .negatives import Negatives
+from .plan import Place, Plan, seed_for
+from .relevance import Relevance
+from .schedule import learning_rate
+from .step import Objective, Tokens, accumulate_gradients, sum_gradients
+
+Validate = Callable[[], float]
+
+
+@dataclass
+class State:
+    """Where training stands: all that a checkpoint's state.json holds."""
+
+    step: int = 0
+    place: Place = field(default_factory=lambda: Place(0, 0))
+    best_step: int | None = None
+    best_value: float | None = None
+    stale: int = 0  # validations since the best one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Everything that the loop works with."""
+
+    recipe: Recipe
+    encoder: Encoder
+    dataset: Dataset
+    plan: Plan
+    relevance: Relevance
+    negatives: Negatives
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    accelerator: Accelerator
+    folder: Path
+    log: Log
+    validate: Validate | None
+    stop_requested: Callable[[], bool]
+
+
+def fit(t: Training, state: State) -> State:
+    """Trains from `state` to the end. Raises Interrupted, with the state saved, when asked to stop."""
+    train, parameters = t.recipe.train, trainable(t)
+    tokens = Tokens(t.encoder, t.dataset.queries, "query"), Tokens(t.encoder, t.dataset.corpus, "document")
+    training_mode(t.encoder.model, t.objective.modules)
+    while state.step < t.plan.steps:
+        started = time.perf_counter()
+        torch.manual_seed(seed_for(train.seed, "step", state.step, t.accelerator.process_index))
+        rate = learning_rate(
+            state.step, steps=t.plan.steps, peak=train.learning_rate, warmup=train.warmup, schedule=train.schedule
+        )
+        for group in t.optimizer.param_groups:
+            group["lr"] = rate
+        losses, pairs, epoch = [], 0, state.place.epoch
+        for _ in range(train.accumulate):
+            turns = t.plan.batch(state.place)
+            drawn = t.negatives.draw([turn.query_id for turn in turns], state.place.epoch)
+            batch = lay_out(turns, drawn, t.relevance)
+            loss, parts = accumulate_gradients(
+                t.encoder,
+                t.objective,
+                batch,
+                tokens,
+                t.accelerator,
+                chunk_size=train.chunk_size,
+                divide_by=train.accumulate,
+                progress=state.step / t.plan.steps,
+            )
+            losses.append(loss)
+            pairs += len(turns)
+            state.place = t.plan.after(state.place)
+        loss = sum(losses) / len(losses)
+        if not math.isfinite(loss):
+            raise InputError(f"step {state.step + 1}: the loss is {loss}; lower train.learning_rate, or train in fp32")
+        sum_gradients([p for p in parameters if p not in set(t.objective.modules.parameters())], t.accelerator)
+        norm = step_optimizer(t, parameters, state.step)
+        state.step += 1
+        t.log.step(state.step, epoch, loss, parts, rate, norm, pairs, len(batch.doc_ids), time.perf_counter() - started)
+        if now_and_then(t, state):
+            break
+    return state
+
+
+def step_optimizer(t: Training, parameters: list[nn.Parameter], step: int) -> float:
+    """Unscales, clips, steps, clears; returns the gradient's norm before clipping."""
+    scaler = t.accelerator.scaler
+    if scaler is not None:
+        scaler.unscale_(t.optimizer)
+    largest = t.recipe.train.clip if t.recipe.train.clip is not None else math.inf
+    norm = float(nn.utils.clip_grad_norm_(parameters, largest))
+    if scaler is not None:  # skips the step itself where fp16 overflowed, and lowers its scale
+        scaler.step(t.optimizer)
+        scaler.update()
+    elif not math.isfinite(norm):
+        raise InputError(f"step {step + 1}: the gradient is {norm}; lower train.learning_rate, or train in fp32")
+    else:
+        t.optimizer.step()
+    t.optimizer.zero_grad(set_to_none=True)
+    return norm
+
+
+def now_and_then(t: Training, state: State) -> bool:
+    """Validates, checkpoints and stops where it is time to; True ends the training early."""
+    train, last = t.recipe.train, state.step == t.plan.steps
+    epoch_ended = state.place.number == 0
+    due = {
+        every: last or (state.step % steps == 0 if steps is not None else epoch_ended)
+        for every, steps in (("validate", train.validate_every), ("checkpoint", train.checkpoint_every))
+    }
+    improved = due["validate"] and t.validate is not None and note_validation(t, state, t.validate())
+    training_mode(t.encoder.model, t.objective.modules)
+    stop = agreed(t.stop_requested(), t.accelerator)
+    patience = train.early_stopping.patience if train.early_stopping is not None else None
+    early = patience is not None and state.stale >= patience
+    if due["checkpoint"] or improved or stop or early:
+        save_checkpoint(t, state)
+    if stop and not last:
+        raise Interrupted(f"stopped at step {state.step} of {t.plan.steps}; the state is saved, go on with --resume")
+    return early
+
+
+def note_validation(t: Training, state: State, value: float) -> bool:
+    """Logs a validation; True where it is the best so far."""
+    best = state.best_value is None or value > state.best_value
+    if best:
+        state.best_step, state.best_value, state.stale = state.step, value, 0
+    else:
+        state.stale += 1
+    t.log.validation(state.step, t.recipe.evaluate.measure, value, best)
+    return best
+
+
+def agreed(wish: bool, accelerator: Accelerator) -> bool:
+    """Whether any process wishes it, so that all stop at the same step."""
+    if accelerator.num_processes == 1:
+        return wish
+    return bool(accelerator.reduce(torch.tensor(float(wish), device=accelerator.device), "sum") > 0)
+
+
+def trainable(t: Training) -> list[nn.Parameter]:
+    return [p for group in t.optimizer.param_groups for p in group["params"]]
+
+
+def trainable_names(t: Training) -> list[str]:
+    """The trained parameters' names, in the optimizer's order."""
+    names = {p: name for name, p in t.encoder.model.named_parameters()}
+    names |= {p: f"objective.{name}" for name, p in t.objective.modules.named_parameters()}
+    return [names[p] for p in trainable(t)]
+
+
+def save_checkpoint(t: Training, state: State) -> None:
+    if not t.accelerator.is_main_process:
+        return
+    names = trainable_names(t)
+    tensors = {
+        "weights": dict(zip(names, trainable(t), strict=True)),
+        "optimizer": checkpoint.optimizer_tensors(t.optimizer, names),
+        "objective": dict(t.objective.modules.state_dict()),
+    }
+    scaler = t.accelerator.scaler.state_dict() if t.accelerator.scaler is not None else None
+    folder = t.folder / "checkpoints"
+    checkpoint.save(folder, state.step, tensors, asdict(state) | {"scaler": scaler})
+    checkpoint.prune(folder, state.best_step)
+    t.log.checkpoint(state.step)
+
+
+def load_checkpoint(t: Training, path: Path, *, weights_only: bool = False) -> State:
+    """Puts weights, optimizer and objective as they were. Raises checkpoint.Damaged before anything is changed."""
+    tensors, found = checkpoint.load(path)
+    names = trainable_names(t)
+    missing = set(names) ^ set(tensors["weights"])
+    if missing:
+        raise InputError(f"{path}: trained other weights than this recipe does, first {sorted(missing)[0]!r}")
+    with torch.no_grad():
+        for name, parameter in zip(names, trainable(t), strict=True):
+            parameter.copy_(tensors["weights"][name])
+    if not weights_only:
+        checkpoint.load_optimizer(t.optimizer, names, tensors["optimizer"])
+        t.objective.modules.load_state_dict(tensors["objective"])
+        if t.accelerator.scaler is not None:
+            t.accelerator.scaler.load_state_dict(found["scaler"])
+    place = Place(**found["place"])
+    return State(found["step"], place, found["best_step"], found["best_value"], found["stale"])

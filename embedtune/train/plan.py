@@ -1,0 +1,99 @@
+"""Which turns an epoch has, and in which batches: a pure function of the data, the recipe, the seed and the epoch.
+
+Nothing random is kept between epochs or steps: every generator is made from the seed and what it is for, so a resumed
+run needs no generator's state to go on exactly as it would have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import torch
+
+from .. import methods
+from ..batching import BatchContext
+from ..errors import InputError
+from ..recipe import Recipe
+from ..types import Dataset, Turn
+
+
+def generator_for(seed: int, *purpose: object) -> torch.Generator:
+    """A CPU generator that depends on the seed and the purpose, e.g. ("batches", epoch)."""
+    return torch.Generator().manual_seed(seed_for(seed, *purpose))
+
+
+def seed_for(seed: int, *purpose: object) -> int:
+    digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def turns_of_epoch(
+    dataset: Dataset, query_ids: Sequence[str], positives: Literal["each", "all"] | int, seed: int, epoch: int
+) -> list[Turn]:
+    """The turns of one epoch, in the queries' order. Queries without a positive have none."""
+    generator = generator_for(seed, "positives", epoch)
+    turns = []
+    for query_id in query_ids:
+        judged = [doc_id for doc_id, grade in dataset.qrels[query_id].items() if grade > 0]
+        if positives == "each":
+            turns += [Turn(query_id=query_id, positives=(doc_id,)) for doc_id in judged]
+        elif judged:
+            if isinstance(positives, int) and positives < len(judged):
+                drawn = torch.randperm(len(judged), generator=generator)[:positives].sort().values.tolist()
+                judged = [judged[i] for i in drawn]
+            turns.append(Turn(query_id=query_id, positives=tuple(judged)))
+    return turns
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a batch stands: its epoch and its number in it."""
+
+    epoch: int
+    number: int
+
+
+class Plan:
+    """The batches of a run, by step, and how many optimizer steps it takes."""
+
+    def __init__(self, recipe: Recipe, dataset: Dataset, query_ids: Sequence[str]) -> None:
+        self._recipe, self._dataset, self._query_ids = recipe, dataset, list(query_ids)
+        self._batching: Any = methods.bind("batching", recipe.batching.name, recipe.batching.options)
+        self.epoch = lru_cache(maxsize=2)(self._epoch)
+        self.turns = len(turns_of_epoch(dataset, query_ids, recipe.data.positives, recipe.train.seed, 0))
+        if self.turns == 0:
+            raise InputError(f"{dataset.folder}: split {dataset.split} has no query with a positive document")
+        if recipe.train.batch_size > self.turns:
+            raise InputError(
+                f"train.batch_size: {recipe.train.batch_size} is more than the {self.turns} turns of an epoch; "
+                f"choose at most {self.turns}"
+            )
+        self.batches_per_epoch = len(self.epoch(0))
+        batches = max(1, round(self.batches_per_epoch * recipe.train.epochs))
+        self.steps = -(-batches // recipe.train.accumulate)
+        if recipe.train.max_steps is not None:
+            self.steps = min(self.steps, recipe.train.max_steps)
+
+    def _epoch(self, epoch: int) -> list[list[Turn]]:
+        train = self._recipe.train
+        turns = turns_of_epoch(self._dataset, self._query_ids, self._recipe.data.positives, train.seed, epoch)
+        texts = {query_id: self._dataset.queries[query_id].content for query_id in self._query_ids}
+        context = BatchContext(query_texts=texts, progress=min(1.0, epoch / train.epochs))
+        generator = generator_for(train.seed, "batches", epoch)
+        batches: list[list[Turn]] = self._batching(turns, train.batch_size, context, generator=generator)
+        if not batches:
+            raise InputError(f"batching.{self._recipe.batching.name} made no batch of the {len(turns)} turns")
+        return batches
+
+    def after(self, place: Place) -> Place:
+        """The place that follows; an epoch ends where its batches do."""
+        if place.number + 1 < len(self.epoch(place.epoch)):
+            return Place(place.epoch, place.number + 1)
+        return Place(place.epoch + 1, 0)
+
+    def batch(self, place: Place) -> list[Turn]:
+        return self.epoch(place.epoch)[place.number]

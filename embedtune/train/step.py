@@ -1,0 +1,174 @@
+"""One batch from ids to gradients: encode, score, filter, weight, loss, and back."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from .. import methods
+from ..encode.encoder import Encoder, Prepared
+from ..encode.similarity import scored
+from ..recipe import Recipe
+from ..types import Items, Role, Scores
+from .batch import Batch
+from .gradients import Embedded, backward, embed
+
+
+class Tokens:
+    """Prepared items by id: each is tokenised once while it stays among the `most` used last."""
+
+    def __init__(self, encoder: Encoder, items: Items, role: Role, most: int = 200_000) -> None:
+        self._encoder, self._items, self._role, self._most = encoder, items, role, most
+        self._held: OrderedDict[str, Prepared] = OrderedDict()
+
+    def __call__(self, ids: Sequence[str]) -> list[Prepared]:
+        absent = [item_id for item_id in ids if item_id not in self._held]
+        if absent:
+            prepared = self._encoder.prepare([self._items[item_id] for item_id in absent], self._role)
+            self._held.update(zip(absent, prepared, strict=True))
+        found = [self._held[item_id] for item_id in ids]
+        for item_id in ids:
+            self._held.move_to_end(item_id)
+        while len(self._held) > max(self._most, len(ids)):
+            self._held.popitem(last=False)
+        return found
+
+
+@dataclass
+class Objective:
+    """The recipe's filters, weightings and losses, in place."""
+
+    filters: list[Any]
+    weightings: list[Any]
+    losses: list[tuple[str, float, Any]]
+    modules: nn.ModuleDict = field(default_factory=nn.ModuleDict)
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Objective:
+        filters = [methods.bind("filtering", c.name, c.options) for c in recipe.negatives.filtering]
+        weightings = [methods.bind("weighting", c.name, c.options) for c in recipe.weighting]
+        losses = [(c.name, c.weight, methods.bind("loss", c.name, c.options)) for c in recipe.loss]
+        trained = {
+            f"{family}-{i}": method
+            for family, found in (("filtering", filters), ("weighting", weightings), ("loss", [m for _, _, m in losses]))
+            for i, method in enumerate(found)
+            if isinstance(method, nn.Module)
+        }
+        return cls(filters, weightings, losses, nn.ModuleDict(trained))
+
+    def __call__(self, scores: Scores) -> tuple[Tensor, dict[str, float]]:
+        """The weighted sum of the losses, and its named parts for the log."""
+        keep = scores.candidate
+        for decide in self.filters:
+            keep = keep & decide(scores)
+        log_weights = torch.zeros_like(scores.student, dtype=torch.float32)
+        for weigh in self.weightings:
+            log_weights = log_weights + weigh(scores, keep)
+        parts: dict[str, float] = {"dropped": float(scores.candidate.sum() - keep.sum())} if self.filters else {}
+        total = scores.student.new_zeros(())
+        for name, weight, compute in self.losses:
+            loss, details = compute(scores, keep, log_weights)
+            total = total + weight * loss
+            if len(self.losses) > 1:
+                parts[name] = float(loss.detach())
+            parts |= {key: float(value) for key, value in details.items()}
+        return total, parts
+
+
+def accumulate_gradients(
+    encoder: Encoder,
+    objective: Objective,
+    batch: Batch,
+    tokens: tuple[Tokens, Tokens],
+    accelerator: Accelerator,
+    *,
+    chunk_size: int | None,
+    divide_by: int,
+    progress: float,
+) -> tuple[float, dict[str, float]]:
+    """Adds this batch's gradient, divided by `divide_by`, to the weights' .grad; returns the loss and its parts.
+
+    Every process encodes its share of the batch and sees all embeddings, so all compute the same loss; the weights'
+    gradients are then this process's part, and their sum over processes is the gradient of the whole batch.
+    """
+    mine = slice(accelerator.process_index, None, accelerator.num_processes)
+    towers = [
+        embed(encoder, tokens[0](batch.query_ids[mine]), "query", chunk_size=chunk_size),
+        embed(encoder, tokens[1](batch.doc_ids[mine]), "document", chunk_size=chunk_size),
+    ]
+    queries = _gathered(towers[0], len(batch.query_ids), accelerator)
+    documents = _gathered(towers[1], len(batch.doc_ids), accelerator)
+    loss, parts = objective(scores_of(encoder, batch, queries, documents, progress))
+    scaled = loss / divide_by if accelerator.scaler is None else accelerator.scaler.scale(loss / divide_by)
+    if scaled.requires_grad:
+        scaled.backward()  # type: ignore[no-untyped-call]
+        backward(encoder, towers, [_gradient(all_values)[mine] for all_values in (queries, documents)])
+    return float(loss.detach()), parts
+
+
+def scores_of(encoder: Encoder, batch: Batch, queries: Tensor, documents: Tensor, progress: float) -> Scores:
+    """The batch's scores from its embeddings (Q, H) and (D, H), in float32."""
+    device = queries.device
+    q, d = scored(queries, encoder.similarity), scored(documents, encoder.similarity)
+    return Scores(
+        student=q @ d.T,
+        positive=batch.positive.to(device),
+        candidate=batch.candidate.to(device),
+        own=batch.own.to(device),
+        queries=q,
+        documents=d,
+        query_ids=batch.query_ids,
+        doc_ids=batch.doc_ids,
+        progress=progress,
+    )
+
+
+def _gathered(tower: Embedded, count: int, accelerator: Accelerator) -> Tensor:
+    """(count, H) all processes' embeddings in the batch's order, as a leaf. Process r holds rows r, r + world, ..."""
+    world = accelerator.num_processes
+    if world == 1:
+        return tower.values
+    share = -(-count // world)
+    own = tower.values.detach()
+    padded = own.new_zeros(share, own.shape[1])
+    padded[: len(own)] = own
+    stacked = accelerator.gather(padded).view(world, share, -1)
+    return stacked.transpose(0, 1).reshape(world * share, -1)[:count].clone().requires_grad_()
+
+
+def _gradient(values: Tensor) -> Tensor:
+    return values.grad if values.grad is not None else torch.zeros_like(values)
+
+
+def sum_gradients(parameters: Sequence[nn.Parameter], accelerator: Accelerator) -> None:
+    """Sums .grad over processes, in buckets. A parameter that no process used keeps no gradient."""
+    if accelerator.num_processes == 1:
+        return
+    used = torch.tensor([float(p.grad is not None) for p in parameters], device=accelerator.device)
+    everywhere = accelerator.reduce(used, "sum")
+    bucket: list[nn.Parameter] = []
+    for parameter, uses in zip(parameters, everywhere.tolist(), strict=True):
+        if uses == 0:
+            continue
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        bucket.append(parameter)
+        if sum(p.numel() for p in bucket) >= 8_000_000:
+            _sum_bucket(bucket, accelerator)
+            bucket = []
+    _sum_bucket(bucket, accelerator)
+
+
+def _sum_bucket(bucket: list[nn.Parameter], accelerator: Accelerator) -> None:
+    if not bucket:
+        return
+    gradients = [p.grad for p in bucket if p.grad is not None]
+    flat = accelerator.reduce(torch.cat([g.reshape(-1) for g in gradients]), "sum")
+    for gradient, piece in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(piece.view_as(gradient))

@@ -1,0 +1,61 @@
+"""Validation: some training queries held out, by which the best checkpoint is chosen."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+
+from ..data.dataset import subset
+from ..data.selection import Selection
+from ..data.split import split_qrels
+from ..encode.encoder import Encoder
+from ..evaluate.retrieval import evaluate
+from ..recipe import Validation
+from ..types import Dataset
+from .plan import generator_for
+
+
+def held_out(dataset: Dataset, validation: Validation | None, seed: int) -> tuple[list[str], Dataset | None]:
+    """The queries to train on, and the validation set.
+
+    By query, seeded. Queries that share a positive document stay on one side, so that no document that is searched for
+    in validation was trained on as a positive.
+    """
+    query_ids = [q for q, judged in dataset.qrels.items() if any(grade > 0 for grade in judged.values())]
+    if validation is None:
+        return query_ids, None
+    judged = {query_id: dataset.qrels[query_id] for query_id in query_ids}
+    parts = split_qrels(judged, {"validation": validation.share}, seed=seed)
+    chosen = _documents(dataset, list(parts["validation"]), validation.documents, seed)
+    return list(parts["train"]), chosen
+
+
+def _documents(dataset: Dataset, query_ids: list[str], most: int | None, seed: int) -> Dataset:
+    """The validation set with at most `most` documents to rank: every judged one, and a seeded draw of the others."""
+    chosen = subset(dataset, query_ids)
+    if most is None or most >= len(dataset.corpus):
+        return chosen
+    judged = {doc_id for documents in chosen.qrels.values() for doc_id in documents}
+    others = [doc_id for doc_id in dataset.corpus.ids if doc_id not in judged]
+    room = max(0, most - len(judged))
+    drawn = torch.randperm(len(others), generator=generator_for(seed, "validation documents"))[:room].tolist()
+    kept = judged | {others[i] for i in drawn}
+    corpus = Selection(dataset.corpus, [doc_id for doc_id in dataset.corpus.ids if doc_id in kept])
+    return dataclasses.replace(chosen, corpus=corpus)
+
+
+class Validator:
+    """Measures the model as it stands. Only the main process works; all get the value."""
+
+    def __init__(self, encoder: Encoder, dataset: Dataset, measure: str, accelerator: Accelerator) -> None:
+        self._encoder, self._dataset, self._measure, self._accelerator = encoder, dataset, measure, accelerator
+
+    def __call__(self) -> float:
+        value = torch.zeros(1, device=self._accelerator.device)
+        if self._accelerator.is_main_process:
+            found = evaluate(self._encoder, self._dataset, measures=[self._measure])
+            value += found.measures[self._measure]
+        return float(broadcast(value))
