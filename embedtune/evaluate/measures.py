@@ -43,6 +43,11 @@ def parse(measures: str | Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def deepest(names: Sequence[str]) -> int:
+    """The largest cut-off among measures, 0 where there is none."""
+    return max((_split(name)[1] or 0 for name in names), default=0)
+
+
 def _split(name: str) -> tuple[str, int | None]:
     """`nDCG@10` as ("nDCG", 10), `AP` as ("AP", None)."""
     kind, at, cut = name.partition("@")
