@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -38,7 +39,7 @@ def doctor(
         raise BarMissed(f"{len(found.errors)} thing{'s' if len(found.errors) > 1 else ''} to put right, named above")
 
 
-def _rows(found: Examination) -> list[list[object]]:
+def _rows(found: Examination) -> list[Sequence[object]]:
     return [
         *([name, version or "not installed"] for name, version in found.versions.items()),
         ["devices", ", ".join(found.devices)],

@@ -161,7 +161,7 @@ def _test_modules(functions: list[_Function], generator: random.Random, share: f
     for module in generator.sample(sorted(group), len(group)):
         if sum(function.module in test for function in functions) >= share * len(functions):
             break
-        if len(group[module]) <= len(group) / 10:  # a large group would be the test split all by itself
+        if len(group[module]) <= max(1, len(group) // 10):  # a large group would be the test split all by itself
             test |= group[module]
     return test
 

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from embedtune_cli.output import progress, show_table
+
+ROWS = [["a\tb", 0.123456789, None], ["[c]", 2, "x\ny"]]
+COLUMNS = ["name", "nDCG@10", "note"]
+
+
+def test_without_a_terminal_a_table_is_tsv_with_every_digit(capsys: pytest.CaptureFixture[str]) -> None:
+    show_table(COLUMNS, ROWS, as_json=False)
+    assert capsys.readouterr().out == "name\tnDCG@10\tnote\na b\t0.123456789\t\n[c]\t2\tx y\n"
+
+
+def test_json_is_one_object_a_row(capsys: pytest.CaptureFixture[str]) -> None:
+    show_table(COLUMNS, ROWS, as_json=True)
+    assert json.loads(capsys.readouterr().out) == [
+        {"name": "a\tb", "nDCG@10": 0.123456789, "note": None},
+        {"name": "[c]", "nDCG@10": 2, "note": "x\ny"},
+    ]
+
+
+def test_a_terminal_gets_a_table_and_brackets_are_no_markup(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    show_table(COLUMNS, ROWS, as_json=False, title="Measures")
+    shown = capsys.readouterr().out
+    assert "Measures" in shown
+    assert "0.1235" in shown
+    assert "[c]" in shown
+
+
+def test_without_a_terminal_there_is_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("Encoding") as on_progress:
+        on_progress(1, 2)
+    assert capsys.readouterr().err == ""

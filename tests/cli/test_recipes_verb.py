@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+RunCli = Callable[..., Any]
+
+
+def test_a_shipped_recipe_is_listed_shown_copied_and_right(
+    run_cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "text/quickstart\t" in run_cli("recipes", "list").stdout
+    shown = run_cli("recipes", "show", "text/quickstart").stdout
+    copied = run_cli("recipes", "copy", "text/quickstart")
+    assert copied.stderr == "Copied to quickstart.yaml; change it, then: embedtune train quickstart.yaml --dry-run\n"
+    assert (tmp_path / "quickstart.yaml").read_text() == shown
+    assert run_cli("recipes", "check", "quickstart.yaml").exit_code == 0
+    again = run_cli("recipes", "copy", "text/quickstart")
+    assert (again.exit_code, again.stderr) == (2, "error: quickstart.yaml: exists already; name another file\n")
+
+
+def test_check_names_all_problems_of_a_recipe_at_once(run_cli: RunCli, tmp_path: Path) -> None:
+    recipe = tmp_path / "wrong.yaml"
+    recipe.write_text(
+        "version: 1\n"
+        "model: {nam: x}\n"
+        "data: {train: data, validation: 2.0}\n"
+        "loss: {name: infonec}\n"
+        "train: {epochs: many, batch_sizes: 4}\n"
+    )
+    result = run_cli("recipes", "check", recipe)
+    assert result.exit_code == 2
+    problems = result.stderr.splitlines()[1:]
+    assert len(problems) == 6
+    for start in ("model.name: missing", "data.validation.share: ", "train.epochs: "):
+        assert any(problem.strip().startswith(start) for problem in problems), start
+    for nearest in ("'name'", "'infonce'", "'batch_size'"):
+        assert any(f"did you mean {nearest}?" in problem for problem in problems), nearest
+
+
+def test_check_takes_overrides(run_cli: RunCli, tmp_path: Path) -> None:
+    run_cli("recipes", "copy", "text/quickstart", tmp_path / "r.yaml")
+    assert run_cli("recipes", "check", tmp_path / "r.yaml", "--set", "train.epochs=3").exit_code == 0
+    assert run_cli("recipes", "check", tmp_path / "r.yaml", "--set", "train.epochs=0").exit_code == 2
