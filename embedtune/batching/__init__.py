@@ -38,3 +38,10 @@ def cut(turns: Sequence[Turn], batch_size: int) -> list[list[Turn]]:
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2].extend(batches.pop())
     return batches
+
+
+def marks(turn: Turn, text: str | None) -> set[tuple[str, str]]:
+    """What a turn must not share with another of its batch, or one would be masked for the other: query, documents,
+    query text."""
+    shared = {("query", turn.query_id), *(("document", doc_id) for doc_id in turn.positives)}
+    return shared if text is None else shared | {("text", text)}

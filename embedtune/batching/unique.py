@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from ..types import Turn
-from . import BatchContext
+from . import BatchContext, marks
 
 
 def unique(
@@ -25,28 +25,21 @@ def unique(
     taken: list[set[tuple[str, str]]] = []  # what each batch already holds
     first_open = 0
     for index in torch.randperm(len(turns), generator=generator).tolist():
-        marks = _marks(turns[index], texts.get(turns[index].query_id))
+        own = marks(turns[index], texts.get(turns[index].query_id))
         place = first_open
-        while place < len(batches) and (len(batches[place]) >= batch_size or not marks.isdisjoint(taken[place])):
+        while place < len(batches) and (len(batches[place]) >= batch_size or not own.isdisjoint(taken[place])):
             place += 1
         if place == len(batches):
             batches.append([])
             taken.append(set())
         batches[place].append(turns[index])
-        taken[place] |= marks
+        taken[place] |= own
         while first_open < len(batches) and len(batches[first_open]) >= batch_size:
             first_open += 1
     return _without_single_turns(batches, taken)
 
 
-def _marks(turn: Turn, text: str | None) -> set[tuple[str, str]]:
-    marks = {("query", turn.query_id), *(("document", doc_id) for doc_id in turn.positives)}
-    return marks if text is None else marks | {("text", text)}
-
-
 def _without_single_turns(batches: list[list[Turn]], taken: list[set[tuple[str, str]]]) -> list[list[Turn]]:
-    if len(batches) == 1:
-        return batches
     full = [place for place, batch in enumerate(batches) if len(batch) > 1]
     for single in (place for place, batch in enumerate(batches) if len(batch) == 1):
         for place in reversed(full):
@@ -55,4 +48,4 @@ def _without_single_turns(batches: list[list[Turn]], taken: list[set[tuple[str, 
                 taken[place] |= taken[single]
                 full.remove(place)  # one turn more at most, so that memory stays as planned
                 break
-    return [batch for batch in batches if len(batch) > 1]
+    return [batch for batch in batches if len(batch) > 1] or batches

@@ -18,8 +18,8 @@ def cross_entropy(positive: Tensor, negatives: Tensor) -> Tensor:
 
 def mean_by_group(values: Tensor, group: Tensor, valid: Tensor) -> Tensor:
     """Mean of the valid values (P,) within each group, then over the groups that have any; 0 where none has."""
-    size = torch.zeros(int(group.max()) + 1 if len(group) else 1, device=values.device)
-    size = size.index_add(0, group, valid.to(size.dtype))
+    size = torch.zeros(int(group.max()) + 1 if len(group) else 1, dtype=values.dtype, device=values.device)
+    size = size.index_add(0, group, valid.to(values.dtype))
     weights = valid / size[group].clamp(min=1)
     return (values * weights).sum() / (size > 0).sum().clamp(min=1)
 

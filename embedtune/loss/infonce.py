@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..similarities import full
 from ..types import Scores
 from ._pairs import count_without_negatives, cross_entropy, mean_by_group
 
@@ -59,7 +60,7 @@ class Infonce(nn.Module):
     def forward(self, scores: Scores, keep: Tensor, log_weights: Tensor) -> tuple[Tensor, dict[str, float | Tensor]]:
         scale = self._scale()
         rows, columns = scores.positive.nonzero(as_tuple=True)  # (P,) each
-        positive = scores.student.float()[rows, columns] * scale
+        positive = full(scores.student)[rows, columns] * scale
         with torch.autocast(scores.student.device.type, enabled=False):
             negatives = [self._negatives(d, scores, keep, log_weights, scale, rows, columns) for d in self.directions]
         groups = [columns if direction == "document_query" else rows for direction in self.directions]
@@ -95,15 +96,15 @@ class Infonce(nn.Module):
     ) -> Tensor:
         """(P, ·) the logits of the direction's negatives for each positive pair, -inf where dropped."""
         if direction in ("query_document", "document_query"):
-            logits = scores.student.float() * scale + log_weights  # (Q, D)
+            logits = full(scores.student) * scale + log_weights  # (Q, D)
             logits = logits.masked_fill(~keep, -torch.inf)
             return logits[rows] if direction == "query_document" else logits.T[columns]
         if scores.queries is None or scores.documents is None:
             raise InputError(f"loss.infonce.directions: {direction} needs embeddings, and here are scores only")
         if direction == "query_query":
             dropped = (~keep).float() @ scores.positive.float().T > 0  # (Q, Q) a positive of the other is not kept
-            logits = scores.queries.float() @ scores.queries.float().T * scale
+            logits = full(scores.queries) @ full(scores.queries).T * scale
             return logits.masked_fill(dropped, -torch.inf)[rows]
         kept = keep if scores.own is None else keep & ~scores.own
-        logits = scores.documents.float()[columns] @ scores.documents.float().T * scale  # (P, D)
+        logits = full(scores.documents)[columns] @ full(scores.documents).T * scale  # (P, D)
         return logits.masked_fill(~kept[rows], -torch.inf)

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from ..errors import InputError
+from ..similarities import full, lowest_positive
+from ..types import Scores
+
+
+def guide(scores: Scores, *, margin: float = 0.0, margin_kind: Literal["absolute", "relative"] = "absolute") -> Tensor:
+    """Drops candidates that a frozen guide model scores above the positive (GISTEmbed, arXiv 2402.16829).
+
+    margin: a candidate is dropped where guide score > p - margin (absolute) or > p - |p| * margin (relative), p being
+    the query's lowest positive score by the guide. Raises InputError without a teacher, who is the guide.
+
+    Departures: GISTEmbed compares in four blocks; this is the query-document block (own negatives included). The
+    query_query and document_document directions of infonce follow its verdicts instead of asking the guide again.
+    Where the guide gave no score (NaN) the candidate stays.
+    """
+    if scores.teacher is None:
+        raise InputError("filtering.guide: needs a teacher's scores; give a teacher, or use positive_margin")
+    teacher = full(scores.teacher)
+    positive = lowest_positive(teacher, scores.positive)  # (Q, 1)
+    width = margin * positive.abs() if margin_kind == "relative" else margin
+    return scores.candidate & ~(teacher > positive - width)

@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..similarities import full, lowest_positive
+from ..types import Scores
+
+
+def positive_margin(scores: Scores, *, margin: float = 0.05) -> Tensor:
+    """Keeps candidates scored below the positive by a margin (TopK-MarginPos of NV-Retriever, arXiv 2407.15831).
+
+    margin: in the judge's units (teacher where given, else student); a candidate stays where score < p - margin, p
+    being the query's lowest positive score. Where there is no score (NaN) the candidate stays.
+    """
+    judge = full(scores.judge)
+    positive = lowest_positive(judge, scores.positive)  # (Q, 1)
+    return scores.candidate & ~(judge >= positive - margin)

@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..similarities import full, lowest_positive
+from ..types import Scores
+
+
+def positive_ratio(scores: Scores, *, at_most: float = 0.95) -> Tensor:
+    """Keeps candidates scored below a share of the positive's score (TopK-PercPos of NV-Retriever, arXiv 2407.15831).
+
+    at_most: the share; a candidate stays where score < p - |p| * (1 - at_most), p being the query's lowest positive
+    score. For p > 0 that is the paper's at_most * p; for p < 0 the paper's product would lie above p and let through
+    what scores better than the positive. Scores are the teacher's where given. Where there is no score (NaN) nothing
+    is decided and the candidate stays.
+    """
+    judge = full(scores.judge)
+    positive = lowest_positive(judge, scores.positive)  # (Q, 1)
+    return scores.candidate & ~(judge >= positive - positive.abs() * (1 - at_most))
