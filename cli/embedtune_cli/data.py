@@ -12,7 +12,8 @@ from embedtune.errors import BarMissed
 
 from .output import say, show_json, show_table
 
-app = typer.Typer(help="Check, convert and split data.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, help="Dataset folders: check, convert, split.\n\n"
+                  "Example: embedtune data check data/scifact")  # fmt: skip
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PLACES = 3  # places that a table shows of each fault
@@ -40,9 +41,10 @@ def check(
         rows = [[fault.severity, fault.kind, fault.count, _places(fault.where)] for fault in report.faults]
         if rows:
             show_table(["severity", "fault", "count", "where"], rows, as_json=False)
-        say("every place of each fault: --json" if any(f.count > PLACES for f in report.faults) else "no more faults")
+        if any(fault.count > PLACES for fault in report.faults):
+            say("every place of each fault: --json")
     if report.errors:
-        raise BarMissed(f"{folder}: {report.errors} errors; training and evaluation refuse this folder as it is")
+        raise BarMissed(f"{folder}: {report.errors} error{'s' if report.errors > 1 else ''}")
 
 
 def _places(where: tuple[str, ...]) -> str:
@@ -89,7 +91,9 @@ def split(
     test: Annotated[float, typer.Option(help="Share of the queries for a new split `test`.")] = 0.0,
     validation: Annotated[float, typer.Option(help="Share of the queries for a new split `validation`.")] = 0.0,
     source: Annotated[str, typer.Option("--from", help="The split that gives them up and keeps the rest.")] = "train",
-    output: Annotated[Path | None, typer.Option(help="The folder to write.", show_default="FOLDER-split")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The folder to write.", show_default="FOLDER-split")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Which queries are drawn.")] = 0,
     allow_overlap: Annotated[
         bool, typer.Option("--allow-overlap", help="Let one document be a positive in several splits.")
@@ -104,7 +108,7 @@ def split(
     """
     from embedtune.data.split import split_folder
 
-    target = output or folder.with_name(f"{folder.resolve().name}-split")
+    target = output or folder.resolve().with_name(f"{folder.resolve().name}-split")
     shares = {name: share for name, share in (("test", test), ("validation", validation)) if share}
     parts = split_folder(folder, target, shares, source=source, seed=seed, allow_overlap=allow_overlap)
     rows = [[name, len(qrels), sum(map(len, qrels.values()))] for name, qrels in parts.items()]

@@ -158,7 +158,7 @@ def _check_split(root: Path, split: str, queries: Collection[str], documents: Co
     if len(without) == len(qrels):
         report.add("error", "no positive", file, [f"{root / file}: no judgement is above 0"])
     else:
-        report.add("warning", "query without positive", file, (f"query {query_id!r}" for query_id in without))
+        report.add("warning", "query without positive", file, (f"query {q!r} has no positive" for q in without))
     report.add("warning", "judged twice", file, repeated)
     return qrels
 

@@ -116,15 +116,17 @@ def decode(raw: bytes, where: str) -> str:
 
 def parse_object(raw: bytes, where: str) -> dict[str, Any]:
     """A line as a JSON object. Raises LineError where it is not one, or not valid Unicode."""
-    text = decode(raw, where)
+    text = decode(raw, where).rstrip("\r\n")
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         raise LineError(where, "malformed line", f"not valid JSON: {error.msg} (column {error.colno})") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:  # a number of too many digits
         raise LineError(where, "malformed line", f"not valid JSON: {error}") from None
+    except RecursionError:
+        raise LineError(where, "malformed line", "not valid JSON: nested too deeply") from None
     if not isinstance(value, dict):
-        raise LineError(where, "malformed line", f"expected a JSON object, got {text.strip()[:40]}")
+        raise LineError(where, "malformed line", f"expected a JSON object, got {text[:40]}")
     if _HALF_PAIR.search(text):
         try:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
