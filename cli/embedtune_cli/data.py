@@ -66,9 +66,11 @@ def convert(
 ) -> None:
     """Turn pairs, triplets and other tools' training files into a dataset folder.
 
-    Takes .jsonl, .csv and .parquet files of pairs or triplets, FlagEmbedding and Tevatron .jsonl files, Hugging Face
-    datasets saved on disk, and hf://owner/name@revision. Columns are found by name (query; positive or document;
-    negative, negative_1, ...), else by position. Given negatives are written to negatives/given.run.
+    Takes .jsonl, .csv and .parquet files of pairs or triplets, FlagEmbedding
+    and Tevatron .jsonl files, Hugging Face datasets saved on disk, and
+    hf://owner/name@revision. Columns are found by name (query; positive or
+    document; negative, negative_1, ...), else by position. Given negatives are
+    written to negatives/given.run.
 
     Example: embedtune data convert pairs.csv data/mine --query-column question --positive-column answer
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import fcntl
 import logging
 from collections.abc import Collection
 from pathlib import Path
@@ -77,23 +78,20 @@ def _folder_of(source: str, split: str) -> tuple[Path, str]:
     else:
         label = path.resolve().name if path.is_dir() else path.stem
     folder = cache_folder() / "datasets" / fingerprint_of(fingerprint_of_source(source), split)
-    if not folder.exists():
-        _convert_into(folder, source, split)
+    _convert_once(folder, source, split)
     return folder, label
 
 
-def _convert_into(folder: Path, source: str, split: str) -> None:
+def _convert_once(folder: Path, source: str, split: str) -> None:
     from .convert import convert
 
-    try:
-        converted = convert(source, folder, split=split)
-    except (InputError, OSError):
-        # Several processes of one run convert at the same moment; whichever ends first has made the same folder.
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Several processes of one run load the same data: the first converts, the others wait for it.
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
-            raise
-    else:
-        for note in converted.notes:
-            logging.getLogger(__name__).warning(note)
+            for note in convert(source, folder, split=split).notes:
+                logging.getLogger(__name__).warning(note)
 
 
 def _missing(path: Path) -> str:

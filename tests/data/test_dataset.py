@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,15 @@ def test_a_file_of_pairs_is_converted_once(tmp_path: Path, caplog: pytest.LogCap
     assert (dataset.folder / "corpus.jsonl").stat().st_mtime_ns == before
     path.write_text("question,answer\nwhat is baked,bread\nwhat flows,lava\n")
     assert load_dataset(path, "train").folder != dataset.folder
+
+
+def test_processes_that_load_at_once_convert_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text("question,answer\n" + "".join(f"q{n},d{n}\n" for n in range(300)))
+    with ThreadPoolExecutor(4) as pool:
+        folders = {dataset.folder for dataset in pool.map(load_dataset, [f"{path}:train"] * 4)}
+    assert len(folders) == 1
+    assert len(caplog.messages) == 1
 
 
 def test_the_real_sets_load(shared: Path) -> None:
