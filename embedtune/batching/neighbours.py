@@ -33,7 +33,7 @@ def neighbours(
         raise InputError("batching.neighbours: needs the embeddings of queries and of their positives")
     texts = context.query_texts or {}
     known = [marks(turn, texts.get(turn.query_id)) for turn in turns]
-    near = _nearest(context.query_embeddings.float(), context.document_embeddings.float(), depth) if select else None
+    near = _nearest(context.query_embeddings.float(), context.document_embeddings.float(), depth if select else 0)
     unused = set(range(len(turns)))
     ordered: list[int] = []
     for seed in torch.randperm(len(turns), generator=generator).tolist():
@@ -42,8 +42,6 @@ def neighbours(
         unused.discard(seed)
         ordered.append(seed)
         room = min(select, -len(ordered) % batch_size)  # neighbours that still fit beside their seed
-        if near is None or not room:
-            continue
         free = [place for place in near[seed].tolist() if place in unused and known[place].isdisjoint(known[seed])]
         nearest, others = free[: (room + 1) // 2], free[(room + 1) // 2 :]
         drawn = torch.randperm(len(others), generator=generator)[: room - len(nearest)].tolist()
@@ -55,8 +53,9 @@ def neighbours(
 
 def _nearest(queries: Tensor, documents: Tensor, depth: int, block: int = 1024) -> Tensor:
     """(n, depth) for each query, the turns whose documents score highest, best first; in blocks of bounded memory."""
-    found = [
-        (queries[start : start + block] @ documents.T).topk(min(depth, len(documents))).indices
-        for start in range(0, len(queries), block)
-    ]
-    return torch.cat(found).cpu()
+    found = torch.empty(len(queries), min(depth, len(documents)), dtype=torch.int64)
+    if found.numel():
+        for start in range(0, len(queries), block):
+            scores = queries[start : start + block] @ documents.T
+            found[start : start + block] = scores.topk(found.shape[1]).indices.cpu()
+    return found

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from embedtune import methods
+from embedtune.errors import InputError
+
+ALL = [(family, name) for family in methods.FAMILIES for name in methods.names(family)]
+
+
+def test_a_method_is_known_by_its_file() -> None:
+    assert {"infonce", "debiased", "bsc"} <= set(methods.names("loss"))
+    assert not [name for _, name in ALL if name.startswith("_")]
+
+
+@pytest.mark.parametrize(("family", "name"), ALL)
+def test_every_method_says_what_it_does_and_binds_with_its_defaults(family: str, name: str) -> None:
+    described = methods.describe(family, name)
+    assert 30 < len(described.summary) < 130, "one line that says what the method does and cites its paper"
+    if not any(option.required for option in described.options):
+        assert callable(methods.bind(family, name, {}))
+    problems = methods.check(family, name, {option.name: object() for option in described.options})
+    assert len(problems) == len(described.options), "every option has a type that refuses an object()"
+    defaults = {option.name: option.default for option in described.options if not option.required}
+    missing = [option.name for option in described.options if option.required]
+    assert [where for where, _ in methods.check(family, name, defaults)] == missing
+
+
+def test_options_come_from_the_signature() -> None:
+    options = {option.name: option for option in methods.describe("filtering", "positive_ratio").options}
+    assert list(options) == ["at_most"]
+    assert (options["at_most"].annotation, options["at_most"].default) == ("float", 0.95)
+    assert methods.describe("sampling", "top").options[0].name == "count"  # and not the generator, which is given
+
+
+def test_an_unknown_method_is_answered_with_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"^unknown loss method 'infonse': did you mean 'infonce'\?$"):
+        methods.describe("loss", "infonse")
+
+
+def test_all_problems_of_the_options_are_reported() -> None:
+    with pytest.raises(InputError) as caught:
+        methods.bind("loss", "infonce", {"temprature": 0.1, "learn_temperature": "yes", "directions": ["sideways"]})
+    text = str(caught.value)
+    assert "loss.infonce.temprature: unknown option of infonce 'temprature': did you mean 'temperature'?" in text
+    assert "loss.infonce.learn_temperature: Input should be a valid boolean, got 'yes'" in text
+    assert "loss.infonce.directions: Input should be 'query_document', " in text
+
+
+def test_a_required_option_is_asked_for() -> None:
+    assert methods.check("batching", "replay", {}) == [("path", "replay needs this option (str)")]
+
+
+def test_whole_numbers_pass_for_numbers_but_text_does_not() -> None:
+    assert methods.check("loss", "infonce", {"temperature": 1}) == []
+    assert methods.check("loss", "infonce", {"temperature": "0.05"})
+
+
+def test_listing_and_checking_need_no_torch() -> None:
+    code = (
+        "import sys; from embedtune import methods\n"
+        "for f in methods.FAMILIES:\n"
+        "    for n in methods.names(f): methods.describe(f, n); methods.check(f, n, {})\n"
+        "print('torch' in sys.modules)"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed == "False\n"
