@@ -66,7 +66,9 @@ def test_the_seed_decides_and_the_order_does_not() -> None:
 
 def test_overlap_where_it_is_allowed() -> None:
     qrels = {f"q{n}": {"d": 1} for n in range(10)}
-    advice = r"one group of 10 of the 10 queries shares positives; allow overlap \(--allow-overlap\) or ask for less"
+    advice = (
+        r"one group of 10 of the 10 queries shares positives; ask for less, or allow overlap \(`embedtune data split"
+    )
     with pytest.raises(InputError, match="test would have 0 queries instead of 2: " + advice):
         split_qrels(qrels, {"test": 0.2})
     parts = split_qrels(qrels, {"test": 0.2}, allow_overlap=True)
