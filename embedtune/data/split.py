@@ -120,7 +120,8 @@ def _refuse_small(parts: Mapping[str, Qrels], shares: Mapping[str, float], queri
         if not parts[name] or len(parts[name]) < 0.5 * share * queries:
             raise InputError(
                 f"{name} would have {len(parts[name])} queries instead of {share * queries:.0f}: one group of "
-                f"{largest} of the {queries} queries shares positives; ask for less, or allow overlap (`embedtune data split --allow-overlap`)"
+                f"{largest} of the {queries} queries shares positives; ask for less, or allow overlap "
+                "(`embedtune data split --allow-overlap`)"
             )
     if empty := [name for name, qrels in parts.items() if not qrels]:
         raise InputError(f"{empty[0]} would have no queries: {queries} are too few for these shares")
