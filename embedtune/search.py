@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .encode.similarity import Similarity, as_scored
 from .errors import InputError
-from .types import Run
+from .types import Role, Run
 
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -46,25 +46,25 @@ def exact_search(
     if queries.shape[1] != documents.shape[1]:
         raise InputError(f"queries have {queries.shape[1]} dimensions and documents have {documents.shape[1]}")
     order = np.arange(count - 1, -1, -1) if tie_order is None else tie_order
-    asked = _block(queries, 0, len(queries), similarity, "query")
+    asked = torch.from_numpy(scored_block(queries, 0, len(queries), similarity, "query"))
     size = block or max(1, min(_DOCUMENTS, _NUMBERS // max(1, documents.shape[1])))
     best = torch.empty((len(queries), 0), dtype=torch.int64)  # (Q, up to k) keys, best first
     for start in range(0, count, size):
         stop = min(start + size, count)
-        part = _block(documents, start, stop, similarity, "document")
+        part = torch.from_numpy(scored_block(documents, start, stop, similarity, "document"))
         best = _better(best, asked, part, torch.tensor(order[start:stop], dtype=torch.int64), min(k, count))
     scores, places = _unpack(best)
     return scores, np.argsort(order).astype(np.int64)[places]
 
 
-def _block(embeddings: Floats, start: int, stop: int, similarity: Similarity, role: str) -> Tensor:
-    """(stop - start, H) as scored. A copy: memory-mapped arrays are read-only."""
+def scored_block(embeddings: Floats, start: int, stop: int, similarity: Similarity, role: Role) -> Floats:
+    """(stop - start, H) float32 rows as they are scored: a copy. Raises InputError for rows that are not finite."""
     rows = np.array(embeddings[start:stop], dtype=np.float32)
     finite = np.isfinite(rows).all(axis=1)
     if not finite.all():
         row = start + int(np.argmin(finite))
         raise InputError(f"the embedding of {role} row {row} is not finite: the model is broken, or its precision is")
-    return torch.from_numpy(as_scored(rows, similarity))
+    return as_scored(rows, similarity)
 
 
 def _better(best: Tensor, queries: Tensor, documents: Tensor, order: Tensor, k: int) -> Tensor:

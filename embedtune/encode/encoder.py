@@ -56,7 +56,7 @@ class Encoder:
         self.cached = cached
         self.device: torch.device = model.device
         self.tokens_per_chunk = TOKENS_PER_CHUNK[self.device.type]
-        self._fingerprint: tuple[int, str] | None = None
+        self._identity: tuple[int, str] | None = None
         self._constant: dict[Role, dict[str, Any]] = {}
 
     @property
@@ -82,22 +82,25 @@ class Encoder:
 
     @property
     def fingerprint(self) -> str:
-        """What embeddings depend on: weights, processor, modules, prompts, truncation, precision, library versions."""
+        """What embeddings depend on to the last bit: the model's identity, the precision, the libraries' versions."""
+        return fingerprint_of(self.identity, self.precision, json.dumps(store.versions(), sort_keys=True))
+
+    @property
+    def identity(self) -> str:
+        """Which model this is, whatever computes it: weights, processor, modules, prompts, truncation."""
         tensors = self.model.state_dict()
         version = sum(tensor._version for tensor in tensors.values())
-        if self._fingerprint is None or self._fingerprint[0] != version:
+        if self._identity is None or self._identity[0] != version:
             settings = {
                 "prompts": [self.prompt("query"), self.prompt("document")],
                 "max_length": self.max_length,
-                "precision": self.precision,
                 "similarity": self.similarity,
                 "modules": [f"{type(module).__name__} {_config_of(module)}" for module in self.model],
-                "versions": store.versions(),
             }
             processor = _processor_of(self.model)
             parts = (weights_fingerprint(self.model), processor, json.dumps(settings, sort_keys=True, default=str))
-            self._fingerprint = (version, fingerprint_of(*parts))
-        return self._fingerprint[1]
+            self._identity = (version, fingerprint_of(*parts))
+        return self._identity[1]
 
     def prepare(self, items: Sequence[Item], role: Role) -> list[Prepared]:
         """Tokenises items without padding, in order."""
