@@ -31,7 +31,7 @@ def load_model(model: Model, device: torch.device) -> SentenceTransformer:
     loaded = _open(model, location, device)
     _set_prompts(loaded, model)
     _set_length(loaded, model)
-    return loaded
+    return loaded.eval()
 
 
 def _open(model: Model, location: Location, device: torch.device) -> SentenceTransformer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import pickle
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,10 @@ def _rewrite(folder: Path, weights: Path, target: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    state = torch.load(weights, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(f"model {folder}: {weights.name} holds more than plain tensors and is not opened") from None
     tensors = {name: value.contiguous().clone() for name, value in state.items() if isinstance(value, torch.Tensor)}
     with whole_folder(target) as temporary:
         shutil.copytree(folder, temporary, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.bin", "*.pth"))

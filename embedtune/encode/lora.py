@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,19 +55,23 @@ def attach(model: SentenceTransformer, lora: Lora, base_name: str) -> list[str]:
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, bias="none", target_modules=modules
     )
     model.requires_grad_(False)
-    model[0].model = get_peft_model(backbone, config)
+    with quiet():
+        model[0].model = get_peft_model(backbone, config)
     model[0].model.peft_config["default"].base_model_name_or_path = base_name
     return modules
 
 
-def is_adapted(model: SentenceTransformer) -> bool:
-    return hasattr(model[0], "model") and hasattr(model[0].model, "merge_and_unload")
+@contextmanager
+def quiet() -> Iterator[None]:
+    """peft warns of names that transformers renamed, and of keys that we check and name ourselves."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def save_adapter(model: SentenceTransformer, folder: Path) -> None:
     """Writes adapter_config.json and adapter_model.safetensors, which peft opens."""
-    with warnings.catch_warnings():  # peft looks for the base model's vocabulary on the hub and says so
-        warnings.simplefilter("ignore")
+    with quiet():
         model[0].model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
 
 
@@ -87,7 +93,11 @@ def merge_adapter_folder(model: SentenceTransformer, folder: Path) -> None:
         raise InputError(f"model {folder}: adapter_model.safetensors is missing")
     with safe_open(weights, "pt") as file:
         stored = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
-    adapted: Any = PeftModel.from_pretrained(model[0].model, str(folder))
+    try:
+        with quiet():
+            adapted: Any = PeftModel.from_pretrained(model[0].model, str(folder))
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"model {folder}: the adapter does not fit its base model: {error}") from error
     expected = {
         name.replace(".default", ""): list(parameter.shape)
         for name, parameter in adapted.named_parameters()

@@ -1,0 +1,95 @@
+"""`embedtune train`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .output import progress, say, show_json, show_table
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe: see `embedtune recipes list`.")],
+    changes: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one key; repeatable.")] = [],  # noqa: B006
+    output: Annotated[Path | None, typer.Option(help="The run folder. [default: runs/<recipe's name>]")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in that folder.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the resolved recipe and what would happen.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The results as JSON.")] = False,
+) -> None:
+    """Fine-tune by a recipe, and measure what was gained in and out of domain.
+
+    Example: embedtune train recipes/text/scifact.yaml --set train.epochs=2 --output runs/scifact
+
+    On several processes: torchrun --nproc-per-node 2 -m embedtune_cli train RECIPE
+    """
+    from embedtune.errors import InputError
+    from embedtune.recipe import dump, load_recipe, resolve
+    from embedtune.train.preflight import preflight
+
+    if resume and overwrite:
+        raise InputError("--resume and --overwrite exclude each other")
+    checked = load_recipe(recipe, changes)
+    folder = output or Path("runs") / recipe.stem
+    for name, text in preflight(checked, folder).lines:
+        say(f"{name:>10}  {text}")
+    if dry_run:
+        print(dump(resolve(checked)), end="")
+        return
+    from embedtune.train.run import train as run
+
+    with progress("starting") as show:
+        result = run(checked, folder, resume=resume, overwrite=overwrite, on_event=Watcher(show))
+    if result.already_finished:
+        say(f"{folder} is finished already ({result.steps} steps); nothing to resume")
+    show_result(result, as_json)
+
+
+class Watcher:
+    """Shows a run's events: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, show: Any) -> None:
+        self._show, self._steps, self._quiet = show, 0, not sys.stderr.isatty()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        kind = event["event"]
+        if kind == "phase":
+            self._steps = event.get("steps", 0)
+            say(event["name"] + (f": {self._steps} steps" if self._steps else ""))
+        elif kind == "progress":
+            self._show(event["done"], event["total"])
+        elif kind == "step":
+            self._step(event)
+        elif kind == "validation":
+            say(f"step {event['step']}: validation {event['measure']} {event['value']:.4f}" + (" (best)" * event["best"]))
+        elif kind == "message":
+            say(event["text"])
+
+    def _step(self, event: dict[str, Any]) -> None:
+        self._show(event["step"], self._steps)
+        every = max(1, self._steps // 20) if self._quiet else max(1, self._steps // 10)
+        if event["step"] % every == 0 or event["step"] == self._steps:
+            left = (self._steps - event["step"]) * event["seconds"]
+            say(
+                f"step {event['step']}/{self._steps}: loss {event['loss']:.4f}, "
+                f"{event['pairs_per_second']:.1f} pairs/s, about {left:.0f} s left"
+            )
+
+
+def show_result(result: Any, as_json: bool) -> None:
+    """What was gained: base, tuned and the change, for each set and measure."""
+    rows = [
+        [dataset, measure, result.base[dataset][measure], value, value - result.base[dataset][measure]]
+        for dataset, measures in result.tuned.items()
+        for measure, value in measures.items()
+    ]
+    if as_json:
+        show_json({"folder": str(result.folder), "model": str(result.model), "steps": result.steps,
+                   "best_step": result.best_step, "base": result.base, "tuned": result.tuned})  # fmt: skip
+        return
+    if rows:
+        show_table(["dataset", "measure", "base", "tuned", "change"], rows, as_json=False)
+    say(f"the model is in {result.model}")

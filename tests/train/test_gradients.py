@@ -1,0 +1,136 @@
+"""Gradient caching is exact: chunks and one graph give the same gradient, with dropout too (methods.md D1's checks)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from embedtune.data.dataset import load_dataset
+from embedtune.encode import lora
+from embedtune.encode.encoder import Encoder, load_encoder
+from embedtune.recipe import Chosen, Lora, Recipe, check_recipe
+from embedtune.train.batch import Batch, lay_out
+from embedtune.train.gradients import backward, embed
+from embedtune.train.modes import switch_off_dropout, training_mode
+from embedtune.train.plan import Plan
+from embedtune.train.relevance import Relevance
+from embedtune.train.step import Objective, Tokens, accumulate_gradients
+
+
+def recipe_for(data: Path, **train: object) -> Recipe:
+    loss = {"name": "infonce", "temperature": 0.1, "directions": ["query_document", "document_query"]}
+    return check_recipe(
+        {"version": 1, "model": {"name": "x"}, "data": {"train": str(data)}, "loss": loss, "train": train}
+    )
+
+
+def gradients(
+    encoder: Encoder, data: Path, chunk_size: int | None, *, batch_size: int = 16, tokens_per_chunk: int = 64
+) -> tuple[float, torch.Tensor]:
+    """The loss and the flat gradient of one batch, from the same generator state every time."""
+    dataset = load_dataset(data, "train")
+    recipe = recipe_for(data, batch_size=batch_size)
+    turns = Plan(recipe, dataset, list(dataset.qrels)).epoch(0)[0]
+    batch: Batch = lay_out(turns, {}, Relevance(dataset))
+    encoder.tokens_per_chunk = tokens_per_chunk
+    training_mode(encoder.model)
+    encoder.model.zero_grad()
+    torch.manual_seed(3)
+    loss, _ = accumulate_gradients(
+        encoder,
+        Objective.of(recipe),
+        batch,
+        (Tokens(encoder, dataset.queries, "query"), Tokens(encoder, dataset.corpus, "document")),
+        Accelerator(cpu=True),
+        chunk_size=chunk_size,
+        divide_by=1,
+        progress=0.0,
+    )
+    flat = [p.grad.flatten() for p in encoder.model.parameters() if p.grad is not None]
+    return loss, torch.cat(flat).clone()
+
+
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+def test_chunks_give_the_gradient_of_one_piece(
+    tiny_model: Path, tiny_dataset: Path, dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = load_encoder(str(tiny_model))
+    encoder.model.to(dtype)
+    if dtype == torch.float64:  # the loss is computed in float32 on purpose; here the arithmetic itself is checked
+        monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor)
+    switch_off_dropout(encoder.model)
+    whole_loss, whole = gradients(encoder, tiny_dataset, None, tokens_per_chunk=10**9)
+    for chunk_size in (1, 3, 16):
+        loss, chunked = gradients(encoder, tiny_dataset, chunk_size)
+        assert loss == pytest.approx(whole_loss, abs=1e-6)
+        assert relative_error(chunked, whole) < tolerance
+
+
+def test_dropout_draws_the_same_masks_in_the_second_pass(tiny_model: Path, tiny_dataset: Path) -> None:
+    encoder = load_encoder(str(tiny_model))
+    one_loss, one_graph = gradients(encoder, tiny_dataset, None, tokens_per_chunk=64)
+    loss, chunked = gradients(encoder, tiny_dataset, 10**6, tokens_per_chunk=64)  # the same chunks, computed twice
+    assert loss == pytest.approx(one_loss, abs=1e-6)
+    assert relative_error(chunked, one_graph) < 1e-5
+    switch_off_dropout(encoder.model)
+    _, without = gradients(encoder, tiny_dataset, None)
+    assert relative_error(without, one_graph) > 1e-2  # dropout was on: the test could have failed
+
+
+def test_lora_with_dropout_in_chunks(tiny_model: Path, tiny_dataset: Path) -> None:
+    encoder = load_encoder(str(tiny_model))
+    torch.manual_seed(0)
+    lora.attach(encoder.model, Lora(rank=4, dropout=0.2), "base")
+    with torch.no_grad():
+        for name, parameter in encoder.model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    switch_off_dropout(encoder.model)  # leaves the adapter's own on
+    _, one_graph = gradients(encoder, tiny_dataset, None, tokens_per_chunk=64)
+    _, chunked = gradients(encoder, tiny_dataset, 10**6, tokens_per_chunk=64)
+    assert relative_error(chunked, one_graph) < 1e-5
+    training_mode(encoder.model)
+    torch.manual_seed(4)
+    first = encoder.forward(encoder.prepare(list(load_dataset(tiny_dataset).corpus)[:4], "document"), "document")
+    second = encoder.forward(encoder.prepare(list(load_dataset(tiny_dataset).corpus)[:4], "document"), "document")
+    assert not torch.equal(first, second)
+
+
+def test_plain_accumulation_is_something_else(tiny_model: Path, tiny_dataset: Path) -> None:
+    encoder = load_encoder(str(tiny_model))
+    switch_off_dropout(encoder.model)
+    _, whole = gradients(encoder, tiny_dataset, None)
+    _, small = gradients(encoder, tiny_dataset, None, batch_size=4)
+    assert relative_error(small, whole) > 0.1
+
+
+def test_a_piece_without_a_role_in_the_loss_has_no_gradient(tiny_model: Path, tiny_dataset: Path) -> None:
+    encoder = load_encoder(str(tiny_model))
+    encoder.model.zero_grad()
+    items = encoder.prepare(list(load_dataset(tiny_dataset).corpus)[:3], "document")
+    tower = embed(encoder, items, "document", chunk_size=1)
+    assert tower.values.requires_grad
+    assert all(piece.output is None for piece in tower.pieces)  # no graph is kept
+    backward(encoder, [tower], [torch.zeros_like(tower.values)])
+    assert all(p.grad is None or not p.grad.any() for p in encoder.model.parameters())
+    empty = embed(encoder, [], "document", chunk_size=1)
+    assert empty.values.shape == (0, encoder.dimension)
+
+
+def test_learned_temperature_gets_a_gradient(tiny_model: Path, tiny_dataset: Path) -> None:
+    objective = Objective.of(
+        Recipe(
+            version=1,
+            model=recipe_for(tiny_dataset).model,
+            data=recipe_for(tiny_dataset).data,
+            loss=[Chosen(name="infonce", options={"learn_temperature": True})],
+        )
+    )
+    assert [name for name, _ in objective.modules.named_parameters()] == ["loss-0.log_scale"]
