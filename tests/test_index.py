@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from zlib import crc32
@@ -287,12 +284,3 @@ def test_commands_refuse(
     assert done.exit_code == 2
     assert done.stderr.startswith("error: " + message.format(**names))
     assert len(done.stderr.splitlines()) == 1
-
-
-def test_help_imports_nothing_heavy() -> None:
-    code = (
-        "import sys; from embedtune_cli import eval, index, search;"
-        "print([m for m in ('torch', 'faiss', 'numpy') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True)
-    assert done.stdout.strip() == "[]"

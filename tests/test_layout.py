@@ -13,7 +13,7 @@ LAYERS = [
     {"errors", "files", "methods", "recipe", "shipped", "similarities", "types"},
     {"data"},
     {"encode"},
-    {"index", "search"},
+    {"build_index", "index", "nearest", "search"},
     {"filtering", "mining", "sampling"},
     {"batching", "loss", "synthesis", "weighting"},
     {"evaluate"},
