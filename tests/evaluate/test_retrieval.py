@@ -203,6 +203,15 @@ def test_a_foreign_run_is_refused(run: dict[str, dict[str, float]], message: str
         evaluate_run(run, dataset(QRELS))
 
 
+def test_from_python(tiny_model: Path, tiny_dataset: Path) -> None:
+    import embedtune
+
+    for _ in range(2):  # the first use imports the package of the same name
+        found = embedtune.evaluate(embedtune.load_encoder(tiny_model), embedtune.load_dataset(tiny_dataset))
+        assert list(found.measures) == ["nDCG@10", "R@10", "R@100", "RR@10", "AP@100"]
+        assert "run" not in repr(found)
+
+
 def test_eval_command(tiny_model: Path, tiny_dataset: Path, tmp_path: Path, run_cli: Callable[..., object]) -> None:
     output = tmp_path / "out"
     done = run_cli("eval", tiny_model, "--data", tiny_dataset, "--data", f"{tiny_dataset}:train", "--output", output)
