@@ -21,6 +21,15 @@ def names() -> list[str]:
     return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
 
 
+def path(name: str) -> Path:
+    """The recipe's file. Raises InputError, with the nearest name, where there is none."""
+    known = names()
+    bare = name.removesuffix(".yaml")
+    if bare not in known:
+        raise InputError(unknown("recipe", name, known))
+    return folder() / f"{bare}.yaml"
+
+
 def summary(name: str) -> str:
     """The recipe's first comment line: what it is."""
     first = read(name).partition("\n")[0]
@@ -28,8 +37,8 @@ def summary(name: str) -> str:
 
 
 def read(name: str) -> str:
-    """The recipe's text. Raises InputError, with the nearest name, where there is none."""
-    return _path(name).read_text(encoding="utf-8")
+    """The recipe's text."""
+    return path(name).read_text(encoding="utf-8")
 
 
 def copy(name: str, to: Path | None = None) -> Path:
@@ -37,17 +46,9 @@ def copy(name: str, to: Path | None = None) -> Path:
 
     Raises InputError rather than overwriting.
     """
-    source = _path(name)
+    source = path(name)
     target = Path(source.name) if to is None else to / source.name if to.is_dir() else to
     if target.exists():
         raise InputError(f"{target}: exists already; name another file")
     write_text(target, source.read_text(encoding="utf-8"))
     return target
-
-
-def _path(name: str) -> Path:
-    known = names()
-    bare = name.removesuffix(".yaml")
-    if bare not in known:
-        raise InputError(unknown("recipe", name, known))
-    return folder() / f"{bare}.yaml"

@@ -11,8 +11,6 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Annotated
 
 import typer
@@ -20,7 +18,8 @@ from typer.main import get_command
 
 from embedtune.errors import BarMissed, InputError, Interrupted
 
-from . import doctor, methods, recipes
+from . import data, doctor, encode, index, methods, quickstart, recipes, search, train
+from . import eval as evaluation
 from .output import say
 
 app = typer.Typer(
@@ -30,6 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+WORK, AROUND = "The work", "Around it"
 MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -115,19 +115,13 @@ def main() -> None:
     sys.exit(code)
 
 
-def _register(verb: str, module: str, function: str) -> None:
-    if find_spec(f"embedtune_cli.{module}"):
-        app.command(verb)(getattr(import_module(f"embedtune_cli.{module}"), function))
-
-
-_register("quickstart", "quickstart", "quickstart")
-_register("train", "train", "train")
-_register("encode", "encode", "encode")
-_register("index", "index", "index")
-_register("search", "search", "search")
-_register("eval", "eval", "evaluate")
-if find_spec("embedtune_cli.data"):
-    app.add_typer(import_module("embedtune_cli.data").app, name="data")
-app.add_typer(recipes.app, name="recipes")
-app.command("methods")(methods.methods)
-app.command("doctor")(doctor.doctor)
+app.command(rich_help_panel=WORK)(quickstart.quickstart)
+app.command(rich_help_panel=WORK)(train.train)
+app.command("eval", rich_help_panel=WORK)(evaluation.evaluate)
+app.command(rich_help_panel=WORK)(index.index)
+app.command(rich_help_panel=WORK)(search.search)
+app.command(rich_help_panel=WORK)(encode.encode)
+app.add_typer(data.app, name="data", rich_help_panel=AROUND)
+app.add_typer(recipes.app, name="recipes", rich_help_panel=AROUND)
+app.command(rich_help_panel=AROUND)(methods.methods)
+app.command(rich_help_panel=AROUND)(doctor.doctor)
