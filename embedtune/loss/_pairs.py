@@ -13,7 +13,8 @@ def cross_entropy(positive: Tensor, negatives: Tensor) -> Tensor:
 
     A dropped negative is -inf. A pair without negatives has loss 0 and gradient 0, exactly.
     """
-    return torch.cat([positive[:, None], negatives], dim=1).logsumexp(dim=1) - positive
+    # Not logsumexp - positive: that difference of large numbers costs digits where the loss is small.
+    return -torch.cat([positive[:, None], negatives], dim=1).log_softmax(dim=1)[:, 0]
 
 
 def mean_by_group(values: Tensor, group: Tensor, valid: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ class Infonce(nn.Module):
         groups = [columns if direction == "document_query" else rows for direction in self.directions]
         if self.joint:
             negatives, groups = [torch.cat(negatives, dim=1)], [rows]
-        valid = [(block > -torch.inf).any(dim=1) for block in negatives]
+        valid = [(block != -torch.inf).any(dim=1) for block in negatives]
         without = count_without_negatives(rows, torch.stack(valid).any(dim=0))
         losses = [
             mean_by_group(cross_entropy(positive, block), group, has_negatives)
