@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ._draw import draw
 
 
@@ -22,9 +25,13 @@ def simans(
     center_offset: b; the most likely score is s+ + center_offset. The paper writes this sign; its released code has
     the other one, so the code's b = 1 is center_offset -1.
 
+    Raises InputError where the positive has no score.
+
     Departures: drawn without replacement; the code draws with it and removes what comes twice. Weights stay
     logarithms, so none underflows.
     """
+    if not math.isfinite(positive_score):
+        raise InputError("sampling.simans: needs the positive's score, in the units of the candidates' scores")
     return draw(log_preference(scores, positive_score, sharpness, center_offset), count, generator)
 
 

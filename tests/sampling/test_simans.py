@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
+from embedtune.errors import InputError
 from embedtune.sampling.simans import log_preference, simans
 
 SCORES, POSITIVE = torch.tensor([10.0, 9.0, 8.0, 5.0]), 9.0
@@ -43,3 +44,8 @@ def test_weights_that_would_underflow_still_rank() -> None:
 
 def test_all_are_drawn_where_as_many_are_asked_for() -> None:
     assert simans(SCORES, POSITIVE, count=4, generator=torch.Generator().manual_seed(0)).tolist() == [0, 1, 2, 3]
+
+
+def test_a_positive_without_a_score_is_refused() -> None:
+    with pytest.raises(InputError, match=r"^sampling.simans: needs the positive's score, in the units of the cand"):
+        simans(SCORES, float("nan"), generator=torch.Generator())
