@@ -1,0 +1,60 @@
+"""The README's recipe, commands and Python lines work as they stand there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.main import get_command
+
+from embedtune.recipe import check_recipe
+from embedtune_cli.app import app
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_its_recipe_is_right() -> None:
+    (recipe,) = blocks("yaml")
+    assert check_recipe(yaml.safe_load(recipe.replace("2e-4", "0.0002"))).data.train == "my-data"
+
+
+@pytest.mark.parametrize(
+    "line", [line for block in blocks("bash") for line in block.splitlines() if "embedtune " in line]
+)
+def test_its_commands_parse(line: str) -> None:
+    _, *args = shlex.split(line, comments=True)
+    command: Any = get_command(app)
+    while hasattr(command, "commands"):
+        command = command.commands[args.pop(0)]
+    command.make_context(command.name, args)
+
+
+def test_it_names_every_command() -> None:
+    for name in get_command(app).commands:  # type: ignore[attr-defined]
+        assert f"embedtune {name}" in README, name
+
+
+def test_its_python_lines_run(
+    tiny_model: Path,
+    tiny_dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my-data").symlink_to(tiny_dataset)
+    (tmp_path / "my-recipe.yaml").write_text(
+        f"version: 1\nmodel: {{name: {tiny_model}}}\ndata: {{train: my-data}}\n"
+        "train: {batch_size: 4, max_steps: 1}\nevaluate: {in_domain: [my-data]}\n"
+    )
+    (code,) = blocks("python")
+    exec(code, {})  # our own lines
+    assert "{'nDCG@10': 0." in capsys.readouterr().out
