@@ -14,7 +14,7 @@ OFF = torch.tensor(-30.0)  # a logit of no cost, so that one entry can be looked
 def cost(positive: torch.Tensor, negative: torch.Tensor, **options: float) -> float:
     scores = fixture(torch.stack([positive, negative])[None])
     loss = Asymmetric(scale=1.0, bias=0.0, **options)  # type: ignore[arg-type]
-    return float(loss(scores, scores.candidate, no_weights(scores))[0].detach())
+    return loss(scores, scores.candidate, no_weights(scores))[0].item()
 
 
 def logit(chance: float) -> torch.Tensor:

@@ -40,7 +40,7 @@ def test_a_sure_teacher_makes_it_infonce() -> None:
     weights = torch.rand(3, 3, generator=torch.Generator().manual_seed(0)).masked_fill(scores.positive, 0.0)
     value, _ = listwise_kl(scores, scores.candidate, weights, temperature=0.1, teacher_temperature=1e-3)
     expected, _ = Infonce(temperature=0.1)(scores, scores.candidate, weights)
-    assert float(value) == pytest.approx(float(expected), abs=1e-6)
+    assert value.item() == pytest.approx(expected.item(), abs=1e-6)
     torch.testing.assert_close(*(torch.autograd.grad(loss, student)[0] for loss in (value, expected)))
 
 
@@ -49,7 +49,7 @@ def test_what_the_teacher_has_not_scored_is_not_in_the_list() -> None:
     scores = fixture(student, teacher=torch.tensor([[1.0, torch.nan, 0.7, 0.2]]))
     value, _ = listwise_kl(scores, scores.candidate, no_weights(scores))
     value.backward()
-    assert float(value) == pytest.approx(1.880297, abs=2e-6)
+    assert value.item() == pytest.approx(1.880297, abs=2e-6)
     assert student.grad is not None
     assert student.grad.isfinite().all()
     assert student.grad[0, 1] == 0

@@ -47,7 +47,7 @@ def test_a_negative_without_a_teachers_score_is_left_out() -> None:
     scores = fixture(student, teacher=torch.tensor([[3.0, torch.nan, 1.0]]))
     value, _ = MarginMse()(scores, scores.candidate, no_weights(scores))
     value.backward()
-    assert float(value) == pytest.approx(0.0)
+    assert value.item() == pytest.approx(0.0)
     assert student.grad is not None
     assert student.grad.isfinite().all()
 
