@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RunCli = Callable[..., Any]
+
+
+def test_embeddings_are_written_with_their_ids(
+    run_cli: RunCli, tiny_model: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    result = run_cli("encode", tiny_dataset, "--model", tiny_model, "--output", tmp_path / "out", "--dtype", "float16")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.splitlines()[-1] == f"{tmp_path}/out: 60 documents, 30 queries, 32 dimensions"
+    first = json.loads((tiny_dataset / "corpus.jsonl").read_text().splitlines()[0])
+    assert (tmp_path / "out/corpus.ids").read_text().splitlines()[0] == first["_id"]
+    rows = np.load(tmp_path / "out/corpus.npy")
+    assert rows.dtype == np.float16
+    expected = SentenceTransformer(str(tiny_model), device="cpu").encode([f"{first['title']} {first['text']}"])[0]
+    assert np.allclose(rows[0], expected, atol=1e-3)
+
+
+def test_an_output_that_exists_is_refused(
+    run_cli: RunCli, tiny_model: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    result = run_cli("encode", tiny_dataset, "--model", tiny_model, "--output", tmp_path)
+    assert (result.exit_code, result.stderr) == (2, f"error: {tmp_path}: exists already; choose another --output\n")
+
+
+def test_a_folder_that_is_no_model_is_named(run_cli: RunCli, tiny_dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    result = run_cli("encode", tiny_dataset, "--model", tmp_path / "empty", "--output", tmp_path / "out")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: model {tmp_path}/empty: not a model folder")
