@@ -6,12 +6,15 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from .errors import InputError
 
@@ -39,7 +42,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
-        yield temporary
+        with _operating_system_errors(path):
+            yield temporary
         temporary.chmod(0o777 & ~_umask())
         for file in sorted(temporary.rglob("*"), reverse=True):
             _flush(file)
@@ -54,6 +58,18 @@ def whole_folder(path: Path) -> Iterator[Path]:
         _flush(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _operating_system_errors(path: Path) -> Iterator[None]:
+    """safetensors reports a full disk as an error of its own; here it is an OSError like everybody else's."""
+    try:
+        yield
+    except SafetensorError as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
 
 
 def write_text(path: Path, text: str) -> None:

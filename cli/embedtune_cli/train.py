@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,7 +35,8 @@ def train(
         raise InputError("--resume and --overwrite exclude each other")
     checked = load_recipe(recipe, changes)
     folder = output or Path("runs") / recipe.stem
-    for name, text in preflight(checked, folder).lines:
+    leads = os.environ.get("RANK", "0") == "0"  # of several processes one speaks
+    for name, text in preflight(checked, folder).lines if leads else []:
         say(f"{name:>10}  {text}")
     if dry_run:
         print(dump(resolve(checked)), end="")
@@ -45,7 +47,8 @@ def train(
         result = run(checked, folder, resume=resume, overwrite=overwrite, on_event=Watcher(show))
     if result.already_finished:
         say(f"{folder} is finished already ({result.steps} steps); nothing to resume")
-    show_result(result, as_json)
+    if leads:
+        show_result(result, as_json)
 
 
 class Watcher:

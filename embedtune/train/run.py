@@ -173,10 +173,11 @@ def load_trainable(recipe: Recipe, accelerator: Accelerator) -> Encoder:
 
 
 def enable_gradient_checkpointing(encoder: Encoder) -> None:
-    encoder.model.gradient_checkpointing_enable({"use_reentrant": False})
     backbone = encoder.model[0].model
-    if hasattr(backbone, "enable_input_require_grads"):
-        backbone.enable_input_require_grads()  # frozen embeddings would cut the graph of a checkpointed layer
+    with lora.quiet():
+        encoder.model.gradient_checkpointing_enable({"use_reentrant": False})
+        if hasattr(backbone, "enable_input_require_grads"):
+            backbone.enable_input_require_grads()  # frozen embeddings would cut the graph of a checkpointed layer
 
 
 def make_optimizer(recipe: Recipe, encoder: Encoder, objective: Objective) -> torch.optim.AdamW:

@@ -207,7 +207,7 @@ def test_from_python(tiny_model: Path, tiny_dataset: Path) -> None:
     import embedtune
 
     for _ in range(2):  # the first use imports the package of the same name
-        found = embedtune.evaluate(embedtune.load_encoder(tiny_model), embedtune.load_dataset(tiny_dataset))
+        found = embedtune.evaluate_model(embedtune.load_encoder(tiny_model), embedtune.load_dataset(tiny_dataset))
         assert list(found.measures) == ["nDCG@10", "R@10", "R@100", "RR@10", "AP@100"]
         assert "run" not in repr(found)
 

@@ -1,0 +1,91 @@
+"""Two processes compute what one does on the joined batch: the same loss, the same gradient, the same weights."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+SCRIPT = '''
+import sys
+from pathlib import Path
+import torch
+from accelerate import Accelerator
+from safetensors.torch import save_file
+from embedtune.data.dataset import load_dataset
+from embedtune.encode.encoder import load_encoder
+from embedtune.recipe import check_recipe
+from embedtune.train.batch import lay_out
+from embedtune.train.modes import switch_off_dropout, training_mode
+from embedtune.train.plan import Plan
+from embedtune.train.relevance import Relevance
+from embedtune.train.step import Objective, Tokens, accumulate_gradients, sum_gradients
+
+model, data, output = sys.argv[1:]
+accelerator = Accelerator(cpu=True)
+found = {}
+for dtype in (torch.float32, torch.float64):
+    for chunk_size in (None, 3):
+        if dtype == torch.float64:
+            torch.Tensor.float = lambda tensor: tensor
+        encoder = load_encoder(model)
+        encoder.model.to(dtype)
+        switch_off_dropout(encoder.model)
+        training_mode(encoder.model)
+        dataset = load_dataset(data, "train")
+        loss = {"name": "infonce", "directions": ["query_document", "document_query"]}
+        recipe = check_recipe({"version": 1, "model": {"name": model}, "data": {"train": data}, "loss": loss,
+                               "train": {"batch_size": 13}})
+        turns = Plan(recipe, dataset, list(dataset.qrels)).epoch(0)[0]
+        batch = lay_out(turns, {turns[0].query_id: ["d55", "d56"]}, Relevance(dataset))
+        tokens = Tokens(encoder, dataset.queries, "query"), Tokens(encoder, dataset.corpus, "document")
+        value, _ = accumulate_gradients(encoder, Objective.of(recipe), batch, tokens, accelerator,
+                                        chunk_size=chunk_size, divide_by=1, progress=0.0)
+        parameters = list(encoder.model.parameters())
+        sum_gradients(parameters, accelerator)
+        gradient = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+        found[f"{dtype} {chunk_size}"] = torch.cat([gradient, torch.tensor([value], dtype=dtype)])
+if accelerator.is_main_process:
+    save_file(found, output)
+accelerator.end_training()
+'''
+
+
+def launch(processes: int, *arguments: str | Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *map(str, arguments)], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_two_processes_have_the_gradient_of_one(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
+    script = tmp_path / "gradient.py"
+    script.write_text(SCRIPT)
+    for processes in (1, 2):
+        launch(processes, script, tiny_model, tiny_dataset, tmp_path / f"{processes}.safetensors")
+    one, two = (load_file(tmp_path / f"{processes}.safetensors") for processes in (1, 2))
+    assert one.keys() == two.keys()
+    for name, expected in one.items():
+        tolerance = 1e-5 if "float32" in name else 1e-10
+        assert float((two[name] - expected).norm() / expected.norm()) < tolerance, name
+
+
+@pytest.mark.slow
+def test_a_run_on_two_processes_is_a_run_on_one(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"version: 1\nmodel: {{name: {tiny_model}}}\n"
+        f"data: {{train: {tiny_dataset}, validation: {{share: 0.3, documents: 30}}}}\n"
+        "train: {batch_size: 5, epochs: 2, learning_rate: 1e-4}\n"
+    )
+    for processes in (1, 2):
+        output = tmp_path / f"on-{processes}"
+        launch(processes, "-m", "embedtune_cli", "train", recipe, "--output", output)
+    one, two = (load_file(tmp_path / f"on-{n}" / "model" / "model.safetensors") for n in (1, 2))
+    for name, expected in one.items():
+        torch.testing.assert_close(two[name], expected, atol=2e-5, rtol=0)
