@@ -24,7 +24,7 @@ _HOMES = {
     "load_recipe": "embedtune.recipe:load_recipe",
     "train_recipe": "embedtune.train.run:train",
 }
-__all__ = ["__version__", *_HOMES]  # noqa: PLE0604
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

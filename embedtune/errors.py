@@ -11,7 +11,7 @@ class InputError(Exception):
 
 
 class BarMissed(Exception):
-    """It ran, and a bar that the user set was missed (a guard, a comparison, a check). The command line exits with 1."""
+    """It ran, and a bar that the user set was missed (a guard, a check). The command line exits with 1."""
 
 
 class Interrupted(Exception):

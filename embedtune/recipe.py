@@ -19,6 +19,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, Validation
 
 from . import methods
 from .errors import InputError, unknown
+from .strict_yaml import parse as parse_yaml
 from .types import Role
 
 _strict = with_config(ConfigDict(extra="forbid", strict=True))
@@ -201,7 +202,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise InputError(f"{source}: no such recipe; `embedtune recipes list` names those that ship") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{source}: cannot be read as a recipe: {error}") from None
-    values = _parse(text, str(source))
+    values = parse_yaml(text, str(source))
     if not isinstance(values, dict):
         raise InputError(f"{source}: expected a mapping with version, model and data at the top")
     for override in overrides:
@@ -265,7 +266,7 @@ def _override(values: dict[str, Any], override: str) -> None:
             target = target[part]
         else:
             raise InputError(f"--set {override}: {part!r} is not a key of a mapping there")
-    value = _parse(text, f"--set {key}")
+    value = parse_yaml(text, f"--set {key}")
     if isinstance(target, list) and last.isdigit() and int(last) < len(target):
         target[int(last)] = value
     elif isinstance(target, dict):
@@ -325,46 +326,3 @@ def split_of(name: str) -> tuple[str, str | None]:
     if not separator or Path(name).exists() or "/" in split or split == "":
         return name, None
     return path, split
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without its traps: only true/false are booleans, 1e-5 is a number, and a key given twice is an error."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    key: [(tag, pattern) for tag, pattern in rules if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")]
-    for key, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$", re.I), list("tTfF"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9]+\.[0-9]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$"),
-    list("-+.0123456789"),
-)
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: dict[Any, int] = {}
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
-        line = key_node.start_mark.line + 1
-        if key in seen:
-            raise InputError(f"{node.start_mark.name}:{line}: key {key!r} is given twice (first on line {seen[key]})")
-        seen[key] = line
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
-
-
-def _parse(text: str, source: str) -> Any:
-    loader = _Loader(text)
-    loader.name = source
-    try:
-        return loader.get_single_data()
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{source}:{mark.line + 1}" if mark else source
-        raise InputError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
-    finally:
-        loader.dispose()

@@ -1,4 +1,4 @@
-"""Fixtures that every test shares: tiny models built from scratch, a made dataset folder, the command line in-process."""
+"""Fixtures that every test shares: tiny models built from scratch, a made dataset, the command line in-process."""
 
 from __future__ import annotations
 
@@ -35,7 +35,18 @@ def bare_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
     folder = tmp_path_factory.mktemp("models") / "bare"
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *TOPICS, *WORDS, *[str(n) for n in range(60)], "is", "the", "what"]
+    vocabulary = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        *TOPICS,
+        *WORDS,
+        *[str(n) for n in range(60)],
+        "is",
+        "the",
+        "what",
+    ]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -25,7 +25,7 @@ def encode(
     """
     from embedtune.data.dataset import load_dataset
     from embedtune.encode.encoder import load_encoder
-    from embedtune.encode.store import encode_dataset
+    from embedtune.encode.export import encode_dataset
     from embedtune.recipe import Model
 
     dataset = load_dataset(data)

@@ -67,7 +67,10 @@ class Watcher:
         elif kind == "step":
             self._step(event)
         elif kind == "validation":
-            say(f"step {event['step']}: validation {event['measure']} {event['value']:.4f}" + (" (best)" * event["best"]))
+            say(
+                f"step {event['step']}: validation {event['measure']} {event['value']:.4f}"
+                + (" (best)" * event["best"])
+            )
         elif kind == "message":
             say(event["text"])
 

@@ -47,7 +47,7 @@ class Prepared:
 
 
 class Encoder:
-    """Turns items into embeddings. `model` is the sentence-transformers model; training changes its weights in place."""
+    """Turns items into embeddings. `model` is the sentence-transformers model, whose weights training changes."""
 
     def __init__(self, model: SentenceTransformer, name: str, precision: Resolved, *, cached: bool = True) -> None:
         self.model = model
@@ -228,8 +228,8 @@ def weights_fingerprint(model: torch.nn.Module) -> str:
 
 
 def _config_of(module: torch.nn.Module) -> str:
-    config = module.get_config_dict() if hasattr(module, "get_config_dict") else {}
-    return json.dumps(config, sort_keys=True, default=str)
+    describe: Any = getattr(module, "get_config_dict", dict)
+    return json.dumps(describe(), sort_keys=True, default=str)
 
 
 def _processor_of(model: SentenceTransformer) -> str:

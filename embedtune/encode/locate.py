@@ -64,7 +64,7 @@ def with_safetensors(folder: Path) -> Path:
         raise InputError(f"model {folder}: no weights (*.safetensors) in this folder")
     if len(pickled) > 1:
         raise InputError(
-            f"model {folder}: {len(pickled)} weight files and none is safetensors; convert them to one model.safetensors"
+            f"model {folder}: {len(pickled)} weight files and none is safetensors; make them one model.safetensors"
         )
     target = cache_folder() / "models" / fingerprint_of_file(pickled[0])[:32]
     if not target.is_dir():

@@ -37,6 +37,4 @@ def lay_out(turns: Sequence[Turn], negatives: Mapping[str, Sequence[str]], relev
         own[row, [column[d] for d in negatives.get(query_id, ())]] = True
     forbidden = torch.tensor([relevance.forbidden(query_id, doc_ids) for query_id in query_ids])
     candidate = ~forbidden & ~positive
-    return Batch(
-        query_ids=query_ids, doc_ids=doc_ids, positive=positive, candidate=candidate, own=own & candidate
-    )
+    return Batch(query_ids=query_ids, doc_ids=doc_ids, positive=positive, candidate=candidate, own=own & candidate)

@@ -35,7 +35,9 @@ def claim(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> boo
         for path in there:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     elif there:
-        raise InputError(f"{folder}: exists already; go on with --resume, start again with --overwrite, or choose another --output")
+        raise InputError(
+            f"{folder}: exists already; go on with --resume, start again with --overwrite, or choose another --output"
+        )
     write_text(folder / "recipe.yaml", dump(recipe))
     return False
 

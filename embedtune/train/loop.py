@@ -1,4 +1,4 @@
-"""The loop, on one page: batch, encode, score, filter, weight, loss, step. What happens now and then stands below it."""
+"""The loop, on one page: batch, encode, score, filter, weight, loss, step. What happens now and then is below it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -174,7 +173,7 @@ def save_checkpoint(t: Training, state: State) -> None:
     if not t.accelerator.is_main_process:
         return
     names = trainable_names(t)
-    tensors = {
+    tensors: dict[str, dict[str, torch.Tensor]] = {
         "weights": dict(zip(names, trainable(t), strict=True)),
         "optimizer": checkpoint.optimizer_tensors(t.optimizer, names),
         "objective": dict(t.objective.modules.state_dict()),

@@ -44,7 +44,9 @@ class Negatives:
         return drawn
 
 
-def mine(recipe: Recipe, dataset: Dataset, encoder: Encoder, query_ids: Sequence[str], relevance: Relevance) -> Negatives:
+def mine(
+    recipe: Recipe, dataset: Dataset, encoder: Encoder, query_ids: Sequence[str], relevance: Relevance
+) -> Negatives:
     """Runs the recipe's miners and ranks what they found, without positives and duplicates of positives.
 
     With several miners their candidates follow each other in the recipe's order, each document once.

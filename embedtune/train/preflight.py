@@ -37,26 +37,41 @@ def preflight(recipe: Recipe, output: Path) -> Preflight:
     turns = round((sum(judged) if recipe.data.positives == "each" else queries) * (1 - share))
     train = recipe.train
     if train.batch_size > turns:
-        raise InputError(f"train.batch_size: {train.batch_size} is more than the {turns} turns of an epoch; choose at most {turns}")
+        raise InputError(
+            f"train.batch_size: {train.batch_size} is more than the {turns} turns of an epoch; choose at most {turns}"
+        )
     steps = max(1, math.ceil(math.ceil(turns / train.batch_size) * train.epochs / train.accumulate))
     steps = min(steps, train.max_steps) if train.max_steps else steps
     own = recipe.negatives.sampling.options.get("count", 4) if recipe.negatives.mining else 0
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     return Preflight(
         lines=[
-            ("data", f"{dataset.folder}, split {dataset.split}: {queries:,} queries with {sum(judged):,} positives, "
-                     f"{len(dataset.corpus):,} documents"),
+            (
+                "data",
+                f"{dataset.folder}, split {dataset.split}: {queries:,} queries with {sum(judged):,} positives, "
+                f"{len(dataset.corpus):,} documents",
+            ),
             ("validation", f"{share:.0%} of the queries, by {recipe.evaluate.measure}" if share else "none"),
-            ("batch", f"{train.batch_size} queries a batch over {processes} process(es), {train.accumulate} batch(es) a step"),
-            ("negatives", f"about {train.batch_size - 1 + own * train.batch_size:,} a query: those of the batch"
-                          + (f", of which {own} its own" if own else "")),
+            (
+                "batch",
+                f"{train.batch_size} queries a batch over {processes} process(es), {train.accumulate} batch(es) a step",
+            ),
+            (
+                "negatives",
+                f"about {train.batch_size - 1 + own * train.batch_size:,} a query: those of the batch"
+                + (f", of which {own} its own" if own else ""),
+            ),
             ("steps", f"about {steps:,} ({train.epochs:g} epoch(s) of {turns:,} turns)"),
             *_model_lines(recipe, own),
             ("precision", _precision(recipe)),
             ("dropout", "off (model.dropout: off)" if recipe.model.dropout == "off" else "the model's own"),
-            ("writes", f"{output}/: recipe.yaml, model/" + (", adapter/" if recipe.model.lora else "")
-                       + ", checkpoints/, log.jsonl, evaluation/"),
-        ]  # fmt: skip
+            (
+                "writes",
+                f"{output}/: recipe.yaml, model/"
+                + (", adapter/" if recipe.model.lora else "")
+                + ", checkpoints/, log.jsonl, evaluation/",
+            ),
+        ]
     )
 
 
@@ -79,15 +94,20 @@ def _model_lines(recipe: Recipe, own: int) -> list[tuple[str, str]]:
     memory = 4 * total + 12 * trained + ACTIVATION_BYTES * tokens * layers * hidden
     return [
         ("model", f"{recipe.model.name}: {total:,} parameters, {how}, {length} tokens at most"),
-        ("memory", f"at most about {memory / 2**30:.1f} GiB and the libraries' own 0.7 GiB; "
-                   "train.chunk_size bounds it whatever the batch"),
-    ]  # fmt: skip
+        (
+            "memory",
+            f"at most about {memory / 2**30:.1f} GiB and the libraries' own 0.7 GiB; "
+            "train.chunk_size bounds it whatever the batch",
+        ),
+    ]
 
 
 def _config(folder: Path) -> dict[str, int]:
+    """The sizes in config.json; a multimodal model keeps those of its language part under text_config."""
     path = next((p for p in (folder / "config.json", *sorted(folder.glob("*/config.json"))) if p.exists()), None)
-    found: dict[str, int] = json.loads(path.read_text(encoding="utf-8")) if path else {}
-    return found if "hidden_size" in found else {**found, **dict(found.get("text_config", {}))}  # type: ignore[call-overload]
+    found = json.loads(path.read_text(encoding="utf-8")) if path else {}
+    sizes: dict[str, int] = found if "hidden_size" in found else found.get("text_config", {})
+    return sizes
 
 
 def _parameters(file: Path) -> int:

@@ -23,12 +23,13 @@ from ..encode.encoder import Encoder, load_encoder, weights_fingerprint
 from ..encode.loading import load_model
 from ..encode.precision import resolve_device, resolve_precision
 from ..errors import InputError
-from ..evaluate.retrieval import Evaluation, evaluate
 from ..evaluate.results import distinct
+from ..evaluate.retrieval import evaluate
 from ..files import locked, whole_folder, write_json
 from ..recipe import Recipe, resolve, split_of
 from ..types import Dataset
-from . import checkpoint, folder as run_folder
+from . import checkpoint
+from . import folder as run_folder
 from .log import Listener, Log
 from .loop import State, Training, fit, load_checkpoint
 from .modes import switch_off_dropout
@@ -37,6 +38,8 @@ from .plan import Plan
 from .relevance import Relevance
 from .step import Objective
 from .validation import Validator, held_out
+
+SUMMARISED = ("steps", "best_step", "base", "tuned")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +93,9 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
     precision = resolve_precision(recipe.train.precision, device)
     mixed = "no" if precision == "fp32" else precision
     os.environ.setdefault("ACCELERATE_LOG_LEVEL", "error")
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=mixed, log_with=list(recipe.train.track) or None)
+    accelerator = Accelerator(
+        cpu=device.type == "cpu", mixed_precision=mixed, log_with=list(recipe.train.track) or None
+    )
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != accelerator.num_processes:
         raise InputError(
@@ -213,9 +218,9 @@ def finish(training: Training, state: State, suites: list[Dataset]) -> TrainedRu
     if suites:
         base = evaluate_suites(recipe, recipe.model.name, suites, folder / "evaluation-base", training.log)
         tuned = evaluate_suites(recipe, str(folder / "model"), suites, folder / "evaluation", training.log)
-    summary = {"steps": state.step, "best_step": state.best_step, "base": base, "tuned": tuned}
-    write_json(folder / run_folder.SUMMARY, summary)
-    return TrainedRun(folder=folder, **summary)
+    run = TrainedRun(folder=folder, steps=state.step, best_step=state.best_step, base=base, tuned=tuned)
+    write_json(folder / run_folder.SUMMARY, {name: getattr(run, name) for name in SUMMARISED})
+    return run
 
 
 def save_model(encoder: Encoder, recipe: Recipe, folder: Path) -> None:
@@ -239,7 +244,7 @@ def evaluate_suites(
     found = {}
     for dataset in suites:
         log.tell("phase", name=f"evaluate the {'tuned' if tuned else 'base'} model on {dataset.label}")
-        evaluation: Evaluation = evaluate(
+        evaluation = evaluate(
             encoder,
             dataset,
             measures=list(dict.fromkeys([recipe.evaluate.measure, *recipe.evaluate.measures])),

@@ -56,7 +56,11 @@ class Objective:
         losses = [(c.name, c.weight, methods.bind("loss", c.name, c.options)) for c in recipe.loss]
         trained = {
             f"{family}-{i}": method
-            for family, found in (("filtering", filters), ("weighting", weightings), ("loss", [m for _, _, m in losses]))
+            for family, found in (
+                ("filtering", filters),
+                ("weighting", weightings),
+                ("loss", [m for _, _, m in losses]),
+            )
             for i, method in enumerate(found)
             if isinstance(method, nn.Module)
         }
@@ -107,7 +111,7 @@ def accumulate_gradients(
     loss, parts = objective(scores_of(encoder, batch, queries, documents, progress))
     scaled = loss / divide_by if accelerator.scaler is None else accelerator.scaler.scale(loss / divide_by)
     if scaled.requires_grad:
-        scaled.backward()  # type: ignore[no-untyped-call]
+        scaled.backward()
         backward(encoder, towers, [_gradient(all_values)[mine] for all_values in (queries, documents)])
     return float(loss.detach()), parts
 
@@ -138,7 +142,7 @@ def _gathered(tower: Embedded, count: int, accelerator: Accelerator) -> Tensor:
     own = tower.values.detach()
     padded = own.new_zeros(share, own.shape[1])
     padded[: len(own)] = own
-    stacked = accelerator.gather(padded).view(world, share, -1)
+    stacked: Tensor = accelerator.gather(padded).view(world, share, -1)
     return stacked.transpose(0, 1).reshape(world * share, -1)[:count].clone().requires_grad_()
 
 

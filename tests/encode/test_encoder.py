@@ -15,12 +15,18 @@ from hypothesis import strategies as st
 from embedtune.data.dataset import load_dataset
 from embedtune.encode import store
 from embedtune.encode.encoder import Encoder, chunks_by_length, load_encoder
+from embedtune.encode.export import encode_dataset
 from embedtune.encode.similarity import as_scored, scored
 from embedtune.errors import InputError
 from embedtune.recipe import Model, Prompts
 from embedtune.types import Item
 
-TEXTS = ["the old river", "what is the new engine 5", "music", "the large castle is dark 12 and the winter is early late"]
+TEXTS = [
+    "the old river",
+    "what is the new engine 5",
+    "music",
+    "the large castle is dark 12 and the winter is early late",
+]
 ITEMS = [Item(id=str(i), text=text) for i, text in enumerate(TEXTS)]
 
 
@@ -151,14 +157,14 @@ def test_a_cache_that_does_not_match_is_refused(tiny_model: Path, tiny_dataset: 
 
 def test_encode_dataset_writes_arrays_ids_and_a_manifest(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
     encoder, dataset = load_encoder(str(tiny_model)), load_dataset(tiny_dataset)
-    manifest = store.encode_dataset(encoder, dataset, tmp_path / "out", dtype="float16")
+    manifest = encode_dataset(encoder, dataset, tmp_path / "out", dtype="float16")
     rows = np.load(tmp_path / "out" / "corpus.npy", mmap_mode="r")
     assert rows.dtype == np.float16
     np.testing.assert_allclose(rows, encoder.encode(dataset.corpus, "document"), atol=1e-3)
     assert (tmp_path / "out" / "corpus.ids").read_text().splitlines() == list(dataset.corpus.ids)
     assert json.loads((tmp_path / "out" / "manifest.json").read_text()) == manifest
     with pytest.raises(InputError, match="exists already"):
-        store.encode_dataset(encoder, dataset, tmp_path / "out")
+        encode_dataset(encoder, dataset, tmp_path / "out")
 
 
 def test_a_text_of_a_million_characters_is_truncated(tiny_model: Path) -> None:

@@ -122,7 +122,10 @@ def test_an_adapter_that_does_not_fit_is_an_error(tiny_model: Path, tmp_path: Pa
     save_file({key: value for key, value in weights.items() if key != name}, tmp_path / "adapter_model.safetensors")
     with pytest.raises(InputError, match="1 keys missing, 0 unexpected, first"):
         load_encoder(str(tmp_path))
-    save_file({**weights, "base_model.model.stray.lora_A.weight": weights[name].clone()}, tmp_path / "adapter_model.safetensors")
+    save_file(
+        {**weights, "base_model.model.stray.lora_A.weight": weights[name].clone()},
+        tmp_path / "adapter_model.safetensors",
+    )
     with pytest.raises(InputError, match="0 keys missing, 1 unexpected"):
         load_encoder(str(tmp_path))
     settings = json.loads((tmp_path / "adapter_config.json").read_text())

@@ -22,7 +22,9 @@ from embedtune.train.validation import held_out
 from embedtune.types import Dataset, Turn
 
 
-def dataset_of(folder: Path, corpus: dict[str, str], queries: dict[str, str], qrels: dict[str, dict[str, int]]) -> Dataset:
+def dataset_of(
+    folder: Path, corpus: dict[str, str], queries: dict[str, str], qrels: dict[str, dict[str, int]]
+) -> Dataset:
     (folder / "qrels").mkdir(parents=True)
     for name, texts in (("corpus", corpus), ("queries", queries)):
         lines = [json.dumps({"_id": item_id, "text": text}) for item_id, text in texts.items()]
@@ -39,7 +41,11 @@ def test_a_judged_positive_and_its_copies_are_never_negatives(tmp_path: Path) ->
         {"1": "which one", "2": "Which  ONE", "3": "another"},
         {"1": {"a": 1, "g": 0}, "2": {"b": 2}, "3": {"c": 1, "b": 1}},
     )
-    turns = [Turn(query_id="1", positives=("a",)), Turn(query_id="2", positives=("b",)), Turn(query_id="3", positives=("c",))]
+    turns = [
+        Turn(query_id="1", positives=("a",)),
+        Turn(query_id="2", positives=("b",)),
+        Turn(query_id="3", positives=("c",)),
+    ]
     batch = lay_out(turns, {"1": ["q", "a2", "g"], "3": ["a"]}, Relevance(data))
     assert batch.doc_ids == ("a", "b", "c", "q", "a2", "g")  # each document once, however often it occurs
     assert batch.positive.tolist() == [
@@ -109,7 +115,9 @@ def test_a_plan_walks_through_every_turn_of_every_epoch(tiny_dataset: Path) -> N
 
 def test_a_batch_larger_than_the_data_is_refused(tiny_dataset: Path) -> None:
     dataset = load_dataset(tiny_dataset, "train")
-    with pytest.raises(InputError, match=r"train\.batch_size: 500 is more than the 24 turns of an epoch; choose at most 24"):
+    with pytest.raises(
+        InputError, match=r"train\.batch_size: 500 is more than the 24 turns of an epoch; choose at most 24"
+    ):
         Plan(recipe_of(tiny_dataset, train={"batch_size": 500}), dataset, list(dataset.qrels))
 
 

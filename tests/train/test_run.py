@@ -92,7 +92,9 @@ def test_the_same_recipe_gives_the_same_weights(tiny_model: Path, tiny_dataset: 
     first = train(recipe, tmp_path / "first")
     again = train(check_recipe(yaml.safe_load((first.folder / "recipe.yaml").read_text())), tmp_path / "again")
     assert_same_weights(again, first)
-    other = train(recipe_of(tiny_model, tiny_dataset, adapter=False, train={"max_steps": 3, "seed": 1}), tmp_path / "other")
+    other = train(
+        recipe_of(tiny_model, tiny_dataset, adapter=False, train={"max_steps": 3, "seed": 1}), tmp_path / "other"
+    )
     assert not torch.equal(*(weights_of(run)["encoder.layer.0.output.dense.weight"] for run in (first, other)))
 
 
@@ -113,9 +115,7 @@ def test_stopping_saves_and_resuming_ends_in_the_same_weights(
     assert steps_logged(resumed.folder) == list(range(1, whole.steps + 1))
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(
-    tiny_model: Path, tiny_dataset: Path, tmp_path: Path
-) -> None:
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
     recipe = recipe_of(tiny_model, tiny_dataset, adapter=False, train={"epochs": 3})
     whole = train(recipe, tmp_path / "run")
     found = list(checkpoint.latest(whole.folder / "checkpoints"))
@@ -167,14 +167,19 @@ def test_resuming_on_changed_data_is_refused(tiny_model: Path, tiny_dataset: Pat
 def test_two_runs_do_not_share_a_folder(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
     from embedtune.files import locked
 
-    with locked(tmp_path / "run"), pytest.raises(InputError, match=rf"another run is writing here \(process {os.getpid()}\)"):
+    with (
+        locked(tmp_path / "run"),
+        pytest.raises(InputError, match=rf"another run is writing here \(process {os.getpid()}\)"),
+    ):
         train(recipe_of(tiny_model, tiny_dataset), tmp_path / "run")
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(
     tiny_model: Path, tiny_dataset: Path, tmp_path: Path
 ) -> None:
-    recipe = recipe_of(tiny_model, tiny_dataset, adapter=False, train={"learning_rate": 1e30, "clip": None, "warmup": 0.0})
+    recipe = recipe_of(
+        tiny_model, tiny_dataset, adapter=False, train={"learning_rate": 1e30, "clip": None, "warmup": 0.0}
+    )
     with pytest.raises(InputError, match=r"step \d+: the (loss|gradient) is (nan|inf)"):
         train(recipe, tmp_path / "run")
 
@@ -217,7 +222,9 @@ def test_given_negatives_are_trained_on(tiny_model: Path, tiny_dataset: Path, tm
     bad = tmp_path / "bad.run"
     bad.write_text("q1 Q0 nowhere 1 1.0 x\n")
     with pytest.raises(InputError, match="1 unknown document ids, first 'nowhere'"):
-        train(recipe_of(tiny_model, tiny_dataset, negatives={"mining": {"name": "run", "path": str(bad)}}), tmp_path / "b")
+        train(
+            recipe_of(tiny_model, tiny_dataset, negatives={"mining": {"name": "run", "path": str(bad)}}), tmp_path / "b"
+        )
 
 
 def test_gradient_checkpointing_changes_nothing_but_memory(
@@ -275,7 +282,9 @@ def test_the_command_line_says_what_it_does(
     tiny_model: Path, tiny_dataset: Path, tmp_path: Path, run_cli: Callable[..., Any]
 ) -> None:
     path = tmp_path / "small.yaml"
-    path.write_text(f"version: 1\nmodel: {{name: {tiny_model}}}\ndata: {{train: {tiny_dataset}}}\ntrain: {{batch_size: 8}}\n")
+    path.write_text(
+        f"version: 1\nmodel: {{name: {tiny_model}}}\ndata: {{train: {tiny_dataset}}}\ntrain: {{batch_size: 8}}\n"
+    )
     dry = run_cli("train", path, "--dry-run", "--output", tmp_path / "out")
     assert dry.exit_code == 0
     assert yaml.safe_load(dry.stdout)["train"]["batch_size"] == 8
@@ -292,7 +301,9 @@ def test_the_command_line_says_what_it_does(
 
 def test_dry_run_does_not_import_torch(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
     path = tmp_path / "small.yaml"
-    path.write_text(f"version: 1\nmodel: {{name: {tiny_model}}}\ndata: {{train: {tiny_dataset}}}\ntrain: {{batch_size: 8}}\n")
+    path.write_text(
+        f"version: 1\nmodel: {{name: {tiny_model}}}\ndata: {{train: {tiny_dataset}}}\ntrain: {{batch_size: 8}}\n"
+    )
     code = (
         "import sys; from embedtune_cli.app import run; "
         f"code = run(['train', {str(path)!r}, '--dry-run']); assert code == 0; assert 'torch' not in sys.modules"
