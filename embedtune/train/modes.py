@@ -10,8 +10,8 @@ def switch_off_dropout(model: nn.Module) -> None:
     """Sets every dropout rate of the model to 0, but for an adapter's own (`model.lora.dropout`).
 
     Fused attention kernels run only without attention dropout; on a CPU that alone is about twice as fast. Rates are
-    set rather than the model put in evaluation mode, because gradient checkpointing works in training mode only. The saved
-    configuration keeps the model's own rates.
+    set rather than the model put in evaluation mode, because gradient checkpointing works in training mode only. The
+    saved configuration keeps the model's own rates.
     """
     for name, module in model.named_modules():
         if "lora_dropout" in name:
