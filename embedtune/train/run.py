@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def train(
     and Interrupted, with the state saved, on SIGINT and SIGTERM.
     """
     recipe, target = resolve(recipe), Path(output)
-    accelerator = make_accelerator(recipe)
+    accelerator = make_accelerator(recipe, target)
     if not accelerator.is_main_process:
         accelerator.wait_for_everyone()
         return _train(recipe, target, accelerator, resumed=(target / "checkpoints").is_dir(), on_event=None)
@@ -87,14 +88,20 @@ def train(
         return _train(recipe, target, accelerator, resumed=resumed, on_event=on_event)
 
 
-def make_accelerator(recipe: Recipe) -> Accelerator:
-    """Raises InputError where several processes were started and each would train alone."""
+def make_accelerator(recipe: Recipe, folder: Path) -> Accelerator:
+    """Raises InputError for a tracker that is not installed, and where several processes would each train alone."""
+    for tracker in recipe.train.track:
+        if find_spec(tracker) is None:  # accelerate would train on without a word
+            raise InputError(f"train.track: {tracker} is not installed; try: pip install {tracker}")
     device = resolve_device()
     precision = resolve_precision(recipe.train.precision, device)
     mixed = "no" if precision == "fp32" else precision
     os.environ.setdefault("ACCELERATE_LOG_LEVEL", "error")
     accelerator = Accelerator(
-        cpu=device.type == "cpu", mixed_precision=mixed, log_with=list(recipe.train.track) or None
+        cpu=device.type == "cpu",
+        mixed_precision=mixed,
+        log_with=list(recipe.train.track) or None,
+        project_dir=str(folder),
     )
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != accelerator.num_processes:
