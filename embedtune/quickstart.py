@@ -17,7 +17,7 @@ from .data.dataset import load_dataset
 from .data.python_functions import make_functions, make_prose
 from .encode.encoder import load_encoder
 from .encode.locate import locate
-from .errors import InputError
+from .errors import InputError, Interrupted
 from .files import write_text
 from .index import Found, find, open_index
 from .recipe import Recipe, dump, load_recipe
@@ -25,7 +25,7 @@ from .train.log import Listener
 from .train.run import TrainedRun, train
 
 RECIPE = "text/quickstart"
-EXAMPLE = "wait until another thread is done"
+EXAMPLE = "send an email"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,10 @@ def quickstart(output: Path, *, overwrite: bool = False, on_event: Listener | No
         if not folder.exists():
             tell({"event": "phase", "name": f"make {folder} from Python sources on this machine"})
             make(folder)
-    run = train(recipe, output / "run", resume=not overwrite, overwrite=overwrite, on_event=on_event)
+    try:
+        run = train(recipe, output / "run", resume=not overwrite, overwrite=overwrite, on_event=on_event)
+    except Interrupted:
+        raise Interrupted("the state is saved; the same command goes on from here") from None
     tell({"event": "phase", "name": f"index {recipe.data.train} with the tuned model"})
     encoder = load_encoder(dataclasses.replace(recipe.model, name=str(run.model), lora=None))
     build(encoder, load_dataset(recipe.data.train).corpus, output / "index", overwrite=True)

@@ -11,7 +11,7 @@ from conftest import write_dataset
 
 from embedtune import quickstart as library
 from embedtune.encode.locate import MINILM
-from embedtune.errors import InputError
+from embedtune.errors import InputError, Interrupted
 from embedtune.recipe import Recipe, load_recipe
 
 RunCli = Callable[..., Any]
@@ -44,7 +44,7 @@ def test_it_ends_with_one_table_and_goes_on_where_it_stopped(run_cli: RunCli, tm
     assert [row[:2] for row in rows[::2]] == [["in domain", "functions"], ["out of domain", "prose"]]
     for row in rows:
         assert float(row[4]) - float(row[3]) == float(row[5])
-    assert "The tuned model's answer to 'wait until another thread is done':\n  1. " in first.stderr
+    assert "The tuned model's answer to 'send an email':\n  1. " in first.stderr
     assert "embedtune train my-recipe.yaml" in first.stderr
     again = run_cli("quickstart", "--output", tmp_path / "out")
     assert (again.exit_code, again.stdout) == (0, first.stdout)
@@ -64,6 +64,16 @@ def test_its_recipe_is_the_shipped_one_on_its_own_data(tmp_path: Path) -> None:
     assert recipe.model.lora is not None
     assert recipe.data.train == str(tmp_path / "data" / "functions")
     assert recipe.evaluate.out_of_domain == [str(tmp_path / "data" / "prose")]
+
+
+@pytest.mark.usefixtures("small")
+def test_interrupted_it_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*given: object, **options: object) -> None:
+        raise Interrupted("go on with --resume")
+
+    monkeypatch.setattr(library, "train", stopped)
+    with pytest.raises(Interrupted, match="the same command goes on from here"):
+        library.quickstart(tmp_path / "out")
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
