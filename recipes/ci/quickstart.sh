@@ -3,4 +3,5 @@
 source "$(dirname "${BASH_SOURCE[0]}")/install.sh"
 install_extra quickstart
 echo "Running embedtune quickstart (some five minutes on two cores) ..."
-exec .venv/bin/embedtune quickstart "$@"
+.venv/bin/embedtune quickstart "$@"
+echo "For these commands, first: source $PWD/.venv/bin/activate"
