@@ -142,12 +142,21 @@ def test_held_out_queries_share_no_positive_with_the_others(tiny_dataset: Path) 
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [
-        ("linear", [0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]),
-        ("constant", [0.5] + [1.0] * 9),
-        ("cosine", [0.5, 1.0, 1.0, 0.9619, 0.8536, 0.6913, 0.5, 0.3087, 0.1464, 0.0381]),
+        ("linear", [0.0, 0.5, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]),
+        ("constant", [0.0, 0.5] + [1.0] * 8),
+        ("cosine", [0.0, 0.5, 1.0, 0.9619, 0.8536, 0.6913, 0.5, 0.3087, 0.1464, 0.0381]),
     ],
 )
 def test_learning_rate(schedule: str, expected: list[float]) -> None:
     for warmup in (2, 0.2):
         rates = [learning_rate(s, steps=10, peak=1.0, warmup=warmup, schedule=schedule) for s in range(10)]  # type: ignore[arg-type]
         assert rates == pytest.approx(expected, abs=1e-4)
+    from transformers import get_scheduler
+
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    name = "constant_with_warmup" if schedule == "constant" else schedule
+    theirs = get_scheduler(name, optimizer, num_warmup_steps=2, num_training_steps=10)
+    for step in range(10):
+        assert theirs.get_last_lr()[0] == pytest.approx(rates[step], abs=1e-9)
+        optimizer.step()
+        theirs.step()
