@@ -53,7 +53,7 @@ def build(
         model=_absolute(encoder.name),
         identity=encoder.identity,
         max_length=encoder.max_length,
-        prompts={"query": encoder.prompt("query"), "document": encoder.prompt("document")},
+        prompts={"query": encoder.prompt("query") or "", "document": encoder.prompt("document") or ""},
         similarity=encoder.similarity,
         dimension=encoder.dimension,
         kind=chosen,

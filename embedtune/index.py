@@ -44,7 +44,7 @@ class Manifest:
     model: str
     identity: str
     max_length: int | None
-    prompts: dict[str, str | None]
+    prompts: dict[str, str]
     similarity: Similarity
     dimension: int
     kind: Kind
