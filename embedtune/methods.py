@@ -19,6 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 from .errors import InputError, unknown
 
 FAMILIES = ("mining", "filtering", "sampling", "batching", "synthesis", "weighting", "loss")
+# The families whose methods get Scores, and with them the progress that an option's schedule follows.
+SCHEDULED = ("filtering", "weighting", "loss")
 # Arguments that the caller gives, never the recipe.
 GIVEN = {"generator"}
 _REQUIRED = object()
@@ -35,6 +37,31 @@ class Option:
     @property
     def required(self) -> bool:
         return self.default is _REQUIRED
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """An option that changes while training: from `start` to `end`, evenly, over the first share of the steps."""
+
+    start: float
+    end: float
+    over: float = 1.0
+
+    def at(self, progress: float) -> float:
+        return self.start + (self.end - self.start) * min(1.0, progress / self.over)
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """A function whose options follow schedules. Its first argument is the Scores, which carry the progress."""
+
+    function: Any
+    fixed: dict[str, Any]
+    schedules: dict[str, Schedule]
+
+    def __call__(self, scores: Any, *arguments: Any) -> Any:
+        changing = {name: schedule.at(scores.progress) for name, schedule in self.schedules.items()}
+        return self.function(scores, *arguments, **self.fixed, **changing)
 
 
 @dataclass(frozen=True)
@@ -111,11 +138,26 @@ def check(family: str, name: str, options: dict[str, Any]) -> list[tuple[str, st
             if option.required:
                 problems.append((option.name, f"{name} needs this option ({option.annotation})"))
             continue
+        if isinstance(options[option.name], dict):
+            problems += [(option.name, problem) for problem in _schedule_problems(method, option, options[option.name])]
+            continue
         try:
             _adapter(option.annotation).validate_python(options[option.name], strict=True)
         except ValidationError as error:
             problems.append((option.name, f"{error.errors()[0]['msg']}, got {options[option.name]!r}"))
     return problems
+
+
+def _schedule_problems(method: Method, option: Option, given: dict[str, Any]) -> list[str]:
+    """What is wrong with {from: 0, to: 9, over: 0.5} where a number is expected."""
+    if option.annotation != "float" or method.family not in SCHEDULED or method.symbol != method.name:
+        return [f"cannot follow a schedule; expected {option.annotation}, got {given!r}"]
+    numbers = {key: value for key, value in given.items() if isinstance(value, int | float) and value is not True}
+    if not {"from", "to"} <= numbers.keys() <= {"from", "to", "over"} or len(numbers) < len(given):
+        return [f"expected a number, or {{from: 0.0, to: 9.0, over: 0.5}}, got {given!r}"]
+    if not 0 < numbers.get("over", 1.0) <= 1:
+        return [f"over is a share of the steps, above 0 and at most 1, got {given['over']!r}"]
+    return []
 
 
 @cache
@@ -130,4 +172,12 @@ def bind(family: str, name: str, options: dict[str, Any]) -> Any:
         raise InputError("; ".join(f"{family}.{name}.{key}: {message}" for key, message in problems))
     method = describe(family, name)
     symbol = getattr(import_module(f".{family}.{name}", __package__), method.symbol)
-    return symbol(**options) if isinstance(symbol, type) else partial(symbol, **options)
+    if isinstance(symbol, type):
+        return symbol(**options)
+    schedules = {
+        name: Schedule(value["from"], value["to"], value.get("over", 1.0))
+        for name, value in options.items()
+        if isinstance(value, dict)
+    }
+    fixed = {name: value for name, value in options.items() if name not in schedules}
+    return Scheduled(symbol, fixed, schedules) if schedules else partial(symbol, **fixed)

@@ -4,9 +4,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from embedtune import methods
 from embedtune.errors import InputError
+from embedtune.types import Scores
 
 ALL = [(family, name) for family in methods.FAMILIES for name in methods.names(family)]
 
@@ -68,3 +70,30 @@ def test_listing_and_checking_need_no_torch() -> None:
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed == "False\n"
+
+
+def test_an_option_may_follow_a_schedule() -> None:
+    schedule = methods.Schedule(start=1.0, end=9.0, over=0.5)
+    assert [schedule.at(progress) for progress in (0.0, 0.25, 0.5, 1.0)] == [1.0, 5.0, 9.0, 9.0]
+    bound = methods.bind("weighting", "hardness", {"alpha": {"from": 0.0, "to": 8.0}})
+    student = torch.tensor([[0.9, 0.5]])
+    positive = torch.tensor([[True, False]])
+    for progress, alpha in ((0.0, 0.0), (0.5, 4.0), (1.0, 8.0)):
+        scores = Scores(student=student, positive=positive, candidate=~positive, progress=progress)
+        assert bound(scores, ~positive).tolist() == [[0.0, alpha * 0.5]]
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "options", "message"),
+    [
+        ("weighting", "hardness", {"alpha": {"from": 0.0}}, "expected a number, or {from: 0.0, to: 9.0, over: 0.5}"),
+        ("weighting", "hardness", {"alpha": {"from": 0, "to": "x"}}, "expected a number, or {from"),
+        ("weighting", "hardness", {"alpha": {"from": 0, "to": 1, "over": 0}}, "over is a share of the steps"),
+        ("weighting", "hardness", {"negatives": {"from": 0, "to": 1}}, "cannot follow a schedule"),
+        ("sampling", "softmax", {"temperature": {"from": 0, "to": 1}}, "cannot follow a schedule"),
+        ("loss", "infonce", {"temperature": {"from": 0.1, "to": 0.05}}, "cannot follow a schedule"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_refused(family: str, name: str, options: dict[str, object], message: str) -> None:
+    [(_, problem)] = methods.check(family, name, options)
+    assert message in problem
