@@ -1,1 +1,1 @@
-"""Measures, retrieval evaluation, significance."""
+"""Measures, retrieval evaluation, and the files that keep what was found."""
