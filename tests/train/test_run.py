@@ -309,3 +309,23 @@ def test_dry_run_does_not_import_torch(tiny_model: Path, tiny_dataset: Path, tmp
         f"code = run(['train', {str(path)!r}, '--dry-run']); assert code == 0; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=tmp_path)
+
+
+def test_a_read_only_output_is_one_line(
+    tiny_model: Path, tiny_dataset: Path, tmp_path: Path, run_cli: Callable[..., Any]
+) -> None:
+    place = tmp_path / "read-only"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a read-only folder needs root")
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        f"version: 1\nmodel: {{name: {tiny_model}}}\ndata: {{train: {tiny_dataset}}}\ntrain: {{batch_size: 8}}\n"
+    )
+    try:
+        result = run_cli("train", path, "--output", place / "run")
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == f"error: {place / 'run'}: Read-only file system"
