@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 # Lowest first: a module imports from its own layer and from those before it.
 LAYERS = [
-    {"errors", "files", "methods", "recipe", "shipped", "similarities", "strict_yaml", "types"},
+    {"errors", "files", "methods", "recipe", "relevance", "seeds", "shipped", "similarities", "strict_yaml", "types"},
     {"data"},
     {"encode"},
     {"build_index", "index", "nearest", "search"},

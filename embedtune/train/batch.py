@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..relevance import Relevance
 from ..types import Turn
-from .relevance import Relevance
 
 
 @dataclass(frozen=True, kw_only=True)

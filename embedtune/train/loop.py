@@ -15,14 +15,15 @@ from torch import nn
 from ..encode.encoder import Encoder
 from ..errors import InputError, Interrupted
 from ..recipe import Recipe
+from ..relevance import Relevance
+from ..seeds import seed_for
 from ..types import Dataset
 from . import checkpoint
 from .batch import lay_out
 from .log import Log
 from .modes import training_mode
 from .negatives import Negatives
-from .plan import Place, Plan, seed_for
-from .relevance import Relevance
+from .plan import Place, Plan
 from .schedule import learning_rate
 from .step import Objective, Tokens, accumulate_gradients, sum_gradients
 

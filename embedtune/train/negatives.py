@@ -11,9 +11,9 @@ import torch
 from .. import methods
 from ..encode.encoder import Encoder
 from ..recipe import Recipe
+from ..relevance import Relevance
+from ..seeds import generator_for
 from ..types import Dataset, Run
-from .plan import generator_for
-from .relevance import Relevance
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ run needs no generator's state to go on exactly as it would have.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,17 +17,8 @@ from .. import methods
 from ..batching import BatchContext
 from ..errors import InputError
 from ..recipe import Recipe
+from ..seeds import generator_for
 from ..types import Dataset, Turn
-
-
-def generator_for(seed: int, *purpose: object) -> torch.Generator:
-    """A CPU generator that depends on the seed and the purpose, e.g. ("batches", epoch)."""
-    return torch.Generator().manual_seed(seed_for(seed, *purpose))
-
-
-def seed_for(seed: int, *purpose: object) -> int:
-    digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
 
 
 def turns_of_epoch(

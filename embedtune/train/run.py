@@ -28,6 +28,7 @@ from ..evaluate.results import distinct
 from ..evaluate.retrieval import evaluate
 from ..files import locked, whole_folder, write_json
 from ..recipe import Recipe, resolve, split_of
+from ..relevance import Relevance
 from ..types import Dataset
 from . import checkpoint
 from . import folder as run_folder
@@ -36,7 +37,6 @@ from .loop import State, Training, fit, load_checkpoint
 from .modes import switch_off_dropout
 from .negatives import mine
 from .plan import Plan
-from .relevance import Relevance
 from .step import Objective
 from .validation import Validator, held_out
 

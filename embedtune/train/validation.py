@@ -14,8 +14,8 @@ from ..data.split import split_qrels
 from ..encode.encoder import Encoder
 from ..evaluate.retrieval import evaluate
 from ..recipe import Validation
+from ..seeds import generator_for
 from ..types import Dataset
-from .plan import generator_for
 
 
 def held_out(dataset: Dataset, validation: Validation | None, seed: int) -> tuple[list[str], Dataset | None]:

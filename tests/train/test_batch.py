@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from embedtune.data.dataset import load_dataset
 from embedtune.errors import InputError
 from embedtune.recipe import Recipe, Validation, check_recipe
+from embedtune.relevance import Relevance
 from embedtune.train.batch import lay_out
 from embedtune.train.negatives import Negatives, Ranked
 from embedtune.train.plan import Place, Plan, turns_of_epoch
-from embedtune.train.relevance import Relevance
 from embedtune.train.schedule import learning_rate
 from embedtune.train.validation import held_out
 from embedtune.types import Dataset, Turn

@@ -12,11 +12,11 @@ from embedtune.data.dataset import load_dataset
 from embedtune.encode import lora
 from embedtune.encode.encoder import Encoder, load_encoder
 from embedtune.recipe import Chosen, Lora, Recipe, check_recipe
+from embedtune.relevance import Relevance
 from embedtune.train.batch import Batch, lay_out
 from embedtune.train.gradients import backward, embed
 from embedtune.train.modes import switch_off_dropout, training_mode
 from embedtune.train.plan import Plan
-from embedtune.train.relevance import Relevance
 from embedtune.train.step import Objective, Tokens, accumulate_gradients
 
 

@@ -23,7 +23,7 @@ from embedtune.recipe import check_recipe
 from embedtune.train.batch import lay_out
 from embedtune.train.modes import switch_off_dropout, training_mode
 from embedtune.train.plan import Plan
-from embedtune.train.relevance import Relevance
+from embedtune.relevance import Relevance
 from embedtune.train.step import Objective, Tokens, accumulate_gradients, sum_gradients
 
 model, data, output = sys.argv[1:]

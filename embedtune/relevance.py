@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from functools import cache, cached_property
 
-from ..files import fingerprint_of
-from ..types import Dataset
+from .files import fingerprint_of
+from .types import Dataset
 
 
 def text_key(text: str) -> str:
