@@ -24,7 +24,8 @@ BASELINE = "baseline"
 class Evaluation:
     """One model (or run) on one split of one dataset.
 
-    fingerprints: of the data, and of the model or the run file, where known.
+    folder: the dataset's, where its texts are found again. fingerprints: of the data, and of the model or the run
+    file, where known.
     protocol: how it was retrieved: depth, whether documents with the query's own id were removed, dimensions used.
     measures: measure -> mean over all judged queries. per_query: measure -> query_id -> value.
     """
@@ -33,6 +34,7 @@ class Evaluation:
     dataset: str
     split: str
     model: str
+    folder: str
     fingerprints: dict[str, str]
     queries: int
     measures: dict[str, float]
@@ -69,7 +71,7 @@ def _labels(datasets: Sequence[Dataset], names: Sequence[str]) -> list[str]:
 def write(evaluation: Evaluation, output: Path) -> Path:
     """Writes `output/<label>/` with measures.json, per-query.jsonl and run.trec, whole; what was there is replaced."""
     folder = output / evaluation.label
-    shown = ("dataset", "split", "model", "fingerprints", "queries", "measures", "protocol")
+    shown = ("dataset", "split", "model", "folder", "fingerprints", "queries", "measures", "protocol")
     with whole_folder(folder) as temporary:
         write_json(temporary / "measures.json", {name: getattr(evaluation, name) for name in shown})
         write_lines(temporary / "per-query.jsonl", _per_query_lines(evaluation))

@@ -135,6 +135,7 @@ def _measured(
         dataset=dataset.name,
         split=dataset.split,
         model=model,
+        folder=str(dataset.folder.resolve()),
         fingerprints=fingerprints,
         queries=len(dataset.qrels),
         measures=mean(values),

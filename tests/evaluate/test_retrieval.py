@@ -140,6 +140,7 @@ def test_files(tmp_path: Path) -> None:
         "dataset": "made",
         "split": "dev",
         "model": "models/word counts",
+        "folder": str(Path("data/made").resolve()),
         "fingerprints": {"data": "da7a", "model": "f00d"},
         "queries": 2,
         "measures": found.measures,
