@@ -55,9 +55,7 @@ def _examine_packages(found: Examination) -> None:
         there = found.versions[requirement.name] = _version_of(requirement.name)
         if there is None and extra is None:
             found.errors.append(f"{requirement.name} is not installed: pip install '{_wanted(requirement)}'")
-        elif there is None:
-            found.warnings.append(f"{requirement.name} is not installed: pip install 'embedtune[{extra}]' if wanted")
-        elif not requirement.specifier.contains(there, prereleases=True):
+        elif there is not None and not requirement.specifier.contains(there, prereleases=True):
             wanted = _wanted(requirement)
             found.errors.append(f"{requirement.name} {there} does not fit {wanted}: pip install '{wanted}'")
     for name in ("transformers", "torchvision"):
