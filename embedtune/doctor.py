@@ -50,7 +50,7 @@ def examine() -> Examination:
 def _examine_packages(found: Examination) -> None:
     for requirement in map(Requirement, requires("embedtune") or ()):
         extra = _extra_of(requirement)
-        if extra not in (None, "bm25", "quickstart"):
+        if extra == "test":
             continue
         there = found.versions[requirement.name] = _version_of(requirement.name)
         if there is None and extra is None:
