@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..files import fingerprint_of
+from ..types import Scores
+from ._columns import append, embeddings
+
+KIND = "vectors"
+NEUTRAL = {"size": 0}
+EMPTY = 0
+
+
+class MemoryQueue(nn.Module):
+    """Adds the documents of earlier steps as negatives, first in, first out (MoCo, arXiv 1911.05722).
+
+    size: documents held; the paper takes 65,536, the codes of small models 4,096. 0 is off.
+    hardest: keep only so many of them for each query, the most similar ones (selective negatives, arXiv 2501.16360,
+        second-hand); without it all.
+
+    A call first offers what the queue holds, as constants, then, in training, takes in the batch's real documents:
+    positives and mined negatives. Held are embeddings, with hashes of their document ids and of a query that they
+    were positive for; all are state, saved with the checkpoint. A held document is no negative where the batch has the
+    document itself, whose embedding is newer, nor for the query that it was positive for. A document that comes again
+    replaces its older self, and a queue that is not full offers only what it has.
+
+    Departures: no momentum encoder. The embeddings are the student's own, of earlier steps, and the older, the less
+    they agree with it: small queues and learning rates suit. No second view in which the document asks. A document's
+    other relevant queries, where no batch showed them together, are not known here. Raises InputError without
+    embeddings or document ids.
+    """
+
+    embeddings: Tensor  # (size, H)
+    documents: Tensor  # (size,) hashes of document ids
+    asking: Tensor  # (size,) hashes of query ids
+    position: Tensor  # of the next document to be taken in
+
+    def __init__(self, *, size: int = 4096, hardest: int | None = None) -> None:
+        super().__init__()
+        if size < 0 or (hardest is not None and hardest < 1):
+            raise InputError("synthesis.memory_queue: expected size of at least 0 and hardest of at least 1")
+        self.size, self.hardest = size, hardest
+        self.register_buffer("embeddings", torch.empty(size, 0))
+        self.register_buffer("documents", torch.full((size,), EMPTY))
+        self.register_buffer("asking", torch.full((size,), EMPTY))
+        self.register_buffer("position", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, scores: Scores, keep: Tensor, *, generator: torch.Generator) -> tuple[Scores, Tensor]:
+        if not self.size:
+            return scores, keep
+        queries, documents = embeddings(scores, "memory_queue")
+        if len(scores.doc_ids) != len(documents):
+            raise InputError("synthesis.memory_queue: needs the documents' ids")
+        if not self.embeddings.shape[1]:
+            self.to(documents.device)
+            self.embeddings = documents.new_zeros(self.size, documents.shape[1])
+        ids = hashes(scores.doc_ids, like=self.documents)
+        asking = hashes(scores.query_ids, like=self.documents)
+        filled = self.documents != EMPTY
+        held = self.embeddings[filled]  # (M, H)
+        allowed = ~torch.isin(self.documents[filled], ids).expand(len(queries), -1)
+        if len(asking):
+            allowed = allowed & (self.asking[filled] != asking[:, None])
+        if self.hardest is not None:
+            similar = (queries @ held.T).masked_fill(~allowed, -torch.inf)
+            chosen = similar.topk(min(self.hardest, len(held)), dim=1).indices
+            allowed = allowed & torch.zeros_like(allowed).scatter(1, chosen, True)
+        if self.training:
+            of = asking[scores.positive.int().argmax(dim=0)] if len(asking) else torch.full_like(ids, EMPTY)
+            self._take(ids, of.masked_fill(~scores.positive.any(dim=0), EMPTY), documents)
+        return append(scores, keep, held, allowed)
+
+    def _take(self, ids: Tensor, asking: Tensor, documents: Tensor) -> None:
+        real = (ids != EMPTY).nonzero().flatten()[-self.size :]
+        self.documents[torch.isin(self.documents, ids[real])] = EMPTY
+        places = (self.position + torch.arange(len(real), device=ids.device)) % self.size
+        self.embeddings[places], self.documents[places], self.asking[places] = documents[real], ids[real], asking[real]
+        self.position = (self.position + len(real)) % self.size
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        self.embeddings = torch.empty_like(state_dict[prefix + "embeddings"])  # whose width is known only when saved
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def hashes(names: Iterable[str], like: Tensor) -> Tensor:
+    """(n,) int64, above 0 and the same in every process; EMPTY for a made column, which has no name."""
+    return like.new_tensor([int(fingerprint_of(name)[:15], 16) + 1 if name else EMPTY for name in names])

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import torch
+
+from ._words import WORD, cased, change_one
+
+KIND = "texts"
+PAIRS = (("east", "west"), ("south", "north"), ("front", "back"), ("left", "right"), ("far", "near"))
+OPPOSITE = {one: other for pair in PAIRS for one, other in (pair, pair[::-1])}
+
+
+def orientation(text: str, *, generator: torch.Generator) -> str | None:
+    """Turns one word of direction into its opposite: east to west, left to right (SNSE-CoT, arXiv 2405.09848).
+
+    A random one of the text's; None where it has none. A "left" that is a verb, and a "right" that is a claim, are
+    turned too.
+    """
+    changes = [
+        (*match.span(), cased(OPPOSITE[match.group().lower()], match.group()))
+        for match in WORD.finditer(text)
+        if match.group().lower() in OPPOSITE
+    ]
+    return change_one(text, changes, generator)
