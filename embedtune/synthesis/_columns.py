@@ -56,6 +56,6 @@ def append(scores: Scores, keep: Tensor, made: Tensor, allowed: Tensor, *, own: 
         mined=beside(scores.mined, nan),
         documents=torch.cat([scores.documents, made.to(scores.documents)]),
         doc_ids=scores.doc_ids + ("",) * len(made) if scores.doc_ids else (),
-        made=torch.cat([before, torch.ones_like(nowhere[0]) if len(nowhere) else before.new_ones(len(made))]),
+        made=torch.cat([before, before.new_ones(len(made))]),
     )
     return extended, torch.cat([keep, allowed], dim=1)

@@ -17,26 +17,33 @@ OTHER_AUXILIARIES = frozenset("do does did have has had be been being".split())
 CONJUNCTIONS = frozenset("and or but nor so yet if then than because while when where why how although not".split())
 FUNCTION_WORDS = DETERMINERS | PREPOSITIONS | PRONOUNS | AUXILIARIES | OTHER_AUXILIARIES | CONJUNCTIONS
 
-REGULAR_VERBS = (
-    "accept act add affect agree allow alter appear apply attract belong block call carry cause change close combine "
-    "connect consist contain continue control correlate cover create cross cure decrease delay deliver depend "
-    "describe destroy detect determine develop differ die drop eat enhance enter exist explain express fail fall fill "
-    "float flow follow form give go grow happen help hold impair improve include increase indicate induce inhibit "
-    "involve join jump keep kill know lead limit live look lower make measure melt mediate modify move need occur "
-    "offer open own play point prevent produce promote protect prove provide pull push raise reach react reduce "
-    "reflect regulate release remain remove repel replace represent require ride rise run say see seem sell serve "
-    "show sit sleep slow smile sound speak stand start stimulate stop suggest support suppress surround swim take "
-    "tell touch transform travel trigger turn use vary walk want watch wear weigh work yield"
+BASES = (
+    "accept act add affect agree allow alter appear apply attract become begin believe belong bind block boil break "
+    "bring build buy call carry cause change choose close combine confirm connect consist contain continue control "
+    "correlate cover create cross cure decrease delay deliver demonstrate depend describe destroy detect determine "
+    "develop die differ draw drive drop eat enable encode enhance enter exist explain express fail fall feel fill "
+    "find float flow fly follow form freeze get give go grow happen help hold impair improve include increase "
+    "indicate induce influence inhibit interact involve join jump keep kill know last lead learn leave limit live "
+    "look lose love lower make mean measure mediate meet melt modify modulate move need occur offer open own play "
+    "point prevent produce promote protect prove provide pull push rain raise reach react reduce reflect regulate "
+    "release remain remove repel replace replicate report represent require reveal ride rise run say see seem sell "
+    "serve show sit sleep slow smile sound speak spend stand start stimulate stop suggest support suppress surround "
+    "swim take teach tell think throw touch transform travel treat trigger turn use vary walk want watch wear weigh "
+    "win work write yield"
 ).split()
 PAST = {
     "eat": "ate", "fall": "fell", "give": "gave", "go": "went", "grow": "grew", "hold": "held", "keep": "kept",
     "know": "knew", "lead": "led", "make": "made", "ride": "rode", "rise": "rose", "run": "ran", "say": "said",
     "see": "saw", "sell": "sold", "show": "showed", "sit": "sat", "sleep": "slept", "speak": "spoke", "stand": "stood",
     "swim": "swam", "take": "took", "tell": "told", "wear": "wore", "stop": "stopped", "drop": "dropped",
-    "have": "had", "do": "did",
+    "find": "found", "become": "became", "mean": "meant", "lose": "lost", "win": "won", "buy": "bought",
+    "bring": "brought", "think": "thought", "feel": "felt", "leave": "left", "build": "built", "write": "wrote",
+    "freeze": "froze", "begin": "began", "break": "broke", "choose": "chose", "draw": "drew", "drive": "drove",
+    "fly": "flew", "get": "got", "meet": "met", "spend": "spent", "teach": "taught", "throw": "threw", "bind": "bound",
+    "occur": "occurred", "control": "controlled", "repel": "repelled", "have": "had", "do": "did",
 }  # fmt: skip
 PARTICIPLES = frozenset(
-    "been become begun brought built come done drawn fallen found given gone grown held kept known led left "
+    "been become begun brought built come done drawn eaten fallen found given gone grown held kept known led left "
     "lost made met paid put read run said seen sent set shown sold stood taken thought told won worn written".split()
 )
 
@@ -57,6 +64,6 @@ def _past(base: str) -> str:
     return base + ("d" if base.endswith("e") else "ed")
 
 
-VERBS = (*REGULAR_VERBS, "have", "do")
+VERBS = (*BASES, "have", "do")
 THIRD_PERSON = {_third_person(base): base for base in VERBS}
 PAST_TENSE = {_past(base): base for base in VERBS}

@@ -4,7 +4,7 @@ import re
 
 import torch
 
-from ._words import change_one, one_of
+from ._words import cased, change_one, one_of
 
 KIND = "texts"
 MARK = re.compile(r"\(([A-H])\)\s*|^([A-H])[.)]\s+", re.MULTILINE)
@@ -36,7 +36,7 @@ def option(text: str, *, generator: torch.Generator) -> str | None:
     start, end, right = one_of(named, generator)
     letters = text[start:end].startswith("(")
     others = [
-        f"({chr(ord('A') + place)})" if letters else name
+        f"({chr(ord('A') + place)})" if letters else cased(name, text[start])
         for place, name in enumerate(options)
         if name.casefold() != options[right].casefold()
     ]

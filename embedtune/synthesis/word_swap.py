@@ -8,6 +8,7 @@ import torch
 from ._english import DETERMINERS, FUNCTION_WORDS
 from ._words import WORD, changed, one_of
 from .concept_swap import CONCEPTS
+from .number import NUMBER
 
 KIND = "texts"
 ADJECTIVES = frozenset({*CONCEPTS["colour"], *CONCEPTS["size"], *"bright cold dark hot long new old young".split()})
@@ -56,15 +57,14 @@ def _kinds(text: str) -> dict[str, list[Span]]:
             found.setdefault(f"adjective and {kind}", []).append((before_span[0], span[1]))
         before, before_kind, before_span = word.lower(), kind, span
     found.pop("", None)
+    found["number"] = [match.span() for match in NUMBER.finditer(text)]
     return found
 
 
 def _kind(word: str, before: str, before_kind: str, starts: bool) -> str:
     name = word.lower()
-    if name in FUNCTION_WORDS or not (name.isalpha() or name.isdigit()):
+    if name in FUNCTION_WORDS or not name.isalpha() or len(name) < 2:
         return ""
-    if name.isdigit():
-        return "number"
     if word[0].isupper() and not starts:
         return "name"
     if name in ADJECTIVES or (len(name) > 5 and name.endswith(("ous", "ful", "ive", "less", "able", "ible", "ical"))):
