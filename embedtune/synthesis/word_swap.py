@@ -32,7 +32,8 @@ def word_swap(text: str, *, generator: torch.Generator) -> str | None:
         (one, other)
         for spans in _kinds(text).values()
         for one, other in combinations(spans, 2)
-        if text[slice(*one)].casefold() != text[slice(*other)].casefold()
+        if text[one[1] : other[0]].strip()  # "big red" means what "red big" does
+        and text[slice(*one)].casefold() != text[slice(*other)].casefold()
     ]
     if not swaps:
         return None
@@ -52,6 +53,8 @@ def _kinds(text: str) -> dict[str, list[Span]]:
         starts = not before or text[before_span[1] : span[0]].strip() in (".", "!", "?", ":")
         beside = not text[before_span[1] : span[0]].strip()
         kind = _kind(word, "" if starts else before, before_kind if beside else "", starts)
+        if kind == before_kind == "name" and beside:  # San Francisco
+            span = (found["name"].pop()[0], span[1])
         found.setdefault(kind, []).append(span)
         if kind in ("noun", "nouns") and before_kind == "adjective" and beside:
             found.setdefault(f"adjective and {kind}", []).append((before_span[0], span[1]))

@@ -150,6 +150,8 @@ def test_concepts_begin_so_that_articles_stay_right() -> None:
             "Red cars pass white trucks",
             {"White cars pass red trucks", "Red trucks pass white cars", "White trucks pass red cars"},
         ),
+        ("He left San Francisco for Rome", {"He left Rome for San Francisco"}),
+        ("a big red cat", {None}),
         ("from 3 to 1,200 m", {"from 1,200 to 3 m"}),
         ("He slowly rose and quickly fell", {"He quickly rose and slowly fell"}),
         ("a cat and a cat", {None}),
