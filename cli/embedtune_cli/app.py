@@ -18,7 +18,7 @@ from typer.main import get_command
 
 from embedtune.errors import BarMissed, InputError, Interrupted
 
-from . import compare, data, doctor, encode, index, methods, quickstart, recipes, search, train
+from . import ablate, compare, data, doctor, encode, index, methods, quickstart, recipes, search, train
 from . import eval as evaluation
 from .output import say
 
@@ -119,6 +119,7 @@ app.command(rich_help_panel=WORK)(quickstart.quickstart)
 app.command(rich_help_panel=WORK)(train.train)
 app.command("eval", rich_help_panel=WORK)(evaluation.evaluate)
 app.command(rich_help_panel=WORK)(compare.compare)
+app.command(rich_help_panel=WORK)(ablate.ablate)
 app.command(rich_help_panel=WORK)(index.index)
 app.command(rich_help_panel=WORK)(search.search)
 app.command(rich_help_panel=WORK)(encode.encode)

@@ -1,0 +1,250 @@
+"""What a grid of runs showed: how fast each cell learned, what it came to, and whether that is more than chance."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..data.dataset import load_dataset
+from ..errors import InputError
+from ..evaluate.compare import Comparison, Group, compare_groups
+from ..evaluate.results import distinct
+from ..evaluate.significance import bootstrap_interval
+from ..evaluate.sources import Source, read_source
+from ..files import write_json, write_text
+from ..recipe import Evaluate
+from ..train.curve import Curve, read_curve
+from .curves import INSTALL, draw_curves
+
+NEAR_BEST = 0.95
+BASE = "(base model)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convergence:
+    """How fast a cell learned, means over its seeds.
+
+    steps, seconds: to the first validation at 95% of the best value that any cell reached with the same seed (which
+    holds out the same queries); over the `reached` seeds that got there, None where none did. area: the curve's mean
+    height.
+    """
+
+    cell: str
+    best: float
+    area: float
+    steps: float | None
+    seconds: float | None
+    reached: int
+    seeds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Final:
+    """A cell on one dataset by one measure: the mean over seeds, its 95% bootstrap interval over queries, each seed's
+    mean, and the comparison with the first cell (None for the first cell itself and for the base model)."""
+
+    cell: str
+    domain: str
+    dataset: str
+    measure: str
+    mean: float
+    low: float | None
+    high: float | None
+    by_seed: dict[int, float]
+    against_first: Comparison | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablation:
+    """What a grid showed.
+
+    cells: name -> its changes to the recipe. curves: cell -> seed -> learning curve. notes: what a reader must know of
+    how it was compared.
+    """
+
+    recipe: str
+    cells: dict[str, dict[str, Any]]
+    seeds: list[int]
+    measure: str
+    convergence: list[Convergence]
+    final: list[Final]
+    curves: dict[str, dict[int, Curve]]
+    notes: list[str]
+
+
+def summarise(
+    recipe: str,
+    cells: Mapping[str, dict[str, Any]],
+    runs: Mapping[str, Mapping[int, Path]],
+    evaluate: Evaluate,
+) -> Ablation:
+    """Reads finished runs. The first cell is what the others are compared with, by the mean over seeds per query.
+
+    cells: name -> changes. runs: name -> seed -> run folder. evaluate: the first cell's, which says what is in domain.
+    """
+    groups = [Group(name=name, sources=[read_source(path) for path in runs[name].values()]) for name in cells]
+    compared = compare_groups(groups, changes=0)
+    against = {(found.run, found.dataset, found.measure): found for found in compared.comparisons}
+    first = next(iter(runs.values()))
+    base = Group(name=BASE, sources=[read_source(next(iter(first.values())) / "evaluation-base")])
+    domains = _domains(evaluate)
+    final = [
+        _final(group, key, measure, domains[key], against)
+        for key in domains
+        for measure in groups[0].sources[0].measured[key].measures
+        for group in (base, *groups)
+        if all(key in source.measured and measure in source.measured[key].measures for source in group.sources)
+    ]
+    curves = {name: {seed: read_curve(path) for seed, path in runs[name].items()} for name in cells}
+    return Ablation(
+        recipe=recipe,
+        cells=dict(cells),
+        seeds=sorted(first),
+        measure=evaluate.measure,
+        convergence=convergence(curves),
+        final=final,
+        curves=curves,
+        notes=compared.notes,
+    )
+
+
+def _domains(evaluate: Evaluate) -> dict[str, str]:
+    """Dataset label, in small letters -> in or out."""
+    datasets = distinct([load_dataset(name) for name in (*evaluate.in_domain, *evaluate.out_of_domain)])
+    domains = ["in"] * len(evaluate.in_domain) + ["out"] * len(evaluate.out_of_domain)
+    return {dataset.label.casefold(): domain for dataset, domain in zip(datasets, domains, strict=True)}
+
+
+def _final(
+    group: Group,
+    key: str,
+    measure: str,
+    domain: str,
+    against: Mapping[tuple[str, str, str], Comparison],
+) -> Final:
+    tables = [_table(source, key, measure) for source in group.sources]
+    values = [math.fsum(table[query_id] for table in tables) / len(tables) for query_id in tables[0]]
+    low, high = bootstrap_interval(values) if len(values) > 1 else (None, None)
+    label = group.sources[0].measured[key].label
+    return Final(
+        cell=group.name,
+        domain=domain,
+        dataset=label,
+        measure=measure,
+        mean=math.fsum(values) / len(values),
+        low=low,
+        high=high,
+        by_seed={
+            source.seed: source.measured[key].measures[measure] for source in group.sources if source.seed is not None
+        },
+        against_first=against.get((group.name, label, measure)),
+    )
+
+
+def _table(source: Source, key: str, measure: str) -> dict[str, float]:
+    return (source.measured[key].per_query or {})[measure]
+
+
+def convergence(curves: Mapping[str, Mapping[int, Curve]]) -> list[Convergence]:
+    """How fast each cell came near the best value that any cell reached with the same seed."""
+    seeds = next(iter(curves.values())).keys()
+    target = {seed: NEAR_BEST * max(by_seed[seed].best for by_seed in curves.values()) for seed in seeds}
+    found = []
+    for cell, by_seed in curves.items():
+        arrivals = [at for seed, curve in by_seed.items() if (at := curve.reaches(target[seed])) is not None]
+        found.append(
+            Convergence(
+                cell=cell,
+                best=_mean([curve.best for curve in by_seed.values()]),
+                area=_mean([curve.area for curve in by_seed.values()]),
+                steps=_mean([steps for steps, _ in arrivals]) if arrivals else None,
+                seconds=_mean([seconds for _, seconds in arrivals]) if arrivals else None,
+                reached=len(arrivals),
+                seeds=len(by_seed),
+            )
+        )
+    return found
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def write_report(found: Ablation, output: Path) -> Ablation:
+    """Writes report.json, report.md and curves.svg; returns what was found, with a note where there is no plot."""
+    try:
+        draw_curves({name: list(by_seed.values()) for name, by_seed in found.curves.items()}, output / "curves.svg")
+    except InputError:
+        notes = [
+            *found.notes,
+            f"curves.svg is left out: it needs matplotlib; try: {INSTALL}, and the same command again",
+        ]
+        found = dataclasses.replace(found, notes=notes)
+    write_json(output / "report.json", dataclasses.asdict(found))
+    write_text(output / "report.md", _markdown(found, (output / "curves.svg").exists()))
+    return found
+
+
+def convergence_table(found: Ablation) -> tuple[list[str], list[list[object]]]:
+    """Columns and rows of how fast the cells learned."""
+    columns = ["cell", f"best validation {found.measure}", "area under the curve", "steps to 95%", "seconds to 95%",
+               "seeds that reached it"]  # fmt: skip
+    return columns, [
+        [c.cell, c.best, c.area, c.steps, c.seconds, f"{c.reached} of {c.seeds}"] for c in found.convergence
+    ]
+
+
+def final_table(found: Ablation) -> tuple[list[str], list[list[object]]]:
+    """Columns and rows of what the cells came to, and their tests against the first."""
+    columns = ["domain", "dataset", "measure", "cell", "mean", "low", "high", "difference", "difference low",
+               "difference high", "p", "p (Holm)", "p (seeds, t)", "p (seeds, t, Holm)", "win", "tie",
+               "loss"]  # fmt: skip
+    rows = []
+    for final in found.final:
+        row: list[object] = [final.domain, final.dataset, final.measure, final.cell, final.mean, final.low, final.high]
+        tested, seeds = final.against_first, final.against_first.seeds if final.against_first else None
+        if tested is None:
+            rows.append(row + [None] * (len(columns) - len(row)))
+            continue
+        row += [tested.difference, tested.low, tested.high, tested.p, tested.holm]
+        row += [seeds.t_p, seeds.holm] if seeds else [None, None]
+        rows.append([*row, tested.wins, tested.ties, tested.losses])
+    return columns, rows
+
+
+def _markdown(found: Ablation, drawn: bool) -> str:
+    first = next(iter(found.cells))
+    changes = [[name, json.dumps(changes, ensure_ascii=False)] for name, changes in found.cells.items()]
+    parts = [
+        f"# Ablation of {found.recipe}",
+        f"Every cell was trained with seeds {', '.join(map(str, found.seeds))} and is compared with `{first}`.",
+        _markdown_table(["cell", "changes"], changes),
+        "## How fast",
+        "Means over seeds. 95% is of the best validation value that any cell reached with the same seed; seconds are "
+        "those of training steps. The area is the curve's mean height.",
+        _markdown_table(*convergence_table(found)),
+        *(["![Validation curves](curves.svg)"] if drawn else []),
+        "## What it came to",
+        f"Means over seeds with 95% bootstrap intervals over queries. p: two-sided paired randomisation over queries "
+        f"against `{first}`, each query's value being its mean over seeds. p (seeds, t): paired t-test over the seeds' "
+        "means. Holm's correction covers all rows.",
+        _markdown_table(*final_table(found)),
+        *([f"- {note}" for note in found.notes]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [columns, ["---"] * len(columns), *([_cell(value) for value in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return "" if value is None else str(value).replace("|", "\\|")
