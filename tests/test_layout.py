@@ -13,13 +13,15 @@ LAYERS = [
     {"errors", "files", "methods", "recipe", "relevance", "seeds", "shipped", "similarities", "strict_yaml", "types"},
     {"data"},
     {"encode"},
-    {"build_index", "index", "nearest", "search"},
+    {"build_index", "index", "nearest", "scorers", "search"},
     {"filtering", "mining", "sampling"},
+    {"evidence", "judging"},
+    {"candidates"},
     {"batching", "loss", "synthesis", "weighting"},
     {"evaluate"},
     {"train"},
-    {"report"},
-    {"doctor", "quickstart"},
+    {"audit", "report"},
+    {"ablate", "doctor", "quickstart"},
 ]
 MODULES = sorted(path for path in (ROOT / "embedtune").rglob("*.py") if path != ROOT / "embedtune/__init__.py")
 
