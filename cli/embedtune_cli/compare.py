@@ -11,6 +11,8 @@ import typer
 from .output import say, show_json, show_table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from embedtune.evaluate.compare import Compared, Comparison
 
 Fail = Annotated[
@@ -20,8 +22,9 @@ Data = Annotated[
     list[str], typer.Option("--data", "-d", help="Measure all runs again by DIR or DIR:split; TREC runs need it.")
 ]
 COLUMNS = ["dataset", "measure", "run", "queries", "baseline", "value", "difference", "low", "high", "p", "p (Holm)",
-           "p (t)", "win", "tie", "loss"]  # fmt: skip
-SEED_COLUMNS = ["seeds", "deviation", "p (seeds)", "p (seeds, t)", "p (seeds, t, Holm)"]
+           "p (t)", "win", "tie", "loss", "negative flips", "seeds", "deviation", "p (seeds)", "p (seeds, t)",
+           "p (seeds, t, Holm)"]  # fmt: skip
+ACROSS_COLUMNS = ["measure", "run", "datasets", "mean difference", "worst", "worst on", "lower on"]
 CHANGE_COLUMNS = ["dataset", "measure", "run", "query", "baseline", "value", "difference", "text"]
 
 
@@ -40,6 +43,8 @@ def compare(
     p is a paired randomisation test's, and Holm's correction covers all rows shown. Seeds of one recipe are one row.
 
     Example: embedtune compare runs/base runs/tuned --measures nDCG@10 --fail-if "nDCG@10 < baseline - 0.01"
+
+    Example: embedtune compare runs/tuned/evaluation-base runs/tuned
 
     Example: embedtune compare bm25.run dense.run --data data/scifact:test
     """
@@ -61,26 +66,35 @@ def compare(
 
 
 def _show(found: Compared) -> None:
-    seeded = any(comparison.seeds for comparison in found.comparisons)
-    columns = COLUMNS + (SEED_COLUMNS if seeded else [])
-    show_table(columns, [_row(comparison, seeded) for comparison in found.comparisons], as_json=False)
+    _show_comparisons(found.comparisons)
+    if found.across:
+        rows = [[a.measure, a.run, a.datasets, a.mean, a.worst, a.worst_dataset, a.lower] for a in found.across]
+        print()
+        show_table(ACROSS_COLUMNS, rows, as_json=False, title="Over all datasets")
     first = {comparison.dataset: comparison.measure for comparison in reversed(found.comparisons)}
-    shown = [comparison for comparison in found.comparisons if comparison.measure == first[comparison.dataset]]
-    rows = [
+    changes = [
         [c.dataset, c.measure, c.run, change.query_id, change.baseline, change.value, change.difference, change.text]
-        for c in shown
+        for c in found.comparisons
+        if c.measure == first[c.dataset]
         for change in (*c.gained, *c.lost)
     ]
-    if rows:
+    if changes:
         print()
-        show_table(CHANGE_COLUMNS, rows, as_json=False, title="Gained and lost most")
+        show_table(CHANGE_COLUMNS, changes, as_json=False, title="Gained and lost most")
 
 
-def _row(found: Comparison, seeded: bool) -> list[object]:
-    row: list[object] = [found.dataset, found.measure, found.run, found.queries, found.baseline, found.value,
-                         found.difference, found.low, found.high, found.p, found.holm, found.t_p, found.wins,
-                         found.ties, found.losses]  # fmt: skip
-    if not seeded:
-        return row
+def _show_comparisons(comparisons: Sequence[Comparison]) -> None:
+    """Without the columns that nothing has: seeds where there are none, tests where there are only means."""
+    rows = [_row(comparison) for comparison in comparisons]
+    filled = [any(row[place] is not None for row in rows) for place in range(len(COLUMNS))]
+    columns = [column for column, shown in zip(COLUMNS, filled, strict=True) if shown]
+    kept = [[cell for cell, shown in zip(row, filled, strict=True) if shown] for row in rows]
+    show_table(columns, kept, as_json=False)
+
+
+def _row(found: Comparison) -> list[object]:
     seeds = found.seeds
-    return row + ([len(seeds.means), seeds.deviation, seeds.p, seeds.t_p, seeds.holm] if seeds else [None] * 5)
+    of_seeds = [len(seeds.means), seeds.deviation, seeds.p, seeds.t_p, seeds.holm] if seeds else [None] * 5
+    return [found.dataset, found.measure, found.run, found.queries, found.baseline, found.value, found.difference,
+            found.low, found.high, found.p, found.holm, found.t_p, found.wins, found.ties, found.losses,
+            found.negative_flips, *of_seeds]  # fmt: skip

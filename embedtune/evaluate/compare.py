@@ -15,7 +15,7 @@ from ..types import Dataset
 from .changes import Change, Texts, largest_changes
 from .measures import parse
 from .results import distinct
-from .significance import holm, paired, randomisation_p, t_test_p
+from .significance import TIE, holm, paired, randomisation_p, t_test_p
 from .sources import Measured, Source, read_source
 
 
@@ -49,7 +49,8 @@ class Comparison:
     """One run against the baseline, on one dataset, by one measure. The difference is value - baseline.
 
     low, high: its 95% bootstrap interval. p: paired randomisation; holm: adjusted over all comparisons; t_p: paired
-    t-test. What is None cannot be said: from means alone there is no test, from one query no interval.
+    t-test. negative_flips: the share of queries that were right and no longer are. What is None cannot be said: from
+    means alone there is no test, from one query no interval.
     """
 
     dataset: str
@@ -67,9 +68,24 @@ class Comparison:
     wins: int | None = None
     ties: int | None = None
     losses: int | None = None
+    negative_flips: float | None = None
     seeds: Seeds | None = None
     gained: tuple[Change, ...] = ()
     lost: tuple[Change, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Across:
+    """One run by one measure over several datasets: the mean difference (backward transfer), the worst, and on how many
+    it is lower. Datasets are not pooled into one sample, so there is no test."""
+
+    measure: str
+    run: str
+    datasets: int
+    mean: float
+    worst: float
+    worst_dataset: str
+    lower: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +94,7 @@ class Compared:
 
     baseline: str
     comparisons: list[Comparison]
+    across: list[Across]
     notes: list[str]
 
 
@@ -155,7 +172,29 @@ def compare_groups(
         raise InputError(
             f"{baseline.name} and the others share no dataset: it has {', '.join(labels)}; they have {theirs}"
         )
-    return Compared(baseline=baseline.name, comparisons=adjusted(comparisons), notes=notes)
+    comparisons = adjusted(comparisons)
+    return Compared(baseline=baseline.name, comparisons=comparisons, across=across(comparisons), notes=notes)
+
+
+def across(comparisons: Sequence[Comparison]) -> list[Across]:
+    """What each run gained or lost over all datasets, where there are several."""
+    found = []
+    for run, measure in dict.fromkeys((comparison.run, comparison.measure) for comparison in comparisons):
+        own = [comparison for comparison in comparisons if (comparison.run, comparison.measure) == (run, measure)]
+        if len(own) > 1:
+            worst = min(own, key=lambda comparison: comparison.difference)
+            found.append(
+                Across(
+                    measure=measure,
+                    run=run,
+                    datasets=len(own),
+                    mean=math.fsum(comparison.difference for comparison in own) / len(own),
+                    worst=worst.difference,
+                    worst_dataset=worst.dataset,
+                    lower=sum(comparison.difference < -TIE for comparison in own),
+                )
+            )
+    return found
 
 
 def _has(group: Group, key: str) -> bool:

@@ -19,6 +19,7 @@ Values = npt.NDArray[np.float64]
 EXACT_UP_TO = 20  # 2^20 signings of the differences are enumerated; beyond, they are drawn
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
+RIGHT = 0.5  # a query is answered right where its value is at least this
 TIE = 1e-12  # differences of the same values, added in another order, are no difference
 _AT_ONCE = 1_000_000  # numbers held while drawing
 
@@ -28,7 +29,8 @@ class Paired:
     """Two sets of values on the same queries. The difference is other - baseline; `low` and `high` hold its mean.
 
     p: two-sided paired randomisation. t_p: two-sided paired t-test; None where it is not defined (a single query, or
-    all differences the same). low, high: the bootstrap interval; None for a single query.
+    all differences the same). low, high: the bootstrap interval; None for a single query. negative_flips: the share of
+    queries that were right (a value of at least 0.5) and no longer are.
     """
 
     queries: int
@@ -42,6 +44,7 @@ class Paired:
     wins: int
     ties: int
     losses: int
+    negative_flips: float
 
 
 def paired(baseline: Mapping[str, float], other: Mapping[str, float], *, seed: int = 0) -> Paired:
@@ -69,6 +72,7 @@ def paired(baseline: Mapping[str, float], other: Mapping[str, float], *, seed: i
         wins=int((differences > TIE).sum()),
         ties=int((np.abs(differences) <= TIE).sum()),
         losses=int((differences < -TIE).sum()),
+        negative_flips=float(np.mean((before >= RIGHT) & (after < RIGHT))),
     )
 
 

@@ -283,6 +283,17 @@ def test_nothing_to_compare_is_said(tmp_path: Path) -> None:
         compare(base, [base], measures="R@10")
 
 
+def test_several_datasets_are_summed_up_and_not_pooled(tmp_path: Path) -> None:
+    base, other = tmp_path / "base", tmp_path / "other"
+    for label, by in (("near", 0.1), ("far", -0.3), ("farther", -0.1)):
+        write_evaluation(base, label=label, nDCG10=BEFORE)
+        write_evaluation(other, label=label, nDCG10=shifted(by))
+    (found,) = compare(base, [other]).across
+    assert (found.datasets, found.lower, found.worst_dataset) == (3, 2, "far")
+    assert (found.mean, found.worst) == pytest.approx((-0.1, -0.3))
+    assert [comparison.negative_flips for comparison in compare(base, [other]).comparisons] == [0.5, 0.5, 0.0]
+
+
 def test_a_dataset_that_one_lacks_is_left_out_and_said(tmp_path: Path) -> None:
     base, other = tmp_path / "base", tmp_path / "other"
     for root, labels in ((base, ("tiny", "far")), (other, ("tiny",))):

@@ -93,6 +93,12 @@ def test_paired_by_hand() -> None:
     assert found.low < 0.125 < found.high
 
 
+def test_negative_flips_by_hand() -> None:
+    old, new = dict(enumerate([1, 1, 0, 1])), dict(enumerate([1, 0, 1, 1]))
+    found = paired({str(q): v for q, v in old.items()}, {str(q): v for q, v in new.items()})
+    assert (found.negative_flips, found.difference) == (0.25, 0.0)
+
+
 def test_no_difference_at_all() -> None:
     found = paired({"a": 0.5, "b": 0.25}, {"a": 0.5, "b": 0.25})
     assert (found.p, found.t_p, found.low, found.high, found.ties) == (1.0, 1.0, 0.0, 0.0, 2)
