@@ -22,7 +22,7 @@ FAMILIES = ("mining", "filtering", "sampling", "batching", "synthesis", "weighti
 # The families whose methods get Scores, and with them the progress that an option's schedule follows.
 SCHEDULED = ("filtering", "weighting", "loss")
 # Arguments that the caller gives, never the recipe.
-GIVEN = {"generator"}
+GIVEN = {"generator", "on_progress"}
 _REQUIRED = object()
 
 

@@ -25,6 +25,7 @@ from .types import Role
 _strict = with_config(ConfigDict(extra="forbid", strict=True))
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+CROSS_ENCODER = "cross-encoder:"  # before a teacher's name
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -135,6 +136,10 @@ class Negatives:
     mining: Annotated[list[Miner], BeforeValidator(_listed)] = field(default_factory=list)
     filtering: Annotated[list[Filter], BeforeValidator(_listed)] = field(default_factory=list)
     sampling: Sampler = Chosen(name="top")
+    # whose scores decide and order: an encoder, or cross-encoder:NAME (for mined candidates only); absent: the model
+    teacher: str | None = None
+    # a query that is left without negatives of its own: it trains on those of the batch, or the run is refused
+    empty: Literal["train", "refuse"] = "train"
 
 
 @_strict
@@ -299,8 +304,12 @@ def resolve(recipe: Recipe) -> Recipe:
         in_domain=[_absolute(path) for path in recipe.evaluate.in_domain],
         out_of_domain=[_absolute(path) for path in recipe.evaluate.out_of_domain],
     )
-    mining = [_resolved_method(miner) for miner in recipe.negatives.mining]
-    negatives = dataclasses.replace(recipe.negatives, mining=mining)
+    negatives = dataclasses.replace(
+        recipe.negatives,
+        mining=[_resolved_method(miner) for miner in recipe.negatives.mining],
+        filtering=[_resolved_method(chosen) for chosen in recipe.negatives.filtering],
+        teacher=_absolute_teacher(recipe.negatives.teacher),
+    )
     batching = _resolved_method(recipe.batching)
     return dataclasses.replace(
         recipe, data=data, model=model, evaluate=evaluate, negatives=negatives, batching=batching
@@ -308,8 +317,26 @@ def resolve(recipe: Recipe) -> Recipe:
 
 
 def _resolved_method(chosen: Chosen) -> Chosen:
-    options = {k: _absolute(v) if k == "path" and isinstance(v, str) else v for k, v in chosen.options.items()}
-    return dataclasses.replace(chosen, options=options)
+    return dataclasses.replace(chosen, options=_absolute_paths(chosen.options))
+
+
+def _absolute_paths(options: Any) -> Any:
+    """Options with every file and model that is on disk made absolute, within lists of methods too."""
+    if isinstance(options, list):
+        return [_absolute_paths(part) for part in options]
+    if not isinstance(options, dict):
+        return options
+    found = {key: _absolute_paths(value) for key, value in options.items()}
+    found |= {key: _absolute(found[key]) for key in ("path", "model") if isinstance(found.get(key), str)}
+    if isinstance(found.get("models"), list):
+        found["models"] = [_absolute(name) for name in found["models"]]
+    return found
+
+
+def _absolute_teacher(name: str | None) -> str | None:
+    if name is None or not name.startswith(CROSS_ENCODER):
+        return None if name is None else _absolute(name)
+    return CROSS_ENCODER + _absolute(name.removeprefix(CROSS_ENCODER))
 
 
 def _absolute(name: str) -> str:

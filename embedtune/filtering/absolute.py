@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..types import Scores
@@ -12,3 +13,8 @@ def absolute(scores: Scores, *, below: float = 0.7) -> Tensor:
     there is no score (NaN) the candidate stays.
     """
     return scores.candidate & ~(scores.judge >= below)
+
+
+def limit(scores: Scores, *, below: float = 0.7) -> Tensor:
+    """(Q, 1) what a candidate's score is compared with, for the evidence."""
+    return torch.full((len(scores.candidate), 1), below)

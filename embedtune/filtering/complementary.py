@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..errors import InputError
@@ -18,3 +19,8 @@ def complementary(scores: Scores, *, at_most: float = 0.9) -> Tensor:
     if scores.teacher is None:
         raise InputError("filtering.complementary: needs a teacher's scores; give a teacher, or use absolute")
     return scores.candidate & ~(scores.teacher > at_most)
+
+
+def limit(scores: Scores, *, at_most: float = 0.9) -> Tensor:
+    """(Q, 1) what a candidate's score is compared with, for the evidence."""
+    return torch.full((len(scores.candidate), 1), at_most)

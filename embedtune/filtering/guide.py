@@ -21,7 +21,10 @@ def guide(scores: Scores, *, margin: float = 0.0, margin_kind: Literal["absolute
     """
     if scores.teacher is None:
         raise InputError("filtering.guide: needs a teacher's scores; give a teacher, or use positive_margin")
-    teacher = full(scores.teacher)
-    positive = lowest_positive(teacher, scores.positive)  # (Q, 1)
-    width = margin * positive.abs() if margin_kind == "relative" else margin
-    return scores.candidate & ~(teacher > positive - width)
+    return scores.candidate & ~(full(scores.teacher) > limit(scores, margin=margin, margin_kind=margin_kind))
+
+
+def limit(scores: Scores, *, margin: float = 0.0, margin_kind: Literal["absolute", "relative"] = "absolute") -> Tensor:
+    """(Q, 1) what a candidate's score is compared with."""
+    positive = lowest_positive(full(scores.judge), scores.positive)
+    return positive - (margin * positive.abs() if margin_kind == "relative" else margin)

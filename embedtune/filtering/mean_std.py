@@ -19,13 +19,24 @@ def mean_std(scores: Scores, *, deviations: float = 1.0, drop: Literal["above", 
     are over scores.candidate, whatever other filters say. Where fewer than two candidates have scores, or all are
     equal, nothing is dropped.
     """
+    known, mean, std = _moments(scores)
+    high = full(scores.judge) >= mean + deviations * std
+    dropped = high if drop == "above" else ~high
+    return scores.candidate & ~(known & dropped & (std > 1e-6))  # equal scores have a std of rounding errors
+
+
+def limit(scores: Scores, *, deviations: float = 1.0, drop: Literal["above", "below"] = "above") -> Tensor:
+    """(Q, 1) what a candidate's score is compared with, for the evidence."""
+    _, mean, std = _moments(scores)
+    return mean + deviations * std
+
+
+def _moments(scores: Scores) -> tuple[Tensor, Tensor, Tensor]:
+    """(Q, D) which candidates have a score, and (Q, 1) their mean and standard deviation."""
     judge = full(scores.judge)
     known = scores.candidate & ~judge.isnan()
     values = judge.masked_fill(~known, 0.0)
     count = known.sum(dim=1, keepdim=True)  # (Q, 1)
     mean = values.sum(dim=1, keepdim=True) / count.clamp(min=1)
     squares = ((values - mean) ** 2).masked_fill(~known, 0.0).sum(dim=1, keepdim=True)
-    std = (squares / (count - 1).clamp(min=1)).sqrt()
-    high = judge >= mean + deviations * std
-    dropped = high if drop == "above" else ~high
-    return scores.candidate & ~(known & dropped & (std > 1e-6))  # equal scores have a std of rounding errors
+    return known, mean, (squares / (count - 1).clamp(min=1)).sqrt()

@@ -12,6 +12,9 @@ def positive_margin(scores: Scores, *, margin: float = 0.05) -> Tensor:
     margin: in the judge's units (teacher where given, else student); a candidate stays where score < p - margin, p
     being the query's lowest positive score. Where there is no score (NaN) the candidate stays.
     """
-    judge = full(scores.judge)
-    positive = lowest_positive(judge, scores.positive)  # (Q, 1)
-    return scores.candidate & ~(judge >= positive - margin)
+    return scores.candidate & ~(full(scores.judge) >= limit(scores, margin=margin))
+
+
+def limit(scores: Scores, *, margin: float = 0.05) -> Tensor:
+    """(Q, 1) what a candidate's score is compared with."""
+    return lowest_positive(full(scores.judge), scores.positive) - margin

@@ -14,6 +14,10 @@ def positive_ratio(scores: Scores, *, at_most: float = 0.95) -> Tensor:
     what scores better than the positive. Scores are the teacher's where given. Where there is no score (NaN) nothing
     is decided and the candidate stays.
     """
-    judge = full(scores.judge)
-    positive = lowest_positive(judge, scores.positive)  # (Q, 1)
-    return scores.candidate & ~(judge >= positive - positive.abs() * (1 - at_most))
+    return scores.candidate & ~(full(scores.judge) >= limit(scores, at_most=at_most))
+
+
+def limit(scores: Scores, *, at_most: float = 0.95) -> Tensor:
+    """(Q, 1) what a candidate's score is compared with."""
+    positive = lowest_positive(full(scores.judge), scores.positive)
+    return positive - positive.abs() * (1 - at_most)

@@ -1,22 +1,29 @@
 from __future__ import annotations
 
 from ..data.trec import read_run
-from ..encode.encoder import Encoder
+from ..encode.encoder import Encoder, Progress
 from ..errors import InputError
-from ..types import Dataset, Run
+from ..types import Dataset
+from . import Sourced
 
 
-def run(dataset: Dataset, encoder: Encoder, *, path: str) -> Run:
+class Run:
     """Takes candidates from a TREC run file: another system's, an earlier `mine`, or negatives that came with the data.
 
-    Raises InputError where the run names queries or documents that the dataset does not have.
+    path: the file, read once. Raises InputError where it names queries or documents that the dataset does not have.
     """
-    found = read_run(path)
-    for kind, known, named in (
-        ("query", dataset.queries, found),
-        ("document", dataset.corpus, {doc_id for ranked in found.values() for doc_id in ranked}),
-    ):
-        absent = [item_id for item_id in named if item_id not in known]
-        if absent:
-            raise InputError(f"{path}: {len(absent)} unknown {kind} ids, first {absent[0]!r}, in {dataset.folder}")
-    return found
+
+    def __init__(self, *, path: str) -> None:
+        self.path = path
+        self.found = read_run(path)
+
+    def __call__(self, dataset: Dataset, encoder: Encoder, *, on_progress: Progress | None = None) -> Sourced:
+        for kind, known, named in (
+            ("query", dataset.queries, self.found),
+            ("document", dataset.corpus, {doc_id for ranked in self.found.values() for doc_id in ranked}),
+        ):
+            absent = [item_id for item_id in named if item_id not in known]
+            if absent:
+                where = f"in {dataset.folder}"
+                raise InputError(f"{self.path}: {len(absent)} unknown {kind} ids, first {absent[0]!r}, {where}")
+        return {"run": {query_id: self.found[query_id] for query_id in dataset.qrels if query_id in self.found}}

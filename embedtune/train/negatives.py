@@ -1,27 +1,41 @@
-"""The negatives that training draws from: candidates in rank order, without anything that may not be a negative."""
+"""The negatives that training draws from: mined once by one process, into files that all read."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
+from torch import Tensor
 
 from .. import methods
-from ..encode.encoder import Encoder
-from ..recipe import Recipe
+from ..candidates import Report, for_sampling, mine
+from ..encode.encoder import Encoder, Progress, load_encoder
+from ..errors import InputError
+from ..evidence import Evidence, Files, read_evidence
+from ..recipe import CROSS_ENCODER, Recipe
 from ..relevance import Relevance
+from ..scorers import EncoderScores, frozen
 from ..seeds import generator_for
-from ..types import Dataset, Run
+from ..types import Dataset
+from .checkpoint import clear_leftovers
+from .validation import held_out
+
+Teach = Callable[[Sequence[str], Sequence[str]], Tensor]
+"""(query_ids, doc_ids) -> (Q, D) the teacher's scores, NaN where it gave none."""
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """One query's candidates in rank order."""
+    """One query's candidates in rank order, with their scores and the positive's, in the same units."""
 
     doc_ids: list[str]
-    scores: torch.Tensor  # (K,)
+    scores: Tensor  # (K,)
+    positive_score: float = float("nan")
 
 
 class Negatives:
@@ -39,30 +53,103 @@ class Negatives:
             ranked = self.candidates.get(query_id)
             if ranked is not None:
                 generator = generator_for(self._seed, "negatives", epoch, query_id)
-                chosen = self._sample(ranked.scores, float("nan"), generator=generator)
+                chosen = self._sample(ranked.scores, ranked.positive_score, generator=generator)
                 drawn[query_id] = [ranked.doc_ids[i] for i in chosen.tolist()]
         return drawn
 
 
-def mine(
-    recipe: Recipe, dataset: Dataset, encoder: Encoder, query_ids: Sequence[str], relevance: Relevance
-) -> Negatives:
-    """Runs the recipe's miners and ranks what they found, without positives and duplicates of positives.
+def mined_once(
+    recipe: Recipe,
+    dataset: Dataset,
+    encoder: Encoder,
+    query_ids: Sequence[str],
+    relevance: Relevance,
+    files: Files,
+    accelerator: Accelerator,
+    *,
+    on_progress: Progress | None = None,
+) -> Report | None:
+    """Mines into `files` where they are not there yet, by the main process while the others wait.
 
-    With several miners their candidates follow each other in the recipe's order, each document once.
+    What it came to, where this process mined. Files that are there (a resumed run's) stay the negatives in force.
     """
-    runs: list[Run] = [
-        methods.bind("mining", miner.name, miner.options)(dataset, encoder) for miner in recipe.negatives.mining
-    ]
-    candidates = {}
-    for query_id in query_ids:
-        scored: dict[str, float] = {}
-        for run in runs:
-            ranked = sorted(run.get(query_id, {}).items(), key=lambda pair: (pair[1], pair[0]), reverse=True)
-            for doc_id, score in ranked:
-                scored.setdefault(doc_id, score)
-        forbidden = relevance.forbidden(query_id, scored)
-        kept = [(d, s) for (d, s), out in zip(scored.items(), forbidden, strict=True) if not out]
-        if kept:
-            candidates[query_id] = Ranked([d for d, _ in kept], torch.tensor([s for _, s in kept]))
-    return Negatives(recipe, candidates)
+    report = None
+    if accelerator.is_main_process and not files.complete:
+        clear_leftovers(files.run.parent)
+        report = mine(
+            dataset,
+            with_cache(encoder),
+            recipe.negatives,
+            files.run,
+            query_ids=query_ids,
+            relevance=relevance,
+            seed=recipe.train.seed,
+            on_progress=on_progress,
+        )
+    while not files.complete:  # not a barrier: those time out, and mining may take hours
+        time.sleep(0.5)
+    accelerator.wait_for_everyone()
+    return report
+
+
+def with_cache(encoder: Encoder) -> Encoder:
+    """The same model as it is now, with its embeddings cached by content: later weights have other names."""
+    return Encoder(encoder.model, encoder.name, encoder.precision)
+
+
+def read_negatives(recipe: Recipe, files: Files) -> Negatives:
+    """What the filters kept, as it was mined."""
+    kept: dict[str, list[Evidence]] = {}
+    for candidate in read_evidence(files.evidence):
+        if candidate.keep:
+            kept.setdefault(candidate.query_id, []).append(candidate)
+    return Negatives(
+        recipe,
+        {query_id: Ranked([c.doc_id for c in found], *for_sampling(found)) for query_id, found in kept.items()},
+    )
+
+
+def teacher_of(recipe: Recipe, dataset: Dataset, encoder: Encoder, files: Files) -> Teach | None:
+    """The recipe's teacher for batches: every pair's score by an encoder, those of mined pairs by a cross-encoder."""
+    name = recipe.negatives.teacher
+    if name is None:
+        return None
+    if not name.startswith(CROSS_ENCODER):
+        return EncoderScores(frozen(name, encoder), dataset).matrix
+    if not files.complete:
+        raise InputError(
+            f"negatives.teacher: {name} scores mined candidates only; give negatives.mining, or an encoder"
+        )
+    return _from_evidence(files)
+
+
+def _from_evidence(files: Files) -> Teach:
+    known: dict[str, dict[str, float]] = {}
+    for candidate in read_evidence(files.evidence):
+        if candidate.teacher is not None and candidate.positive_teacher is not None:
+            scores = known.setdefault(candidate.query_id, {candidate.positive_id: candidate.positive_teacher})
+            scores[candidate.doc_id] = candidate.teacher
+
+    def teach(query_ids: Sequence[str], doc_ids: Sequence[str]) -> Tensor:
+        rows = [[known.get(q, {}).get(d, float("nan")) for d in doc_ids] for q in query_ids]
+        return torch.tensor(rows).view(len(query_ids), len(doc_ids))
+
+    return teach
+
+
+def mine_recipe(
+    recipe: Recipe, output: Path, *, draw: bool = False, on_progress: Progress | None = None, dataset: Dataset
+) -> Report:
+    """Mines what training by the recipe would begin with: the same queries, the same model and precision."""
+    query_ids, _ = held_out(dataset, recipe.data.validation, recipe.train.seed)
+    encoder = load_encoder(recipe.model, precision=recipe.train.precision)
+    return mine(
+        dataset,
+        encoder,
+        recipe.negatives,
+        output,
+        query_ids=query_ids,
+        seed=recipe.train.seed,
+        draw=draw,
+        on_progress=on_progress,
+    )

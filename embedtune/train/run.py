@@ -26,6 +26,7 @@ from ..encode.precision import resolve_device, resolve_precision
 from ..errors import InputError
 from ..evaluate.results import distinct
 from ..evaluate.retrieval import evaluate
+from ..evidence import Files
 from ..files import locked, whole_folder, write_json
 from ..recipe import Recipe, resolve, split_of
 from ..relevance import Relevance
@@ -35,7 +36,7 @@ from . import folder as run_folder
 from .log import Listener, Log
 from .loop import State, Training, fit, load_checkpoint
 from .modes import switch_off_dropout
-from .negatives import mine
+from .negatives import Negatives, Teach, mined_once, read_negatives, teacher_of
 from .plan import Plan
 from .step import Objective
 from .validation import Validator, held_out
@@ -117,19 +118,20 @@ def _train(
 ) -> TrainedRun:
     dataset = load_dataset(recipe.data.train, None if split_of(recipe.data.train)[1] else recipe.data.split)
     suites = distinct([load_dataset(n) for n in (*recipe.evaluate.in_domain, *recipe.evaluate.out_of_domain)])
-    with stop_on_signals() as stop_requested:
-        training, base_fingerprint = set_up(recipe, dataset, accelerator, folder, on_event, stop_requested)
-        facts = environment(training, suites, base_fingerprint)
-        if accelerator.is_main_process:
-            for difference in run_folder.keep_environment(folder, recipe, facts, resumed=resumed):
-                training.log.tell("message", text=difference)
-        state = resume_state(training) if resumed else State()
-        accelerator.init_trackers("embedtune", config={"recipe": str(folder / "recipe.yaml")})
-        training.log.tell("phase", name="train", steps=training.plan.steps, at=state.step)
+    stop = threading.Event()
+    training, base_fingerprint = set_up(recipe, dataset, accelerator, folder, on_event, stop.is_set)
+    facts = environment(training, suites, base_fingerprint)
+    if accelerator.is_main_process:
+        for difference in run_folder.keep_environment(folder, recipe, facts, resumed=resumed):
+            training.log.tell("message", text=difference)
+    state = resume_state(training) if resumed else State()
+    accelerator.init_trackers("embedtune", config={"recipe": str(folder / "recipe.yaml")})
+    training.log.tell("phase", name="train", steps=training.plan.steps, at=state.step)
+    with signals_set(stop):
         state = fit(training, state)
-        if not accelerator.is_main_process:
-            return TrainedRun(folder=folder, steps=state.step, best_step=state.best_step, base={}, tuned={})
-        run = finish(training, state, suites)
+    if not accelerator.is_main_process:
+        return TrainedRun(folder=folder, steps=state.step, best_step=state.best_step, base={}, tuned={})
+    run = finish(training, state, suites)
     accelerator.end_training()
     return run
 
@@ -149,7 +151,7 @@ def set_up(
     base_fingerprint = weights_fingerprint(encoder.model)
     log = Log(folder / "log.jsonl", accelerator, on_event, _logged_until(folder))
     relevance = Relevance(dataset)
-    negatives = mine(recipe, dataset, encoder, query_ids, relevance)
+    negatives, teacher = prepare_negatives(recipe, dataset, encoder, query_ids, relevance, accelerator, folder, log)
     if recipe.model.lora is not None:
         torch.manual_seed(recipe.train.seed)  # the adapter's initial weights
         lora.attach(encoder.model, recipe.model.lora, recipe.model.name)
@@ -157,7 +159,7 @@ def set_up(
         enable_gradient_checkpointing(encoder)
     if recipe.model.dropout == "off":
         switch_off_dropout(encoder.model)
-    objective = Objective.of(recipe)
+    objective = dataclasses.replace(Objective.of(recipe), teacher=teacher)
     objective.modules.to(encoder.device)
     validate = Validator(encoder, validation, recipe.evaluate.measure, accelerator) if validation else None
     training = Training(
@@ -176,6 +178,37 @@ def set_up(
         stop_requested=stop_requested,
     )
     return training, base_fingerprint
+
+
+def prepare_negatives(
+    recipe: Recipe,
+    dataset: Dataset,
+    encoder: Encoder,
+    query_ids: list[str],
+    relevance: Relevance,
+    accelerator: Accelerator,
+    folder: Path,
+    log: Log,
+) -> tuple[Negatives, Teach | None]:
+    """The negatives in force, mined with the base weights into negatives/ or read from there, and the teacher."""
+    files = Files(folder / "negatives" / "mined.run")
+    if not recipe.negatives.mining:
+        return Negatives(recipe, {}), teacher_of(recipe, dataset, encoder, files)
+    if not files.complete:
+        log.tell("phase", name="mine negatives")
+    report = mined_once(
+        recipe,
+        dataset,
+        encoder,
+        query_ids,
+        relevance,
+        files,
+        accelerator,
+        on_progress=lambda done, total: log.tell("progress", done=done, total=total),
+    )
+    for text in report.sentences() if report else []:
+        log.tell("message", text=text)
+    return read_negatives(recipe, files), teacher_of(recipe, dataset, encoder, files)
 
 
 def load_trainable(recipe: Recipe, accelerator: Accelerator) -> Encoder:
@@ -281,22 +314,24 @@ def environment(training: Training, suites: list[Dataset], base_fingerprint: str
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Gives a function that says whether SIGINT or SIGTERM came. A second one acts as it always does."""
-    asked = threading.Event()
+def signals_set(stop: threading.Event) -> Iterator[None]:
+    """SIGINT and SIGTERM set `stop`, so that the step at hand is finished and saved. A second one acts as ever.
+
+    Only around the loop: elsewhere there is nothing to save, and a signal ends the process at once.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def ask(number: int, frame: object) -> None:
-        asked.set()
+        stop.set()
         signal.signal(number, before[signal.Signals(number)])
 
     for number in before:
         signal.signal(number, ask)
     try:
-        yield asked.is_set
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -48,6 +48,8 @@ class Objective:
     weightings: list[Any]
     losses: list[tuple[str, float, Any]]
     modules: nn.ModuleDict = field(default_factory=nn.ModuleDict)
+    # (query_ids, doc_ids) -> (Q, D) the teacher's scores, NaN where it gave none
+    teacher: Callable[[Sequence[str], Sequence[str]], Tensor] | None = None
 
     @classmethod
     def of(cls, recipe: Recipe) -> Objective:
@@ -108,7 +110,10 @@ def accumulate_gradients(
     ]
     queries = _gathered(towers[0], len(batch.query_ids), accelerator)
     documents = _gathered(towers[1], len(batch.doc_ids), accelerator)
-    loss, parts = objective(scores_of(encoder, batch, queries, documents, progress))
+    scores = scores_of(encoder, batch, queries, documents, progress)
+    if objective.teacher is not None:
+        scores = replace(scores, teacher=objective.teacher(batch.query_ids, batch.doc_ids).to(scores.student.device))
+    loss, parts = objective(scores)
     scaled = loss / divide_by if accelerator.scaler is None else accelerator.scaler.scale(loss / divide_by)
     if scaled.requires_grad:
         scaled.backward()

@@ -1,0 +1,332 @@
+"""Mines candidates, judges them, and keeps the evidence: files that training, `mine` and `audit` share.
+
+Blocks of queries are mined and judged one after another and streamed to disk, so memory holds one block's candidates.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from torch import Tensor
+
+from . import methods
+from .data.dataset import subset
+from .encode.encoder import Encoder, Progress
+from .errors import InputError
+from .evidence import Evidence, Files, as_line
+from .files import whole_file, write_json
+from .judging import Judge, judges_of, verdicts_of
+from .mining import Sourced, numbered
+from .recipe import CROSS_ENCODER, Negatives, plain
+from .relevance import Relevance
+from .scorers import EncoderScores, Scorer, teacher_scores
+from .seeds import generator_for
+from .types import Dataset, Run, Scores
+
+BLOCK = 4096  # queries mined at once
+
+
+@dataclass(frozen=True)
+class Found:
+    """One query's candidates. by_place: their mined scores come from several sources and cannot be compared."""
+
+    query_id: str
+    evidence: list[Evidence]
+    forbidden: int
+    by_place: bool
+
+
+@dataclass(kw_only=True)
+class Report:
+    """What a mining came to. dropped: filter -> candidates that it would drop, whatever the others say."""
+
+    queries: int = 0
+    forbidden: int = 0  # positives, and what reads like them or like the query
+    candidates: int = 0
+    kept: int = 0
+    written: int = 0
+    asked: int = 0  # a query, by the sampling
+    fewer: int = 0  # queries with less than that
+    without: int = 0  # queries with no negative at all
+    emptied: int = 0  # of those, queries whose every candidate was dropped
+    first_without: str = ""
+    sources: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    unstarted: list[str] = field(default_factory=list)  # filters that decide in training only
+
+    def add(self, found: Found, written: int) -> None:
+        """One query's part."""
+        kept = sum(candidate.keep for candidate in found.evidence)
+        self.queries += 1
+        self.forbidden += found.forbidden
+        self.candidates += len(found.evidence)
+        self.kept += kept
+        self.written += written
+        self.fewer += kept < self.asked
+        self.without += kept == 0
+        self.emptied += kept == 0 and len(found.evidence) > 0
+        self.first_without = self.first_without or ("" if kept else found.query_id)
+        for candidate in found.evidence:
+            self.sources[candidate.source] += 1
+            self.dropped.update(verdict.name for verdict in candidate.filters if not verdict.keep)
+
+    def sentences(self) -> list[str]:
+        """For a person who watches: what there is, and what falls short."""
+        dropped = "; ".join(f"{name} drops {count:,}" for name, count in self.dropped.items())
+        said = [f"{self.kept:,} of {self.candidates:,} candidates kept for {self.queries:,} queries"]
+        if dropped:
+            said[0] += f" ({dropped})"
+        if self.fewer:
+            said.append(f"{self.fewer:,} queries have fewer than the {self.asked} negatives asked for; none is made up")
+        if self.without:
+            how = f"{self.emptied:,} because every candidate was dropped" if self.emptied else "nothing was found"
+            said.append(f"{self.without:,} queries have no negative of their own ({how}), first {self.first_without!r}")
+        if self.unstarted:
+            said.append(f"{', '.join(self.unstarted)}: learns while training, so it decides in the batches only")
+        return said
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What a source brought: its name, the rank and score there, and who else found it."""
+
+    doc_id: str
+    source: str
+    rank: int
+    mined: float
+    also: dict[str, int]
+
+
+def mine(
+    dataset: Dataset,
+    encoder: Encoder,
+    negatives: Negatives,
+    output: Path,
+    *,
+    query_ids: Sequence[str] | None = None,
+    relevance: Relevance | None = None,
+    filters: Sequence[Any] | None = None,
+    progress: float = 0.0,
+    seed: int = 0,
+    draw: bool = False,
+    on_progress: Progress | None = None,
+) -> Report:
+    """Mines, judges and filters; writes the run `output`, the evidence (.jsonl) and a summary (.json) beside it.
+
+    For each query: the miners' candidates, taking turns where there are several, without positives, copies of positives
+    and the query's own text; scored by `encoder` and by the teacher; every filter's verdict. The run holds what all
+    filters keep, in the order of the teacher's scores where there is one, else as it was mined.
+
+    encoder: must be one whose embeddings are cached; then a second mining with the same weights encodes nothing.
+    query_ids: absent, every query of the split with a positive. relevance: absent, made from the dataset.
+    filters: the recipe's filters in place, where they have learned something; absent, they are made.
+    progress: where training stands, for options that follow a schedule.
+    draw: write only what the recipe's sampling draws.
+
+    Raises InputError where nothing is found, where everything is dropped, and (negatives.empty: refuse) where a query
+    is left without negatives; then nothing is written.
+    """
+    relevance = relevance or Relevance(dataset)
+    ids = list(query_ids if query_ids is not None else (q for q, found in relevance.positives.items() if found))
+    judges = judges_of(negatives.filtering, filters)
+    sample = methods.bind("sampling", negatives.sampling.name, negatives.sampling.options)
+    report = Report(asked=asked(negatives), unstarted=[judge.name for judge in judges if not judge.started])
+    files = Files(output)
+    with _written(files) as (run_file, evidence_file):
+        for found in _judged(dataset, encoder, negatives, ids, relevance, judges, progress, on_progress):
+            kept = [candidate for candidate in found.evidence if candidate.keep]
+            if draw and kept:
+                drawn = sample(*for_sampling(kept), generator=generator_for(seed, "negatives", 0, found.query_id))
+                kept = [kept[place] for place in drawn.tolist()]
+            report.add(found, len(kept))
+            evidence_file.writelines(as_line(candidate) + "\n" for candidate in found.evidence)
+            run_file.writelines(_run_lines(kept, by_place=found.by_place))
+            if on_progress is not None:
+                on_progress(report.queries, len(ids))
+        _check(report, negatives, dataset)
+    write_json(files.summary, _summary(dataset, encoder, negatives, seed, report))
+    return report
+
+
+def _judged(
+    dataset: Dataset,
+    encoder: Encoder,
+    negatives: Negatives,
+    query_ids: Sequence[str],
+    relevance: Relevance,
+    judges: Sequence[Judge],
+    progress: float,
+    on_progress: Progress | None,
+) -> Iterator[Found]:
+    """Each query's candidates with their evidence, block by block."""
+    miners = [methods.bind("mining", chosen.name, chosen.options) for chosen in negatives.mining]
+    by_pair = _cross_encoder(negatives, encoder, dataset)
+    for start in range(0, len(query_ids), BLOCK):
+        block = subset(dataset, query_ids[start : start + BLOCK])
+        runs = _runs(miners, block, encoder, on_progress)
+        pools = {query_id: _pool(query_id, runs, relevance) for query_id in block.qrels}
+        needed = {candidate.doc_id for pool, _ in pools.values() for candidate in pool}
+        needed |= {doc_id for query_id in pools for doc_id in relevance.positives[query_id]}
+        scorer, teacher = EncoderScores(encoder, dataset, needed, on_progress=on_progress), by_pair
+        if negatives.teacher is not None and by_pair is None:
+            teacher = teacher_scores(negatives.teacher, encoder, dataset, needed, on_progress=on_progress)
+        for query_id, (pool, forbidden) in pools.items():
+            positives = sorted(relevance.positives[query_id])
+            evidence = judge(query_id, pool, positives, scorer, teacher, judges, progress) if pool else []
+            yield Found(query_id, evidence, forbidden, by_place=teacher is None and len(runs) > 1)
+
+
+def asked(negatives: Negatives) -> int:
+    """How many negatives a query gets."""
+    option = next(o for o in methods.describe("sampling", negatives.sampling.name).options if o.name == "count")
+    return int(negatives.sampling.options.get("count", option.default))
+
+
+def for_sampling(kept: Sequence[Evidence]) -> tuple[Tensor, float]:
+    """What a sampler gets: the candidates' scores (K,), by whoever judged, and the positive's in the same units."""
+    return torch.tensor([candidate.judged for candidate in kept]), kept[0].positive_judged
+
+
+def _runs(miners: list[Any], block: Dataset, encoder: Encoder, on_progress: Progress | None) -> dict[str, Run]:
+    """source -> run, by all miners."""
+    found: list[Sourced] = [miner(block, encoder, on_progress=on_progress) for miner in miners]
+    labels = numbered([label for sourced in found for label in sourced])
+    return dict(zip(labels, (run for sourced in found for run in sourced.values()), strict=True))
+
+
+def _pool(query_id: str, runs: dict[str, Run], relevance: Relevance) -> tuple[list[Candidate], int]:
+    """One query's candidates, and how many documents were found that may not be any."""
+    merged = merge({source: run[query_id] for source, run in runs.items() if query_id in run})
+    forbidden = relevance.forbidden(query_id, [candidate.doc_id for candidate in merged])
+    return [candidate for candidate, out in zip(merged, forbidden, strict=True) if not out], sum(forbidden)
+
+
+def merge(found: dict[str, dict[str, float]]) -> list[Candidate]:
+    """One query's candidates from source -> doc_id -> score: the sources take turns, each document comes once."""
+    ranks = {
+        source: {
+            doc_id: rank
+            for rank, (doc_id, _) in enumerate(sorted(scores.items(), key=lambda s: (s[1], s[0]), reverse=True), 1)
+        }
+        for source, scores in found.items()
+    }
+    turns = sorted((rank, turn, d) for turn, ranked in enumerate(ranks.values()) for d, rank in ranked.items())
+    sources, merged = list(found), {}
+    for rank, turn, doc_id in turns:
+        if doc_id not in merged:
+            source = sources[turn]
+            also = {s: ranked[doc_id] for s, ranked in ranks.items() if s != source and doc_id in ranked}
+            merged[doc_id] = Candidate(doc_id, source, rank, found[source][doc_id], also)
+    return list(merged.values())
+
+
+def judge(
+    query_id: str,
+    pool: Sequence[Candidate],
+    positives: Sequence[str],
+    scorer: EncoderScores,
+    teacher: Scorer | None,
+    judges: Sequence[Judge],
+    progress: float,
+) -> list[Evidence]:
+    """One query's candidates with all that is known of them, best first.
+
+    The columns that filters see are its positives, then its candidates.
+    """
+    doc_ids = [*positives, *(candidate.doc_id for candidate in pool)]
+    count = len(positives)
+    own = torch.arange(len(doc_ids))[None] >= count  # (1, D)
+    by_model = torch.from_numpy(scorer(query_id, doc_ids))[None]
+    by_teacher = torch.from_numpy(teacher(query_id, doc_ids))[None] if teacher is not None else None
+    scores = Scores(
+        student=by_model,
+        positive=~own,
+        candidate=own,
+        own=own,
+        teacher=by_teacher,
+        queries=torch.from_numpy(scorer.queries([query_id])),
+        documents=torch.from_numpy(scorer.documents(doc_ids)),
+        query_ids=(query_id,),
+        doc_ids=tuple(doc_ids),
+        progress=progress,
+    )
+    verdicts = [verdicts_of(j, scores)[count:] for j in judges if j.started]
+    student, guide = by_model[0].tolist(), by_teacher[0].tolist() if by_teacher is not None else None
+    lowest = min(range(count), key=(guide or student).__getitem__)
+    evidence = [
+        Evidence(
+            query_id=query_id,
+            doc_id=candidate.doc_id,
+            source=candidate.source,
+            rank=candidate.rank,
+            also=candidate.also,
+            mined=candidate.mined,
+            score=student[count + place],
+            positive_id=positives[lowest],
+            positive_score=min(student[:count]),
+            teacher=guide[count + place] if guide else None,
+            positive_teacher=guide[lowest] if guide else None,
+            keep=all(said[place].keep for said in verdicts),
+            filters=tuple(said[place] for said in verdicts),
+        )
+        for place, candidate in enumerate(pool)
+    ]
+    return evidence if guide is None else sorted(evidence, key=lambda e: (e.judged, e.doc_id), reverse=True)
+
+
+def _run_lines(kept: Sequence[Evidence], *, by_place: bool) -> Iterator[str]:
+    """A query's lines of the run. Scores of several sources cannot be compared: there 1/place keeps the order."""
+    for place, candidate in enumerate(kept, start=1):
+        own = candidate.mined if candidate.teacher is None else candidate.teacher
+        score = 1 / place if by_place else own
+        yield f"{candidate.query_id} Q0 {candidate.doc_id} {place} {score!r} {candidate.source}\n"
+
+
+def _cross_encoder(negatives: Negatives, encoder: Encoder, dataset: Dataset) -> Scorer | None:
+    """Loaded once; an encoder as teacher has its embeddings for each block."""
+    if negatives.teacher is None or not negatives.teacher.startswith(CROSS_ENCODER):
+        return None
+    return teacher_scores(negatives.teacher, encoder, dataset)
+
+
+@contextmanager
+def _written(files: Files) -> Iterator[tuple[TextIO, TextIO]]:
+    """The run and the evidence, open to be written; an earlier summary goes first, so that none is ever wrong."""
+    with whole_file(files.run) as run, whole_file(files.evidence) as evidence:
+        with run.open("w", encoding="utf-8") as run_file, evidence.open("w", encoding="utf-8") as evidence_file:
+            yield run_file, evidence_file
+        files.summary.unlink(missing_ok=True)
+
+
+def _check(report: Report, negatives: Negatives, dataset: Dataset) -> None:
+    said = ", ".join(f"{name} {count:,}" for name, count in report.dropped.items())
+    if not report.candidates:
+        miners = ", ".join(chosen.name for chosen in negatives.mining)
+        raise InputError(f"negatives.mining: {miners} found no candidate for any query of {dataset.folder}")
+    if not report.kept:
+        raise InputError(
+            f"negatives.filtering: dropped every one of the {report.candidates:,} candidates ({said}); loosen a limit: "
+            "the scores may be on another scale than it is meant for, or two filters contradict each other"
+        )
+    if negatives.empty == "refuse" and report.without:
+        raise InputError(
+            f"negatives.empty: {report.without:,} of {report.queries:,} queries have no negative left, first "
+            f"{report.first_without!r} ({said or 'nothing was found for them'}); loosen a filter, mine deeper, or set "
+            "empty to train"
+        )
+
+
+def _summary(dataset: Dataset, encoder: Encoder, negatives: Negatives, seed: int, report: Report) -> dict[str, Any]:
+    return {
+        "data": {"folder": str(dataset.folder.resolve()), "split": dataset.split, "fingerprint": dataset.fingerprint},
+        "encoder": {"name": encoder.name, "fingerprint": encoder.fingerprint},
+        "negatives": plain(negatives),
+        "seed": seed,
+        "report": vars(report),
+    }

@@ -1,0 +1,111 @@
+"""Why each candidate was kept or dropped: one JSON line per candidate, beside the run that was mined."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .data.jsonl import parse_object, read_lines
+from .errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What one filter said. value: the number that it compared; limit: with what (where it compares with one)."""
+
+    name: str
+    keep: bool
+    value: float | None = None
+    limit: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evidence:
+    """One candidate of one query.
+
+    source, rank: who brought it and at which rank there; also: other sources that found it, with their ranks.
+    mined: the source's score, in the source's units.
+    score, positive_score: the model's scores of the candidate and of the query's lowest-scored positive.
+    teacher, positive_teacher: the same by the teacher, where there is one.
+    positive_id: the lowest-scored positive, by the teacher where there is one.
+    """
+
+    query_id: str
+    doc_id: str
+    source: str
+    rank: int
+    also: dict[str, int] = field(default_factory=dict)
+    mined: float
+    score: float
+    positive_id: str
+    positive_score: float
+    teacher: float | None = None
+    positive_teacher: float | None = None
+    keep: bool = True
+    filters: tuple[Verdict, ...] = ()
+
+    @property
+    def judged(self) -> float:
+        """The score that decided."""
+        return self.score if self.teacher is None else self.teacher
+
+    @property
+    def positive_judged(self) -> float:
+        return self.positive_score if self.positive_teacher is None else self.positive_teacher
+
+    @property
+    def gap(self) -> float:
+        """How far the positive lies above the candidate; below 0 the candidate scores better."""
+        return self.positive_judged - self.judged
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of one mining: the run, the evidence beside it, and what it was made from and came to."""
+
+    run: Path
+
+    @property
+    def evidence(self) -> Path:
+        return self.run.with_suffix(".jsonl")
+
+    @property
+    def summary(self) -> Path:
+        return self.run.with_suffix(".json")
+
+    @property
+    def complete(self) -> bool:
+        """The summary is written last."""
+        return self.summary.exists()
+
+
+def files_of(path: str | Path) -> Files:
+    """The files that belong to a run, or to its evidence. Raises InputError where there is no evidence."""
+    named = Path(path)
+    files = Files(named.with_suffix(".run") if named.suffix in (".jsonl", ".json") else named)
+    if not files.evidence.exists():
+        raise InputError(f"{path}: no evidence ({files.evidence.name}) beside it; mine it with `embedtune mine`")
+    return files
+
+
+def as_line(evidence: Evidence) -> str:
+    values = asdict(evidence)
+    for key in ("also", "teacher", "positive_teacher"):
+        if not values[key] and values[key] != 0:
+            del values[key]
+    return json.dumps(values, ensure_ascii=False, allow_nan=False)
+
+
+def read_evidence(path: Path) -> Iterator[Evidence]:
+    """Line by line. Raises InputError with the line that is none."""
+    for number, raw in read_lines(path):
+        where = f"{path}:{number}"
+        values: dict[str, Any] = parse_object(raw, where)
+        try:
+            verdicts = tuple(Verdict(**verdict) for verdict in values.pop("filters", ()))
+            yield Evidence(**values, filters=verdicts)
+        except TypeError as error:
+            raise InputError(f"{where}: is no evidence of `embedtune mine` ({error})") from None
