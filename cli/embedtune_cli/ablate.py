@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .output import progress, say, show_json, show_table
+from .output import progress, say, show_json, show_table, show_wide_table
 from .train import Watcher
 
 
@@ -46,7 +46,14 @@ def ablate(
         show_table(columns, rows, as_json=False, title="How fast")
         print()
         columns, rows = final_table(found)
-        show_table(columns, rows, as_json=False, title="What it came to")
+        row = ["dataset", "measure", "cell"]
+        against = ["difference", "difference low", "difference high", "p", "p (Holm)", "p (seeds, t)"]
+        views = {
+            "What it came to": [*row, "domain", "mean", "low", "high"],
+            "Against the first cell": [*row, *against],
+            "Won and lost": [*row, "win", "tie", "loss", "p (seeds, t, Holm)"],
+        }
+        show_wide_table(columns, rows, views)
     for note in found.notes:
         say(note)
     say(f"written: {folder}/report.md, report.json")

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .output import say, show_json, show_table
+from .output import say, show_json, show_table, show_wide_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from embedtune.evaluate.compare import Compared, Comparison
 
 Fail = Annotated[
@@ -24,6 +22,11 @@ Data = Annotated[
 COLUMNS = ["dataset", "measure", "run", "queries", "baseline", "value", "difference", "low", "high", "p", "p (Holm)",
            "p (t)", "win", "tie", "loss", "negative flips", "seeds", "deviation", "p (seeds)", "p (seeds, t)",
            "p (seeds, t, Holm)"]  # fmt: skip
+VIEWS = {
+    "Differences": [*COLUMNS[:3], "queries", "baseline", "value", "difference", "low", "high"],
+    "Tests over queries": [*COLUMNS[:3], "p", "p (Holm)", "p (t)", "win", "tie", "loss", "negative flips"],
+    "Tests over seeds": [*COLUMNS[:3], "seeds", "deviation", "p (seeds)", "p (seeds, t)", "p (seeds, t, Holm)"],
+}
 ACROSS_COLUMNS = ["measure", "run", "datasets", "mean difference", "worst", "worst on", "lower on"]
 CHANGE_COLUMNS = ["dataset", "measure", "run", "query", "baseline", "value", "difference", "text"]
 
@@ -66,7 +69,7 @@ def compare(
 
 
 def _show(found: Compared) -> None:
-    _show_comparisons(found.comparisons)
+    show_wide_table(COLUMNS, [_row(comparison) for comparison in found.comparisons], VIEWS)
     if found.across:
         rows = [[a.measure, a.run, a.datasets, a.mean, a.worst, a.worst_dataset, a.lower] for a in found.across]
         print()
@@ -81,15 +84,6 @@ def _show(found: Compared) -> None:
     if changes:
         print()
         show_table(CHANGE_COLUMNS, changes, as_json=False, title="Gained and lost most")
-
-
-def _show_comparisons(comparisons: Sequence[Comparison]) -> None:
-    """Without the columns that nothing has: seeds where there are none, tests where there are only means."""
-    rows = [_row(comparison) for comparison in comparisons]
-    filled = [any(row[place] is not None for row in rows) for place in range(len(COLUMNS))]
-    columns = [column for column, shown in zip(COLUMNS, filled, strict=True) if shown]
-    kept = [[cell for cell, shown in zip(row, filled, strict=True) if shown] for row in rows]
-    show_table(columns, kept, as_json=False)
 
 
 def _row(found: Comparison) -> list[object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 
@@ -28,6 +28,23 @@ def show_table(
     else:
         for row in [columns, *rows]:
             print("\t".join(" ".join(_plain(cell).split()) for cell in row))
+
+
+def show_wide_table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], views: Mapping[str, Sequence[str]]
+) -> None:
+    """A result with more columns than a terminal has room for: there one table for each view (title -> columns).
+
+    Columns that are empty throughout are left out, and so are views with nothing of their own beside the first three
+    columns, which name the row.
+    """
+    filled = [name for place, name in enumerate(columns) if any(row[place] is not None for row in rows)]
+    chosen = views if sys.stdout.isatty() else {"": columns}
+    for title, wanted in chosen.items():
+        shown = [name for name in wanted if name in filled]
+        if len(shown) > 3:
+            places = [columns.index(name) for name in shown]
+            show_table(shown, [[row[place] for place in places] for row in rows], as_json=False, title=title or None)
 
 
 def _plain(cell: object) -> str:

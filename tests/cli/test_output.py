@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from embedtune_cli.output import progress, show_table
+from embedtune_cli.output import progress, show_table, show_wide_table
 
 ROWS = [["a\tb", 0.123456789, None], ["[c]", 2, "x\ny"]]
 COLUMNS = ["name", "nDCG@10", "note"]
@@ -33,6 +33,20 @@ def test_a_terminal_gets_a_table_and_brackets_are_no_markup(
     assert "Measures" in shown
     assert "0.1235" in shown
     assert "[c]" in shown
+
+
+def test_a_wide_table_is_whole_tsv_and_views_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns, row = ["dataset", "measure", "run", "mean", "p", "seeds"], ["a", "b", "c", 0.5, 0.25, None]
+    views = {"Means": [*columns[:3], "mean"], "Tests": [*columns[:3], "p"], "Seeds": [*columns[:3], "seeds"]}
+    show_wide_table(columns, [row], views)
+    assert capsys.readouterr().out == "dataset\tmeasure\trun\tmean\tp\na\tb\tc\t0.5\t0.25\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    show_wide_table(columns, [row], views)
+    shown = capsys.readouterr().out
+    assert shown.index("Means") < shown.index("0.5000") < shown.index("Tests") < shown.index("0.2500")
+    assert "Seeds" not in shown
 
 
 def test_without_a_terminal_there_is_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
