@@ -136,7 +136,11 @@ def mine(
     ids = list(query_ids if query_ids is not None else (q for q, found in relevance.positives.items() if found))
     judges = judges_of(negatives.filtering, filters)
     sample = methods.bind("sampling", negatives.sampling.name, negatives.sampling.options)
-    report = Report(asked=asked(negatives), unstarted=[judge.name for judge in judges if not judge.started])
+    report = Report(
+        asked=asked(negatives),
+        dropped=Counter({judge.name: 0 for judge in judges if judge.started}),
+        unstarted=[judge.name for judge in judges if not judge.started],
+    )
     files = Files(output)
     with _written(files) as (run_file, evidence_file):
         for found in _judged(dataset, encoder, negatives, ids, relevance, judges, progress, on_progress):

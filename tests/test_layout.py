@@ -10,7 +10,19 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 # Lowest first: a module imports from its own layer and from those before it.
 LAYERS = [
-    {"errors", "files", "methods", "recipe", "relevance", "seeds", "shipped", "similarities", "strict_yaml", "types"},
+    {
+        "errors",
+        "files",
+        "methods",
+        "mining_flags",
+        "recipe",
+        "relevance",
+        "seeds",
+        "shipped",
+        "similarities",
+        "strict_yaml",
+        "types",
+    },
     {"data"},
     {"encode"},
     {"build_index", "index", "nearest", "scorers", "search"},

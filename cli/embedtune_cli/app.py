@@ -18,7 +18,7 @@ from typer.main import get_command
 
 from embedtune.errors import BarMissed, InputError, Interrupted
 
-from . import ablate, compare, data, doctor, encode, index, methods, quickstart, recipes, search, train
+from . import ablate, audit, compare, data, doctor, encode, index, methods, mine, quickstart, recipes, search, train
 from . import eval as evaluation
 from .output import say
 
@@ -117,6 +117,8 @@ def main() -> None:
 
 app.command(rich_help_panel=WORK)(quickstart.quickstart)
 app.command(rich_help_panel=WORK)(train.train)
+app.command(rich_help_panel=WORK)(mine.mine)
+app.command(rich_help_panel=WORK)(audit.audit)
 app.command("eval", rich_help_panel=WORK)(evaluation.evaluate)
 app.command(rich_help_panel=WORK)(compare.compare)
 app.command(rich_help_panel=WORK)(ablate.ablate)

@@ -1,0 +1,122 @@
+"""`embedtune audit`: why candidates were kept or dropped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .output import say, show_json, show_table
+
+if TYPE_CHECKING:
+    from embedtune.audit import Audit
+    from embedtune.types import Dataset
+
+WIDTH = 40  # of the longest bar
+
+
+def audit(
+    negatives: Annotated[Path, typer.Argument(help="A run that `embedtune mine` or a training run wrote.")],
+    data: Annotated[str | None, typer.Option("--data", "-d", help="The dataset; by default the one mined.")] = None,
+    suspects: Annotated[int, typer.Option(min=0, help="How many suspects to show.")] = 10,
+    queries: Annotated[bool, typer.Option("--queries", help="Show every query's counts.")] = False,
+    threshold: Annotated[
+        str | None, typer.Option(metavar="FILTER=NUMBER", help="Try another cut; nothing is encoded or written.")
+    ] = None,
+    relabel: Annotated[
+        Path | None, typer.Option(metavar="OUT.tsv", help="New judgements, in which suspects are positives.")
+    ] = None,
+    above: Annotated[
+        float | None, typer.Option(help="For --relabel: how far above the lowest positive's score a suspect lies.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show which filter dropped what, the likeliest false negatives, and how scores lie to the positives'.
+
+    Example: embedtune audit runs/scifact-mined/negatives/mined.run
+
+    Example: embedtune audit mined.run --threshold positive_ratio=0.9
+
+    Example: embedtune audit mined.run --relabel data/scifact/qrels/train-relabelled.tsv --above 0.02
+    """
+    from embedtune import audit as auditing
+    from embedtune.errors import InputError
+    from embedtune.evidence import files_of
+
+    if (relabel is None) != (above is None):
+        raise InputError("--relabel OUT.tsv and --above NUMBER go together")
+    files = files_of(negatives)
+    if relabel is not None and above is not None:
+        added = auditing.relabel(negatives, auditing.dataset_of(files, data), relabel, above=above)
+        say(f"{relabel}: {added:,} candidates are positives there")
+        return
+    chosen = auditing.parse_threshold(threshold) if threshold is not None else None
+    found = auditing.audit(negatives, threshold=chosen, suspects=suspects)
+    dataset = auditing.dataset_of(files, data) if suspects and (data or files.complete) else None
+    for text in found.warnings:
+        say(f"warning: {text}")
+    if as_json:
+        show_json(_as_json(found, dataset))
+        return
+    _show(found, dataset, queries)
+
+
+def _show(found: Audit, dataset: Dataset | None, queries: bool) -> None:
+    kept, total = sum(q.kept for q in found.queries), sum(q.candidates for q in found.queries)
+    say(f"{len(found.queries):,} queries, {total:,} candidates, {kept:,} kept; "
+        f"{sum(q.kept == 0 for q in found.queries):,} queries with none")  # fmt: skip
+    if queries:
+        rows = [[q.query_id, q.candidates, q.kept, _counts(q.dropped)] for q in found.queries]
+        show_table(["query", "candidates", "kept", "dropped by"], rows, as_json=False, title="Queries")
+        print()
+    if found.filters:
+        rows = [[f.name, f.candidates, f.dropped, f.alone, f.lowest_limit, f.highest_limit] for f in found.filters]
+        columns = ["filter", "candidates", "dropped", "it alone", "lowest limit", "highest limit"]
+        show_table(columns, rows, as_json=False, title="Filters")
+        print()
+    if found.suspects:
+        listed = [list(suspect.values()) for suspect in _suspects(found, dataset)]
+        show_table(list(_suspects(found, dataset)[0]), listed, as_json=False, title="Suspects among the kept")
+        print()
+    largest = max(max(kept + dropped for _, _, kept, dropped in found.gaps), 1)
+    bars = [
+        [low, high, kept, dropped, "#" * round(WIDTH * kept / largest) + "-" * round(WIDTH * dropped / largest)]
+        for low, high, kept, dropped in found.gaps
+    ]
+    columns = ["gap from", "to", "kept", "dropped", "# kept, - dropped"]
+    show_table(columns, bars, as_json=False, title="The positive's score minus the candidate's")
+
+
+def _counts(dropped: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in dropped.items())
+
+
+def _suspects(found: Audit, dataset: Dataset | None) -> list[dict[str, Any]]:
+    """Side by side: the query, its lowest positive, and the suspect."""
+    rows: list[dict[str, Any]] = []
+    for s in found.suspects:
+        row = {"query": s.query_id, "suspect": s.doc_id, "score": s.judged, "positive": s.positive_id,
+               "its score": s.positive_judged}  # fmt: skip
+        if dataset is not None:
+            row |= {
+                "query text": _shortened(dataset.queries[s.query_id].content),
+                "positive text": _shortened(dataset.corpus[s.positive_id].content),
+                "suspect text": _shortened(dataset.corpus[s.doc_id].content),
+            }
+        rows.append(row)
+    return rows
+
+
+def _shortened(text: str, most: int = 240) -> str:
+    return text if len(text) <= most else text[:most].rsplit(" ", 1)[0] + " ..."
+
+
+def _as_json(found: Audit, dataset: Dataset | None) -> dict[str, object]:
+    return {
+        "queries": [vars(q) for q in found.queries],
+        "filters": [vars(f) for f in found.filters],
+        "suspects": _suspects(found, dataset),
+        "gaps": [dict(zip(("from", "to", "kept", "dropped"), row, strict=True)) for row in found.gaps],
+        "warnings": found.warnings,
+    }

@@ -1,0 +1,228 @@
+"""What a mining kept and dropped, and why, from its evidence alone; and what another cut would do."""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import json
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import methods
+from .data.dataset import load_dataset
+from .data.trec import write_qrels
+from .errors import InputError
+from .evidence import Evidence, Files, files_of, read_evidence
+from .judging import Judge, judges_of, verdicts_of
+from .recipe import Chosen
+from .strict_yaml import parse
+from .types import Dataset, Scores
+
+BINS = 20
+
+
+@dataclass(kw_only=True)
+class OfQuery:
+    """One query's counts."""
+
+    query_id: str
+    candidates: int = 0
+    kept: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(kw_only=True)
+class OfFilter:
+    """What one filter did: candidates it dropped, and the range of its limits."""
+
+    name: str
+    candidates: int = 0
+    dropped: int = 0
+    alone: int = 0  # dropped by no other filter
+    lowest_limit: float | None = None
+    highest_limit: float | None = None
+    positives_beyond: int = 0  # candidates whose query's own positive does not stay below the limit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """suspects: kept candidates, those nearest to (or above) their query's lowest positive first.
+    gaps: (bin's lower edge, upper edge, kept, dropped), gap = positive's score - candidate's, by whoever judged.
+    warnings: where a limit means nothing on the scale of the scores."""
+
+    queries: list[OfQuery]
+    filters: list[OfFilter]
+    suspects: list[Evidence]
+    gaps: list[tuple[float, float, int, int]]
+    warnings: list[str]
+
+
+def audit(path: str | Path, *, threshold: Chosen | None = None, suspects: int = 10) -> Audit:
+    """Reads the evidence of a mining (its run or .jsonl), in bounded memory.
+
+    threshold: tries this filter in place of the filter of that name, or besides the others; nothing is encoded.
+    Raises InputError where there is no evidence, and where the filter needs what evidence does not hold.
+    """
+    queries: list[OfQuery] = []
+    filters: dict[str, OfFilter] = {}
+    worst: list[tuple[float, int, Evidence]] = []
+    gaps, keeps, count = array("d"), array("b"), 0
+    for query_id, found in decided(files_of(path), threshold):
+        counts = OfQuery(query_id=query_id)
+        queries.append(counts)
+        for candidate in found:
+            _count(candidate, counts, filters)
+            gaps.append(candidate.gap)
+            keeps.append(candidate.keep)
+            count += 1
+            if candidate.keep:
+                heapq.heappush(worst, (-candidate.gap, -count, candidate))
+                if len(worst) > suspects:
+                    heapq.heappop(worst)
+    if not queries:
+        raise InputError(f"{path}: the evidence is empty")
+    return Audit(
+        queries=queries,
+        filters=list(filters.values()),
+        suspects=[candidate for _, _, candidate in sorted(worst, reverse=True)],
+        gaps=_histogram(np.array(gaps), np.array(keeps, dtype=bool)),
+        warnings=[text for found_filter in filters.values() for text in _warnings(found_filter)],
+    )
+
+
+def decided(files: Files, threshold: Chosen | None = None) -> Iterator[tuple[str, list[Evidence]]]:
+    """Each query's candidates; with a threshold, as they would be kept and dropped by it."""
+    judge = judges_of([threshold])[0] if threshold is not None else None
+    for query_id, found in groupby(read_evidence(files.evidence), key=lambda candidate: candidate.query_id):
+        candidates = list(found)
+        yield query_id, candidates if judge is None else _judged_again(candidates, judge)
+
+
+def _judged_again(candidates: list[Evidence], judge: Judge) -> list[Evidence]:
+    """The same columns that the filter saw when mining, but for one positive, the lowest, that stands for all."""
+    first = candidates[0]
+    own = torch.arange(len(candidates) + 1)[None] > 0
+    teacher = None
+    if first.teacher is not None and first.positive_teacher is not None:
+        teacher = torch.tensor([[first.positive_teacher, *(c.judged for c in candidates)]])
+    scores = Scores(
+        student=torch.tensor([[first.positive_score, *(c.score for c in candidates)]]),
+        positive=~own,
+        candidate=own,
+        own=own,
+        teacher=teacher,
+        query_ids=(first.query_id,),
+        doc_ids=(first.positive_id, *(c.doc_id for c in candidates)),
+    )
+    verdicts = verdicts_of(judge, scores)[1:]
+    again = []
+    for candidate, verdict in zip(candidates, verdicts, strict=True):
+        said = [v for v in candidate.filters if v.name != judge.name]
+        keep = verdict.keep and all(v.keep for v in said)
+        again.append(dataclasses.replace(candidate, keep=keep, filters=(*said, verdict)))
+    return again
+
+
+def parse_threshold(text: str) -> Chosen:
+    """`positive_ratio=0.9` sets a filter's first option; `{name: guide, margin: 0.1}` any.
+
+    Raises InputError for an unknown filter or option, and for a filter that learns (it has no fixed threshold).
+    """
+    name, separator, value = text.partition("=")
+    if separator and not text.lstrip().startswith("{"):
+        method = methods.describe("filtering", name)
+        if method.symbol != method.name and name != "judge":
+            raise InputError(f"--threshold {name}: learns while training, so it has no fixed threshold")
+        options = method.options
+        given: Any = {"name": name, options[0].name: parse(value, f"--threshold {name}")}
+    else:
+        given = parse(text, "--threshold")
+    if not isinstance(given, dict) or not isinstance(given.get("name"), str):
+        raise InputError(f"--threshold {text}: expected FILTER=NUMBER, as in positive_ratio=0.9")
+    chosen = {key: number for key, number in given.items() if key != "name"}
+    problems = methods.check("filtering", given["name"], chosen)
+    if problems:
+        raise InputError("; ".join(f"--threshold {given['name']}.{key}: {message}" for key, message in problems))
+    return Chosen(name=given["name"], options=chosen)
+
+
+def dataset_of(files: Files, name: str | None = None) -> Dataset:
+    """The data that was mined, as the summary beside the run says, or as named."""
+    if name is not None:
+        return load_dataset(name, _summary(files).get("split") if ":" not in name else None)
+    said = _summary(files)
+    if not said:
+        raise InputError(f"{files.run}: no {files.summary.name} beside it says which data it is of; give --data DIR")
+    return load_dataset(said["folder"], said["split"])
+
+
+def _summary(files: Files) -> dict[str, str]:
+    if not files.complete:
+        return {}
+    found: dict[str, str] = json.loads(files.summary.read_text(encoding="utf-8")).get("data", {})
+    return found
+
+
+def relabel(path: str | Path, dataset: Dataset, output: Path, *, above: float) -> int:
+    """Writes the split's judgements with suspects as further positives (RLHN, arXiv 2505.16967); returns how many.
+
+    above: a candidate becomes a positive (of relevance 1), whether kept or dropped, where its score lies at least so
+    far above that of the query's lowest positive, in the units of whoever judged (the teacher, where there was one).
+    Raises InputError where `output` exists: judgements are never changed in place.
+    """
+    if output.exists():
+        raise InputError(f"{output}: exists already; judgements are not changed in place, name another file")
+    qrels = {query_id: dict(judged) for query_id, judged in dataset.qrels.items()}
+    added = 0
+    for candidate in read_evidence(files_of(path).evidence):
+        if candidate.query_id not in qrels:
+            raise InputError(f"{path}: query {candidate.query_id!r} is not in {dataset.folder}, split {dataset.split}")
+        if -candidate.gap >= above:
+            qrels[candidate.query_id][candidate.doc_id] = 1
+            added += 1
+    write_qrels(output, qrels)
+    return added
+
+
+def _count(candidate: Evidence, counts: OfQuery, filters: dict[str, OfFilter]) -> None:
+    counts.candidates += 1
+    counts.kept += candidate.keep
+    dropping = [verdict.name for verdict in candidate.filters if not verdict.keep]
+    counts.dropped.update(dropping)
+    for verdict in candidate.filters:
+        found = filters.setdefault(verdict.name, OfFilter(name=verdict.name))
+        found.candidates += 1
+        found.dropped += not verdict.keep
+        found.alone += dropping == [verdict.name]
+        if verdict.limit is not None:
+            found.lowest_limit = min(verdict.limit, found.lowest_limit if found.lowest_limit is not None else np.inf)
+            found.highest_limit = max(
+                verdict.limit, found.highest_limit if found.highest_limit is not None else -np.inf
+            )
+            found.positives_beyond += candidate.positive_judged >= verdict.limit
+
+
+def _warnings(found: OfFilter) -> list[str]:
+    limits = "" if found.lowest_limit is None else f" (limits {found.lowest_limit:.4g} to {found.highest_limit:.4g})"
+    if found.dropped == found.candidates:
+        return [f"{found.name}: every candidate lies beyond its limit{limits}; the scores are on another scale"]
+    if found.dropped == 0 and found.lowest_limit is not None and found.positives_beyond == 0:
+        return [f"{found.name}: even the positives' own scores stay below its limit{limits}, so it can drop nothing"]
+    if found.dropped == 0:
+        return [f"{found.name}: dropped nothing{limits}"]
+    return []
+
+
+def _histogram(gaps: np.ndarray[Any, Any], keeps: np.ndarray[Any, Any]) -> list[tuple[float, float, int, int]]:
+    edges = np.histogram_bin_edges(gaps, bins=BINS)
+    kept, dropped = np.histogram(gaps[keeps], bins=edges)[0], np.histogram(gaps[~keeps], bins=edges)[0]
+    rows = zip(edges[:-1].tolist(), edges[1:].tolist(), kept.tolist(), dropped.tolist(), strict=True)
+    return list(rows)

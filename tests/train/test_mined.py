@@ -1,0 +1,103 @@
+"""Training mines by the same stage, keeps the files, reads them back on resume, and gives batches their teacher."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from embedtune.data.dataset import load_dataset
+from embedtune.encode.encoder import load_encoder
+from embedtune.errors import InputError
+from embedtune.evidence import Files, read_evidence
+from embedtune.recipe import Recipe, check_recipe
+from embedtune.relevance import Relevance
+from embedtune.scorers import EncoderScores
+from embedtune.train import negatives as training_negatives
+from embedtune.train.negatives import mined_once, read_negatives, teacher_of
+from embedtune.train.run import train
+
+
+def recipe_of(model: Path, data: Path, **negatives: Any) -> Recipe:
+    block = {"mining": [{"name": "dense", "depth": 8}], "sampling": {"name": "simans", "count": 2}} | negatives
+    return check_recipe(
+        {
+            "version": 1,
+            "model": {"name": str(model)},
+            "data": {"train": str(data)},
+            "negatives": block,
+            "train": {"batch_size": 6, "max_steps": 2},
+        }
+    )
+
+
+def test_a_run_keeps_its_negatives_and_resumes_with_them(
+    tiny_model: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipe_of(tiny_model, tiny_dataset, filtering=[{"name": "guide", "margin": 0.01}], teacher=str(tiny_model))
+    run = train(recipe, tmp_path / "run")
+    files = Files(run.folder / "negatives" / "mined.run")
+    assert sorted(path.name for path in files.run.parent.iterdir()) == ["mined.json", "mined.jsonl", "mined.run"]
+    events = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    assert any(event.get("dropped", 0) > 0 for event in events)  # the guide decided in the batch, too
+    before = files.evidence.read_text()
+    (run.folder / "summary.json").unlink()
+    monkeypatch.setattr(training_negatives, "mine", lambda *a, **k: pytest.fail("mined again"))
+    train(recipe, tmp_path / "run", resume=True)
+    assert files.evidence.read_text() == before
+
+
+def test_samplers_get_scores_and_the_positives_in_one_scale(
+    tiny_model: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    recipe = recipe_of(tiny_model, tiny_dataset)
+    encoder, data = load_encoder(str(tiny_model)), load_dataset(tiny_dataset, "train")
+    files = Files(tmp_path / "mined.run")
+    report = mined_once(recipe, data, encoder, list(data.qrels), Relevance(data), files, Accelerator(cpu=True))
+    assert report is not None
+    found = read_negatives(recipe, files)
+    scorer = EncoderScores(encoder, data)
+    for query_id, ranked in found.candidates.items():
+        assert ranked.scores.tolist() == pytest.approx(scorer(query_id, ranked.doc_ids).tolist(), abs=1e-6)
+        assert ranked.positive_score == pytest.approx(
+            float(scorer(query_id, list(data.qrels[query_id])).min()), abs=1e-6
+        )
+    assert all(len(drawn) == 2 for drawn in found.draw(list(found.candidates), 0).values())
+    assert mined_once(recipe, data, encoder, [], Relevance(data), files, Accelerator(cpu=True)) is None
+
+
+def test_a_teacher_scores_every_pair_of_a_batch(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
+    encoder, data = load_encoder(str(tiny_model)), load_dataset(tiny_dataset, "train")
+    files = Files(tmp_path / "mined.run")
+    assert teacher_of(recipe_of(tiny_model, tiny_dataset), data, encoder, files) is None
+    teach = teacher_of(recipe_of(tiny_model, tiny_dataset, teacher=str(tiny_model)), data, encoder, files)
+    assert teach is not None
+    scores = teach(["q1", "q2"], ["d1", "d2", "d50"])
+    assert scores.shape == (2, 3)
+    assert scores[1].tolist() == pytest.approx(EncoderScores(encoder, data)("q2", ["d1", "d2", "d50"]).tolist())
+
+
+def test_a_cross_encoder_scores_mined_pairs_only(
+    tiny_model: Path, bare_checkpoint: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    from sentence_transformers import CrossEncoder
+
+    torch.manual_seed(0)
+    CrossEncoder(str(bare_checkpoint), num_labels=1, device="cpu").save_pretrained(str(tmp_path / "cross"))
+    recipe = recipe_of(tiny_model, tiny_dataset, teacher=f"cross-encoder:{tmp_path}/cross")
+    encoder, data = load_encoder(str(tiny_model)), load_dataset(tiny_dataset, "train")
+    files = Files(tmp_path / "mined.run")
+    with pytest.raises(InputError, match=r"scores mined candidates only; give negatives\.mining, or an encoder$"):
+        teacher_of(recipe, data, encoder, files)
+    mined_once(recipe, data, encoder, ["q1"], Relevance(data), files, Accelerator(cpu=True))
+    first = next(read_evidence(files.evidence))
+    teach = teacher_of(recipe, data, encoder, files)
+    assert teach is not None
+    scores = teach(["q1", "q2"], [first.positive_id, first.doc_id, "d1" if first.positive_id != "d1" else "d3"])
+    assert scores[0, :2].tolist() == pytest.approx([first.positive_teacher, first.teacher])
+    assert all(math.isnan(score) for score in scores[1].tolist())
