@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchContext:
-    """What a batching method may know besides the turns themselves; a method says which fields it needs.
+    """What a batching method may know besides the turns themselves.
+
+    What takes work to know (lengths, embeddings) is there where the method's file names it in its constant NEEDS.
 
     query_texts: query_id -> text, so that queries with equal texts can be kept apart.
     lengths: tokens of each turn's query and positives together, in turn order.

@@ -9,6 +9,8 @@ from ..errors import InputError
 from ..types import Turn
 from . import BatchContext, cut
 
+NEEDS = ("query_embeddings",)
+
 
 def clustered(
     turns: Sequence[Turn],

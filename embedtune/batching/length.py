@@ -8,6 +8,8 @@ from ..errors import InputError
 from ..types import Turn
 from . import BatchContext, cut
 
+NEEDS = ("lengths",)
+
 
 def length(
     turns: Sequence[Turn], batch_size: int, context: BatchContext, *, window: int = 50, generator: torch.Generator

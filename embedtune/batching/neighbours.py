@@ -9,6 +9,8 @@ from ..errors import InputError
 from ..types import Turn
 from . import BatchContext, cut, marks
 
+NEEDS = ("query_embeddings", "document_embeddings")
+
 
 def neighbours(
     turns: Sequence[Turn],

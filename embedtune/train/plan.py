@@ -6,7 +6,7 @@ run needs no generator's state to go on exactly as it would have.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -39,6 +39,10 @@ def turns_of_epoch(
     return turns
 
 
+Facts = Callable[[Sequence[Turn]], dict[str, Any]]
+"""The turns of an epoch -> fields of BatchContext."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a batch stands: its epoch and its number in it."""
@@ -50,8 +54,9 @@ class Place:
 class Plan:
     """The batches of a run, by step, and how many optimizer steps it takes."""
 
-    def __init__(self, recipe: Recipe, dataset: Dataset, query_ids: Sequence[str]) -> None:
-        self._recipe, self._dataset, self._query_ids = recipe, dataset, list(query_ids)
+    def __init__(self, recipe: Recipe, dataset: Dataset, query_ids: Sequence[str], facts: Facts | None = None) -> None:
+        """facts: what the batching method NEEDS to know of turns."""
+        self._recipe, self._dataset, self._query_ids, self._facts = recipe, dataset, list(query_ids), facts
         self._batching: Any = methods.bind("batching", recipe.batching.name, recipe.batching.options)
         self.epoch = lru_cache(maxsize=2)(self._epoch)
         self.turns = len(turns_of_epoch(dataset, query_ids, recipe.data.positives, recipe.train.seed, 0))
@@ -72,7 +77,8 @@ class Plan:
         train = self._recipe.train
         turns = turns_of_epoch(self._dataset, self._query_ids, self._recipe.data.positives, train.seed, epoch)
         texts = {query_id: self._dataset.queries[query_id].content for query_id in self._query_ids}
-        context = BatchContext(query_texts=texts, progress=min(1.0, epoch / train.epochs))
+        facts = self._facts(turns) if self._facts is not None else {}
+        context = BatchContext(query_texts=texts, progress=min(1.0, epoch / train.epochs), **facts)
         generator = generator_for(train.seed, "batches", epoch)
         batches: list[list[Turn]] = self._batching(turns, train.batch_size, context, generator=generator)
         if not batches:

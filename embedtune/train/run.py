@@ -33,10 +33,11 @@ from ..relevance import Relevance
 from ..types import Dataset
 from . import checkpoint
 from . import folder as run_folder
+from .facts import facts_for
 from .log import Listener, Log
 from .loop import State, Training, fit, load_checkpoint
 from .modes import switch_off_dropout
-from .negatives import Negatives, Teach, mined_once, read_negatives, teacher_of
+from .negatives import Negatives, Teach, mined_once, read_negatives, teacher_of, with_cache
 from .plan import Plan
 from .step import Objective
 from .validation import Validator, held_out
@@ -146,8 +147,9 @@ def set_up(
 ) -> tuple[Training, str]:
     """Everything that the loop works with, and the base weights' fingerprint."""
     query_ids, validation = held_out(dataset, recipe.data.validation, recipe.train.seed)
-    plan = Plan(recipe, dataset, query_ids)
     encoder = load_trainable(recipe, accelerator)
+    with accelerator.main_process_first():
+        plan = Plan(recipe, dataset, query_ids, facts_for(recipe, with_cache(encoder), dataset, query_ids))
     base_fingerprint = weights_fingerprint(encoder.model)
     log = Log(folder / "log.jsonl", accelerator, on_event, _logged_until(folder))
     relevance = Relevance(dataset)
@@ -208,7 +210,9 @@ def prepare_negatives(
     )
     for text in report.sentences() if report else []:
         log.tell("message", text=text)
-    return read_negatives(recipe, files), teacher_of(recipe, dataset, encoder, files)
+    with accelerator.main_process_first():
+        teacher = teacher_of(recipe, dataset, encoder, files)
+    return read_negatives(recipe, files), teacher
 
 
 def load_trainable(recipe: Recipe, accelerator: Accelerator) -> Encoder:

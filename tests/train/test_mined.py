@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -13,13 +14,16 @@ from accelerate import Accelerator
 
 from embedtune.data.dataset import load_dataset
 from embedtune.encode.encoder import load_encoder
+from embedtune.encode.similarity import as_scored
 from embedtune.errors import InputError
 from embedtune.evidence import Files, read_evidence
-from embedtune.recipe import Recipe, check_recipe
+from embedtune.recipe import Chosen, Recipe, check_recipe
 from embedtune.relevance import Relevance
 from embedtune.scorers import EncoderScores
 from embedtune.train import negatives as training_negatives
+from embedtune.train.facts import facts_for
 from embedtune.train.negatives import mined_once, read_negatives, teacher_of
+from embedtune.train.plan import Plan
 from embedtune.train.run import train
 
 
@@ -101,3 +105,26 @@ def test_a_cross_encoder_scores_mined_pairs_only(
     scores = teach(["q1", "q2"], [first.positive_id, first.doc_id, "d1" if first.positive_id != "d1" else "d3"])
     assert scores[0, :2].tolist() == pytest.approx([first.positive_teacher, first.teacher])
     assert all(math.isnan(score) for score in scores[1].tolist())
+
+
+@pytest.mark.parametrize("name", ["length", "clustered", "neighbours"])
+def test_batching_gets_what_it_needs(tiny_model: Path, tiny_dataset: Path, name: str) -> None:
+    recipe = dataclasses.replace(recipe_of(tiny_model, tiny_dataset), batching=Chosen(name=name))
+    encoder, data = load_encoder(str(tiny_model)), load_dataset(tiny_dataset, "train")
+    facts = facts_for(recipe, encoder, data, list(data.qrels))
+    assert facts is not None
+    plan = Plan(recipe, data, list(data.qrels), facts)
+    assert sum(len(batch) for batch in plan.epoch(0)) == plan.turns
+    turn = plan.epoch(0)[0][0]
+    known = facts([turn])
+    items = [data.queries[turn.query_id]], [data.corpus[turn.positives[0]]]
+    if name == "length":
+        tokens = [len(encoder.model.tokenizer(item.content)["input_ids"]) for (item,) in items]
+        assert known == {"lengths": [sum(tokens)]}
+    else:
+        expected = as_scored(encoder.encode(items[0], "query"), "cosine")
+        assert known["query_embeddings"].numpy() == pytest.approx(expected, abs=1e-5)
+    if name == "neighbours":
+        expected = as_scored(encoder.encode(items[1], "document"), "cosine")
+        assert known["document_embeddings"].numpy() == pytest.approx(expected, abs=1e-5)
+    assert facts_for(recipe_of(tiny_model, tiny_dataset), encoder, data, []) is None

@@ -1,0 +1,58 @@
+"""What batching methods may know of turns at the price of some work: lengths in tokens, embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import torch
+
+from ..encode.encoder import Encoder
+from ..recipe import Recipe
+from ..scorers import EncoderScores
+from ..types import Dataset, Items, Role, Turn
+from .plan import Facts
+
+
+def facts_for(recipe: Recipe, encoder: Encoder, dataset: Dataset, query_ids: Sequence[str]) -> Facts | None:
+    """What the recipe's batching method NEEDS; None where that is nothing.
+
+    Embeddings are those of the base weights for the whole run, so that a resumed run makes the same batches.
+    """
+    needs: tuple[str, ...] = getattr(import_module(f"embedtune.batching.{recipe.batching.name}"), "NEEDS", ())
+    if not needs:
+        return None
+    positives = {d for q in query_ids for d, grade in dataset.qrels[q].items() if grade > 0}
+    lengths = _lengths(encoder, dataset, query_ids, sorted(positives)) if "lengths" in needs else None
+    scores = EncoderScores(encoder, dataset, positives) if {*needs} - {"lengths"} else None
+
+    def facts(turns: Sequence[Turn]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        if lengths is not None:
+            found["lengths"] = [
+                lengths["query", turn.query_id] + sum(lengths["document", doc_id] for doc_id in turn.positives)
+                for turn in turns
+            ]
+        if scores is not None and "query_embeddings" in needs:
+            found["query_embeddings"] = torch.from_numpy(scores.queries([turn.query_id for turn in turns]))
+        if scores is not None and "document_embeddings" in needs:
+            found["document_embeddings"] = torch.from_numpy(scores.documents([turn.positives[0] for turn in turns]))
+        return found
+
+    return facts
+
+
+def _lengths(
+    encoder: Encoder, dataset: Dataset, query_ids: Sequence[str], doc_ids: Sequence[str]
+) -> dict[tuple[Role, str], int]:
+    """Tokens of each, as the model sees it."""
+    return {
+        **_of_role(encoder, dataset.queries, query_ids, "query"),
+        **_of_role(encoder, dataset.corpus, doc_ids, "document"),
+    }
+
+
+def _of_role(encoder: Encoder, items: Items, ids: Sequence[str], role: Role) -> dict[tuple[Role, str], int]:
+    prepared = encoder.prepare([items[item_id] for item_id in ids], role)
+    return {(role, item_id): one.length for item_id, one in zip(ids, prepared, strict=True)}
