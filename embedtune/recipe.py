@@ -132,6 +132,14 @@ class Data:
 
 @_strict
 @dataclass(frozen=True, kw_only=True)
+class Refresh:
+    """The student mines again while it trains (ANCE, arXiv 2007.00808, synchronous)."""
+
+    every: Literal["epoch"] | Count  # or a number of steps
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
 class Negatives:
     mining: Annotated[list[Miner], BeforeValidator(_listed)] = field(default_factory=list)
     filtering: Annotated[list[Filter], BeforeValidator(_listed)] = field(default_factory=list)
@@ -140,6 +148,7 @@ class Negatives:
     teacher: str | None = None
     # a query that is left without negatives of its own: it trains on those of the batch, or the run is refused
     empty: Literal["train", "refuse"] = "train"
+    refresh: Refresh | None = None  # absent: mined once, with the model as it was
 
 
 @_strict
@@ -219,11 +228,27 @@ def check_recipe(values: Mapping[str, Any], source: str = "recipe") -> Recipe:
     """Checks plain values (as from YAML). Raises InputError listing all problems."""
     try:
         # As JSON: strict about numbers and text, while a mapping still becomes a dataclass.
-        return TypeAdapter(Recipe).validate_json(json.dumps(dict(values), default=str))
+        recipe = TypeAdapter(Recipe).validate_json(json.dumps(dict(values), default=str))
+        problems = _without_effect(recipe)
     except ValidationError as error:
         problems = [line for problem in error.errors() for line in _sentences(problem)]
+    if problems:
         head = f"{source}: {len(problems)} problem{'s' if len(problems) > 1 else ''}"
-        raise InputError("\n".join([head, *(f"  {line}" for line in problems)])) from None
+        raise InputError("\n".join([head, *(f"  {line}" for line in problems)]))
+    return recipe
+
+
+def _without_effect(recipe: Recipe) -> list[str]:
+    """Keys that would do nothing, for want of another: a silent one is a run that is not what its recipe says."""
+    mines, validates = bool(recipe.negatives.mining), recipe.data.validation is not None
+    wants = [
+        ("negatives.refresh", recipe.negatives.refresh is not None, mines, "negatives.mining"),
+        ("train.early_stopping", recipe.train.early_stopping is not None, validates, "data.validation"),
+        ("train.validate_every", recipe.train.validate_every is not None, validates, "data.validation"),
+    ]
+    return [
+        f"{key}: has no effect without {other}" for key, given, fulfilled, other in wants if given and not fulfilled
+    ]
 
 
 def _sentences(problem: Any) -> list[str]:
@@ -248,7 +273,7 @@ def _keys_at(location: Sequence[Any]) -> list[str]:
     kind: Any = Recipe
     for part in location:
         hints = {f.name: f.type for f in dataclasses.fields(kind)}
-        named = [n for n in (Model, Lora, Prompts, Data, Validation, Negatives, EarlyStopping, Train, Evaluate)
+        named = [n for n in (Model, Lora, Prompts, Data, Validation, Negatives, Refresh, EarlyStopping, Train, Evaluate)
                  if re.search(rf"\b{n.__name__}\b", str(hints.get(str(part), "")))]  # fmt: skip
         if not named:
             return []

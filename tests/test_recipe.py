@@ -65,6 +65,14 @@ train: {epochs: two, batchsize: 3}
         ("version: 1\nmodel: {name: m}\ndata: {train: d}\nloss: 3\n", r"expected \{name: METHOD, .*\}, got 3"),
         ("version: 1\nmodel: {name: m}\ndata: {train: d, positives: some}\n", r"data\.positives: "),
         ("version: 1\nmodel: {name: m}\ndata: {train: d}\ntrain: {learning_rate: -1}\n", "greater than 0, got -1"),
+        (
+            "version: 1\nmodel: {name: m}\ndata: {train: d}\nnegatives: {refresh: {every: 5}}\n",
+            r"negatives\.refresh: has no effect without negatives\.mining",
+        ),
+        (
+            "version: 1\nmodel: {name: m}\ndata: {train: d}\ntrain: {validate_every: 5}\n",
+            r"train\.validate_every: has no effect without data\.validation",
+        ),
         ("version: 1\nmodel: {name: m}\ndata: {train: d}\nloss: {name: infonce, temperature: hot}\n", "got 'hot'"),
     ],
 )

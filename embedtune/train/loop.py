@@ -39,11 +39,12 @@ class State:
     best_step: int | None = None
     best_value: float | None = None
     stale: int = 0  # validations since the best one
+    negatives: str = "mined"  # the file of the negatives in force
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Training:
-    """Everything that the loop works with."""
+    """Everything that the loop works with. Only `negatives` changes on the way."""
 
     recipe: Recipe
     encoder: Encoder
@@ -57,6 +58,7 @@ class Training:
     folder: Path
     log: Log
     validate: Validate | None
+    mine: Callable[[str], Negatives]  # with the weights as they are, into a file of that name, or from it
     stop_requested: Callable[[], bool]
 
 
@@ -130,6 +132,9 @@ def now_and_then(t: Training, state: State) -> bool:
         for every, steps in (("validate", train.validate_every), ("checkpoint", train.checkpoint_every))
     }
     improved = due["validate"] and t.validate is not None and note_validation(t, state, t.validate())
+    if not last and refresh_due(t, state):
+        state.negatives = f"step-{state.step:06d}"
+        t.negatives = t.mine(state.negatives)
     training_mode(t.encoder.model, t.objective.modules)
     stop = agreed(t.stop_requested(), t.accelerator)
     patience = train.early_stopping.patience if train.early_stopping is not None else None
@@ -139,6 +144,13 @@ def now_and_then(t: Training, state: State) -> bool:
     if stop and not last:
         raise Interrupted(f"stopped at step {state.step} of {t.plan.steps}; the state is saved, go on with --resume")
     return early
+
+
+def refresh_due(t: Training, state: State) -> bool:
+    refresh = t.recipe.negatives.refresh
+    if refresh is None:
+        return False
+    return state.place.number == 0 if refresh.every == "epoch" else state.step % refresh.every == 0
 
 
 def note_validation(t: Training, state: State, value: float) -> bool:
@@ -201,5 +213,7 @@ def load_checkpoint(t: Training, path: Path, *, weights_only: bool = False) -> S
         t.objective.modules.load_state_dict(tensors["objective"])
         if t.accelerator.scaler is not None:
             t.accelerator.scaler.load_state_dict(found["scaler"])
-    place = Place(**found["place"])
-    return State(found["step"], place, found["best_step"], found["best_value"], found["stale"])
+        if found["negatives"] != State().negatives:
+            t.negatives = t.mine(found["negatives"])
+    fields = {name: found[name] for name in ("step", "best_step", "best_value", "stale", "negatives")}
+    return State(place=Place(**found["place"]), **fields)

@@ -37,7 +37,7 @@ from .facts import facts_for
 from .log import Listener, Log
 from .loop import State, Training, fit, load_checkpoint
 from .modes import switch_off_dropout
-from .negatives import Negatives, Teach, mined_once, read_negatives, teacher_of, with_cache
+from .negatives import Negatives, mined_once, read_negatives, teacher_of, with_cache
 from .plan import Plan
 from .step import Objective
 from .validation import Validator, held_out
@@ -153,7 +153,9 @@ def set_up(
     base_fingerprint = weights_fingerprint(encoder.model)
     log = Log(folder / "log.jsonl", accelerator, on_event, _logged_until(folder))
     relevance = Relevance(dataset)
-    negatives, teacher = prepare_negatives(recipe, dataset, encoder, query_ids, relevance, accelerator, folder, log)
+    mined = miner(recipe, dataset, encoder, query_ids, relevance, accelerator, folder, log)
+    negatives = mined(State().negatives)  # by the base weights
+    teacher = teacher_of(recipe, dataset, encoder, Files(folder / "negatives" / f"{State().negatives}.run"))
     if recipe.model.lora is not None:
         torch.manual_seed(recipe.train.seed)  # the adapter's initial weights
         lora.attach(encoder.model, recipe.model.lora, recipe.model.name)
@@ -177,12 +179,13 @@ def set_up(
         folder=folder,
         log=log,
         validate=validate,
+        mine=mined,
         stop_requested=stop_requested,
     )
     return training, base_fingerprint
 
 
-def prepare_negatives(
+def miner(
     recipe: Recipe,
     dataset: Dataset,
     encoder: Encoder,
@@ -191,28 +194,33 @@ def prepare_negatives(
     accelerator: Accelerator,
     folder: Path,
     log: Log,
-) -> tuple[Negatives, Teach | None]:
-    """The negatives in force, mined with the base weights into negatives/ or read from there, and the teacher."""
-    files = Files(folder / "negatives" / "mined.run")
-    if not recipe.negatives.mining:
-        return Negatives(recipe, {}), teacher_of(recipe, dataset, encoder, files)
-    if not files.complete:
-        log.tell("phase", name="mine negatives")
-    report = mined_once(
-        recipe,
-        dataset,
-        encoder,
-        query_ids,
-        relevance,
-        files,
-        accelerator,
-        on_progress=lambda done, total: log.tell("progress", done=done, total=total),
-    )
-    for text in report.sentences() if report else []:
-        log.tell("message", text=text)
-    with accelerator.main_process_first():
-        teacher = teacher_of(recipe, dataset, encoder, files)
-    return read_negatives(recipe, files), teacher
+) -> Callable[[str], Negatives]:
+    """Gives a function that mines with the encoder as it is into negatives/<name>.run, or reads what is there.
+
+    What is there was mined by this very run at this very step: with the same weights, so with the same result.
+    """
+
+    def mined(name: str) -> Negatives:
+        if not recipe.negatives.mining:
+            return Negatives(recipe, {})
+        files = Files(folder / "negatives" / f"{name}.run")
+        if not files.complete:
+            log.tell("phase", name="mine negatives")
+        report = mined_once(
+            recipe,
+            dataset,
+            encoder,
+            query_ids,
+            relevance,
+            files,
+            accelerator,
+            on_progress=lambda done, total: log.tell("progress", done=done, total=total),
+        )
+        for text in report.sentences() if report else []:
+            log.tell("message", text=text)
+        return read_negatives(recipe, files)
+
+    return mined
 
 
 def load_trainable(recipe: Recipe, accelerator: Accelerator) -> Encoder:
