@@ -148,6 +148,8 @@ def test_relabelling_writes_new_judgements_and_never_in_place(tmp_path: Path, ti
         tmp_path / "a.run", evidence("q1", "d40", 0.83), evidence("q1", "d41", 0.81), evidence("q2", "d42", 0.7)
     )
     data = load_dataset(tiny_dataset, "train")
+    assert relabel(path, data, tmp_path / "same.tsv", above=9.0) == 0  # a judge that says no everywhere (C1)
+    assert read_qrels(tmp_path / "same.tsv") == data.qrels
     assert relabel(path, data, tmp_path / "new.tsv", above=0.02) == 1
     found = read_qrels(tmp_path / "new.tsv")
     assert found.pop("q1") == data.qrels["q1"] | {"d40": 1}
