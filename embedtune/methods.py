@@ -20,7 +20,7 @@ from .errors import InputError, unknown
 
 FAMILIES = ("mining", "filtering", "sampling", "batching", "synthesis", "weighting", "loss")
 # The families whose methods get Scores, and with them the progress that an option's schedule follows.
-SCHEDULED = ("filtering", "weighting", "loss")
+SCHEDULED = ("filtering", "synthesis", "weighting", "loss")
 # Arguments that the caller gives, never the recipe.
 GIVEN = {"generator", "on_progress"}
 _REQUIRED = object()
@@ -59,9 +59,9 @@ class Scheduled:
     fixed: dict[str, Any]
     schedules: dict[str, Schedule]
 
-    def __call__(self, scores: Any, *arguments: Any) -> Any:
+    def __call__(self, scores: Any, *arguments: Any, **given: Any) -> Any:
         changing = {name: schedule.at(scores.progress) for name, schedule in self.schedules.items()}
-        return self.function(scores, *arguments, **self.fixed, **changing)
+        return self.function(scores, *arguments, **given, **self.fixed, **changing)
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ class Method:
     summary: str
     docstring: str
     options: tuple[Option, ...]
+    kind: str | None  # the file's KIND, where its family tells methods apart by one
 
 
 def names(family: str) -> list[str]:
@@ -91,10 +92,10 @@ def describe(family: str, name: str) -> Method:
     camel = "".join(part.capitalize() for part in name.split("_"))
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
-            return _method(family, name, node, node)
+            return _method(family, name, node, node, _kind(tree))
         if isinstance(node, ast.ClassDef) and node.name == camel:
             init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
-            return _method(family, name, node, init)
+            return _method(family, name, node, init, _kind(tree))
     raise TypeError(f"embedtune/{family}/{name}.py must define a function {name} or a class {camel}")
 
 
@@ -107,10 +108,21 @@ def find(name: str) -> list[Method]:
     return found
 
 
-def _method(family: str, name: str, node: ast.FunctionDef | ast.ClassDef, signature: ast.FunctionDef | None) -> Method:
+def _method(
+    family: str,
+    name: str,
+    node: ast.FunctionDef | ast.ClassDef,
+    signature: ast.FunctionDef | None,
+    kind: str | None,
+) -> Method:
     docstring = ast.get_docstring(node) or ""
     options = _options(signature) if signature else ()
-    return Method(family, name, node.name, docstring.split("\n\n")[0].replace("\n", " "), docstring, options)
+    return Method(family, name, node.name, docstring.split("\n\n")[0].replace("\n", " "), docstring, options, kind)
+
+
+def _kind(tree: ast.Module) -> str | None:
+    constants = {ast.unparse(node.targets[0]): node.value for node in tree.body if isinstance(node, ast.Assign)}
+    return ast.literal_eval(constants["KIND"]) if "KIND" in constants else None
 
 
 def _options(function: ast.FunctionDef) -> tuple[Option, ...]:

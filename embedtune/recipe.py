@@ -68,6 +68,7 @@ Miner = Annotated[Chosen, _choice("mining")]
 Filter = Annotated[Chosen, _choice("filtering")]
 Sampler = Annotated[Chosen, _choice("sampling")]
 Batcher = Annotated[Chosen, _choice("batching")]
+Maker = Annotated[Chosen, _choice("synthesis")]
 Weighting = Annotated[Chosen, _choice("weighting")]
 Loss = Annotated[Chosen, _choice("loss")]
 
@@ -196,10 +197,13 @@ class Recipe:
     data: Data
     negatives: Negatives = field(default_factory=Negatives)
     batching: Batcher = Chosen(name="unique")
+    synthesis: Annotated[list[Maker], BeforeValidator(_listed)] = field(default_factory=list)
     weighting: Annotated[list[Weighting], BeforeValidator(_listed)] = field(default_factory=list)
     loss: Annotated[list[Loss], BeforeValidator(_listed)] = field(
         default_factory=lambda: [Chosen(name="infonce", options={"temperature": 0.05})]
     )
+    # every loss also on these first dimensions of the embeddings, normalised again (Matryoshka, arXiv 2205.13147)
+    matryoshka: list[Count] = field(default_factory=list)
     train: Train = field(default_factory=Train)
     evaluate: Evaluate = field(default_factory=Evaluate)
 

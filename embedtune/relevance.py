@@ -45,3 +45,8 @@ class Relevance:
         the same text as such a document, or the query's own text."""
         keys = self._forbidden_keys(query_id)
         return [self.document_key(doc_id) in keys for doc_id in doc_ids]
+
+    def forbidden_texts(self, query_id: str, texts: Iterable[str]) -> list[bool]:
+        """The same for texts that are no document of the corpus."""
+        keys = self._forbidden_keys(query_id)
+        return [text_key(text) in keys for text in texts]

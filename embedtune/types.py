@@ -90,6 +90,7 @@ class Scores:
     teacher: (Q, D) similarities of a guide model or cross-encoder, without gradient, in the teacher's own units.
     queries: (Q, H) and documents: (D, H) embeddings as scored (normalised where the similarity is cosine).
     query_ids, doc_ids: names of rows and columns; a made column has an empty doc_id.
+    positive_ids: for each row every document that is judged relevant for it, in the batch or not.
     mined: (Q, D) the score a candidate had when it was mined, NaN where it was not.
     made: (D,) bool, True where the column is synthetic.
     progress: 0 at the first step, 1 at the last.
@@ -104,6 +105,7 @@ class Scores:
     documents: Tensor | None = None
     query_ids: tuple[str, ...] = ()
     doc_ids: tuple[str, ...] = ()
+    positive_ids: tuple[frozenset[str], ...] = ()
     mined: Tensor | None = None
     made: Tensor | None = None
     progress: float = 0.0

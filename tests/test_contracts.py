@@ -46,6 +46,7 @@ def scores() -> Scores:
         documents=documents,
         query_ids=tuple(f"q{row}" for row in range(QUERIES)),
         doc_ids=tuple(f"d{column}" for column in range(DOCUMENTS)),
+        positive_ids=tuple(frozenset(f"d{column}" for column in row.nonzero().flatten()) for row in positive),
     )
 
 
@@ -77,6 +78,7 @@ def permuted(scores: Scores, rows: Tensor, columns: Tensor) -> Scores:
         documents=scores.documents[columns],
         query_ids=tuple(scores.query_ids[row] for row in rows.tolist()),
         doc_ids=tuple(scores.doc_ids[column] for column in columns.tolist()),
+        positive_ids=tuple(scores.positive_ids[row] for row in rows.tolist()),
     )
 
 

@@ -24,20 +24,18 @@ class MemoryQueue(nn.Module):
         second-hand); without it all.
 
     A call first offers what the queue holds, as constants, then, in training, takes in the batch's real documents:
-    positives and mined negatives. Held are embeddings, with hashes of their document ids and of a query that they
-    were positive for; all are state, saved with the checkpoint. A held document is no negative where the batch has the
-    document itself, whose embedding is newer, nor for the query that it was positive for. A document that comes again
-    replaces its older self, and a queue that is not full offers only what it has.
+    positives and mined negatives. Held are embeddings, with hashes of their document ids; both are state, saved with
+    the checkpoint. A held document is no negative where the batch has the document itself, whose embedding is newer,
+    nor for a query that it is judged relevant for. A document that comes again replaces its older self, and a queue
+    that is not full offers only what it has.
 
     Departures: no momentum encoder. The embeddings are the student's own, of earlier steps, and the older, the less
-    they agree with it: small queues and learning rates suit. No second view in which the document asks. A document's
-    other relevant queries, where no batch showed them together, are not known here. Raises InputError without
-    embeddings or document ids.
+    they agree with it: small queues and learning rates suit. No second view in which the document asks. Raises
+    InputError without embeddings, document ids or the queries' judged documents.
     """
 
     embeddings: Tensor  # (size, H)
     documents: Tensor  # (size,) hashes of document ids
-    asking: Tensor  # (size,) hashes of query ids
     position: Tensor  # of the next document to be taken in
 
     def __init__(self, *, size: int = 4096, hardest: int | None = None) -> None:
@@ -47,39 +45,36 @@ class MemoryQueue(nn.Module):
         self.size, self.hardest = size, hardest
         self.register_buffer("embeddings", torch.empty(size, 0))
         self.register_buffer("documents", torch.full((size,), EMPTY))
-        self.register_buffer("asking", torch.full((size,), EMPTY))
         self.register_buffer("position", torch.zeros((), dtype=torch.int64))
 
     def forward(self, scores: Scores, keep: Tensor, *, generator: torch.Generator) -> tuple[Scores, Tensor]:
         if not self.size:
             return scores, keep
         queries, documents = embeddings(scores, "memory_queue")
-        if len(scores.doc_ids) != len(documents):
-            raise InputError("synthesis.memory_queue: needs the documents' ids")
+        if len(scores.doc_ids) != len(documents) or len(scores.positive_ids) != len(queries):
+            raise InputError("synthesis.memory_queue: needs the documents' ids and the queries' judged documents")
         if not self.embeddings.shape[1]:
             self.to(documents.device)
             self.embeddings = documents.new_zeros(self.size, documents.shape[1])
         ids = hashes(scores.doc_ids, like=self.documents)
-        asking = hashes(scores.query_ids, like=self.documents)
         filled = self.documents != EMPTY
         held = self.embeddings[filled]  # (M, H)
         allowed = ~torch.isin(self.documents[filled], ids).expand(len(queries), -1)
-        if len(asking):
-            allowed = allowed & (self.asking[filled] != asking[:, None])
+        judged = [torch.isin(self.documents[filled], hashes(names, like=ids)) for names in scores.positive_ids]
+        allowed = allowed & ~torch.stack(judged)
         if self.hardest is not None:
             similar = (queries @ held.T).masked_fill(~allowed, -torch.inf)
             chosen = similar.topk(min(self.hardest, len(held)), dim=1).indices
             allowed = allowed & torch.zeros_like(allowed).scatter(1, chosen, True)
         if self.training:
-            of = asking[scores.positive.int().argmax(dim=0)] if len(asking) else torch.full_like(ids, EMPTY)
-            self._take(ids, of.masked_fill(~scores.positive.any(dim=0), EMPTY), documents)
+            self._take(ids, documents)
         return append(scores, keep, held, allowed)
 
-    def _take(self, ids: Tensor, asking: Tensor, documents: Tensor) -> None:
+    def _take(self, ids: Tensor, documents: Tensor) -> None:
         real = (ids != EMPTY).nonzero().flatten()[-self.size :]
         self.documents[torch.isin(self.documents, ids[real])] = EMPTY
         places = (self.position + torch.arange(len(real), device=ids.device)) % self.size
-        self.embeddings[places], self.documents[places], self.asking[places] = documents[real], ids[real], asking[real]
+        self.embeddings[places], self.documents[places] = documents[real], ids[real]
         self.position = (self.position + len(real)) % self.size
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

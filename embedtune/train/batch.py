@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..relevance import Relevance
-from ..types import Turn
+from ..types import Item, Turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,20 +21,41 @@ class Batch:
     positive: Tensor  # (Q, D) bool
     candidate: Tensor  # (Q, D) bool
     own: Tensor  # (Q, D) bool
+    positive_ids: tuple[frozenset[str], ...]
+    made: tuple[Item, ...]  # the last documents: they are in no corpus
 
 
-def lay_out(turns: Sequence[Turn], negatives: Mapping[str, Sequence[str]], relevance: Relevance) -> Batch:
-    """The batch of these turns: their positives first, then the negatives drawn for their queries, each once."""
+def lay_out(
+    turns: Sequence[Turn],
+    negatives: Mapping[str, Sequence[str]],
+    relevance: Relevance,
+    made: Mapping[str, Sequence[Item]] | None = None,
+) -> Batch:
+    """The batch of these turns: their positives, the negatives drawn for their queries, those made for them; each
+    once."""
+    made = made or {}
+    items = {item.id: item for turn in turns for item in made.get(turn.query_id, ())}
     query_ids = tuple(turn.query_id for turn in turns)
     positives = [doc_id for turn in turns for doc_id in turn.positives]
     drawn = [doc_id for query_id in query_ids for doc_id in negatives.get(query_id, ())]
-    doc_ids = tuple(dict.fromkeys([*positives, *drawn]))
+    real = tuple(dict.fromkeys([*positives, *drawn]))
+    doc_ids = (*real, *items)
     column = {doc_id: i for i, doc_id in enumerate(doc_ids)}
     shape = (len(query_ids), len(doc_ids))
     positive, own = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
     for row, query_id in enumerate(query_ids):
         positive[row, [column[d] for d in relevance.positives[query_id] if d in column]] = True
         own[row, [column[d] for d in negatives.get(query_id, ())]] = True
-    forbidden = torch.tensor([relevance.forbidden(query_id, doc_ids) for query_id in query_ids])
+        own[row, [column[item.id] for item in made.get(query_id, ())]] = True
+    texts = [item.text for item in items.values()]
+    forbidden = torch.tensor([relevance.forbidden(q, real) + relevance.forbidden_texts(q, texts) for q in query_ids])
     candidate = ~forbidden & ~positive
-    return Batch(query_ids=query_ids, doc_ids=doc_ids, positive=positive, candidate=candidate, own=own & candidate)
+    return Batch(
+        query_ids=query_ids,
+        doc_ids=doc_ids,
+        positive=positive,
+        candidate=candidate,
+        own=own & candidate,
+        positive_ids=tuple(relevance.positives[query_id] for query_id in query_ids),
+        made=tuple(items.values()),
+    )

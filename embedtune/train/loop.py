@@ -16,11 +16,12 @@ from ..encode.encoder import Encoder
 from ..errors import InputError, Interrupted
 from ..recipe import Recipe
 from ..relevance import Relevance
-from ..seeds import seed_for
+from ..seeds import generator_for, seed_for
 from ..types import Dataset
 from . import checkpoint
 from .batch import lay_out
 from .log import Log
+from .made import made_documents
 from .modes import training_mode
 from .negatives import Negatives
 from .plan import Place, Plan
@@ -79,7 +80,9 @@ def fit(t: Training, state: State) -> State:
         for _ in range(train.accumulate):
             turns = t.plan.batch(state.place)
             drawn = t.negatives.draw([turn.query_id for turn in turns], state.place.epoch)
-            batch = lay_out(turns, drawn, t.relevance)
+            generator = generator_for(train.seed, "synthesis", state.place.epoch, state.place.number)
+            made = made_documents(t.objective.texts, turns, t.dataset, generator)
+            batch = lay_out(turns, drawn, t.relevance, made)
             loss, parts = accumulate_gradients(
                 t.encoder,
                 t.objective,
@@ -89,6 +92,7 @@ def fit(t: Training, state: State) -> State:
                 chunk_size=train.chunk_size,
                 divide_by=train.accumulate,
                 progress=state.step / t.plan.steps,
+                generator=generator,
             )
             losses.append(loss)
             pairs += len(turns)

@@ -155,7 +155,8 @@ def set_up(
     relevance = Relevance(dataset)
     mined = miner(recipe, dataset, encoder, query_ids, relevance, accelerator, folder, log)
     negatives = mined(State().negatives)  # by the base weights
-    teacher = teacher_of(recipe, dataset, encoder, Files(folder / "negatives" / f"{State().negatives}.run"))
+    with accelerator.main_process_first():  # which encodes for the teacher; the others find that in the cache
+        teacher = teacher_of(recipe, dataset, encoder, Files(folder / "negatives" / f"{State().negatives}.run"))
     if recipe.model.lora is not None:
         torch.manual_seed(recipe.train.seed)  # the adapter's initial weights
         lora.attach(encoder.model, recipe.model.lora, recipe.model.name)

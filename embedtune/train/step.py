@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from .. import methods
 from ..encode.encoder import Encoder, Prepared
 from ..encode.similarity import scored
+from ..errors import InputError
 from ..recipe import Recipe
-from ..types import Items, Role, Scores
+from ..types import Item, Items, Role, Scores
 from .batch import Batch
 from .gradients import Embedded, backward, embed
 
@@ -26,6 +27,11 @@ class Tokens:
     def __init__(self, encoder: Encoder, items: Items, role: Role, most: int = 200_000) -> None:
         self._encoder, self._items, self._role, self._most = encoder, items, role, most
         self._held: OrderedDict[str, Prepared] = OrderedDict()
+
+    def hold(self, items: Sequence[Item]) -> None:
+        """Prepares items that are in no set, to be asked for by id at once."""
+        fresh = [item for item in items if item.id not in self._held]
+        self._held.update(zip([i.id for i in fresh], self._encoder.prepare(fresh, self._role), strict=True))
 
     def __call__(self, ids: Sequence[str]) -> list[Prepared]:
         absent = [item_id for item_id in ids if item_id not in self._held]
@@ -42,11 +48,18 @@ class Tokens:
 
 @dataclass
 class Objective:
-    """The recipe's filters, weightings and losses, in place."""
+    """The recipe's filters, makers of negatives, weightings and losses, in place.
+
+    texts make documents before they are encoded; vectors make columns from embeddings. dimensions: the embeddings'
+    prefixes that every loss is also taken on.
+    """
 
     filters: list[Any]
+    texts: list[tuple[str, Any]]
+    vectors: list[Any]
     weightings: list[Any]
     losses: list[tuple[str, float, Any]]
+    dimensions: list[int] = field(default_factory=list)
     modules: nn.ModuleDict = field(default_factory=nn.ModuleDict)
     # (query_ids, doc_ids) -> (Q, D) the teacher's scores, NaN where it gave none
     teacher: Callable[[Sequence[str], Sequence[str]], Tensor] | None = None
@@ -56,27 +69,45 @@ class Objective:
         filters = [methods.bind("filtering", c.name, c.options) for c in recipe.negatives.filtering]
         weightings = [methods.bind("weighting", c.name, c.options) for c in recipe.weighting]
         losses = [(c.name, c.weight, methods.bind("loss", c.name, c.options)) for c in recipe.loss]
+        made = [
+            (methods.describe("synthesis", c.name).kind, c.name, methods.bind("synthesis", c.name, c.options))
+            for c in recipe.synthesis
+        ]
+        vectors = [make for kind, _, make in made if kind == "vectors"]
         trained = {
             f"{family}-{i}": method
             for family, found in (
                 ("filtering", filters),
+                ("synthesis", vectors),
                 ("weighting", weightings),
                 ("loss", [m for _, _, m in losses]),
             )
             for i, method in enumerate(found)
             if isinstance(method, nn.Module)
         }
-        return cls(filters, weightings, losses, nn.ModuleDict(trained))
+        texts = [(name, make) for kind, name, make in made if kind == "texts"]
+        objective = cls(filters, texts, vectors, weightings, losses, recipe.matryoshka, nn.ModuleDict(trained))
+        if recipe.matryoshka and any(True for _ in objective.modules.buffers()):
+            raise InputError("matryoshka: not with a filter or maker that keeps embeddings: they have one dimension")
+        return objective
 
-    def __call__(self, scores: Scores) -> tuple[Tensor, dict[str, float]]:
-        """The weighted sum of the losses, and its named parts for the log."""
+    def __call__(self, scores: Scores, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """The weighted sum of the losses, and its named parts for the log.
+
+        generator: for vectors that are drawn; in the same state on every process.
+        """
         keep = scores.candidate
         for decide in self.filters:
             keep = keep & decide(scores)
+        dropped = float(scores.candidate.sum() - keep.sum())
+        for make in self.vectors:
+            scores, keep = make(scores, keep, generator=generator)
         log_weights = torch.zeros_like(scores.student, dtype=torch.float32)
         for weigh in self.weightings:
             log_weights = log_weights + weigh(scores, keep)
-        parts: dict[str, float] = {"dropped": float(scores.candidate.sum() - keep.sum())} if self.filters else {}
+        parts: dict[str, float] = {"dropped": dropped} if self.filters else {}
+        if scores.made is not None:
+            parts["made"] = float(scores.made.sum())
         total = scores.student.new_zeros(())
         for name, weight, compute in self.losses:
             loss, details = compute(scores, keep, log_weights)
@@ -97,6 +128,7 @@ def accumulate_gradients(
     chunk_size: int | None,
     divide_by: int,
     progress: float,
+    generator: torch.Generator,
 ) -> tuple[float, dict[str, float]]:
     """Adds this batch's gradient, divided by `divide_by`, to the weights' .grad; returns the loss and its parts.
 
@@ -104,16 +136,14 @@ def accumulate_gradients(
     gradients are then this process's part, and their sum over processes is the gradient of the whole batch.
     """
     mine = slice(accelerator.process_index, None, accelerator.num_processes)
+    tokens[1].hold(batch.made)
     towers = [
         embed(encoder, tokens[0](batch.query_ids[mine]), "query", chunk_size=chunk_size),
         embed(encoder, tokens[1](batch.doc_ids[mine]), "document", chunk_size=chunk_size),
     ]
     queries = _gathered(towers[0], len(batch.query_ids), accelerator)
     documents = _gathered(towers[1], len(batch.doc_ids), accelerator)
-    scores = scores_of(encoder, batch, queries, documents, progress)
-    if objective.teacher is not None:
-        scores = replace(scores, teacher=objective.teacher(batch.query_ids, batch.doc_ids).to(scores.student.device))
-    loss, parts = objective(scores)
+    loss, parts = over_prefixes(encoder, objective, batch, queries, documents, progress, generator)
     scaled = loss / divide_by if accelerator.scaler is None else accelerator.scaler.scale(loss / divide_by)
     if scaled.requires_grad:
         scaled.backward()
@@ -121,9 +151,30 @@ def accumulate_gradients(
     return float(loss.detach()), parts
 
 
+def over_prefixes(
+    encoder: Encoder,
+    objective: Objective,
+    batch: Batch,
+    queries: Tensor,
+    documents: Tensor,
+    progress: float,
+    generator: torch.Generator,
+) -> tuple[Tensor, dict[str, float]]:
+    """The mean of the objective on whole embeddings and on each prefix of them. The parts are the whole's."""
+    teacher = objective.teacher(batch.query_ids, batch.doc_ids).to(queries.device) if objective.teacher else None
+    found = []
+    for dimensions in (queries.shape[1], *objective.dimensions):
+        if dimensions > queries.shape[1]:
+            raise InputError(f"matryoshka: {dimensions} dimensions are more than the model's {queries.shape[1]}")
+        scores = scores_of(encoder, batch, queries[:, :dimensions], documents[:, :dimensions], progress)
+        found.append(objective(replace(scores, teacher=teacher), generator))
+    return torch.stack([loss for loss, _ in found]).mean(), found[0][1]
+
+
 def scores_of(encoder: Encoder, batch: Batch, queries: Tensor, documents: Tensor, progress: float) -> Scores:
     """The batch's scores from its embeddings (Q, H) and (D, H), in float32."""
     device = queries.device
+    made = {item.id for item in batch.made}
     q, d = scored(queries, encoder.similarity), scored(documents, encoder.similarity)
     return Scores(
         student=q @ d.T,
@@ -133,7 +184,9 @@ def scores_of(encoder: Encoder, batch: Batch, queries: Tensor, documents: Tensor
         queries=q,
         documents=d,
         query_ids=batch.query_ids,
-        doc_ids=batch.doc_ids,
+        doc_ids=tuple("" if item_id in made else item_id for item_id in batch.doc_ids),
+        positive_ids=batch.positive_ids,
+        made=torch.tensor([item_id in made for item_id in batch.doc_ids], device=device) if made else None,
         progress=progress,
     )
 

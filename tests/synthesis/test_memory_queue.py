@@ -25,6 +25,7 @@ def batch(number: int, count: int = 2, **changes: object) -> Scores:
         documents=documents,
         query_ids=tuple(f"q{number}-{place}" for place in range(count)),
         doc_ids=tuple(f"d{number}-{place}" for place in range(count)),
+        positive_ids=tuple(frozenset({f"d{number}-{place}"}) for place in range(count)),
     )
     return dataclasses.replace(scores, **changes)  # type: ignore[arg-type]
 
@@ -73,7 +74,8 @@ def test_a_document_of_the_batch_is_no_negative_by_its_older_self() -> None:
 def test_a_querys_positive_of_an_earlier_step_is_no_negative() -> None:
     queue = MemoryQueue(size=8)
     call(queue, batch(1))
-    offered, keep = call(queue, batch(2, query_ids=("q2-0", "q1-0")))
+    judged = (frozenset({"d2-0"}), frozenset({"d2-1", "d1-0"}))
+    offered, keep = call(queue, batch(2, positive_ids=judged))
     assert offered == [10, 11]
     assert keep.tolist() == [[True, True], [False, True]]
 
@@ -88,7 +90,7 @@ def test_selective_negatives_are_each_querys_most_similar() -> None:
     queue = MemoryQueue(size=8, hardest=2)
     call(queue, batch(1, count=4))
     queries = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
-    offered, keep = call(queue, batch(2, queries=queries, query_ids=("q1-3", "q9")))
+    offered, keep = call(queue, batch(2, queries=queries, positive_ids=(frozenset({"d1-3"}), frozenset())))
     assert offered == [10, 11, 12, 13]
     assert keep.tolist() == [[False, True, True, False], [True, True, False, False]]
 
@@ -96,14 +98,14 @@ def test_selective_negatives_are_each_querys_most_similar() -> None:
 def test_a_queue_of_the_batchs_own_documents_is_infonce_with_constant_documents() -> None:
     """A12's check: each query alone with its positive, and the queue for the rest, loses what it does in F."""
     queue = MemoryQueue(size=3)
-    whole = fixture(F, queries=F, documents=torch.eye(3), query_ids=("a", "b", "c"), doc_ids=("x", "y", "z"))
+    whole = fixture(F, queries=F, documents=torch.eye(3), doc_ids=("x", "y", "z"), positive_ids=(frozenset(),) * 3)
     queue(whole, whole.candidate, generator=GENERATOR)
     queue.eval()
     values = []
     for row in range(3):
         documents = torch.eye(3)[row : row + 1].requires_grad_()
         queries = F[row : row + 1]
-        alone = fixture(queries @ documents.T, queries=queries, documents=documents, query_ids=("new",))
+        alone = fixture(queries @ documents.T, queries=queries, documents=documents, positive_ids=(frozenset(),))
         alone = dataclasses.replace(alone, doc_ids=(whole.doc_ids[row],))
         extended, keep = queue(alone, alone.candidate, generator=GENERATOR)
         value, _ = Infonce(temperature=0.1)(extended, keep, torch.zeros_like(extended.student))
@@ -147,7 +149,7 @@ def test_what_is_held_does_not_change_with_the_model() -> None:
 
 
 def test_without_ids_it_is_refused() -> None:
-    with pytest.raises(InputError, match=r"^synthesis.memory_queue: needs the documents' ids$"):
+    with pytest.raises(InputError, match=r"^synthesis.memory_queue: needs the documents' ids and the queries' judged documents$"):
         call(MemoryQueue(), batch(1, doc_ids=()))
     with pytest.raises(InputError, match=r"^synthesis.memory_queue: expected size of at least 0"):
         MemoryQueue(size=-1)

@@ -95,7 +95,7 @@ def test_the_mixtures_are_constants_the_query_in_them_too() -> None:
 
 def test_what_a_queue_offers_is_mixed_too() -> None:
     queue, nothing = MemoryQueue(size=4), torch.zeros(2, 6, dtype=torch.bool)
-    named = dataclasses.replace(on_a_circle(), doc_ids=tuple("abcdef"))
+    named = dataclasses.replace(on_a_circle(), doc_ids=tuple("abcdef"), positive_ids=(frozenset(),) * 2)
     queue(dataclasses.replace(named, documents=circle(80, 80, 80, 80, 80, 80)), nothing, generator=generator())
     offered, keep = queue(dataclasses.replace(named, doc_ids=tuple("uvwxyz")), nothing, generator=generator())
     made, extended = mochi(offered, keep, type1=2, type2=0, generator=generator())

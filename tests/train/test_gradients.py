@@ -48,6 +48,7 @@ def gradients(
         chunk_size=chunk_size,
         divide_by=1,
         progress=0.0,
+        generator=torch.Generator(),
     )
     flat = [p.grad.flatten() for p in encoder.model.parameters() if p.grad is not None]
     return loss, torch.cat(flat).clone()

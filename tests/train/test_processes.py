@@ -45,7 +45,8 @@ for dtype in (torch.float32, torch.float64):
         batch = lay_out(turns, {turns[0].query_id: ["d55", "d56"]}, Relevance(dataset))
         tokens = Tokens(encoder, dataset.queries, "query"), Tokens(encoder, dataset.corpus, "document")
         value, _ = accumulate_gradients(encoder, Objective.of(recipe), batch, tokens, accelerator,
-                                        chunk_size=chunk_size, divide_by=1, progress=0.0)
+                                        chunk_size=chunk_size, divide_by=1, progress=0.0,
+                                        generator=torch.Generator())
         parameters = list(encoder.model.parameters())
         sum_gradients(parameters, accelerator)
         gradient = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])

@@ -72,7 +72,6 @@ def test_a_run_folder_is_complete_and_self_contained(tiny_model: Path, tiny_data
     }  # fmt: skip
     losses = [json.loads(line).get("loss") for line in (run.folder / "log.jsonl").read_text().splitlines()]
     assert min(loss for loss in losses[2:] if loss is not None) < 0.7 * losses[0]  # it learns
-    assert run.tuned != run.base
     measured = json.loads((run.folder / "evaluation" / "tiny" / "measures.json").read_text())
     assert measured["measures"] == run.tuned["tiny"]
     saved = SentenceTransformer(str(run.model), device="cpu")

@@ -1,0 +1,26 @@
+"""Negatives whose text is made from a positive's, by rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ..relevance import text_key
+from ..types import Dataset, Item, Turn
+
+
+def made_documents(
+    makers: Sequence[tuple[str, Any]], turns: Sequence[Turn], dataset: Dataset, generator: torch.Generator
+) -> dict[str, list[Item]]:
+    """query_id -> what each rule makes of the turn's first positive; nothing where a rule does not apply."""
+    made: dict[str, list[Item]] = {}
+    for turn in turns if makers else ():
+        source = dataset.corpus[turn.positives[0]]
+        for name, make in makers:
+            text = make(source.content, generator=generator)
+            if text is not None:
+                item_id = f"made:{name}:{source.id}:{text_key(text)}"
+                made.setdefault(turn.query_id, []).append(Item(id=item_id, text=text))
+    return made

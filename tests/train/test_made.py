@@ -1,0 +1,98 @@
+"""Made negatives and Matryoshka in training: columns that no corpus has, and losses on prefixes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from embedtune.data.dataset import load_dataset
+from embedtune.encode.encoder import load_encoder
+from embedtune.errors import InputError
+from embedtune.recipe import Recipe, check_recipe
+from embedtune.relevance import Relevance
+from embedtune.train.batch import lay_out
+from embedtune.train.made import made_documents
+from embedtune.train.run import train
+from embedtune.train.step import Objective, over_prefixes
+from embedtune.types import Item, Turn
+
+
+def recipe_of(model: Path, data: Path, **parts: object) -> Recipe:
+    settings = {"batch_size": 8, "epochs": 2, "learning_rate": 1e-3}
+    return check_recipe(
+        {"version": 1, "model": {"name": str(model)}, "data": {"train": str(data)}, "train": settings, **parts}
+    )
+
+
+def test_made_texts_are_negatives_of_all_but_those_they_read_like(tiny_dataset: Path) -> None:
+    dataset = load_dataset(tiny_dataset, "train")
+    turns = [Turn(query_id="q1", positives=("d1",)), Turn(query_id="q2", positives=("d2",))]
+    fresh, copy = Item(id="made:a", text="something else"), Item(id="made:b", text=dataset.corpus["d2"].content)
+    batch = lay_out(turns, {}, Relevance(dataset), {"q1": [fresh, copy]})
+    assert batch.doc_ids == ("d1", "d2", "made:a", "made:b")
+    assert batch.made == (fresh, copy)
+    assert batch.candidate.tolist() == [[False, True, True, True], [True, False, True, False]]
+    assert batch.own.tolist() == [[False, False, True, True], [False] * 4]
+    assert batch.positive_ids == (frozenset({"d1"}), frozenset({"d2"}))
+
+
+def test_rules_change_the_first_positive(tiny_dataset: Path) -> None:
+    dataset = load_dataset(tiny_dataset, "train")
+
+    def shout(text: str, *, generator: torch.Generator) -> str | None:
+        return text.upper() + "!" if "1" in text else None
+
+    turns = [Turn(query_id="q1", positives=("d1",)), Turn(query_id="q2", positives=("d2",))]
+    made = made_documents([("shout", shout)], turns, dataset, torch.Generator())
+    assert list(made) == ["q1"]
+    assert made["q1"][0].text == dataset.corpus["d1"].content.upper() + "!"
+    assert made["q1"][0].id.startswith("made:shout:d1:")
+
+
+def test_training_with_rules_a_queue_and_mixtures_resumes_exactly(
+    tiny_model: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    makers = [{"name": "negation"}, {"name": "memory_queue", "size": 16}, {"name": "mochi", "type1": 2, "type2": 2}]
+    recipe = recipe_of(tiny_model, tiny_dataset, synthesis=makers)
+    whole = train(recipe, tmp_path / "whole")
+    events = [json.loads(line) for line in (whole.folder / "log.jsonl").read_text().splitlines()]
+    first, second = [event for event in events if event["event"] == "step"][:2]
+    assert first["documents"] == 16  # every positive and its negation
+    assert first["made"] == 8 + 8 * 4  # negations and mixtures; the queue is still empty
+    assert second["made"] == 8 + 8 + 8 * 4
+
+    for path in sorted((whole.folder / "checkpoints").iterdir())[1:]:
+        path.rename(tmp_path / path.name)  # as if it had been killed after its first checkpoint
+    (whole.folder / "summary.json").unlink()
+    expected = load_file(whole.model / "model.safetensors")
+    resumed = load_file(train(recipe, whole.folder, resume=True).model / "model.safetensors")
+    assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
+def test_matryoshka_is_the_mean_over_prefixes(tiny_model: Path, tiny_dataset: Path) -> None:
+    dataset, encoder = load_dataset(tiny_dataset, "train"), load_encoder(str(tiny_model))
+    turns = [Turn(query_id=q, positives=(d,)) for q, d in (("q1", "d1"), ("q2", "d2"), ("q4", "d4"))]
+    batch = lay_out(turns, {}, Relevance(dataset))
+    queries, documents = torch.randn(3, 32), torch.randn(3, 32)
+
+    def loss(dimensions: list[int], width: int = 32) -> float:
+        objective = Objective.of(recipe_of(tiny_model, tiny_dataset, matryoshka=dimensions))
+        value, _ = over_prefixes(
+            encoder, objective, batch, queries[:, :width], documents[:, :width], 0.0, torch.Generator()
+        )
+        return float(value)
+
+    assert loss([32]) == pytest.approx(loss([]), abs=1e-6)  # the full dimension alone is the base loss
+    assert loss([16, 8]) == pytest.approx((loss([]) + loss([], 16) + loss([], 8)) / 3, abs=1e-6)
+    with pytest.raises(InputError, match="64 dimensions are more than the model's 32"):
+        loss([64])
+
+
+def test_matryoshka_with_a_state_of_one_dimension_is_refused(tiny_model: Path, tiny_dataset: Path) -> None:
+    recipe = recipe_of(tiny_model, tiny_dataset, matryoshka=[16], synthesis={"name": "memory_queue"})
+    with pytest.raises(InputError, match="matryoshka: not with a filter or maker that keeps embeddings"):
+        Objective.of(recipe)
