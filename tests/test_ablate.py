@@ -108,7 +108,7 @@ cells:
   plain: {}
   typo: {train.lerning_rate: 1}
   unmeasured: {evaluate.in_domain: [], evaluate.out_of_domain: []}
-  blind: {data.validation: null}
+  blind: {data.validation: null, train.validate_every: null}
   absent: {data.train: nowhere/at-all}
   same: {train.max_steps: 4}
 """
