@@ -67,10 +67,13 @@ def _show_rich_table(columns: Sequence[str], rows: Sequence[Sequence[object]], t
 
 
 @contextmanager
-def progress(description: str) -> Iterator[Callable[[int, int], None]]:
-    """Gives on_progress(done, total), which moves a bar on stderr; without a terminal there is no bar."""
+def progress(description: str) -> Iterator[Callable[..., None]]:
+    """Gives on_progress(done, total, description=None), which moves a bar on stderr and says what it is of.
+
+    Without a terminal there is no bar.
+    """
     if not sys.stderr.isatty():
-        yield lambda done, total: None
+        yield lambda done, total, description=None: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -79,4 +82,6 @@ def progress(description: str) -> Iterator[Callable[[int, int], None]]:
     # stdout may be a pipe that wants the results: only stderr goes through the bar's console.
     with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
         task = bar.add_task(description, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield lambda done, total, description=None: bar.update(
+            task, completed=done, total=total, description=description
+        )

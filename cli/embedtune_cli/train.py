@@ -15,7 +15,7 @@ from .output import progress, say, show_json, show_table
 def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe: see `embedtune recipes list`.")],
     changes: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one key; repeatable.")] = [],  # noqa: B006
-    output: Annotated[Path | None, typer.Option(help="The run folder. [default: runs/<recipe's name>]")] = None,
+    output: Annotated[Path | None, typer.Option(help="The run folder. (default: runs/ and the recipe's name)")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in that folder.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the resolved recipe and what would happen.")] = False,
@@ -52,18 +52,21 @@ def train(
 
 
 class Watcher:
-    """Shows a run's events: a bar on a terminal, a line now and then elsewhere."""
+    """Shows a run's events: a bar on a terminal with the loss and the pace, a line now and then elsewhere."""
 
     def __init__(self, show: Any) -> None:
-        self._show, self._steps, self._quiet = show, 0, not sys.stderr.isatty()
+        self._show, self._steps, self._phase, self._bar = show, 0, "", sys.stderr.isatty()
 
     def __call__(self, event: dict[str, Any]) -> None:
         kind = event["event"]
         if kind == "phase":
-            self._steps = event.get("steps", 0)
-            say(event["name"] + (f": {self._steps} steps" if self._steps else ""))
+            self._steps, self._phase = event.get("steps", 0), event["name"]
+            if self._bar:
+                self._show(0, None, self._phase)
+            else:
+                say(self._phase + (f": {self._steps} steps" if self._steps else ""))
         elif kind == "progress":
-            self._show(event["done"], event["total"])
+            self._show(event["done"], event["total"], self._phase)
         elif kind == "step":
             self._step(event)
         elif kind == "validation":
@@ -75,14 +78,11 @@ class Watcher:
             say(event["text"])
 
     def _step(self, event: dict[str, Any]) -> None:
-        self._show(event["step"], self._steps)
-        every = max(1, self._steps // 20) if self._quiet else max(1, self._steps // 10)
-        if event["step"] % every == 0 or event["step"] == self._steps:
-            left = (self._steps - event["step"]) * event["seconds"]
-            say(
-                f"step {event['step']}/{self._steps}: loss {event['loss']:.4f}, "
-                f"{event['pairs_per_second']:.1f} pairs/s, about {left:.0f} s left"
-            )
+        done, pace = event["step"], f"loss {event['loss']:.4f}, {event['pairs_per_second']:.1f} pairs/s"
+        self._show(done, self._steps, f"train: {pace}")
+        if not self._bar and (done % max(1, self._steps // 20) == 0 or done == self._steps):
+            left = (self._steps - done) * event["seconds"]
+            say(f"step {done}/{self._steps}: {pace}, about {left:.0f} s left")
 
 
 def show_result(result: Any, as_json: bool) -> None:

@@ -149,7 +149,7 @@ def test_what_is_held_does_not_change_with_the_model() -> None:
 
 
 def test_without_ids_it_is_refused() -> None:
-    with pytest.raises(InputError, match=r"^synthesis.memory_queue: needs the documents' ids and the queries' judged documents$"):
+    with pytest.raises(InputError, match=r"^synthesis.memory_queue: needs the documents' ids and the queries' judged"):
         call(MemoryQueue(), batch(1, doc_ids=()))
     with pytest.raises(InputError, match=r"^synthesis.memory_queue: expected size of at least 0"):
         MemoryQueue(size=-1)
