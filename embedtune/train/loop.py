@@ -68,7 +68,7 @@ def fit(t: Training, state: State) -> State:
     train, parameters = t.recipe.train, trainable(t)
     tokens = Tokens(t.encoder, t.dataset.queries, "query"), Tokens(t.encoder, t.dataset.corpus, "document")
     training_mode(t.encoder.model, t.objective.modules)
-    while state.step < t.plan.steps:
+    while state.step < t.plan.steps and not out_of_patience(t, state):
         started = time.perf_counter()
         torch.manual_seed(seed_for(train.seed, "step", state.step, t.accelerator.process_index))
         rate = learning_rate(
@@ -104,8 +104,7 @@ def fit(t: Training, state: State) -> State:
         norm = step_optimizer(t, parameters, state.step)
         state.step += 1
         t.log.step(state.step, epoch, loss, parts, rate, norm, pairs, len(batch.doc_ids), time.perf_counter() - started)
-        if now_and_then(t, state):
-            break
+        now_and_then(t, state)
     return state
 
 
@@ -127,8 +126,8 @@ def step_optimizer(t: Training, parameters: list[nn.Parameter], step: int) -> fl
     return norm
 
 
-def now_and_then(t: Training, state: State) -> bool:
-    """Validates, checkpoints and stops where it is time to; True ends the training early."""
+def now_and_then(t: Training, state: State) -> None:
+    """Validates, mines again, checkpoints and stops, each where it is time to."""
     train, last = t.recipe.train, state.step == t.plan.steps
     epoch_ended = state.place.number == 0
     due = {
@@ -141,13 +140,16 @@ def now_and_then(t: Training, state: State) -> bool:
         t.negatives = t.mine(state.negatives)
     training_mode(t.encoder.model, t.objective.modules)
     stop = agreed(t.stop_requested(), t.accelerator)
-    patience = train.early_stopping.patience if train.early_stopping is not None else None
-    early = patience is not None and state.stale >= patience
-    if due["checkpoint"] or improved or stop or early:
+    if due["checkpoint"] or improved or stop or out_of_patience(t, state):
         save_checkpoint(t, state)
     if stop and not last:
         raise Interrupted(f"stopped at step {state.step} of {t.plan.steps}; the state is saved, go on with --resume")
-    return early
+
+
+def out_of_patience(t: Training, state: State) -> bool:
+    """Early stopping. Asked of the state alone, so that a run killed after its last step knows it when resumed."""
+    early = t.recipe.train.early_stopping
+    return early is not None and state.stale >= early.patience
 
 
 def refresh_due(t: Training, state: State) -> bool:

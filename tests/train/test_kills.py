@@ -26,7 +26,7 @@ def work(recipe: Recipe, output: Path, environment: dict[str, str]) -> None:
     train(recipe, output, resume=True)
 
 
-def recipe_of(model: Path, data: Path, kind: str) -> Recipe:
+def recipe_of(model: Path, data: Path, kind: str, epochs: int) -> Recipe:
     block: dict[str, Any] = {"name": str(model), "dropout": "model"}
     if kind == "lora":
         block["lora"] = {"rank": 4, "dropout": 0.1}
@@ -35,7 +35,7 @@ def recipe_of(model: Path, data: Path, kind: str) -> Recipe:
             "version": 1,
             "model": block,
             "data": {"train": str(data), "validation": {"share": 0.3, "documents": 30}},
-            "train": {"epochs": 12, "batch_size": 4, "chunk_size": 3, "checkpoint_every": 2, "validate_every": 5,
+            "train": {"epochs": epochs, "batch_size": 4, "chunk_size": 3, "checkpoint_every": 2, "validate_every": 5,
                       "learning_rate": 1e-3},
             "loss": {"name": "infonce", "learn_temperature": True},
         }
@@ -51,21 +51,21 @@ def start(recipe: Recipe, output: Path) -> Any:
 
 def kill_and_resume(model: Path, data: Path, folder: Path, kind: str, kills: int, seed: int) -> None:
     CONTEXT.set_forkserver_preload(["embedtune.train.run", "sentence_transformers", "peft"])
-    recipe = recipe_of(model, data, kind)
+    recipe = recipe_of(model, data, kind, epochs=4 * kills)
     whole = start(recipe, folder / "whole")
     whole.join()
     assert whole.exitcode == 0
     moments, killed = random.Random(seed), 0
     while not (folder / "killed" / SUMMARY).exists():
         process = start(recipe, folder / "killed")
-        process.join(timeout=moments.uniform(0.5, 3.0) if killed < kills else None)
+        process.join(timeout=moments.uniform(0.3, 2.0) if killed < kills else None)
         if process.is_alive():
             process.kill()
             process.join()
             killed += 1
         else:
             assert process.exitcode == 0
-    assert killed > 0
+    assert killed == kills  # the run was long enough for all of them
     expected, found = (load_file(folder / name / "model" / "model.safetensors") for name in ("whole", "killed"))
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 

@@ -200,6 +200,10 @@ def test_validation_chooses_the_best_checkpoint_and_stops_early(
     assert run.best_step == best["step"]
     assert run.steps == validations[-1]["step"] < 100  # early
     assert [event["best"] for event in validations[-2:]] == [False, False]
+    expected = weights_of(run)
+    (run.folder / "summary.json").unlink()  # as if killed while it was evaluated
+    assert train(recipe, run.folder, resume=True).steps == run.steps
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in weights_of(run).items())
     kept = checkpoint.load(run.folder / "checkpoints" / f"step-{run.best_step:06d}")[0]["weights"]
     torch.testing.assert_close(
         weights_of(run)["encoder.layer.0.output.dense.weight"],
