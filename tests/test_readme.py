@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from typer.main import get_command
 
 from embedtune.recipe import check_recipe
+from embedtune.strict_yaml import parse
 from embedtune_cli.app import app
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
@@ -22,8 +22,9 @@ def blocks(language: str) -> list[str]:
 
 
 def test_its_recipe_is_right() -> None:
-    (recipe,) = blocks("yaml")
-    assert check_recipe(yaml.safe_load(recipe.replace("2e-4", "0.0002"))).data.train == "my-data"
+    recipe, negatives = (parse(block, "README.md") for block in blocks("yaml"))
+    assert check_recipe(recipe).data.train == "my-data"
+    assert check_recipe(recipe | negatives).negatives.mining[1].name == "bm25"  # the second adds to the first
 
 
 @pytest.mark.parametrize(
