@@ -40,10 +40,10 @@ def mine(
     Writes a TREC run, the evidence (.jsonl) and a summary (.json) beside it. The flags mean what they mean in
     sentence-transformers' mine_hard_negatives, and stand for options of the recipe.
     """
-    from embedtune.data.dataset import load_dataset
+    from embedtune.data.dataset import load_training
     from embedtune.errors import InputError
     from embedtune.mining_flags import Flags, adjusted
-    from embedtune.recipe import Data, Model, Recipe, load_recipe, split_of
+    from embedtune.recipe import Data, Model, Recipe, load_recipe
 
     by_recipe = source.endswith((".yaml", ".yml"))
     if by_recipe and (model or max_length):
@@ -65,7 +65,7 @@ def mine(
         teacher=teacher,
     )
     recipe = adjusted(recipe, flags)
-    dataset = load_dataset(recipe.data.train, None if split_of(recipe.data.train)[1] else recipe.data.split)
+    dataset = load_training(recipe.data)
     target = output or dataset.folder / "negatives" / f"{Path(source).stem}.run"
 
     from embedtune.train.negatives import mine_recipe

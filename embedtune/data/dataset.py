@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..files import cache_folder, fingerprint_of
-from ..recipe import split_of
+from ..recipe import Data, split_of
 from ..types import Dataset, Items, Qrels
 from .jsonl import JsonLines
 from .trec import read_qrels
@@ -45,6 +45,11 @@ def load_dataset(name: str | Path, split: str | None = None) -> Dataset:
         qrels=qrels,
         fingerprint=_fingerprint(corpus, queries, qrels),
     )
+
+
+def load_training(data: Data) -> Dataset:
+    """What a recipe trains on: the split that `data.train` names itself (`DIR:split`), else `data.split`."""
+    return load_dataset(data.train, None if split_of(data.train)[1] else data.split)
 
 
 def subset(dataset: Dataset, query_ids: Collection[str]) -> Dataset:

@@ -66,6 +66,8 @@ class Training:
 def fit(t: Training, state: State) -> State:
     """Trains from `state` to the end. Raises Interrupted, with the state saved, when asked to stop."""
     train, parameters = t.recipe.train, trainable(t)
+    of_objective = set(t.objective.modules.parameters())  # every process has the whole gradient of these already
+    of_encoder = [parameter for parameter in parameters if parameter not in of_objective]
     tokens = Tokens(t.encoder, t.dataset.queries, "query"), Tokens(t.encoder, t.dataset.corpus, "document")
     training_mode(t.encoder.model, t.objective.modules)
     while state.step < t.plan.steps and not out_of_patience(t, state):
@@ -100,7 +102,7 @@ def fit(t: Training, state: State) -> State:
         loss = sum(losses) / len(losses)
         if not math.isfinite(loss):
             raise InputError(f"step {state.step + 1}: the loss is {loss}; lower train.learning_rate, or train in fp32")
-        sum_gradients([p for p in parameters if p not in set(t.objective.modules.parameters())], t.accelerator)
+        sum_gradients(of_encoder, t.accelerator)
         norm = step_optimizer(t, parameters, state.step)
         state.step += 1
         t.log.step(state.step, epoch, loss, parts, rate, norm, pairs, len(batch.doc_ids), time.perf_counter() - started)

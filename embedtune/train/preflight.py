@@ -8,10 +8,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.dataset import load_dataset
+from ..data.dataset import load_dataset, load_training
 from ..encode.locate import locate
 from ..errors import InputError
-from ..recipe import Recipe, split_of
+from ..recipe import Recipe
 
 # Activations kept for the backward pass, in bytes for each token, layer and hidden unit in fp32. Measured on MiniLM
 # (1.6 GB for 9,000 tokens, 6 layers, 384 units); other architectures are of the same order.
@@ -28,7 +28,7 @@ class Preflight:
 
 def preflight(recipe: Recipe, output: Path) -> Preflight:
     """Raises InputError for data or a model that are not there, as the run would."""
-    dataset = load_dataset(recipe.data.train, None if split_of(recipe.data.train)[1] else recipe.data.split)
+    dataset = load_training(recipe.data)
     for name in (*recipe.evaluate.in_domain, *recipe.evaluate.out_of_domain):
         load_dataset(name)
     judged = [sum(grade > 0 for grade in documents.values()) for documents in dataset.qrels.values()]

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from ..data.dataset import load_dataset
+from ..data.dataset import load_dataset, load_training
 from ..encode import lora, store
 from ..encode.encoder import Encoder, load_encoder
 from ..evaluate.results import distinct
 from ..evaluate.retrieval import evaluate
 from ..files import locked, whole_folder, write_json
-from ..recipe import Recipe, resolve, split_of
+from ..recipe import Recipe, resolve
 from ..types import Dataset
 from . import checkpoint
 from . import folder as run_folder
@@ -79,7 +79,7 @@ def train(
 def _train(
     recipe: Recipe, folder: Path, accelerator: Accelerator, *, resumed: bool, on_event: Listener | None
 ) -> TrainedRun:
-    dataset = load_dataset(recipe.data.train, None if split_of(recipe.data.train)[1] else recipe.data.split)
+    dataset = load_training(recipe.data)
     suites = distinct([load_dataset(n) for n in (*recipe.evaluate.in_domain, *recipe.evaluate.out_of_domain)])
     stop = threading.Event()
     training, base_fingerprint = set_up(recipe, dataset, accelerator, folder, on_event, stop.is_set)
