@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,6 @@ import torch
 from safetensors.torch import load_file
 
 from embedtune.recipe import Recipe, check_recipe
-from embedtune.train.folder import SUMMARY
 
 CONTEXT = multiprocessing.get_context("forkserver")
 
@@ -49,23 +50,34 @@ def start(recipe: Recipe, output: Path) -> Any:
     return process
 
 
+def steps_in(log: Path) -> int:
+    """The last step that a log holds."""
+    lines = log.read_bytes().splitlines(keepends=True) if log.exists() else []
+    steps = [line for line in lines if line.endswith(b"\n") and b'"event": "step"' in line]
+    return int(json.loads(steps[-1])["step"]) if steps else 0
+
+
 def kill_and_resume(model: Path, data: Path, folder: Path, kind: str, kills: int, seed: int) -> None:
     CONTEXT.set_forkserver_preload(["embedtune.train.run", "sentence_transformers", "peft"])
     recipe = recipe_of(model, data, kind, epochs=4 * kills)
     whole = start(recipe, folder / "whole")
     whole.join()
     assert whole.exitcode == 0
-    moments, killed = random.Random(seed), 0
-    while not (folder / "killed" / SUMMARY).exists():
+    log = folder / "killed" / "log.jsonl"
+    moments, last = random.Random(seed), steps_in(folder / "whole" / "log.jsonl")
+    for step in sorted(moments.sample(range(1, last - last // 10), kills)):
         process = start(recipe, folder / "killed")
-        process.join(timeout=moments.uniform(0.3, 2.0) if killed < kills else None)
-        if process.is_alive():
-            process.kill()
-            process.join()
-            killed += 1
-        else:
-            assert process.exitcode == 0
-    assert killed == kills  # the run was long enough for all of them
+        patience = moments.choice([0.5, 60])  # some are killed while they load
+        deadline = time.monotonic() + moments.uniform(0, patience)
+        while process.is_alive() and time.monotonic() < deadline and steps_in(log) < step:
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.01))  # somewhere within a step, or within a checkpoint
+        assert process.is_alive()  # not finished: there is something to kill
+        process.kill()
+        process.join()
+    process = start(recipe, folder / "killed")
+    process.join()
+    assert process.exitcode == 0
     expected, found = (load_file(folder / name / "model" / "model.safetensors") for name in ("whole", "killed"))
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
