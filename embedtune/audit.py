@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 from . import methods
-from .data.dataset import load_dataset
+from .data.dataset import load_dataset, load_training
 from .data.trec import write_qrels
 from .errors import InputError
 from .evidence import Evidence, Files, files_of, read_evidence
 from .judging import Judge, judges_of, verdicts_of
-from .recipe import Chosen
+from .recipe import Chosen, Data, split_of
 from .strict_yaml import parse
 from .types import Dataset, Scores
 
@@ -156,18 +156,20 @@ def parse_threshold(text: str) -> Chosen:
 
 def dataset_of(files: Files, name: str | None = None) -> Dataset:
     """The data that was mined, as the summary beside the run says, or as named."""
+    said = _folders(files)
     if name is not None:
-        return load_dataset(name, _summary(files).get("split") if ":" not in name else None)
-    said = _summary(files)
+        splits = {split_of(folder)[1] for folder in said}
+        return load_dataset(name, splits.pop() if split_of(name)[1] is None and len(splits) == 1 else None)
     if not said:
         raise InputError(f"{files.run}: no {files.summary.name} beside it says which data it is of; give --data DIR")
-    return load_dataset(said["folder"], said["split"])
+    return load_training(Data(train=said))
 
 
-def _summary(files: Files) -> dict[str, str]:
+def _folders(files: Files) -> list[str]:
+    """The dataset folders (`DIR:split`) that were mined."""
     if not files.complete:
-        return {}
-    found: dict[str, str] = json.loads(files.summary.read_text(encoding="utf-8")).get("data", {})
+        return []
+    found: list[str] = json.loads(files.summary.read_text(encoding="utf-8")).get("data", {}).get("folders", [])
     return found
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from . import methods
 from .data.dataset import subset
+from .data.mixture import prefixed
 from .encode.encoder import Encoder, Progress
 from .errors import InputError
 from .evidence import Evidence, Files, as_line
@@ -198,10 +199,23 @@ def for_sampling(kept: Sequence[Evidence]) -> tuple[Tensor, float]:
 
 
 def _runs(miners: list[Any], block: Dataset, encoder: Encoder, on_progress: Progress | None) -> dict[str, Run]:
-    """source -> run, by all miners."""
+    """source -> run, by all miners. In a mixture every dataset is mined for itself."""
+    if block.parts:
+        return _runs_of_parts(miners, block, encoder, on_progress)
     found: list[Sourced] = [miner(block, encoder, on_progress=on_progress) for miner in miners]
     labels = numbered([label for sourced in found for label in sourced])
     return dict(zip(labels, (run for sourced in found for run in sourced.values()), strict=True))
+
+
+def _runs_of_parts(miners: list[Any], block: Dataset, encoder: Encoder, on_progress: Progress | None) -> dict[str, Run]:
+    merged: dict[str, Run] = {}
+    for part in block.parts:
+        for source, run in _runs(miners, part, encoder, on_progress).items():
+            merged.setdefault(source, {}).update(
+                (prefixed(part.label, query_id), {prefixed(part.label, d): score for d, score in scores.items()})
+                for query_id, scores in run.items()
+            )
+    return merged
 
 
 def _pool(query_id: str, runs: dict[str, Run], relevance: Relevance) -> tuple[list[Candidate], int]:
@@ -328,7 +342,10 @@ def _check(report: Report, negatives: Negatives, dataset: Dataset) -> None:
 
 def _summary(dataset: Dataset, encoder: Encoder, negatives: Negatives, seed: int, report: Report) -> dict[str, Any]:
     return {
-        "data": {"folder": str(dataset.folder.resolve()), "split": dataset.split, "fingerprint": dataset.fingerprint},
+        "data": {
+            "folders": [f"{part.folder.resolve()}:{part.split}" for part in dataset.parts or (dataset,)],
+            "fingerprint": dataset.fingerprint,
+        },
         "encoder": {"name": encoder.name, "fingerprint": encoder.fingerprint},
         "negatives": plain(negatives),
         "seed": seed,

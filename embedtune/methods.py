@@ -150,7 +150,7 @@ def check(family: str, name: str, options: dict[str, Any]) -> list[tuple[str, st
             if option.required:
                 problems.append((option.name, f"{name} needs this option ({option.annotation})"))
             continue
-        if isinstance(options[option.name], dict):
+        if isinstance(options[option.name], dict) and "dict" not in option.annotation:
             problems += [(option.name, problem) for problem in _schedule_problems(method, option, options[option.name])]
             continue
         try:
@@ -186,10 +186,11 @@ def bind(family: str, name: str, options: dict[str, Any]) -> Any:
     symbol = getattr(import_module(f".{family}.{name}", __package__), method.symbol)
     if isinstance(symbol, type):
         return symbol(**options)
+    annotations = {option.name: option.annotation for option in method.options}
     schedules = {
         name: Schedule(value["from"], value["to"], value.get("over", 1.0))
         for name, value in options.items()
-        if isinstance(value, dict)
+        if isinstance(value, dict) and "dict" not in annotations[name]
     }
     fixed = {name: value for name, value in options.items() if name not in schedules}
     return Scheduled(symbol, fixed, schedules) if schedules else partial(symbol, **fixed)

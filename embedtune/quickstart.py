@@ -52,7 +52,7 @@ def quickstart(output: Path, *, overwrite: bool = False, on_event: Listener | No
     locate(recipe.model.name)
     tell = on_event or (lambda event: None)
     write_text(recipe_file, f"# {shipped.summary(RECIPE)}\n# embedtune train {recipe_file}\n{dump(recipe)}")
-    for folder, make in ((Path(recipe.data.train), make_functions), (_prose(output), make_prose)):
+    for folder, make in ((_functions(output), make_functions), (_prose(output), make_prose)):
         if not folder.exists():
             tell({"event": "phase", "name": f"make {folder} from Python sources on this machine"})
             make(folder)
@@ -60,9 +60,9 @@ def quickstart(output: Path, *, overwrite: bool = False, on_event: Listener | No
         run = train(recipe, output / "run", resume=not overwrite, overwrite=overwrite, on_event=on_event)
     except Interrupted:
         raise Interrupted("the state is saved; the same command goes on from here") from None
-    tell({"event": "phase", "name": f"index {recipe.data.train} with the tuned model"})
+    tell({"event": "phase", "name": f"index {_functions(output)} with the tuned model"})
     encoder = load_encoder(dataclasses.replace(recipe.model, name=str(run.model), lora=None))
-    build(encoder, load_dataset(recipe.data.train).corpus, output / "index", overwrite=True)
+    build(encoder, load_dataset(_functions(output)).corpus, output / "index", overwrite=True)
     found = find(open_index(output / "index"), encoder, EXAMPLE, 3)
     return Quickstart(recipe=recipe_file, run=run, index=output / "index", query=EXAMPLE, found=found)
 

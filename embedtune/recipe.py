@@ -123,7 +123,7 @@ def _validation(value: Any) -> Any:
 @_strict
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    train: str  # a dataset folder, or any form that `embedtune data convert` reads
+    train: str | list[str]  # a dataset folder, or any form that `embedtune data convert` reads; or several of them
     split: str = "train"
     validation: Annotated[Validation | None, BeforeValidator(_validation)] = None
     # each: every positive is a turn of its own, as in pairs; all: one turn with all of them; a number: so many drawn
@@ -326,7 +326,10 @@ def plain(value: Any) -> Any:
 
 def resolve(recipe: Recipe) -> Recipe:
     """The recipe with paths made absolute, so that it means the same from any folder."""
-    data = dataclasses.replace(recipe.data, train=_absolute(recipe.data.train))
+    train = recipe.data.train
+    data = dataclasses.replace(
+        recipe.data, train=_absolute(train) if isinstance(train, str) else [_absolute(name) for name in train]
+    )
     model = dataclasses.replace(recipe.model, name=_absolute(recipe.model.name))
     evaluate = dataclasses.replace(
         recipe.evaluate,

@@ -49,7 +49,10 @@ class Items(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """One split of a dataset folder. `queries` holds all the folder's queries; `qrels` says which the split judges."""
+    """One split of a dataset folder. `queries` holds all the folder's queries; `qrels` says which the split judges.
+
+    parts: the datasets of a mixture, whose ids carry their label in front; empty for a single dataset.
+    """
 
     folder: Path
     name: str
@@ -58,6 +61,7 @@ class Dataset:
     queries: Items
     qrels: Qrels
     fingerprint: str
+    parts: tuple[Dataset, ...] = ()
 
     @property
     def label(self) -> str:

@@ -146,7 +146,7 @@ def test_the_files_say_what_was_kept_and_why(data: Dataset, encoder: Encoder, tm
         assert candidate.keep == (candidate.score < candidate.positive_score - 0.01)
     summary = json.loads((tmp_path / "mined.json").read_text())
     assert summary["report"]["kept"] == report.kept
-    assert summary["data"]["split"] == "train"
+    assert summary["data"]["folders"] == [f"{data.folder.resolve()}:train"]
 
 
 def test_mining_in_blocks_changes_nothing(
@@ -197,7 +197,7 @@ def test_only_what_is_needed_is_encoded(
     assert list(read_run(tmp_path / "mined.run")["q1"].values()) == [2.0, 1.0]
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.data())
 def test_positives_copies_and_the_query_itself_are_never_candidates(
     tmp_path_factory: pytest.TempPathFactory, encoder: Encoder, data: st.DataObject

@@ -426,7 +426,7 @@ def test_a_maker_of_texts_applies_somewhere_and_not_to_nothing(name: str) -> Non
 
 @pytest.mark.parametrize("name", makers("texts"))
 @given(text=LANGUAGE | st.text(max_size=40), seed=st.integers(0, 2**32))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_made_text_differs_and_depends_on_the_seed_alone(name: str, text: str, seed: int) -> None:
     method = methods.bind("synthesis", name, {})
     made = method(text, generator=torch.Generator().manual_seed(seed))

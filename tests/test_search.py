@@ -20,7 +20,7 @@ def vectors(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int, np.ndarray, i
     return queries, documents, draw(st.integers(1, 15)), rng.permutation(d), draw(st.integers(1, 13))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(vectors())
 def test_against_brute_force(given: tuple[np.ndarray, np.ndarray, int, np.ndarray, int]) -> None:
     queries, documents, k, order, block = given

@@ -16,6 +16,7 @@ def homogeneous(
     *,
     sub_batch: int | None = None,
     temperature: float = 1.0,
+    shares: dict[str, float] | None = None,
     generator: torch.Generator,
 ) -> list[list[Turn]]:
     """Mixes several datasets in sub-batches of one dataset each (VLM2Vec, arXiv 2410.05160), large ones damped.
@@ -25,11 +26,13 @@ def homogeneous(
     temperature: a dataset of n turns has n^(1 / temperature) shares. At 1 every turn is used once. Above 1 the larger
         datasets are cut down, to turns drawn anew every epoch, until the shares hold (the dataset that has the least
         to spare is used whole); towards infinity all count the same.
+    shares: of each dataset, by its label (its folder's name, with the split where that is not `test`), in place of
+        those of its size: {scifact-train: 0.8, nq-train: 0.2} replays one turn of nq for four of scifact.
 
-    Raises InputError where context.dataset_of is missing.
+    Raises InputError where data.train is a single dataset, and for shares of other datasets than those.
     """
     if context.dataset_of is None:
-        raise InputError("batching.homogeneous: needs to know which dataset each query comes from")
+        raise InputError("batching.homogeneous: mixes several datasets; name them in data.train as a list")
     if temperature < 1:
         raise InputError(f"batching.homogeneous.temperature: must be at least 1, got {temperature}")
     size = sub_batch or batch_size
@@ -38,14 +41,27 @@ def homogeneous(
     datasets: dict[str, list[Turn]] = {}
     for index in torch.randperm(len(turns), generator=generator).tolist():
         datasets.setdefault(context.dataset_of[turns[index].query_id], []).append(turns[index])
-    shares = {label: len(members) ** (1 / temperature) for label, members in datasets.items()}
-    per_share = min((len(members) / shares[label] for label, members in datasets.items()), default=0.0)
+    weights = _checked(shares, datasets) or {
+        label: len(found) ** (1 / temperature) for label, found in datasets.items()
+    }
+    per_share = min((len(members) / weights[label] for label, members in datasets.items()), default=0.0)
     parts = []
     for label in sorted(datasets):
-        used = min(max(round(per_share * shares[label]), 1), len(datasets[label]))
+        used = min(max(round(per_share * weights[label]), 1), len(datasets[label]))
         parts += cut(datasets[label][:used], size)
     parts = [parts[index] for index in torch.randperm(len(parts), generator=generator).tolist()]
     return _joined(parts, batch_size // size, size)
+
+
+def _checked(shares: dict[str, float] | None, datasets: dict[str, list[Turn]]) -> dict[str, float] | None:
+    if shares is None:
+        return None
+    if shares.keys() != datasets.keys() or min(shares.values()) <= 0:
+        raise InputError(
+            f"batching.homogeneous.shares: expected a number above 0 for each of {', '.join(sorted(datasets))}, "
+            f"got {shares}"
+        )
+    return shares
 
 
 def _joined(parts: list[list[Turn]], count: int, size: int) -> list[list[Turn]]:

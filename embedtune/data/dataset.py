@@ -14,6 +14,7 @@ from ..files import cache_folder, fingerprint_of
 from ..recipe import Data, split_of
 from ..types import Dataset, Items, Qrels
 from .jsonl import JsonLines
+from .mixture import mixture_of, own_qrels
 from .trec import read_qrels
 
 LAYOUT = "corpus.jsonl, queries.jsonl and qrels/<split>.tsv"
@@ -48,15 +49,18 @@ def load_dataset(name: str | Path, split: str | None = None) -> Dataset:
 
 
 def load_training(data: Data) -> Dataset:
-    """What a recipe trains on: the split that `data.train` names itself (`DIR:split`), else `data.split`."""
-    return load_dataset(data.train, None if split_of(data.train)[1] else data.split)
+    """What a recipe trains on: of each dataset the split that it names itself (`DIR:split`), else `data.split`."""
+    names = [data.train] if isinstance(data.train, str) else data.train
+    datasets = [load_dataset(name, None if split_of(name)[1] else data.split) for name in names]
+    return datasets[0] if len(datasets) == 1 else mixture_of(datasets)
 
 
 def subset(dataset: Dataset, query_ids: Collection[str]) -> Dataset:
     """The dataset with the judgements of these queries only. Corpus and queries stay as they are."""
     qrels = {query_id: dataset.qrels[query_id] for query_id in query_ids}
     fingerprint = _fingerprint(dataset.corpus, dataset.queries, qrels)
-    return dataclasses.replace(dataset, qrels=qrels, fingerprint=fingerprint)
+    parts = tuple(subset(part, part_qrels) for part in dataset.parts if (part_qrels := own_qrels(qrels, part.label)))
+    return dataclasses.replace(dataset, qrels=qrels, fingerprint=fingerprint, parts=parts)
 
 
 def splits_of(folder: Path) -> list[str]:

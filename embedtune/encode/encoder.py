@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ..data.mixture import JoinedItems
 from ..errors import InputError
 from ..files import fingerprint_of
 from ..recipe import Model, Precision
@@ -171,6 +172,9 @@ class Encoder:
     def _fill(
         self, rows: npt.NDArray[np.float32], items: Iterable[Item], role: Role, on_progress: Progress | None
     ) -> None:
+        if isinstance(items, JoinedItems):
+            self._fill_from_parts(rows, items, role, on_progress)
+            return
         was_training = self.model.training
         self.model.eval()
         try:
@@ -186,6 +190,18 @@ class Encoder:
                 start += len(block)
         finally:
             self.model.train(was_training)
+
+    def _fill_from_parts(
+        self, rows: npt.NDArray[np.float32], items: JoinedItems, role: Role, on_progress: Progress | None
+    ) -> None:
+        """A mixture's embeddings are its parts', which have their own places in the cache."""
+        start = 0
+        for part in items.parts.values():
+            encoded = self.encode(part, role, on_progress=on_progress)
+            for first in range(0, len(part), BLOCK):  # never a whole corpus in memory
+                block = encoded[first : first + BLOCK]
+                rows[start + first : start + first + len(block)] = block
+            start += len(part)
 
 
 def load_encoder(

@@ -15,6 +15,7 @@ import torch
 
 from .. import methods
 from ..batching import BatchContext
+from ..data.mixture import label_in
 from ..errors import InputError
 from ..recipe import Recipe
 from ..seeds import generator_for
@@ -78,7 +79,8 @@ class Plan:
         turns = turns_of_epoch(self._dataset, self._query_ids, self._recipe.data.positives, train.seed, epoch)
         texts = {query_id: self._dataset.queries[query_id].content for query_id in self._query_ids}
         facts = self._facts(turns) if self._facts is not None else {}
-        context = BatchContext(query_texts=texts, progress=min(1.0, epoch / train.epochs), **facts)
+        labels = {query_id: label_in(query_id) for query_id in self._query_ids} if self._dataset.parts else None
+        context = BatchContext(query_texts=texts, dataset_of=labels, progress=min(1.0, epoch / train.epochs), **facts)
         generator = generator_for(train.seed, "batches", epoch)
         batches: list[list[Turn]] = self._batching(turns, train.batch_size, context, generator=generator)
         if not batches:

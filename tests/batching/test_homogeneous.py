@@ -68,5 +68,7 @@ def test_wrong_options_are_refused() -> None:
         batches_of({"a": 4}, 4, sub_batch=3)
     with pytest.raises(InputError, match=r"^batching.homogeneous.temperature: must be at least 1, got 0.5$"):
         batches_of({"a": 4}, 4, temperature=0.5)
-    with pytest.raises(InputError, match=r"^batching.homogeneous: needs to know which dataset each query comes from$"):
+    with pytest.raises(
+        InputError, match=r"^batching.homogeneous: mixes several datasets; name them in data.train as a list$"
+    ):
         homogeneous([], 4, BatchContext(), generator=torch.Generator())

@@ -72,7 +72,7 @@ def test_a_single_query_keeps_its_turns() -> None:
     assert [len(batch) for batch in batches_of(turns, 2)] == [1, 1, 1]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     pairs=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=40, unique=True),
     size=st.integers(2, 8),

@@ -17,7 +17,7 @@ IDS = st.text(st.characters(exclude_categories=["Cs"], min_codepoint=0x21, exclu
 SCORES = st.floats(allow_nan=False, allow_infinity=False)
 RUNS = st.dictionaries(IDS, st.dictionaries(IDS, SCORES, min_size=1, max_size=5), max_size=5)
 QRELS = st.dictionaries(IDS, st.dictionaries(IDS, st.integers(-2, 5), min_size=1, max_size=5), max_size=5)
-ROUND_TRIP = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+ROUND_TRIP = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 
 
 @ROUND_TRIP

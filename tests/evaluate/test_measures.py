@@ -71,7 +71,7 @@ judged = st.dictionaries(st.sampled_from(["q1", "q2"]), st.dictionaries(ids, st.
 runs = st.dictionaries(st.sampled_from(["q1", "q2", "q3"]), st.dictionaries(ids, st.integers(-2, 2).map(float)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(judged, runs)
 def test_agrees_with_pytrec_eval(qrels: dict[str, dict[str, int]], run: dict[str, dict[str, float]]) -> None:
     theirs = {"nDCG@3": "ndcg_cut_3", "nDCG": "ndcg", "AP": "map", "AP@3": "map_cut_3", "RR": "recip_rank",
@@ -82,7 +82,7 @@ def test_agrees_with_pytrec_eval(qrels: dict[str, dict[str, int]], run: dict[str
             assert values[query_id] == expected.get(query_id, {}).get(theirs[ours], 0.0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(judged, runs)
 def test_rr_against_the_ranking(qrels: dict[str, dict[str, int]], run: dict[str, dict[str, float]]) -> None:
     for query_id, by_cut in per_query("RR@2", qrels, run)["RR@2"].items():

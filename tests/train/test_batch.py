@@ -66,7 +66,7 @@ def test_a_judged_positive_and_its_copies_are_never_negatives(tmp_path: Path) ->
     ]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.data())
 def test_no_batch_ever_holds_a_positive_as_a_candidate(tiny_dataset: Path, data: st.DataObject) -> None:
     dataset = load_dataset(tiny_dataset, "train")
