@@ -140,14 +140,11 @@ def ablate(recipe: Path, grid: Path, output: Path, *, seeds: int = 3, on_event: 
         raise InputError("ablate runs in one process; start it without torchrun or accelerate launch")
     found = load_grid(grid)
     cells = plan(recipe, found, output, seeds)
-    from accelerate.state import AcceleratorState  # torch, only once all is checked
-
-    from .train.run import train
+    from .train.run import train  # torch, only once all is checked
 
     for number, cell in enumerate(cells):
         if on_event is not None:
             on_event({"event": "phase", "name": f"cell {cell.name}, seed {cell.seed} ({number + 1} of {len(cells)})"})
-        AcceleratorState._reset_state(reset_partial_state=True)  # a cell may train in another precision
         try:
             train(cell.recipe, cell.folder, resume=True, on_event=on_event)
         except Interrupted:

@@ -181,12 +181,50 @@ class Train:
 
 @_strict
 @dataclass(frozen=True, kw_only=True)
+class Guard:
+    """What tuning may cost on each out-of-domain set, against the untouched model; over it, the run exits with 1."""
+
+    largest_drop: Annotated[float, Field(ge=0)] = 0.01  # of the measure's mean
+    largest_flips: Share | None = None  # the share of queries that were right (at least 0.5) and no longer are (BCWI)
+    measure: str | None = None  # absent: evaluate.measure
+    # mixes base and tuned weights (WiSE-FT): the alpha that keeps the budget on queries that do not report
+    interpolate: bool = False
+    alphas: Annotated[list[Share], Field(min_length=1)] = field(default_factory=lambda: [n / 10 for n in range(11)])
+    weights: Literal["linear", "fisher"] = "linear"  # fisher: each weight by what it means to either model (BCWI)
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Distill:
+    """The base model's own scores on unlabelled text, held by listwise KL (arXiv 2502.19712) while training."""
+
+    data: str  # a folder with corpus.jsonl and, where there are queries, queries.jsonl; judgements are not read
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    batch_size: Count = 16  # queries a step; documents stand for queries where there are none
+    candidates: Count = 4  # of each query, the base model's best documents
+    temperature: Annotated[float, Field(gt=0)] = 0.05
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class StayClose:
+    """What keeps the tuned model near the base model while it learns. All off by default."""
+
+    distill: Distill | None = None
+    pull: Annotated[float, Field(ge=0)] = 0.0  # decay towards the base weights in place of 0 (L2-SP, 1802.01483)
+    freeze_layers: Annotated[int, Field(ge=0)] = 0  # the lowest layers, and the embeddings with them
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # each layer learns at so much of the rate of the one above
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
 class Evaluate:
     in_domain: list[str] = field(default_factory=list)  # dataset folders, each DIR or DIR:split
     out_of_domain: list[str] = field(default_factory=list)
     measure: str = "nDCG@10"  # chooses the best checkpoint
     measures: list[str] = field(default_factory=lambda: ["nDCG@10", "R@100", "RR@10"])
     precision: Precision = "fp32"
+    guard: Guard | None = None
 
 
 @_strict
@@ -205,7 +243,14 @@ class Recipe:
     # every loss also on these first dimensions of the embeddings, normalised again (Matryoshka, arXiv 2205.13147)
     matryoshka: list[Count] = field(default_factory=list)
     train: Train = field(default_factory=Train)
+    stay_close: StayClose = field(default_factory=StayClose)
     evaluate: Evaluate = field(default_factory=Evaluate)
+
+
+_BLOCKS = (
+    *(Model, Lora, Prompts, Data, Validation, Negatives, Refresh, EarlyStopping, Train),
+    *(StayClose, Distill, Evaluate, Guard),
+)
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -245,10 +290,21 @@ def check_recipe(values: Mapping[str, Any], source: str = "recipe") -> Recipe:
 def _without_effect(recipe: Recipe) -> list[str]:
     """Keys that would do nothing, for want of another: a silent one is a run that is not what its recipe says."""
     mines, validates = bool(recipe.negatives.mining), recipe.data.validation is not None
+    lora, foreign, default = recipe.model.lora is not None, bool(recipe.evaluate.out_of_domain), Guard()
+    guard = recipe.evaluate.guard or default
     wants = [
         ("negatives.refresh", recipe.negatives.refresh is not None, mines, "negatives.mining"),
         ("train.early_stopping", recipe.train.early_stopping is not None, validates, "data.validation"),
         ("train.validate_every", recipe.train.validate_every is not None, validates, "data.validation"),
+        ("evaluate.guard", recipe.evaluate.guard is not None, foreign, "evaluate.out_of_domain"),
+        ("evaluate.guard.alphas", guard.alphas != default.alphas, guard.interpolate, "interpolate: true"),
+        ("evaluate.guard.weights", guard.weights != default.weights, guard.interpolate, "interpolate: true"),
+        (
+            "stay_close.pull",
+            lora and recipe.stay_close.pull > 0,
+            False,
+            "full fine-tuning (decay an adapter instead: train.weight_decay)",
+        ),
     ]
     return [
         f"{key}: has no effect without {other}" for key, given, fulfilled, other in wants if given and not fulfilled
@@ -277,8 +333,7 @@ def _keys_at(location: Sequence[Any]) -> list[str]:
     kind: Any = Recipe
     for part in location:
         hints = {f.name: f.type for f in dataclasses.fields(kind)}
-        named = [n for n in (Model, Lora, Prompts, Data, Validation, Negatives, Refresh, EarlyStopping, Train, Evaluate)
-                 if re.search(rf"\b{n.__name__}\b", str(hints.get(str(part), "")))]  # fmt: skip
+        named = [n for n in _BLOCKS if re.search(rf"\b{n.__name__}\b", str(hints.get(str(part), "")))]
         if not named:
             return []
         kind = named[0]
@@ -342,9 +397,19 @@ def resolve(recipe: Recipe) -> Recipe:
         filtering=[_resolved_method(chosen) for chosen in recipe.negatives.filtering],
         teacher=_absolute_teacher(recipe.negatives.teacher),
     )
+    distill = recipe.stay_close.distill
+    stay_close = dataclasses.replace(
+        recipe.stay_close, distill=distill and dataclasses.replace(distill, data=_absolute(distill.data))
+    )
     batching = _resolved_method(recipe.batching)
     return dataclasses.replace(
-        recipe, data=data, model=model, evaluate=evaluate, negatives=negatives, batching=batching
+        recipe,
+        data=data,
+        model=model,
+        evaluate=evaluate,
+        negatives=negatives,
+        batching=batching,
+        stay_close=stay_close,
     )
 
 

@@ -27,7 +27,7 @@ def train(
 
     On several processes: torchrun --nproc-per-node 2 -m embedtune_cli train RECIPE
     """
-    from embedtune.errors import InputError
+    from embedtune.errors import BarMissed, InputError
     from embedtune.recipe import dump, load_recipe, resolve
     from embedtune.train.preflight import preflight
 
@@ -49,6 +49,8 @@ def train(
         say(f"{folder} is finished already ({result.steps} steps); nothing to resume")
     if leads:
         show_result(result, as_json)
+    if result.missed:
+        raise BarMissed("; ".join(result.missed))
 
 
 class Watcher:

@@ -55,6 +55,22 @@ def load_training(data: Data) -> Dataset:
     return datasets[0] if len(datasets) == 1 else mixture_of(datasets)
 
 
+def load_texts(name: str | Path) -> tuple[Items, Items]:
+    """A folder's corpus and queries without judgements. Where it has no queries.jsonl, the corpus stands for both.
+
+    Raises InputError for a folder without a corpus, and for an empty one.
+    """
+    folder = Path(name).expanduser()
+    if not (folder / "corpus.jsonl").exists():
+        raise InputError(f"{name}: expected a folder with corpus.jsonl")
+    corpus = JsonLines(folder / "corpus.jsonl")
+    queries = JsonLines(folder / "queries.jsonl") if (folder / "queries.jsonl").exists() else corpus
+    for items, file in ((corpus, "corpus.jsonl"), (queries, "queries.jsonl")):
+        if not len(items):
+            raise InputError(f"{folder / file}: is empty")
+    return corpus, queries
+
+
 def subset(dataset: Dataset, query_ids: Collection[str]) -> Dataset:
     """The dataset with the judgements of these queries only. Corpus and queries stay as they are."""
     qrels = {query_id: dataset.qrels[query_id] for query_id in query_ids}

@@ -19,7 +19,8 @@ from ..relevance import Relevance
 from ..seeds import generator_for, seed_for
 from ..types import Dataset
 from . import checkpoint
-from .batch import lay_out
+from .batch import Batch, lay_out
+from .distill import Stream
 from .log import Log
 from .made import made_documents
 from .modes import training_mode
@@ -59,8 +60,11 @@ class Training:
     folder: Path
     log: Log
     validate: Validate | None
+    validation: Dataset | None
     mine: Callable[[str], Negatives]  # with the weights as they are, into a file of that name, or from it
     stop_requested: Callable[[], bool]
+    stream: Stream | None = None  # unlabelled text that holds the student near the base model
+    origins: dict[nn.Parameter, torch.Tensor] = field(default_factory=dict)  # the base weights that it is pulled to
 
 
 def fit(t: Training, state: State) -> State:
@@ -69,6 +73,7 @@ def fit(t: Training, state: State) -> State:
     of_objective = set(t.objective.modules.parameters())  # every process has the whole gradient of these already
     of_encoder = [parameter for parameter in parameters if parameter not in of_objective]
     tokens = Tokens(t.encoder, t.dataset.queries, "query"), Tokens(t.encoder, t.dataset.corpus, "document")
+    foreign = stream_tokens(t)
     training_mode(t.encoder.model, t.objective.modules)
     while state.step < t.plan.steps and not out_of_patience(t, state):
         started = time.perf_counter()
@@ -77,14 +82,10 @@ def fit(t: Training, state: State) -> State:
             state.step, steps=t.plan.steps, peak=train.learning_rate, warmup=train.warmup, schedule=train.schedule
         )
         for group in t.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["scale"]
         losses, pairs, epoch = [], 0, state.place.epoch
         for _ in range(train.accumulate):
-            turns = t.plan.batch(state.place)
-            drawn = t.negatives.draw([turn.query_id for turn in turns], state.place.epoch)
-            generator = generator_for(train.seed, "synthesis", state.place.epoch, state.place.number)
-            made = made_documents(t.objective.texts, turns, t.dataset, generator)
-            batch = lay_out(turns, drawn, t.relevance, made)
+            batch, generator = batch_at(t, state.place)
             loss, parts = accumulate_gradients(
                 t.encoder,
                 t.objective,
@@ -97,8 +98,10 @@ def fit(t: Training, state: State) -> State:
                 generator=generator,
             )
             losses.append(loss)
-            pairs += len(turns)
+            pairs += len(batch.query_ids)
             state.place = t.plan.after(state.place)
+        if t.stream is not None:
+            parts["distill"] = distill_step(t, t.stream, foreign, state.step)
         loss = sum(losses) / len(losses)
         if not math.isfinite(loss):
             raise InputError(f"step {state.step + 1}: the loss is {loss}; lower train.learning_rate, or train in fp32")
@@ -108,6 +111,36 @@ def fit(t: Training, state: State) -> State:
         t.log.step(state.step, epoch, loss, parts, rate, norm, pairs, len(batch.doc_ids), time.perf_counter() - started)
         now_and_then(t, state)
     return state
+
+
+def stream_tokens(t: Training) -> tuple[Tokens, Tokens]:
+    dataset = t.stream.dataset if t.stream is not None else t.dataset
+    return Tokens(t.encoder, dataset.queries, "query"), Tokens(t.encoder, dataset.corpus, "document")
+
+
+def distill_step(t: Training, stream: Stream, tokens: tuple[Tokens, Tokens], step: int) -> float:
+    """Adds the gradient of the second stream's batch; returns its loss."""
+    loss, _ = accumulate_gradients(
+        t.encoder,
+        stream.objective,
+        stream.batch(step),
+        tokens,
+        t.accelerator,
+        chunk_size=t.recipe.train.chunk_size,
+        divide_by=1,
+        progress=step / t.plan.steps,
+        generator=generator_for(stream.seed, "distill step", step),
+    )
+    return loss
+
+
+def batch_at(t: Training, place: Place) -> tuple[Batch, torch.Generator]:
+    """The batch of a place with its negatives, and the generator for what is drawn from it."""
+    turns = t.plan.batch(place)
+    drawn = t.negatives.draw([turn.query_id for turn in turns], place.epoch)
+    generator = generator_for(t.recipe.train.seed, "synthesis", place.epoch, place.number)
+    made = made_documents(t.objective.texts, turns, t.dataset, generator)
+    return lay_out(turns, drawn, t.relevance, made), generator
 
 
 def step_optimizer(t: Training, parameters: list[nn.Parameter], step: int) -> float:
@@ -124,8 +157,18 @@ def step_optimizer(t: Training, parameters: list[nn.Parameter], step: int) -> fl
         raise InputError(f"step {step + 1}: the gradient is {norm}; lower train.learning_rate, or train in fp32")
     else:
         t.optimizer.step()
+    pull_to_origins(t)
     t.optimizer.zero_grad(set_to_none=True)
     return norm
+
+
+@torch.no_grad()
+def pull_to_origins(t: Training) -> None:
+    """Decays the weights towards the base model's, decoupled from the gradient as AdamW's decay towards 0 is."""
+    for group in t.optimizer.param_groups if t.origins else ():
+        for parameter in group["params"]:
+            if parameter in t.origins:
+                parameter.lerp_(t.origins[parameter], min(1.0, group["lr"] * t.recipe.stay_close.pull))
 
 
 def now_and_then(t: Training, state: State) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from ..encode import lora
 from ..encode.encoder import Encoder, weights_fingerprint
@@ -21,7 +22,9 @@ from ..recipe import Recipe
 from ..relevance import Relevance
 from ..types import Dataset
 from . import checkpoint
+from .distill import stream_of
 from .facts import facts_for
+from .layers import freeze, rate_scales
 from .log import Listener, Log
 from .loop import State, Training
 from .modes import switch_off_dropout
@@ -40,6 +43,9 @@ def make_accelerator(recipe: Recipe, folder: Path) -> Accelerator:
     precision = resolve_precision(recipe.train.precision, device)
     mixed = "no" if precision == "fp32" else precision
     os.environ.setdefault("ACCELERATE_LOG_LEVEL", "error")
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        # accelerate keeps one precision per Python process; a second run in it may train in another.
+        AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(
         cpu=device.type == "cpu",
         mixed_precision=mixed,
@@ -75,6 +81,10 @@ def set_up(
     negatives = mined(State().negatives)  # by the base weights
     with accelerator.main_process_first():  # which encodes for the teacher; the others find that in the cache
         teacher = teacher_of(recipe, dataset, encoder, Files(folder / "negatives" / f"{State().negatives}.run"))
+    with accelerator.main_process_first():
+        stream = None
+        if recipe.stay_close.distill is not None:
+            stream = stream_of(recipe.stay_close.distill, with_cache(encoder), plan.steps, recipe.train.seed)
     if recipe.model.lora is not None:
         torch.manual_seed(recipe.train.seed)  # the adapter's initial weights
         lora.attach(encoder.model, recipe.model.lora, recipe.model.name)
@@ -82,6 +92,8 @@ def set_up(
         enable_gradient_checkpointing(encoder)
     if recipe.model.dropout == "off":
         switch_off_dropout(encoder.model)
+    if recipe.stay_close.freeze_layers:
+        freeze(encoder.model, recipe.stay_close.freeze_layers)
     objective = dataclasses.replace(Objective.of(recipe), teacher=teacher)
     objective.modules.to(encoder.device)
     validate = Validator(encoder, validation, recipe.evaluate.measure, accelerator) if validation else None
@@ -98,8 +110,11 @@ def set_up(
         folder=folder,
         log=log,
         validate=validate,
+        validation=validation,
         mine=mined,
         stop_requested=stop_requested,
+        stream=stream,
+        origins=origins_of(encoder) if recipe.stay_close.pull else {},
     )
     return training, base_fingerprint
 
@@ -156,13 +171,34 @@ def enable_gradient_checkpointing(encoder: Encoder) -> None:
             backbone.enable_input_require_grads()  # frozen embeddings would cut the graph of a checkpointed layer
 
 
+def origins_of(encoder: Encoder) -> dict[torch.nn.Parameter, torch.Tensor]:
+    """The trained weights as they are before the first step."""
+    return {p: p.detach().clone() for p in encoder.model.parameters() if p.requires_grad}
+
+
 def make_optimizer(recipe: Recipe, encoder: Encoder, objective: Objective) -> torch.optim.AdamW:
-    """AdamW; biases, norms and scalars (and what the objective trains) are not decayed."""
+    """AdamW; biases, norms and scalars (and what the objective trains) are not decayed.
+
+    A group's `scale` is the share of the learning rate that it gets.
+    """
     named = [(n, p) for n, p in encoder.model.named_parameters() if p.requires_grad]
-    decayed = [p for _, p in named if p.ndim >= 2]
-    plain = [p for _, p in named if p.ndim < 2] + list(objective.modules.parameters())
-    groups = [{"params": decayed, "weight_decay": recipe.train.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=recipe.train.learning_rate)
+    if not named:
+        raise InputError("stay_close.freeze_layers: nothing is left to train; freeze fewer layers")
+    decay = recipe.stay_close.layer_decay
+    scales = rate_scales([n for n, _ in named], decay) if decay < 1 else dict.fromkeys((n for n, _ in named), 1.0)
+    weights = {True: recipe.train.weight_decay, False: 0.0}
+    groups: dict[tuple[bool, float], list[torch.nn.Parameter]] = {}
+    for name, parameter in named:
+        groups.setdefault((parameter.ndim >= 2, scales[name]), []).append(parameter)
+    if any(True for _ in objective.modules.parameters()):
+        groups.setdefault((False, 1.0), []).extend(objective.modules.parameters())
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "weight_decay": weights[decayed], "scale": scale}
+            for (decayed, scale), parameters in sorted(groups.items(), reverse=True, key=lambda group: group[0])
+        ],
+        lr=recipe.train.learning_rate,
+    )
 
 
 def _logged_until(folder: Path) -> int:

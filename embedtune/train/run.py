@@ -6,9 +6,9 @@ import dataclasses
 import platform
 import shutil
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -16,30 +16,39 @@ from accelerate import Accelerator
 from ..data.dataset import load_dataset, load_training
 from ..encode import lora, store
 from ..encode.encoder import Encoder, load_encoder
-from ..evaluate.results import distinct
+from ..evaluate.results import Evaluation, distinct
 from ..evaluate.retrieval import evaluate
 from ..files import locked, whole_folder, write_json
 from ..recipe import Recipe, resolve
 from ..types import Dataset
 from . import checkpoint
 from . import folder as run_folder
+from .guard import Point, Watched, conclude, refuse_overlap, verdicts, watch
 from .log import Listener, Log
 from .loop import State, Training, fit, load_checkpoint
+from .mix import UNMIXED, mix_run
 from .prepare import make_accelerator, set_up
 from .signals import signals_set
 
-SUMMARISED = ("steps", "best_step", "base", "tuned")
+SUMMARISED = ("steps", "best_step", "base", "tuned", "missed")
+
+Evaluations = dict[str, Evaluation]
+"""dataset label -> what was found."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRun:
-    """A finished run. `base` and `tuned` are label -> measure -> value, for the recipe's in- and out-of-domain sets."""
+    """A finished run. `base` and `tuned` are label -> measure -> value, for the recipe's in- and out-of-domain sets.
+
+    missed: what the guard found over its budget, a sentence for each set.
+    """
 
     folder: Path
     steps: int
     best_step: int | None
     base: dict[str, dict[str, float]]
     tuned: dict[str, dict[str, float]]
+    missed: list[str] = field(default_factory=list)
     already_finished: bool = False
 
     @property
@@ -80,7 +89,9 @@ def _train(
     recipe: Recipe, folder: Path, accelerator: Accelerator, *, resumed: bool, on_event: Listener | None
 ) -> TrainedRun:
     dataset = load_training(recipe.data)
-    suites = distinct([load_dataset(n) for n in (*recipe.evaluate.in_domain, *recipe.evaluate.out_of_domain)])
+    suites = load_suites(recipe)
+    if recipe.evaluate.guard is not None:
+        refuse_overlap(dataset, suites[len(recipe.evaluate.in_domain) :])
     stop = threading.Event()
     training, base_fingerprint = set_up(recipe, dataset, accelerator, folder, on_event, stop.is_set)
     facts = environment(training, suites, base_fingerprint)
@@ -109,17 +120,41 @@ def resume_state(training: Training) -> State:
     return State()
 
 
+def load_suites(recipe: Recipe) -> list[Dataset]:
+    """The sets to evaluate on: those in domain, then those out of it."""
+    return distinct([load_dataset(n) for n in (*recipe.evaluate.in_domain, *recipe.evaluate.out_of_domain)])
+
+
 def finish(training: Training, state: State, suites: list[Dataset]) -> TrainedRun:
     """Saves the chosen weights as model/ (and adapter/), evaluates base and tuned, and writes the summary."""
-    folder, recipe = training.folder, training.recipe
+    folder, recipe, guard = training.folder, training.recipe, training.recipe.evaluate.guard
     if state.best_step is not None and state.best_step != state.step:
         load_checkpoint(training, folder / "checkpoints" / f"step-{state.best_step:06d}", weights_only=True)
     save_model(training.encoder, recipe, folder)
-    base, tuned = {}, {}
-    if suites:
-        base = evaluate_suites(recipe, recipe.model.name, suites, folder / "evaluation-base", training.log)
-        tuned = evaluate_suites(recipe, str(folder / "model"), suites, folder / "evaluation", training.log)
-    run = TrainedRun(folder=folder, steps=state.step, best_step=state.best_step, base=base, tuned=tuned)
+    watched: list[Watched] = []
+    points: list[Point] = []
+    if guard is not None:
+        inside = len(recipe.evaluate.in_domain)
+        watched = [watch(dataset, guard) for dataset in suites[inside:]]
+        suites = [*suites[:inside], *(w.reporting for w in watched)]
+        if guard.interpolate:
+            training.log.tell("phase", name="mix base and tuned weights")
+            points = mix_run(training, guard, watched, training.validation)
+    base = evaluate_suites(recipe, "base", suites, folder, training.log)
+    tuned = evaluate_suites(recipe, "tuned", suites, folder, training.log)
+    missed: list[str] = []
+    if guard is not None:
+        unmixed = evaluate_suites(recipe, "unmixed", suites, folder, training.log) if points else {}
+        found = verdicts(recipe, watched, base, tuned, unmixed)
+        missed = conclude(recipe, points, found, folder)
+    run = TrainedRun(
+        folder=folder,
+        steps=state.step,
+        best_step=state.best_step,
+        base={label: evaluation.measures for label, evaluation in base.items()},
+        tuned={label: evaluation.measures for label, evaluation in tuned.items()},
+        missed=missed,
+    )
     write_json(folder / run_folder.SUMMARY, {name: getattr(run, name) for name in SUMMARISED})
     return run
 
@@ -135,24 +170,31 @@ def save_model(encoder: Encoder, recipe: Recipe, folder: Path) -> None:
 
 
 def evaluate_suites(
-    recipe: Recipe, model: str, suites: list[Dataset], output: Path, log: Log
-) -> dict[str, dict[str, float]]:
-    """Dataset label -> measure -> value. Results go to `output`; a set that is already there is evaluated again."""
+    recipe: Recipe, which: Literal["base", "tuned", "unmixed"], suites: list[Dataset], folder: Path, log: Log
+) -> Evaluations:
+    """One of the run's models on every set, by label. Results go to evaluation/ (tuned) or evaluation-base/ and
+    evaluation-unmixed/; a set that is already there is evaluated again."""
+    output = folder / ("evaluation" if which == "tuned" else f"evaluation-{which}")
     shutil.rmtree(output, ignore_errors=True)
-    tuned = output.name == "evaluation"
-    block = dataclasses.replace(recipe.model, name=model, pooling=None if tuned else recipe.model.pooling)
+    if not suites:
+        return {}
+    own = {"tuned": "model", "unmixed": UNMIXED}
+    block = recipe.model
+    if which != "base":
+        block = dataclasses.replace(recipe.model, name=str(folder / own[which]), pooling=None)
     encoder = load_encoder(block, precision=recipe.evaluate.precision)
+    guarded = recipe.evaluate.guard.measure if recipe.evaluate.guard is not None else None
+    measures = [recipe.evaluate.measure, *([guarded] if guarded is not None else []), *recipe.evaluate.measures]
     found = {}
     for dataset in suites:
-        log.tell("phase", name=f"evaluate the {'tuned' if tuned else 'base'} model on {dataset.label}")
-        evaluation = evaluate(
+        log.tell("phase", name=f"evaluate the {which} model on {dataset.label}")
+        found[dataset.label] = evaluate(
             encoder,
             dataset,
-            measures=list(dict.fromkeys([recipe.evaluate.measure, *recipe.evaluate.measures])),
+            measures=list(dict.fromkeys(measures)),
             output=output,
             on_progress=lambda done, total: log.tell("progress", done=done, total=total),
         )
-        found[evaluation.label] = evaluation.measures
     return found
 
 

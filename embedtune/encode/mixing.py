@@ -1,0 +1,95 @@
+"""Weights between those of a base model and a tuned one: (1 - alpha) base + alpha tuned (WiSE-FT, arXiv 2109.01903).
+
+A LoRA adapter that is merged into its base is such a tuned model: mixing by alpha is then the same as scaling the
+adapter by alpha.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..files import whole_folder
+
+Weights = Mapping[str, Tensor]
+FLOOR = 1e-3  # of the mean Fisher information: where neither model's is known, both count the same
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of all parameters and buffers."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def mix_into(
+    model: nn.Module, base: Weights, tuned: Weights, alpha: float, fisher: tuple[Weights, Weights] | None = None
+) -> None:
+    """Sets the model's weights to the mixture, in place. Whole numbers and flags are the tuned model's.
+
+    fisher: the base's and the tuned model's information about each weight; then it is the mean weighted by it, weight
+    by weight: ((1 - alpha) F0 base + alpha F1 tuned) / ((1 - alpha) F0 + alpha F1) (BCWI, arXiv 2301.10546). Raises
+    InputError where the models do not have the same weights.
+    """
+    refuse_different(base, tuned)
+    with torch.no_grad():
+        for name, target in model.state_dict().items():
+            target.copy_(_between(name, base[name], tuned[name], alpha, fisher))
+
+
+def _between(name: str, base: Tensor, tuned: Tensor, alpha: float, fisher: tuple[Weights, Weights] | None) -> Tensor:
+    if not tuned.is_floating_point() or alpha == 1:
+        return tuned
+    if alpha == 0:
+        return base
+    if fisher is None or name not in fisher[0]:
+        return torch.lerp(base.float(), tuned.float(), alpha)
+    of_base, of_tuned = (1 - alpha) * fisher[0][name], alpha * fisher[1][name]
+    return (of_base * base + of_tuned * tuned) / (of_base + of_tuned)
+
+
+def with_floor(fisher: Weights) -> dict[str, Tensor]:
+    """Information that is nowhere 0: at least a small share of its mean over all weights."""
+    total = sum(float(values.sum()) for values in fisher.values())
+    count = sum(values.numel() for values in fisher.values())
+    return {name: values + max(FLOOR * total / count, 1e-30) for name, values in fisher.items()}
+
+
+def refuse_different(base: Weights, tuned: Weights) -> None:
+    """Raises InputError, with the first weight that differs in name or shape."""
+    for name in sorted(base.keys() | tuned.keys()):
+        shapes = [tuple(weights[name].shape) if name in weights else None for weights in (base, tuned)]
+        if shapes[0] != shapes[1]:
+            of_base, of_tuned = ("absent" if shape is None else f"of shape {list(shape)}" for shape in shapes)
+            raise InputError(
+                f"the two models do not have the same weights: {name} is {of_base} in the base and {of_tuned} in the "
+                "tuned model; is it the model that was tuned?"
+            )
+
+
+def scale_adapter(adapter: Path, target: Path, alpha: float) -> None:
+    """Writes a LoRA adapter folder with its effect scaled by alpha: lora_B times alpha.
+
+    Raises InputError where the adapter holds anything but lora_A and lora_B, which scaling would not mix.
+    """
+    weights = load_file(adapter / "adapter_model.safetensors")
+    others = sorted(name for name in weights if "lora_A" not in name and "lora_B" not in name)
+    if others:
+        raise InputError(f"{adapter}: holds {others[0]}, which is no LoRA matrix; mix the merged models instead")
+    scaled = {name: tensor * alpha if "lora_B" in name else tensor for name, tensor in weights.items()}
+    with whole_folder(target) as temporary:
+        for file in adapter.iterdir():
+            if file.is_file() and file.name != "adapter_model.safetensors":
+                shutil.copyfile(file, temporary / file.name)
+        save_file(scaled, temporary / "adapter_model.safetensors", {"format": "pt"})
+
+
+def base_of_adapter(adapter: Path) -> str:
+    """The name of the model that an adapter was trained on."""
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    return str(config.get("base_model_name_or_path") or "")

@@ -1,0 +1,130 @@
+"""The models between the base and the tuned one, and the choice among them."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ..encode.encoder import Encoder, load_encoder
+from ..encode.loading import load_model
+from ..encode.mixing import Weights, mix_into, scale_adapter, weights_of, with_floor
+from ..evaluate.retrieval import evaluate
+from ..files import whole_folder
+from ..recipe import Guard, Model, Precision
+from ..types import Dataset
+from .guard import Point, Values, Watched, choose, curve
+from .loop import Training, batch_at
+from .modes import training_mode
+from .plan import Place
+from .step import Tokens, accumulate_gradients
+
+UNMIXED = "model-unmixed"
+FISHER_BATCHES = 16
+
+
+class Mixtures:
+    """One encoder whose weights are set to a mixture at a time. Only the two ends' embeddings are cached."""
+
+    def __init__(
+        self, base: Model, tuned: Model, precision: Precision, fisher: tuple[Weights, Weights] | None = None
+    ) -> None:
+        """Raises InputError where the two do not have the same weights."""
+        self._encoder = load_encoder(tuned, precision=precision)
+        self._base = weights_of(load_model(base, self._encoder.device))
+        self._tuned = weights_of(self._encoder.model)
+        self._fisher = fisher
+
+    def at(self, alpha: float) -> Encoder:
+        mix_into(self._encoder.model, self._base, self._tuned, alpha, self._fisher)
+        self._encoder.cached = alpha in (0, 1)
+        return self._encoder
+
+    def values(self, alpha: float, dataset: Dataset, measure: str) -> Values:
+        """Each judged query's value."""
+        return evaluate(self.at(alpha), dataset, measures=[measure]).per_query[measure]
+
+    def save(self, alpha: float, folder: Path) -> None:
+        encoder = self.at(alpha)
+        with whole_folder(folder) as temporary:
+            encoder.model.save_pretrained(str(temporary), create_model_card=False)
+
+
+def points_of(
+    mixtures: Mixtures, guard: Guard, measure: str, watched: Sequence[Watched], validation: Dataset | None
+) -> list[Point]:
+    """The curve over all alphas, and in domain where there is a validation set."""
+
+    def validate(alpha: float) -> float:
+        assert validation is not None
+        values = mixtures.values(alpha, validation, measure)
+        return sum(values.values()) / len(values)
+
+    def found(alpha: float, dataset: Dataset) -> Values:
+        return mixtures.values(alpha, dataset, measure)
+
+    return curve(guard, watched, found, validate if validation is not None else None)
+
+
+def mix_run(t: Training, guard: Guard, watched: Sequence[Watched], validation: Dataset | None) -> list[Point]:
+    """Chooses alpha for a run whose model/ is saved; model/ becomes the chosen one, model-unmixed/ what it was.
+
+    A LoRA adapter is scaled with it: adapter/ goes with model/, adapter-unmixed/ with model-unmixed/.
+    """
+    recipe, model = t.recipe, t.folder / "model"
+    fisher = fishers_of(t) if guard.weights == "fisher" else None
+    tuned = dataclasses.replace(recipe.model, name=str(model), pooling=None, lora=None)
+    mixtures = Mixtures(recipe.model, tuned, recipe.evaluate.precision, fisher)
+    points = points_of(mixtures, guard, guard.measure or recipe.evaluate.measure, watched, validation)
+    alpha = choose(points).alpha
+    shutil.rmtree(t.folder / UNMIXED, ignore_errors=True)
+    shutil.copytree(model, t.folder / UNMIXED)
+    if alpha != 1:
+        mixtures.save(alpha, model)
+        if recipe.model.lora is not None and guard.weights == "linear":
+            shutil.rmtree(t.folder / "adapter-unmixed", ignore_errors=True)
+            shutil.copytree(t.folder / "adapter", t.folder / "adapter-unmixed")
+            scale_adapter(t.folder / "adapter-unmixed", t.folder / "adapter", alpha)
+    return points
+
+
+def fishers_of(t: Training) -> tuple[Weights, Weights]:
+    """The base's and the tuned model's diagonal Fisher information, with a floor: the mean squared gradient of the
+    run's own objective over the first batches of its first epoch. (Of batches, not of single queries, since a query's
+    loss needs its batch.)"""
+    tuned = weights_of(t.encoder.model)
+    base = weights_of(load_model(t.recipe.model, t.encoder.device))
+    found = with_floor(_fisher(t, base)), with_floor(_fisher(t, tuned))
+    t.encoder.model.load_state_dict(tuned)
+    return found
+
+
+def _fisher(t: Training, weights: Weights) -> dict[str, torch.Tensor]:
+    model, train = t.encoder.model, t.recipe.train
+    model.load_state_dict(dict(weights))
+    model.requires_grad_(True)
+    training_mode(model, t.objective.modules)
+    tokens = Tokens(t.encoder, t.dataset.queries, "query"), Tokens(t.encoder, t.dataset.corpus, "document")
+    total = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in model.named_parameters()}
+    count = min(FISHER_BATCHES, t.plan.batches_per_epoch)
+    for number in range(count):
+        batch, generator = batch_at(t, Place(0, number))
+        accumulate_gradients(
+            t.encoder,
+            t.objective,
+            batch,
+            tokens,
+            t.accelerator,
+            chunk_size=train.chunk_size,
+            divide_by=1,
+            progress=1.0,
+            generator=generator,
+        )
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None:
+                total[name] += parameter.grad.float() ** 2 / count
+                parameter.grad = None
+    return total
