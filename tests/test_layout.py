@@ -33,7 +33,7 @@ LAYERS = [
     {"evaluate"},
     {"train"},
     {"audit", "report"},
-    {"ablate", "doctor", "quickstart"},
+    {"ablate", "doctor", "merge", "quickstart"},
 ]
 MODULES = sorted(path for path in (ROOT / "embedtune").rglob("*.py") if path != ROOT / "embedtune/__init__.py")
 

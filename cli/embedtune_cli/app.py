@@ -18,7 +18,23 @@ from typer.main import get_command
 
 from embedtune.errors import BarMissed, InputError, Interrupted
 
-from . import ablate, audit, compare, data, doctor, encode, index, methods, mine, quickstart, recipes, search, train
+from . import (
+    ablate,
+    audit,
+    compare,
+    data,
+    doctor,
+    encode,
+    export,
+    index,
+    merge,
+    methods,
+    mine,
+    quickstart,
+    recipes,
+    search,
+    train,
+)
 from . import eval as evaluation
 from .output import say
 
@@ -125,6 +141,8 @@ app.command(rich_help_panel=WORK)(ablate.ablate)
 app.command(rich_help_panel=WORK)(index.index)
 app.command(rich_help_panel=WORK)(search.search)
 app.command(rich_help_panel=WORK)(encode.encode)
+app.command(rich_help_panel=WORK)(merge.merge)
+app.command(rich_help_panel=WORK)(export.export)
 app.add_typer(data.app, name="data", rich_help_panel=AROUND)
 app.add_typer(recipes.app, name="recipes", rich_help_panel=AROUND)
 app.command(rich_help_panel=AROUND)(methods.methods)
