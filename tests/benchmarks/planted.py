@@ -5,9 +5,9 @@
 
 `prepare` writes OUTPUT/<SOURCE's name>, a copy of the dataset folder in which every training query keeps one positive,
 drawn by a fixed seed; the spare ones are moved to hidden/<split>.tsv, so that they look like negatives. A source that
-has no training split (Cranfield) is split by query first: --test-share. `table` mines every training query's candidates,
-asks every filter about them, and prints a Markdown table: of what a filter drops, how much was a hidden positive
-(precision), and of the hidden positives among the candidates, how many it drops (recall).
+has no training split (Cranfield) is split by query first: --test-share (0: all its queries train). `table` mines every
+training query's candidates, asks every filter about them, and prints a Markdown table: of what a filter drops, how much
+was a hidden positive (precision), and of the hidden positives among the candidates, how many it drops (recall).
 """
 
 from __future__ import annotations
@@ -52,9 +52,11 @@ def prepare(source: Path, output: Path, split: str, test_share: float) -> None:
         training = read_qrels(source / "qrels" / f"{split}.tsv")
     else:
         judged = read_qrels(source / "qrels" / "test.tsv")
-        parts = split_qrels(judged, {"test": test_share}, source=split, allow_overlap=True)
-        write_qrels(target / "qrels" / "test.tsv", parts["test"])
-        training = parts[split]
+        training = judged
+        if test_share:
+            parts = split_qrels(judged, {"test": test_share}, source=split, allow_overlap=True)
+            write_qrels(target / "qrels" / "test.tsv", parts["test"])
+            training = parts[split]
     kept, hidden = hide(training)
     write_qrels(target / "qrels" / f"{split}.tsv", kept)
     write_qrels(target / "hidden" / f"{split}.tsv", hidden)
@@ -96,9 +98,8 @@ def table(data: Path, model: str, depth: int, max_length: int) -> None:
                 dropped[name] += not verdict.keep
                 right[name] += is_hidden and not verdict.keep
     total = sum(map(len, hidden.values()))
-    print(
-        f"{data.name}: {len(dataset.qrels)} queries, {candidates:,} candidates, {planted} of {total} hidden among them\n"
-    )
+    print(f"{data.name}: {len(dataset.qrels)} queries, {candidates:,} candidates, {planted} of {total} hidden in them")
+    print()
     print("| filter | dropped | precision | recall |\n|---|---|---|---|")
     for name in dropped:
         precision = right[name] / dropped[name] if dropped[name] else 0.0
