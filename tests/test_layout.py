@@ -32,7 +32,7 @@ LAYERS = [
     {"batching", "loss", "synthesis", "weighting"},
     {"evaluate"},
     {"train"},
-    {"audit", "report"},
+    {"audit", "judge_file", "report"},
     {"ablate", "doctor", "merge", "quickstart"},
 ]
 MODULES = sorted(path for path in (ROOT / "embedtune").rglob("*.py") if path != ROOT / "embedtune/__init__.py")

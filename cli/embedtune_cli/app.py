@@ -27,6 +27,7 @@ from . import (
     encode,
     export,
     index,
+    judge,
     merge,
     methods,
     mine,
@@ -135,6 +136,7 @@ app.command(rich_help_panel=WORK)(quickstart.quickstart)
 app.command(rich_help_panel=WORK)(train.train)
 app.command(rich_help_panel=WORK)(mine.mine)
 app.command(rich_help_panel=WORK)(audit.audit)
+app.command(rich_help_panel=WORK)(judge.judge)
 app.command("eval", rich_help_panel=WORK)(evaluation.evaluate)
 app.command(rich_help_panel=WORK)(compare.compare)
 app.command(rich_help_panel=WORK)(ablate.ablate)
