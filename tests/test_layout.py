@@ -31,8 +31,8 @@ LAYERS = [
     {"candidates"},
     {"batching", "loss", "synthesis", "weighting"},
     {"evaluate"},
-    {"train"},
     {"audit", "report"},
+    {"train"},
     {"ablate", "doctor", "quickstart"},
 ]
 MODULES = sorted(path for path in (ROOT / "embedtune").rglob("*.py") if path != ROOT / "embedtune/__init__.py")

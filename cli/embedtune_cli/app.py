@@ -18,7 +18,22 @@ from typer.main import get_command
 
 from embedtune.errors import BarMissed, InputError, Interrupted
 
-from . import ablate, audit, compare, data, doctor, encode, index, methods, mine, quickstart, recipes, search, train
+from . import (
+    ablate,
+    audit,
+    compare,
+    data,
+    doctor,
+    encode,
+    index,
+    methods,
+    mine,
+    quickstart,
+    recipes,
+    report,
+    search,
+    train,
+)
 from . import eval as evaluation
 from .output import say
 
@@ -121,6 +136,7 @@ app.command(rich_help_panel=WORK)(mine.mine)
 app.command(rich_help_panel=WORK)(audit.audit)
 app.command("eval", rich_help_panel=WORK)(evaluation.evaluate)
 app.command(rich_help_panel=WORK)(compare.compare)
+app.command(rich_help_panel=WORK)(report.report)
 app.command(rich_help_panel=WORK)(ablate.ablate)
 app.command(rich_help_panel=WORK)(index.index)
 app.command(rich_help_panel=WORK)(search.search)

@@ -6,10 +6,11 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..data.dataset import load_dataset
 from ..data.jsonl import decode, parse_object, read_lines
 from ..errors import InputError, unknown
 from ..strict_yaml import parse as parse_yaml
@@ -24,14 +25,16 @@ _MTEB = {"ndcg": "nDCG", "map": "AP", "mrr": "RR", "recall": "R", "precision": "
 class Measured:
     """One source on one dataset.
 
-    measures: measure -> mean. per_query: measure -> query_id -> value; None where only means are known. fingerprint: of
-    the data. folder: the dataset's, where it is known.
+    measures: measure -> mean. per_query: measure -> query_id -> value; None where only means are known. first_ranks:
+    query_id -> where its first positive stands, None where it was not found. fingerprint: of the data. folder: the
+    dataset's, where it is known.
     """
 
     label: str
     where: Path
     measures: dict[str, float]
     per_query: dict[str, dict[str, float]] | None = None
+    first_ranks: dict[str, int | None] = field(default_factory=dict)
     fingerprint: str | None = None
     folder: Path | None = None
     split: str = "test"
@@ -119,7 +122,7 @@ def read_evaluation(folder: Path) -> Measured:
     if missing or "data" not in found["fingerprints"] or not lines.exists():
         lacks = f"{missing[0]!r}" if missing else "per-query.jsonl" if not lines.exists() else "the data's fingerprint"
         raise InputError(f"{path}: written by an older version of embedtune ({lacks} is missing); evaluate again")
-    per_query = _per_query(lines, list(found["measures"]))
+    per_query, first_ranks = _per_query(lines, list(found["measures"]))
     count = len(next(iter(per_query.values()), {}))
     if count != found["queries"]:
         raise InputError(f"{lines}: {count} queries, but measures.json says {found['queries']}; evaluate again")
@@ -128,22 +131,35 @@ def read_evaluation(folder: Path) -> Measured:
         where=folder,
         measures=found["measures"],
         per_query=per_query,
+        first_ranks=first_ranks,
         fingerprint=found["fingerprints"]["data"],
         folder=Path(found["folder"]) if "folder" in found else None,
         split=found["split"],
     )
 
 
-def _per_query(path: Path, names: Sequence[str]) -> dict[str, dict[str, float]]:
+def unchanged(part: Measured) -> Dataset | None:
+    """The dataset that was evaluated on, where it is still there as it was."""
+    if part.folder is None or not (part.folder / "qrels" / f"{part.split}.tsv").exists():
+        return None
+    dataset = load_dataset(part.folder, part.split)
+    return dataset if dataset.fingerprint == part.fingerprint else None
+
+
+def _per_query(path: Path, names: Sequence[str]) -> tuple[dict[str, dict[str, float]], dict[str, int | None]]:
     values: dict[str, dict[str, float]] = {name: {} for name in names}
+    ranks: dict[str, int | None] = {}
     for number, raw in read_lines(path):
         line, where = parse_object(raw, f"{path}:{number}"), f"{path}:{number}"
+        query_id = str(line.get("query_id"))
         for name in names:
             value = line.get("measures", {}).get(name)
             if not isinstance(value, int | float) or not math.isfinite(value):
                 raise InputError(f"{where}: {name} must be a finite number, got {value!r}; evaluate again")
-            values[name][str(line.get("query_id"))] = float(value)
-    return values
+            values[name][query_id] = float(value)
+        if "first_positive" in line:
+            ranks[query_id] = line["first_positive"]["rank"] if line["first_positive"] else None
+    return values, ranks
 
 
 def _json(path: Path) -> dict[str, Any]:

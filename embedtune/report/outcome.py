@@ -1,0 +1,263 @@
+"""What came of it: each dataset before and after with intervals, the guard's curve, the queries that changed most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..evaluate.changes import Change
+from ..evaluate.compare import Comparison
+from .document import (
+    Block,
+    Cell,
+    Figure,
+    Figures,
+    Section,
+    Table,
+    Text,
+    Tone,
+    Verdict,
+    Verdicts,
+    interval,
+    number,
+    plural,
+    probability,
+    shortened,
+    signed,
+)
+from .figures import lines, spans
+from .guard import Guard
+from .pictures import Pictures
+from .record import Record
+
+LEVEL = 0.05
+HOW_TESTED = (
+    "Differences are paired by query. The interval is a 95% bootstrap interval of the mean difference over queries; p "
+    "is a paired randomisation test's, with Holm's correction over all rows of the table. They say what other queries "
+    "of the same kind would show; not what another training seed would."
+)
+
+
+def tone_of(comparison: Comparison) -> Tone:
+    """Better or worse only where that is more than chance, after Holm's correction."""
+    if comparison.holm is None or comparison.holm >= LEVEL:
+        return ""
+    return "better" if comparison.difference > 0 else "worse"
+
+
+def said_of(comparison: Comparison) -> str:
+    if comparison.holm is None:
+        return "means only, no test"
+    return {"better": "better", "worse": "worse", "": "no difference shown"}[tone_of(comparison)]
+
+
+def verdicts(comparisons: Sequence[Comparison], record: Record) -> Verdicts:
+    """Each dataset by the recipe's measure, in the recipe's order."""
+    order = list(record.domains)
+    ranked = sorted(
+        (found for found in comparisons if found.measure == record.measure),
+        key=lambda found: order.index(found.dataset.casefold()) if found.dataset.casefold() in order else len(order),
+    )
+    return Verdicts(
+        [
+            Verdict(
+                dataset=found.dataset,
+                domain=record.domain(found.dataset),
+                measure=found.measure,
+                before=number(found.baseline),
+                after=number(found.value),
+                difference=signed(found.difference),
+                interval=interval(found.low, found.high),
+                said=said_of(found),
+                tone=tone_of(found),
+            )
+            for found in ranked
+        ]
+    )
+
+
+def outcome_section(record: Record, *, drawn: bool = True) -> Section | None:
+    """Base against tuned; or the base alone, where the run was stopped before the tuned model was measured."""
+    if record.compared is None:
+        return _base_only(record) if record.base else None
+    found = verdicts(record.compared.comparisons, record)
+    ordered = [
+        comparison
+        for verdict in found.verdicts
+        for comparison in record.compared.comparisons
+        if comparison.dataset == verdict.dataset
+    ]
+    main = [comparison for comparison in ordered if comparison.measure == record.measure]
+    figures: list[Block] = [Figures([_change_figure(main, record)])] if drawn else []
+    blocks = [found, *figures, comparison_table(ordered, "Before and after"), Text(HOW_TESTED)]
+    return Section("Before and after", blocks)
+
+
+def _change_figure(main: Sequence[Comparison], record: Record) -> Figure:
+    rows = [
+        (f.dataset, "tuned" if record.domain(f.dataset) == "in domain" else "ink", f.difference, f.low, f.high)
+        for f in main
+    ]
+    title = f"Change of {record.measure} by fine-tuning"
+    return Figure(
+        svg=spans(rows, across=f"change of {record.measure}, with its 95% interval", title=title),
+        title=title,
+        text="; ".join(
+            f"{f.dataset}: {signed(f.difference)}" + (f" ({interval(f.low, f.high)})" if f.low is not None else "")
+            for f in main
+        )
+        + ". In domain is coloured, the rest is not.",
+    )
+
+
+def comparison_table(comparisons: Sequence[Comparison], caption: str, *, runs: bool = False) -> Table:
+    """A row for each dataset and measure, and run where there are several."""
+    columns = [
+        "dataset",
+        "measure",
+        *(["run"] if runs else []),
+        "before",
+        "after",
+        "difference",
+        "95% interval",
+        "p (Holm)",
+        "queries better / same / worse",
+    ]
+    rows: list[list[str | Cell]] = []
+    for found in comparisons:
+        counts = "" if found.wins is None else f"{found.wins:,} / {found.ties:,} / {found.losses:,}"
+        rows.append(
+            [
+                found.dataset,
+                found.measure,
+                *([found.run] if runs else []),
+                number(found.baseline),
+                number(found.value),
+                Cell(signed(found.difference), tone_of(found)),
+                interval(found.low, found.high),
+                probability(found.holm),
+                counts,
+            ]
+        )
+    return Table(caption=caption, columns=columns, rows=rows, numeric=frozenset(range(2 + runs, len(columns))))
+
+
+def _base_only(record: Record) -> Section:
+    rows = [[part.label, name, number(value)] for part in record.base.values() for name, value in part.measures.items()]
+    table = Table(caption="The base model", columns=["dataset", "measure", "base"], rows=rows, numeric=frozenset({2}))
+    return Section("Before", [Text("Only the base model was measured before the run stopped."), table])
+
+
+def guard_section(guard: Guard, *, drawn: bool = True) -> Section:
+    """The curve over alpha, what was chosen, and what that costs on each guarded set."""
+    over = [found.label for found in guard.sets if not found.held]
+    blocks: list[Block] = [
+        Text(
+            f"No guarded set may lose more than {guard.budget:g} {guard.measure}. Base and tuned weights were mixed: "
+            f"alpha 0 is the base model, alpha 1 the tuned one; chosen is alpha {guard.chosen:g}. The queries that "
+            "chose it are not those that the table reports."
+        )
+    ]
+    if drawn and len(guard.curve) > 1:
+        blocks.append(Figures(_alpha_curves(guard)))
+    rows: list[list[str | Cell]] = [
+        [
+            found.label,
+            number(found.base),
+            number(found.unmixed),
+            number(found.mixed),
+            signed(found.mixed - found.base),
+            interval(found.low, found.high),
+            f"{found.queries:,}",
+            Cell("within budget" if found.held else "over budget", "" if found.held else "worse"),
+        ]
+        for found in guard.sets
+    ]
+    columns = ["dataset", "base", "tuned", "chosen", "chosen - base", "95% interval", "queries", "verdict"]
+    caption = f"{guard.measure} on the queries that report"
+    blocks.append(Table(caption=caption, columns=columns, rows=rows, numeric=frozenset(range(1, 7))))
+    if over:
+        blocks.append(Text(f"Over budget: {', '.join(over)}."))
+    return Section("The guard", blocks)
+
+
+def _alpha_curves(guard: Guard) -> list[Figure]:
+    alphas = [point.alpha for point in guard.curve]
+    figures = []
+    for heading, tables in (
+        ("In domain", [point.in_domain for point in guard.curve]),
+        ("Guarded sets, on the queries that choose", [point.choosing for point in guard.curve]),
+    ):
+        labels = [label for label in tables[0] if all(label in table for table in tables)]
+        if not labels:
+            continue
+        curves = [
+            (label, f"series-{number % 6 + 1}", alphas, [table[label] - tables[0][label] for table in tables])
+            for number, label in enumerate(labels)
+        ]
+        marks = [
+            (alphas[place], curve[3][place], f"alpha {guard.chosen:g}")
+            for curve in curves[:1]
+            for place in range(len(alphas))
+            if alphas[place] == guard.chosen
+        ]
+        svg = lines(
+            curves,
+            across="alpha (0: base, 1: tuned)",
+            up=f"change of {guard.measure}",
+            title=f"{heading}: {guard.measure} over alpha",
+            marks=marks,
+        )
+        ends = "; ".join(f"{label}: {signed(values[-1])} at alpha {alphas[-1]:g}" for label, _, _, values in curves)
+        figures.append(Figure(svg=svg, title=heading, text=ends + "."))
+    return figures
+
+
+def queries_section(record: Record, pictures: Pictures) -> Section | None:
+    """By the recipe's measure, the queries that gained and lost most on each dataset."""
+    if record.compared is None:
+        return None
+    blocks: list[Block] = [
+        Text(
+            "The query's value before and after, and where its first relevant document stood among those found. "
+            "Single queries show what changed; whether it is more than chance stands above."
+        )
+    ]
+    for found in record.compared.comparisons:
+        if found.measure != record.measure:
+            continue
+        for what, changes in (("gained", found.gained), ("lost", found.lost)):
+            if changes:
+                caption = f"{found.dataset}: the {plural(len(changes), 'query')} that {what} most ({found.measure})"
+                blocks.append(_changes(caption, changes, record, found.dataset.casefold(), pictures))
+    return Section("Queries that changed most", blocks) if len(blocks) > 1 else None
+
+
+def _changes(caption: str, changes: Sequence[Change], record: Record, key: str, pictures: Pictures) -> Table:
+    before, after = record.base[key].first_ranks, record.tuned[key].first_ranks
+    return Table(
+        caption=caption,
+        columns=["query", "before", "after", "difference", "first relevant at rank"],
+        rows=[
+            [
+                change_cell(change, pictures),
+                number(change.baseline, 3),
+                number(change.value, 3),
+                Cell(signed(change.difference, 3), "better" if change.difference > 0 else "worse"),
+                f"{_rank(before, change.query_id)} to {_rank(after, change.query_id)}",
+            ]
+            for change in changes
+        ],
+        numeric=frozenset(range(1, 5)),
+        texts=True,
+    )
+
+
+def change_cell(change: Change, pictures: Pictures) -> Cell:
+    text = shortened(change.text) if change.text else f"query {change.query_id}"
+    return Cell(text, picture=pictures.of(Path(change.image) if change.image else None))
+
+
+def _rank(ranks: dict[str, int | None], query_id: str) -> str:
+    rank = ranks.get(query_id)
+    return "none found" if rank is None else f"{rank:,}"

@@ -1,0 +1,51 @@
+"""The report of one run, and the part of it that a model card holds."""
+
+from __future__ import annotations
+
+from .document import Document, Section
+from .negatives import negatives_section, spread_section
+from .outcome import guard_section, outcome_section, queries_section
+from .pictures import Pictures
+from .record import Record
+from .setting import again_section, subtitle, training_section
+
+
+def run_document(record: Record) -> Document:
+    """Everything that the run folder holds, drawn. Needs matplotlib."""
+    pictures = Pictures()
+    spread, notes = spread_section(record)
+    sections = [
+        outcome_section(record),
+        guard_section(record.guard) if record.guard else None,
+        training_section(record),
+        negatives_section(record, pictures),
+        spread,
+        queries_section(record, pictures),
+        again_section(record),
+    ]
+    if pictures.left_out:
+        notes.append(
+            f"{pictures.left_out} pictures are left out: they cannot be opened, or the page has enough of them."
+        )
+    return _document(record, sections, notes)
+
+
+def card_document(record: Record) -> Document:
+    """What a model's users need: no figures, and no texts of the data, which may not be theirs to read."""
+    sections = [
+        outcome_section(record, drawn=False),
+        guard_section(record.guard, drawn=False) if record.guard else None,
+        training_section(record, drawn=False),
+        again_section(record),
+    ]
+    return _document(record, sections, [])
+
+
+def _document(record: Record, sections: list[Section | None], notes: list[str]) -> Document:
+    compared = record.compared.notes if record.compared else []
+    return Document(
+        title=record.name,
+        subtitle=subtitle(record.recipe),
+        sections=[section for section in sections if section is not None],
+        notes=[*record.missing, *compared, *notes],
+    )

@@ -1,0 +1,83 @@
+"""How scores lie before and after: of positives, and of the best document that is none, from the runs that are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..data.trec import read_run
+from ..evaluate.measures import ranked
+from ..evaluate.sources import Measured, unchanged
+from ..types import Qrels, Run
+
+BINS = 28
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One model. positives: every positive's score, where it was found; others: each query's best other document's.
+
+    first: the share of queries whose best positive stands before every other document. absent: positives not found.
+    """
+
+    positives: list[float]
+    others: list[float]
+    first: float
+    absent: int
+
+    @property
+    def gap(self) -> float:
+        """How far the mean positive lies above the mean best other, in the spread (deviation) of both."""
+        positives, others = np.array(self.positives), np.array(self.others)
+        if len(positives) < 2 or len(others) < 2:
+            return float("nan")
+        deviation = float(np.sqrt((positives.var(ddof=1) + others.var(ddof=1)) / 2))
+        return float(positives.mean() - others.mean()) / deviation if deviation > 0 else float("nan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """One dataset before and after training."""
+
+    label: str
+    before: Side
+    after: Side
+
+    @property
+    def edges(self) -> list[float]:
+        """Bins that both sides share."""
+        values = [*self.before.positives, *self.before.others, *self.after.positives, *self.after.others]
+        return [float(edge) for edge in np.histogram_bin_edges(values, bins=BINS)]
+
+
+def spread_of(base: Measured, tuned: Measured) -> Spread | None:
+    """None where the dataset, or a run, is no longer there as it was evaluated."""
+    dataset = unchanged(base)
+    files = [part.where / "run.trec" for part in (base, tuned)]
+    if dataset is None or base.fingerprint != tuned.fingerprint or not all(file.exists() for file in files):
+        return None
+    before, after = (side_of(read_run(file), dataset.qrels) for file in files)
+    return Spread(label=base.label, before=before, after=after)
+
+
+def side_of(run: Run, qrels: Qrels) -> Side:
+    """Over the queries that have a positive."""
+    positives, others, first, absent = [], [], 0, 0
+    judged = {q: {d for d, grade in found.items() if grade > 0} for q, found in qrels.items()}
+    judged = {query_id: relevant for query_id, relevant in judged.items() if relevant}
+    for query_id, relevant in judged.items():
+        scores = run.get(query_id, {})
+        positives += [scores[doc_id] for doc_id in relevant if doc_id in scores]
+        absent += sum(doc_id not in scores for doc_id in relevant)
+        order = ranked(scores)
+        first += bool(order) and order[0] in relevant
+        best = next((doc_id for doc_id in order if doc_id not in relevant), None)
+        others += [] if best is None else [scores[best]]
+    return Side(positives=positives, others=others, first=first / max(1, len(judged)), absent=absent)
+
+
+def shares(values: list[float], edges: list[float]) -> list[float]:
+    """The share of values in each bin."""
+    counts, _ = np.histogram(values, bins=edges)
+    return [float(share) for share in counts / max(1, len(values))]
