@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +14,8 @@ from ..data.jsonl import decode, parse_object, read_lines
 from ..errors import InputError, unknown
 from ..strict_yaml import parse as parse_yaml
 from ..types import Dataset
-from .measures import DEFAULT_MEASURES, mean
+from .measures import DEFAULT_MEASURES, from_mteb, mean
 from .results import BASELINE
-
-_MTEB = {"ndcg": "nDCG", "map": "AP", "mrr": "RR", "recall": "R", "precision": "P", "hit_rate": "Success"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,12 +244,11 @@ def _mteb(path: Path) -> list[Measured]:
 def _mteb_means(path: Path, scores: Mapping[str, Any]) -> dict[str, float]:
     means = {}
     for key, value in scores.items():
-        form = re.fullmatch(r"(\w+)_at_([1-9][0-9]*)", key)
-        if form is None or form[1] not in _MTEB:
+        if (measure := from_mteb(key)) is None:
             continue
         if not isinstance(value, int | float) or not math.isfinite(value):
             raise InputError(f"{path}: {key} must be a finite number, got {value!r}")
-        means[f"{_MTEB[form[1]]}@{form[2]}"] = float(value)
+        means[measure] = float(value)
     if not means:
         raise InputError(f"{path}: no retrieval measures such as ndcg_at_10 in it")
     return means

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Literal
 from ..audit import Audit, audit
 from ..data.dataset import load_dataset
 from ..errors import InputError
-from ..evaluate.compare import Compared, compare
+from ..evaluate.compare import Compared, Group, compare_groups
 from ..evaluate.results import distinct
 from ..evaluate.sources import Measured, read_source
 from ..evidence import Files
@@ -71,17 +72,19 @@ class Record:
         return "evaluated" if found is None else f"{found} domain" if found == "in" else f"{found} of domain"
 
 
-def read_record(folder: Path, *, negatives: bool = True) -> Record:
-    """Reads a run folder. negatives: whether its evidence is read, which may be large.
+def read_record(folder: Path, *, negatives: bool = True, summary: dict[str, Any] | None = None) -> Record:
+    """Reads a run folder. negatives: whether its evidence is read, which may be large. summary: of a run that ends just
+    now, whose own is not written yet.
 
     Raises InputError where it is none, and where a file in it is damaged or of another version.
     """
     if not (folder / "recipe.yaml").exists():
         raise InputError(_no_run(folder))
     recipe = load_recipe(folder / "recipe.yaml")
-    summary, environment = read_summary(folder), _json(folder / "environment.json")
+    summary = read_summary(folder) if summary is None else summary
+    environment = _json(folder / "environment.json")
     base, tuned = _measured(folder / "evaluation-base"), _measured(folder / "evaluation")
-    compared = compare(folder / "evaluation-base", [folder / "evaluation"]) if base.keys() & tuned.keys() else None
+    compared = _before_and_after(folder) if base.keys() & tuned.keys() else None
     learning = read_learning(folder)
     minings = [
         Mining(files=files, found=audit(files.run, suspects=EXAMPLES))
@@ -127,6 +130,13 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 def _measured(folder: Path) -> dict[str, Measured]:
     return read_source(folder).measured if list(folder.glob("*/measures.json")) else {}
+
+
+def _before_and_after(folder: Path) -> Compared:
+    """The tuned model's evaluation against the base model's."""
+    names = {"the base model": "evaluation-base", "the tuned model": "evaluation"}
+    sources = [dataclasses.replace(read_source(folder / place), name=name) for name, place in names.items()]
+    return compare_groups([Group(name=source.name, sources=[source]) for source in sources])
 
 
 def _json(path: Path) -> dict[str, Any]:

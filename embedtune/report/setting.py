@@ -12,6 +12,7 @@ from .learning import Learning
 from .record import Record
 
 POINTS = 300  # at most on a curve
+ACROSS = "training step"
 
 
 def model_name(name: str) -> str:
@@ -138,9 +139,7 @@ def _curves(learning: Learning, record: Record) -> list[Figure]:
     size = max(1, len(learning.steps) // POINTS)
     figures = [
         Figure(
-            svg=lines(
-                [("loss", "tuned", steps, losses)], across="training step", up="training loss", title="Loss", whole=True
-            ),
+            svg=lines([("loss", "tuned", steps, losses)], across=ACROSS, up="training loss", title="Loss", whole=True),
             title="Loss",
             text=f"From {number(first, 3)} to {number(last, 3)} over {plural(len(learning.steps), 'step')}"
             + (f"; a point is the mean of {size} steps." if size > 1 else "."),
@@ -151,7 +150,7 @@ def _curves(learning: Learning, record: Record) -> list[Figure]:
         best, at = curve.best, curve.steps[place]
         svg = lines(
             [(curve.measure, "tuned", curve.steps, curve.values)],
-            across="training step",
+            across=ACROSS,
             up=f"validation {curve.measure}",
             title="Validation",
             marks=[(at, best, f"best {best:.4f}")],
@@ -178,26 +177,30 @@ def again_section(record: Record) -> Section:
     """The command, the recipe, versions and fingerprints."""
     environment = record.environment
     command = shlex.join(["embedtune", "train", str(record.folder / "recipe.yaml"), "--output", "runs/again"])
-    blocks: list[Block] = [
-        Text(
-            "On the same machine, with the same versions, this gives the same weights to the last bit. "
-            "`recipe.yaml` is the recipe below, complete, with every default written out."
-        ),
-        Code(command, "bash"),
-    ]
+    blocks: list[Block] = [Text(_sameness(environment)), Code(command, "bash")]
     if environment:
         versions = ", ".join(f"{name} {text}" for name, text in environment["versions"].items())
-        on = f"{environment['device']}, {environment['precision']}, {environment['threads']} threads"
+        computed = [environment["device"], environment["precision"], plural(environment["threads"], "thread")]
         blocks.append(
             Facts(
                 [
                     ("Versions", f"embedtune {environment['embedtune']}, {versions}"),
-                    ("Computed on", f"{on}, {environment['processes']} process(es)"),
+                    ("Computed on", ", ".join([*computed, plural(environment["processes"], "process")])),
                 ]
             )
         )
         blocks.append(fingerprints(record))
     return Section("How to run it again", [*blocks, Code(dump(record.recipe), "yaml")])
+
+
+def _sameness(environment: dict[str, Any]) -> str:
+    complete = "`recipe.yaml` is the recipe below, complete, with every default written out."
+    if environment.get("device", "cpu") == "cpu":
+        return f"With the same versions on the same machine this gives the same weights, to the last bit. {complete}"
+    return (
+        "With the same versions on the same machine this takes the same steps on the same batches; a GPU may add up in "
+        f"another order, so weights may differ in their last bits. {complete}"
+    )
 
 
 def fingerprints(record: Record) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .document import Document, Section
+from .document import Code, Document, Section
 from .negatives import negatives_section, spread_section
 from .outcome import guard_section, outcome_section, queries_section
 from .pictures import Pictures
@@ -33,12 +33,25 @@ def run_document(record: Record) -> Document:
 def card_document(record: Record) -> Document:
     """What a model's users need: no figures, and no texts of the data, which may not be theirs to read."""
     sections = [
+        _use_section(record),
         outcome_section(record, drawn=False),
         guard_section(record.guard, drawn=False) if record.guard else None,
         training_section(record, drawn=False),
         again_section(record),
     ]
     return _document(record, sections, [])
+
+
+def _use_section(record: Record) -> Section:
+    lines = [
+        "from sentence_transformers import SentenceTransformer",
+        "",
+        f"model = SentenceTransformer({str(record.folder / 'model')!r})",
+        'queries = model.encode_query(["what is searched for"])',
+        'documents = model.encode_document(["what is found"])',
+        "print(model.similarity(queries, documents))",
+    ]
+    return Section("How to use it", [Code("\n".join(lines), "python")])
 
 
 def _document(record: Record, sections: list[Section | None], notes: list[str]) -> Document:

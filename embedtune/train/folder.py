@@ -13,10 +13,9 @@ from .. import __version__
 from ..errors import InputError
 from ..files import write_json, write_text
 from ..recipe import Recipe, dump
+from ..report.record import read_summary
 from ..strict_yaml import flattened
 from . import checkpoint
-
-SUMMARY = "summary.json"  # written last: a run with it is finished
 
 
 def claim(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> bool:
@@ -74,5 +73,4 @@ def keep_environment(folder: Path, recipe: Recipe, facts: dict[str, Any], *, res
 
 def finished(folder: Path) -> dict[str, Any] | None:
     """The summary of a finished run."""
-    path = folder / SUMMARY
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return read_summary(folder) or None

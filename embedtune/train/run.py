@@ -6,7 +6,7 @@ import dataclasses
 import platform
 import shutil
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from ..encode import lora, store
 from ..encode.encoder import Encoder, load_encoder
 from ..evaluate.results import distinct
 from ..evaluate.retrieval import evaluate
-from ..files import locked, whole_folder, write_json
+from ..files import fingerprints_of_weights, locked, whole_folder, write_json
 from ..recipe import Recipe, resolve
+from ..report.card import write_card
+from ..report.record import SUMMARY
 from ..types import Dataset
 from . import checkpoint
 from . import folder as run_folder
@@ -28,18 +30,20 @@ from .loop import State, Training, fit, load_checkpoint
 from .prepare import make_accelerator, set_up
 from .signals import signals_set
 
-SUMMARISED = ("steps", "best_step", "base", "tuned")
+SUMMARISED = ("steps", "best_step", "base", "tuned", "weights")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRun:
-    """A finished run. `base` and `tuned` are label -> measure -> value, for the recipe's in- and out-of-domain sets."""
+    """A finished run. `base` and `tuned` are label -> measure -> value, for the recipe's in- and out-of-domain sets;
+    `weights` is file in model/ -> sha256."""
 
     folder: Path
     steps: int
     best_step: int | None
     base: dict[str, dict[str, float]]
     tuned: dict[str, dict[str, float]]
+    weights: dict[str, str] = field(default_factory=dict)
     already_finished: bool = False
 
     @property
@@ -110,7 +114,7 @@ def resume_state(training: Training) -> State:
 
 
 def finish(training: Training, state: State, suites: list[Dataset]) -> TrainedRun:
-    """Saves the chosen weights as model/ (and adapter/), evaluates base and tuned, and writes the summary."""
+    """Saves the chosen weights as model/ (and adapter/), evaluates base and tuned, writes model card and summary."""
     folder, recipe = training.folder, training.recipe
     if state.best_step is not None and state.best_step != state.step:
         load_checkpoint(training, folder / "checkpoints" / f"step-{state.best_step:06d}", weights_only=True)
@@ -119,8 +123,13 @@ def finish(training: Training, state: State, suites: list[Dataset]) -> TrainedRu
     if suites:
         base = evaluate_suites(recipe, recipe.model.name, suites, folder / "evaluation-base", training.log)
         tuned = evaluate_suites(recipe, str(folder / "model"), suites, folder / "evaluation", training.log)
-    run = TrainedRun(folder=folder, steps=state.step, best_step=state.best_step, base=base, tuned=tuned)
-    write_json(folder / run_folder.SUMMARY, {name: getattr(run, name) for name in SUMMARISED})
+    weights = fingerprints_of_weights(folder / "model")
+    run = TrainedRun(
+        folder=folder, steps=state.step, best_step=state.best_step, base=base, tuned=tuned, weights=weights
+    )
+    summary = {name: getattr(run, name) for name in SUMMARISED}
+    write_card(folder, summary)
+    write_json(folder / SUMMARY, summary)
     return run
 
 
