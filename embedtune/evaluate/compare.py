@@ -12,7 +12,7 @@ from pathlib import Path
 from ..data.dataset import load_dataset
 from ..errors import InputError
 from .changes import Change, Texts, largest_changes
-from .measures import parse
+from .measures import parse_compared
 from .results import distinct
 from .significance import TIE, holm, paired, randomisation_p, t_test_p
 from .sources import Measured, Source, read_source, unchanged
@@ -115,7 +115,7 @@ def compare(
     """
     if not others:
         raise InputError(f"nothing to compare {baseline} with; name at least one other run")
-    names = parse(measures) if measures is not None else None
+    names = parse_compared(measures) if measures is not None else None
     datasets = distinct([load_dataset(name) for name in data])
     sources = [read_source(Path(path), datasets, names) for path in (baseline, *others)]
     return compare_groups(by_recipe(sources), measures=names, strict=strict, changes=changes)

@@ -25,6 +25,7 @@ _MEASURES = {
     "P": ir_measures.P,
     "Success": ir_measures.Success,
 }
+MAIN_SCORE = "main_score"  # of an mteb task that is no retrieval: read and compared, never computed here
 _NEEDS_CUT = {"R", "P", "Success"}
 _MTEB = {"nDCG": "ndcg", "AP": "map", "RR": "mrr", "R": "recall", "P": "precision", "Success": "hit_rate"}
 # What the same things are called elsewhere: only ever used to say which name is meant.
@@ -42,6 +43,12 @@ def parse(measures: str | Sequence[str]) -> list[str]:
     for name in names:
         _split(name)
     return list(dict.fromkeys(names))
+
+
+def parse_compared(measures: str | Sequence[str]) -> list[str]:
+    """As `parse`, of measures that others computed: mteb's `main_score` is one as well."""
+    names = re.split(r"[\s,]+", measures.strip()) if isinstance(measures, str) else list(measures)
+    return [name for name in dict.fromkeys(names) if name == MAIN_SCORE or parse([name])] or parse(measures)
 
 
 def deepest(names: Sequence[str]) -> int:

@@ -14,7 +14,7 @@ from ..data.jsonl import decode, parse_object, read_lines
 from ..errors import InputError, unknown
 from ..strict_yaml import parse as parse_yaml
 from ..types import Dataset
-from .measures import DEFAULT_MEASURES, from_mteb, mean
+from .measures import DEFAULT_MEASURES, MAIN_SCORE, from_mteb, mean
 from .results import BASELINE
 
 
@@ -65,16 +65,16 @@ def read_source(path: Path, datasets: Sequence[Dataset] = (), measures: Sequence
         found = [_no_runs(path)] if datasets else _mteb(path)
         return Source(name=str(path), measured=_keyed(found))
     recipe, seed = _recipe(path)
-    folders = _evaluations(path)
-    if folders:
-        measured = [read_evaluation(folder) for folder in folders]
-        if datasets:
-            measured = _measured_again(path, measured, datasets, measures)
-    else:
-        results = sorted(file for file in path.glob("*.json") if _is_mteb(file))
-        if not results:
-            raise InputError(_nothing_in(path))
-        measured = [_no_runs(path)] if datasets else [part for file in results for part in _mteb(file)]
+    folders, results = _evaluations(path), _mteb_results(path)
+    measured = [read_evaluation(folder) for folder in folders]
+    if folders and datasets:
+        measured = _measured_again(path, measured, datasets, measures)
+    elif results and datasets:
+        measured = [_no_runs(path)]
+    elif results:  # what was measured query by query says more than its means
+        measured = [*(part for file in results for part in _mteb(file)), *measured]
+    if not measured:
+        raise InputError(_nothing_in(path))
     return Source(name=str(path), measured=_keyed(measured), recipe=recipe, seed=seed)
 
 
@@ -88,6 +88,16 @@ def _evaluations(path: Path) -> list[Path]:
         return [path]
     root = path / "evaluation" if (path / "recipe.yaml").exists() else path
     return sorted(file.parent for file in root.glob("*/measures.json") if file.parent.name != BASELINE)
+
+
+def _mteb_results(path: Path) -> list[Path]:
+    """mteb's result files: of the folder itself, or of the one model and revision in mteb's own layout."""
+    found = sorted(file for file in path.glob("*.json") if _is_mteb(file))
+    models = sorted({file.parent for file in path.glob("results/*/*/*.json")})
+    if len(models) > 1:
+        listed = ", ".join(str(model.relative_to(path)) for model in models[:5])
+        raise InputError(f"{path}: mteb's results of {len(models)} models or revisions ({listed}); name one's folder")
+    return found or [file for model in models for file in sorted(model.glob("*.json")) if _is_mteb(file)]
 
 
 def _nothing_in(path: Path) -> str:
@@ -130,7 +140,7 @@ def read_evaluation(folder: Path) -> Measured:
         per_query=per_query,
         first_ranks=first_ranks,
         fingerprint=found["fingerprints"]["data"],
-        folder=Path(found["folder"]) if "folder" in found else None,
+        folder=Path(found["folder"]) if found.get("folder") else None,
         split=found["split"],
     )
 
@@ -229,10 +239,10 @@ def _mteb(path: Path) -> list[Measured]:
     for split, subsets in found["scores"].items():
         for scores in subsets:
             subset = scores.get("hf_subset", "default")
-            label = "-".join([found["task_name"], *([] if split == "test" else [split])])
+            name = found["task_name"] if subset == "default" else f"{found['task_name']}-{subset}"
             measured.append(
                 Measured(
-                    label=label if subset == "default" else f"{label}-{subset}",
+                    label=name if split == "test" else f"{name}-{split}",
                     where=path,
                     measures=_mteb_means(path, scores),
                     split=split,
@@ -242,13 +252,12 @@ def _mteb(path: Path) -> list[Measured]:
 
 
 def _mteb_means(path: Path, scores: Mapping[str, Any]) -> dict[str, float]:
+    """Retrieval measures by our names; of other tasks the main score."""
+    named = {key: measure for key in scores if (measure := from_mteb(key)) is not None}
     means = {}
-    for key, value in scores.items():
-        if (measure := from_mteb(key)) is None:
-            continue
+    for key, measure in (named or {MAIN_SCORE: MAIN_SCORE}).items():
+        value = scores.get(key)
         if not isinstance(value, int | float) or not math.isfinite(value):
             raise InputError(f"{path}: {key} must be a finite number, got {value!r}")
         means[measure] = float(value)
-    if not means:
-        raise InputError(f"{path}: no retrieval measures such as ndcg_at_10 in it")
     return means
