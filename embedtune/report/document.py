@@ -148,7 +148,7 @@ def probability(p: float | None) -> str:
 
 def plural(count: int, noun: str) -> str:
     """`1 query`, `2 processes`, `1,500 documents`."""
-    many = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    many = f"{noun[:-1]}ies" if re.search("[^aeiou]y$", noun) else f"{noun}es" if noun.endswith("s") else f"{noun}s"
     return f"{count:,} {noun if count == 1 else many}"
 
 

@@ -96,9 +96,11 @@ def lines(
     title: str,
     marks: Sequence[tuple[float, float, str]] = (),
     whole: bool = False,
+    floor: float | None = None,
+    level: tuple[float, str] | None = None,
 ) -> str:
     """Lines of (label, colour, x, y), named in a legend where there are several. marks: (x, y, text) of points. whole:
-    x counts something."""
+    x counts something. floor: where y begins, where that is known. level: (y, text) of a line across."""
     need_matplotlib()
     from matplotlib.ticker import MaxNLocator
 
@@ -112,6 +114,12 @@ def lines(
             axes.annotate(text, (x_at, y_at), xytext=(0, 9), textcoords="offset points", ha="center", fontsize=8)
         axes.margins(x=0.12 if marks else 0.03, y=0.2 if marks else 0.06)
         axes.xaxis.set_major_locator(MaxNLocator(7, integer=whole, steps=[1, 2, 5, 10]))
+        if level is not None:
+            axes.axhline(level[0], color=COLOURS["worse"], linewidth=1, linestyle="--")
+            axes.annotate(level[1], (0, level[0]), xytext=(4, 3), xycoords=("axes fraction", "data"),
+                          textcoords="offset points", fontsize=8, color=COLOURS["worse"])  # fmt: skip
+        if floor is not None:
+            axes.set_ylim(bottom=floor)
         axes.set_xlabel(across)
         axes.set_title(up, color=COLOURS["muted"])
         axes.grid(axis="y")

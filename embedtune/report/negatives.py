@@ -19,6 +19,7 @@ from .document import (
     number,
     plural,
     shortened,
+    signed,
 )
 from .figures import histograms
 from .pictures import Pictures
@@ -129,7 +130,7 @@ def _exhibits(caught: list[Evidence], mining: Mining, pictures: Pictures) -> lis
     def shown(item_id: str, role: str) -> Cell:
         items = None if dataset is None else dataset.queries if role == "query" else dataset.corpus
         item = items[item_id] if items is not None and item_id in items else Item(id=item_id)
-        text = shortened(item.content, 320) or (item.image.name if item.image else f"{role} {item_id}")
+        text = shortened(item.content) or (item.image.name if item.image else f"{role} {item_id}")
         return Cell(text, picture=pictures.of(item.image))
 
     return [
@@ -163,8 +164,8 @@ def spread_section(record: Record) -> tuple[Section | None, list[str]]:
         return None, notes
     blocks: list[Block] = [
         Text(
-            "Over the evaluated queries: the scores of judged positives that were found, and of each query's best "
-            "other document. What is not judged may be relevant all the same."
+            "Over the evaluated queries: the score of each one's best positive, and of its best other document. What "
+            "is not judged may be relevant all the same."
         ),
         Figures([_spread_figure(spread) for spread in spreads]),
         _spread_table(spreads),
@@ -177,7 +178,7 @@ def _spread_figure(spread: Spread) -> Figure:
 
     def groups(side: Side) -> list[tuple[str, str, list[float]]]:
         return [
-            ("positives", "better", shares(side.positives, edges)),
+            ("best positive", "better", shares(side.positives, edges)),
             ("best other", "worse", shares(side.others, edges)),
         ]
 
@@ -197,23 +198,23 @@ def _spread_table(spreads: list[Spread]) -> Table:
             name,
             number(_mean(side.positives), 3),
             number(_mean(side.others), 3),
-            number(side.gap, 2),
+            signed(side.gap, 2),
             f"{side.first:.1%}",
             f"{side.absent:,}",
         ]
         for spread in spreads
-        for name, side in (("before", spread.before), ("after", spread.after))
+        for name, side in (("base", spread.before), ("tuned", spread.after))
     ]
     return Table(
-        caption="Scores of positives and of the best other document",
+        caption="Best positive and best other document",
         columns=[
             "dataset",
-            "",
-            "positives, mean",
+            "model",
+            "best positive, mean",
             "best other, mean",
             "gap in deviations",
             "positive first",
-            "positives not found",
+            "no positive found",
         ],
         rows=rows,
         numeric=frozenset(range(2, 7)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..evaluate.changes import Change
@@ -31,6 +31,7 @@ from .pictures import Pictures
 from .record import Record
 
 LEVEL = 0.05
+Ranks = tuple[Mapping[str, int | None], Mapping[str, int | None]]
 HOW_TESTED = (
     "Differences are paired by query. The interval is a 95% bootstrap interval of the mean difference over queries; p "
     "is a paired randomisation test's, with Holm's correction over all rows of the table. They say what other queries "
@@ -51,13 +52,8 @@ def said_of(comparison: Comparison) -> str:
     return {"better": "better", "worse": "worse", "": "no difference shown"}[tone_of(comparison)]
 
 
-def verdicts(comparisons: Sequence[Comparison], record: Record) -> Verdicts:
-    """Each dataset by the recipe's measure, in the recipe's order."""
-    order = list(record.domains)
-    ranked = sorted(
-        (found for found in comparisons if found.measure == record.measure),
-        key=lambda found: order.index(found.dataset.casefold()) if found.dataset.casefold() in order else len(order),
-    )
+def verdicts(record: Record, main: Sequence[Comparison]) -> Verdicts:
+    """Each dataset by the recipe's measure."""
     return Verdicts(
         [
             Verdict(
@@ -71,7 +67,7 @@ def verdicts(comparisons: Sequence[Comparison], record: Record) -> Verdicts:
                 said=said_of(found),
                 tone=tone_of(found),
             )
-            for found in ranked
+            for found in main
         ]
     )
 
@@ -80,16 +76,10 @@ def outcome_section(record: Record, *, drawn: bool = True) -> Section | None:
     """Base against tuned; or the base alone, where the run was stopped before the tuned model was measured."""
     if record.compared is None:
         return _base_only(record) if record.base else None
-    found = verdicts(record.compared.comparisons, record)
-    ordered = [
-        comparison
-        for verdict in found.verdicts
-        for comparison in record.compared.comparisons
-        if comparison.dataset == verdict.dataset
-    ]
-    main = [comparison for comparison in ordered if comparison.measure == record.measure]
-    figures: list[Block] = [Figures([_change_figure(main, record)])] if drawn else []
-    blocks = [found, *figures, comparison_table(ordered, "Before and after"), Text(HOW_TESTED)]
+    found = record.compared.comparisons
+    main = [comparison for comparison in found if comparison.measure == record.measure]
+    figures: list[Block] = [Figures([_change_figure(main, record)])] if drawn and main else []
+    blocks = [verdicts(record, main), *figures, comparison_table(found, "All measures"), Text(HOW_TESTED)]
     return Section("Before and after", blocks)
 
 
@@ -116,10 +106,9 @@ def comparison_table(comparisons: Sequence[Comparison], caption: str, *, runs: b
         "dataset",
         "measure",
         *(["run"] if runs else []),
-        "before",
-        "after",
         "difference",
         "95% interval",
+        "baseline → run" if runs else "before → after",
         "p (Holm)",
         "queries better / same / worse",
     ]
@@ -131,10 +120,9 @@ def comparison_table(comparisons: Sequence[Comparison], caption: str, *, runs: b
                 found.dataset,
                 found.measure,
                 *([found.run] if runs else []),
-                number(found.baseline),
-                number(found.value),
                 Cell(signed(found.difference), tone_of(found)),
                 interval(found.low, found.high),
+                f"{number(found.baseline)} → {number(found.value)}",
                 probability(found.holm),
                 counts,
             ]
@@ -184,9 +172,13 @@ def guard_section(guard: Guard, *, drawn: bool = True) -> Section:
 def _alpha_curves(guard: Guard) -> list[Figure]:
     alphas = [point.alpha for point in guard.curve]
     figures = []
-    for heading, tables in (
-        ("In domain", [point.in_domain for point in guard.curve]),
-        ("Guarded sets, on the queries that choose", [point.choosing for point in guard.curve]),
+    for heading, tables, level in (
+        ("In domain", [point.in_domain for point in guard.curve], None),
+        (
+            "Guarded sets, on the queries that choose",
+            [point.choosing for point in guard.curve],
+            (-guard.budget, "budget"),
+        ),
     ):
         labels = [label for label in tables[0] if all(label in table for table in tables)]
         if not labels:
@@ -207,6 +199,7 @@ def _alpha_curves(guard: Guard) -> list[Figure]:
             up=f"change of {guard.measure}",
             title=f"{heading}: {guard.measure} over alpha",
             marks=marks,
+            level=level,
         )
         ends = "; ".join(f"{label}: {signed(values[-1])} at alpha {alphas[-1]:g}" for label, _, _, values in curves)
         figures.append(Figure(svg=svg, title=heading, text=ends + "."))
@@ -226,38 +219,38 @@ def queries_section(record: Record, pictures: Pictures) -> Section | None:
     for found in record.compared.comparisons:
         if found.measure != record.measure:
             continue
+        key = found.dataset.casefold()
+        ranks = (record.base[key].first_ranks, record.tuned[key].first_ranks)
         for what, changes in (("gained", found.gained), ("lost", found.lost)):
             if changes:
                 caption = f"{found.dataset}: the {plural(len(changes), 'query')} that {what} most ({found.measure})"
-                blocks.append(_changes(caption, changes, record, found.dataset.casefold(), pictures))
+                blocks.append(changes_table(caption, changes, pictures, ranks))
     return Section("Queries that changed most", blocks) if len(blocks) > 1 else None
 
 
-def _changes(caption: str, changes: Sequence[Change], record: Record, key: str, pictures: Pictures) -> Table:
-    before, after = record.base[key].first_ranks, record.tuned[key].first_ranks
-    return Table(
-        caption=caption,
-        columns=["query", "before", "after", "difference", "first relevant at rank"],
-        rows=[
+def changes_table(
+    caption: str,
+    changes: Sequence[Change],
+    pictures: Pictures,
+    ranks: Ranks | None = None,
+    *,
+    sides: str = "before → after",
+) -> Table:
+    """A row for each query. ranks: where its first relevant document stood before and after, where that is known."""
+    rows: list[list[str | Cell]] = []
+    for change in changes:
+        text = shortened(change.text) if change.text else f"query {change.query_id}"
+        rows.append(
             [
-                change_cell(change, pictures),
-                number(change.baseline, 3),
-                number(change.value, 3),
+                Cell(text, picture=pictures.of(Path(change.image) if change.image else None)),
+                f"{number(change.baseline, 3)} → {number(change.value, 3)}",
                 Cell(signed(change.difference, 3), "better" if change.difference > 0 else "worse"),
-                f"{_rank(before, change.query_id)} to {_rank(after, change.query_id)}",
+                *([" → ".join(_rank(side.get(change.query_id)) for side in ranks)] if ranks else []),
             ]
-            for change in changes
-        ],
-        numeric=frozenset(range(1, 5)),
-        texts=True,
-    )
+        )
+    columns = ["query", sides, "difference", *(["first relevant at rank"] if ranks else [])]
+    return Table(caption=caption, columns=columns, rows=rows, numeric=frozenset(range(1, len(columns))), texts=True)
 
 
-def change_cell(change: Change, pictures: Pictures) -> Cell:
-    text = shortened(change.text) if change.text else f"query {change.query_id}"
-    return Cell(text, picture=pictures.of(Path(change.image) if change.image else None))
-
-
-def _rank(ranks: dict[str, int | None], query_id: str) -> str:
-    rank = ranks.get(query_id)
-    return "none found" if rank is None else f"{rank:,}"
+def _rank(rank: int | None) -> str:
+    return "none" if rank is None else f"{rank:,}"

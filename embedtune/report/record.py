@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +22,8 @@ from .learning import Learning, read_learning
 
 SUMMARY = "summary.json"  # written last: a run with it is finished
 Domain = Literal["in", "out"]
-EXAMPLES = 8  # of caught false negatives
+BASE, TUNED = "evaluation-base", "evaluation"
+EXAMPLES = 6  # of caught false negatives
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +85,9 @@ def read_record(folder: Path, *, negatives: bool = True, summary: dict[str, Any]
     recipe = load_recipe(folder / "recipe.yaml")
     summary = read_summary(folder) if summary is None else summary
     environment = _json(folder / "environment.json")
-    base, tuned = _measured(folder / "evaluation-base"), _measured(folder / "evaluation")
-    compared = _before_and_after(folder) if base.keys() & tuned.keys() else None
+    domains = domains_of(recipe.evaluate, summary)
+    base, tuned = (_measured(folder / place, list(domains)) for place in (BASE, TUNED))
+    compared = _before_and_after(folder, list(domains)) if base.keys() & tuned.keys() else None
     learning = read_learning(folder)
     minings = [
         Mining(files=files, found=audit(files.run, suspects=EXAMPLES))
@@ -101,7 +104,7 @@ def read_record(folder: Path, *, negatives: bool = True, summary: dict[str, Any]
         base=base,
         tuned=tuned,
         compared=compared,
-        domains=domains_of(recipe.evaluate, summary),
+        domains=domains,
         guard=read_guard(folder),
         missing=_missing(folder, recipe, summary, learning, base, tuned),
     )
@@ -128,15 +131,24 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return _json(folder / SUMMARY)
 
 
-def _measured(folder: Path) -> dict[str, Measured]:
-    return read_source(folder).measured if list(folder.glob("*/measures.json")) else {}
+def _measured(folder: Path, order: Sequence[str]) -> dict[str, Measured]:
+    """What a folder of evaluations holds, in the recipe's order."""
+    found = read_source(folder).measured if list(folder.glob("*/measures.json")) else {}
+    return {label: found[label] for label in sorted(found, key=lambda label: place_of(label, order))}
 
 
-def _before_and_after(folder: Path) -> Compared:
+def _before_and_after(folder: Path, order: Sequence[str]) -> Compared:
     """The tuned model's evaluation against the base model's."""
-    names = {"the base model": "evaluation-base", "the tuned model": "evaluation"}
+    names = {"the base model": BASE, "the tuned model": TUNED}
     sources = [dataclasses.replace(read_source(folder / place), name=name) for name, place in names.items()]
-    return compare_groups([Group(name=source.name, sources=[source]) for source in sources])
+    found = compare_groups([Group(name=source.name, sources=[source]) for source in sources])
+    ordered = sorted(found.comparisons, key=lambda comparison: place_of(comparison.dataset, order))
+    return dataclasses.replace(found, comparisons=ordered)
+
+
+def place_of(label: str, order: Sequence[str]) -> int:
+    """Where a dataset stands in the recipe; the others come last."""
+    return order.index(label.casefold()) if label.casefold() in order else len(order)
 
 
 def _json(path: Path) -> dict[str, Any]:

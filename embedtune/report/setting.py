@@ -139,7 +139,14 @@ def _curves(learning: Learning, record: Record) -> list[Figure]:
     size = max(1, len(learning.steps) // POINTS)
     figures = [
         Figure(
-            svg=lines([("loss", "tuned", steps, losses)], across=ACROSS, up="training loss", title="Loss", whole=True),
+            svg=lines(
+                [("loss", "tuned", steps, losses)],
+                across=ACROSS,
+                up="training loss",
+                title="Loss",
+                whole=True,
+                floor=0.0 if min(losses) >= 0 else None,
+            ),
             title="Loss",
             text=f"From {number(first, 3)} to {number(last, 3)} over {plural(len(learning.steps), 'step')}"
             + (f"; a point is the mean of {size} steps." if size > 1 else "."),

@@ -26,9 +26,9 @@ from .document import (
     signed,
 )
 from .figures import SERIES, lines, spans
-from .outcome import HOW_TESTED, change_cell, comparison_table
+from .outcome import HOW_TESTED, changes_table, comparison_table
 from .pictures import Pictures
-from .record import Record
+from .record import Record, place_of
 from .setting import duration, fingerprints, subtitle
 
 BASE = "base model"
@@ -49,7 +49,7 @@ def runs_document(records: Sequence[Record], *, drawn: bool = True) -> Document:
     ]
     return Document(
         title=f"{len(records)} runs compared",
-        subtitle=f"The baseline is {compared.baseline if compared else next(iter(names))}.",
+        subtitle=f"Baseline: {compared.baseline if compared else next(iter(names))}",
         sections=[section for section in sections if section is not None],
         notes=[*notes, *(compared.notes if compared else [])],
     )
@@ -79,7 +79,9 @@ def _compared(names: Mapping[str, Record], notes: list[str]) -> Compared | None:
         notes.append("The runs differ in their seed alone: they are compared, as one, with their base model.")
         base = read_source(first.folder / "evaluation-base")
         groups = [Group(name=BASE, sources=[dataclasses.replace(base, name=BASE)]), *groups]
-    return compare_groups(groups)
+    found = compare_groups(groups)
+    ordered = sorted(found.comparisons, key=lambda comparison: place_of(comparison.dataset, list(first.domains)))
+    return dataclasses.replace(found, comparisons=ordered)
 
 
 def _source(name: str, record: Record) -> Source:
@@ -194,17 +196,6 @@ def _queries_section(compared: Compared, measure: str) -> Section | None:
     for found in compared.comparisons:
         for what, changes in (("gained", found.gained), ("lost", found.lost)):
             if found.measure == measure and changes:
-                rows: list[list[str | Cell]] = [
-                    [
-                        change_cell(change, pictures),
-                        number(change.baseline, 3),
-                        number(change.value, 3),
-                        Cell(signed(change.difference, 3), "better" if change.difference > 0 else "worse"),
-                    ]
-                    for change in changes
-                ]
                 caption = f"{found.run}, {found.dataset}: the {plural(len(changes), 'query')} that {what} most"
-                columns = ["query", compared.baseline, found.run, "difference"]
-                numeric = frozenset({1, 2, 3})
-                blocks.append(Table(caption=caption, columns=columns, rows=rows, numeric=numeric, texts=True))
+                blocks.append(changes_table(caption, changes, pictures, sides="baseline → run"))
     return Section("Queries that changed most", blocks) if blocks else None

@@ -1,4 +1,4 @@
-"""How scores lie before and after: of positives, and of the best document that is none, from the runs that are kept."""
+"""How scores lie before and after: each query's best positive and its best other document, from the runs kept."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ BINS = 28
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One model. positives: every positive's score, where it was found; others: each query's best other document's.
+    """One model. positives: each query's best positive's score; others: its best other document's.
 
-    first: the share of queries whose best positive stands before every other document. absent: positives not found.
+    first: the share of queries whose best positive stands before every other document. absent: queries without any
+    positive among those found.
     """
 
     positives: list[float]
@@ -28,7 +29,7 @@ class Side:
 
     @property
     def gap(self) -> float:
-        """How far the mean positive lies above the mean best other, in the spread (deviation) of both."""
+        """How far the mean of positives lies above that of others, in deviations (the root mean square of both's)."""
         positives, others = np.array(self.positives), np.array(self.others)
         if len(positives) < 2 or len(others) < 2:
             return float("nan")
@@ -68,12 +69,12 @@ def side_of(run: Run, qrels: Qrels) -> Side:
     judged = {query_id: relevant for query_id, relevant in judged.items() if relevant}
     for query_id, relevant in judged.items():
         scores = run.get(query_id, {})
-        positives += [scores[doc_id] for doc_id in relevant if doc_id in scores]
-        absent += sum(doc_id not in scores for doc_id in relevant)
         order = ranked(scores)
-        first += bool(order) and order[0] in relevant
-        best = next((doc_id for doc_id in order if doc_id not in relevant), None)
-        others += [] if best is None else [scores[best]]
+        best, other = (next((d for d in order if (d in relevant) == wanted), None) for wanted in (True, False))
+        positives += [] if best is None else [scores[best]]
+        others += [] if other is None else [scores[other]]
+        first += best is not None and best == order[0]
+        absent += best is None
     return Side(positives=positives, others=others, first=first / max(1, len(judged)), absent=absent)
 
 

