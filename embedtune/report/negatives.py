@@ -30,10 +30,11 @@ MOST_DATASETS = 6  # that are drawn
 
 
 def negatives_section(record: Record, pictures: Pictures) -> Section | None:
-    """Of every mining its counts; of the first the scores and the likeliest false negatives that were caught."""
+    """Of the first mining and the last their counts; of the first the scores, and likely false negatives caught."""
     if not record.minings:
         return None
-    blocks: list[Block] = [Text(_in_words(record.minings[0].found))]
+    again = f" The student mined again {plural(record.refreshes, 'time')}." if record.refreshes else ""
+    blocks: list[Block] = [Text(_in_words(record.minings[0].found) + again)]
     sources, filters = _tables(record.minings)
     blocks += [sources, *([filters] if filters.rows else [])]
     blocks.append(Figures(_score_figures(record.minings[0].found)))

@@ -136,6 +136,19 @@ def _base_only(record: Record) -> Section:
     return Section("Before", [Text("Only the base model was measured before the run stopped."), table])
 
 
+def mteb_section(record: Record) -> Section | None:
+    """Of each of mteb's tasks the recipe's measure where it has it, else the first of its own."""
+    if not record.mteb:
+        return None
+    rows = []
+    for part in record.mteb.values():
+        name = record.measure if record.measure in part.measures else next(iter(part.measures))
+        rows.append([part.label, name, number(part.measures[name])])
+    columns = ["task", "measure", "value"]
+    table = Table(caption="The tuned model, by mteb", columns=columns, rows=rows, numeric=frozenset({2}))
+    return Section("mteb", [Text("Measured by mteb's own evaluator, on its own data."), table])
+
+
 def guard_section(guard: Guard, *, drawn: bool = True) -> Section:
     """The curve over alpha, what was chosen, and what that costs on each guarded set."""
     over = [found.label for found in guard.sets if not found.held]

@@ -41,10 +41,11 @@ class Mining:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """domains: label, in small letters -> what the recipe evaluates it for. base, tuned: what was measured, by label.
-
-    compared: tuned against base, on the sets that both were evaluated on; None where there are none. missing: a
-    sentence for everything that is not there and should be.
+    """minings: the first and, where the student mined again, the last.
+    base, tuned: what was measured, by label, in the recipe's order. mteb: what `embedtune eval RUN/model --mteb` filed.
+    compared: tuned against base, on the sets that both were evaluated on; None where there are none.
+    domains: label, in small letters -> what the recipe evaluates it for.
+    missing: a sentence for everything that is not there and should be.
     """
 
     folder: Path
@@ -53,8 +54,10 @@ class Record:
     summary: dict[str, Any]
     learning: Learning
     minings: list[Mining]
+    refreshes: int
     base: dict[str, Measured]
     tuned: dict[str, Measured]
+    mteb: dict[str, Measured]
     compared: Compared | None
     domains: dict[str, Domain]
     guard: Guard | None
@@ -89,11 +92,9 @@ def read_record(folder: Path, *, negatives: bool = True, summary: dict[str, Any]
     base, tuned = (_measured(folder / place, list(domains)) for place in (BASE, TUNED))
     compared = _before_and_after(folder, list(domains)) if base.keys() & tuned.keys() else None
     learning = read_learning(folder)
-    minings = [
-        Mining(files=files, found=audit(files.run, suspects=EXAMPLES))
-        for files in map(Files, sorted((folder / "negatives").glob("*.run")) if negatives else [])
-        if files.evidence.exists()
-    ]
+    mined = [files for files in map(Files, sorted((folder / "negatives").glob("*.run"))) if files.evidence.exists()]
+    shown = list(dict.fromkeys([*mined[:1], *mined[-1:]])) if negatives else []
+    minings = [Mining(files=files, found=audit(files.run, suspects=EXAMPLES)) for files in shown]
     return Record(
         folder=folder,
         recipe=recipe,
@@ -101,8 +102,10 @@ def read_record(folder: Path, *, negatives: bool = True, summary: dict[str, Any]
         summary=summary,
         learning=learning,
         minings=minings,
+        refreshes=max(0, len(mined) - 1),
         base=base,
         tuned=tuned,
+        mteb=read_source(folder / "mteb").measured if (folder / "mteb").is_dir() else {},
         compared=compared,
         domains=domains,
         guard=read_guard(folder),

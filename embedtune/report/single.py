@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .document import Code, Document, Section
 from .negatives import negatives_section, spread_section
-from .outcome import guard_section, outcome_section, queries_section
+from .outcome import guard_section, mteb_section, outcome_section, queries_section
 from .pictures import Pictures
 from .record import Record
 from .setting import again_section, subtitle, training_section
@@ -17,6 +17,7 @@ def run_document(record: Record) -> Document:
     sections = [
         outcome_section(record),
         guard_section(record.guard) if record.guard else None,
+        mteb_section(record),
         training_section(record),
         negatives_section(record, pictures),
         spread,
@@ -36,6 +37,7 @@ def card_document(record: Record) -> Document:
         _use_section(record),
         outcome_section(record, drawn=False),
         guard_section(record.guard, drawn=False) if record.guard else None,
+        mteb_section(record),
         training_section(record, drawn=False),
         again_section(record),
     ]

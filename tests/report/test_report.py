@@ -101,7 +101,8 @@ def test_it_holds_what_the_run_did(finished_run: Path) -> None:
     assert "other out of domain" in text
     assert "by dense (depth 10); filtered by positive_ratio (at_most 0.99)" in text
     assert "before training" in text
-    assert "at step 4" in text  # the refresh's own counts
+    assert "The student mined again 2 times." in text
+    assert "at step 8" in text  # the last one's own counts
     assert "Likely false negatives that the filters caught" in text
     assert f"embedtune train {finished_run / 'recipe.yaml'} --output runs/again" in text
     assert summary["weights"]["model.safetensors"] in text
@@ -109,6 +110,43 @@ def test_it_holds_what_the_run_did(finished_run: Path) -> None:
     candidates = json.loads((finished_run / "negatives" / "mined.json").read_text())["report"]
     assert f"{candidates['candidates']:,} candidates were found" in text
     assert sum(source.kept for source in record.minings[0].found.sources) == candidates["kept"]
+
+
+def test_mteb_results_in_the_run_folder_are_shown(finished_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    place = run / "mteb" / "results" / "local__run" / "revision"
+    place.mkdir(parents=True)
+    for task, scores in (("SciFact", {"ndcg_at_10": 0.625}), ("STS12", {"spearman": 0.5})):
+        found = {"hf_subset": "default", "main_score": 0.5, **scores}
+        (place / f"{task}.json").write_text(json.dumps({"task_name": task, "scores": {"test": [found]}}))
+    text = Page(report([run])[0]).text
+    assert "SciFact nDCG@10 0.6250" in text
+    assert "STS12 main_score 0.5000" in text
+
+
+def test_items_that_are_pictures_are_shown(finished_run: Path, tiny_dataset: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    data = shutil.copytree(tiny_dataset, tmp_path / "tiny")
+    (data / "pictures").mkdir()
+    queries = [json.loads(line) for line in (data / "queries.jsonl").read_text().splitlines()]
+    for query in queries:
+        Image.new("RGB", (200, 50), "blue").save(data / "pictures" / f"{query['_id']}.png")
+    lines = [json.dumps({"_id": query["_id"], "image": f"pictures/{query['_id']}.png"}) for query in queries]
+    (data / "queries.jsonl").write_text("\n".join(lines) + "\n")
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    for file in run.rglob("measures.json"):
+        file.write_text(file.read_text().replace(str(tiny_dataset), str(data)))
+    with (run / "evaluation" / "tiny" / "per-query.jsonl").open("r+") as file:
+        text = re.sub(r'("nDCG@10": )[0-9.]+', r"\g<1>0.0", file.read(), count=1)  # q0 lost all
+        file.seek(0)
+        file.write(text)
+        file.truncate()
+    page = Page(report([run])[0])
+    thumbnails = [image for image in page.all("img") if (image["src"] or "").startswith("data:image/webp")]
+    assert thumbnails
+    assert all(image["alt"] for image in thumbnails)
+    assert "q0.png" in page.text
 
 
 def killed(run: Path, place: Path, *without: str) -> Path:
