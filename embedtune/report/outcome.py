@@ -25,8 +25,7 @@ from .document import (
     shortened,
     signed,
 )
-from .figures import lines, spans
-from .guard import Guard
+from .figures import spans
 from .pictures import Pictures
 from .record import Record
 
@@ -147,76 +146,6 @@ def mteb_section(record: Record) -> Section | None:
     columns = ["task", "measure", "value"]
     table = Table(caption="The tuned model, by mteb", columns=columns, rows=rows, numeric=frozenset({2}))
     return Section("mteb", [Text("Measured by mteb's own evaluator, on its own data."), table])
-
-
-def guard_section(guard: Guard, *, drawn: bool = True) -> Section:
-    """The curve over alpha, what was chosen, and what that costs on each guarded set."""
-    over = [found.label for found in guard.sets if not found.held]
-    blocks: list[Block] = [
-        Text(
-            f"No guarded set may lose more than {guard.budget:g} {guard.measure}. Base and tuned weights were mixed: "
-            f"alpha 0 is the base model, alpha 1 the tuned one; chosen is alpha {guard.chosen:g}. The queries that "
-            "chose it are not those that the table reports."
-        )
-    ]
-    if drawn and len(guard.curve) > 1:
-        blocks.append(Figures(_alpha_curves(guard)))
-    rows: list[list[str | Cell]] = [
-        [
-            found.label,
-            number(found.base),
-            number(found.unmixed),
-            number(found.mixed),
-            signed(found.mixed - found.base),
-            interval(found.low, found.high),
-            f"{found.queries:,}",
-            Cell("within budget" if found.held else "over budget", "" if found.held else "worse"),
-        ]
-        for found in guard.sets
-    ]
-    columns = ["dataset", "base", "tuned", "chosen", "chosen - base", "95% interval", "queries", "verdict"]
-    caption = f"{guard.measure} on the queries that report"
-    blocks.append(Table(caption=caption, columns=columns, rows=rows, numeric=frozenset(range(1, 7))))
-    if over:
-        blocks.append(Text(f"Over budget: {', '.join(over)}."))
-    return Section("The guard", blocks)
-
-
-def _alpha_curves(guard: Guard) -> list[Figure]:
-    alphas = [point.alpha for point in guard.curve]
-    figures = []
-    for heading, tables, level in (
-        ("In domain", [point.in_domain for point in guard.curve], None),
-        (
-            "Guarded sets, on the queries that choose",
-            [point.choosing for point in guard.curve],
-            (-guard.budget, "budget"),
-        ),
-    ):
-        labels = [label for label in tables[0] if all(label in table for table in tables)]
-        if not labels:
-            continue
-        curves = [
-            (label, f"series-{number % 6 + 1}", alphas, [table[label] - tables[0][label] for table in tables])
-            for number, label in enumerate(labels)
-        ]
-        marks = [
-            (alphas[place], curve[3][place], f"alpha {guard.chosen:g}")
-            for curve in curves[:1]
-            for place in range(len(alphas))
-            if alphas[place] == guard.chosen
-        ]
-        svg = lines(
-            curves,
-            across="alpha (0: base, 1: tuned)",
-            up=f"change of {guard.measure}",
-            title=f"{heading}: {guard.measure} over alpha",
-            marks=marks,
-            level=level,
-        )
-        ends = "; ".join(f"{label}: {signed(values[-1])} at alpha {alphas[-1]:g}" for label, _, _, values in curves)
-        figures.append(Figure(svg=svg, title=heading, text=ends + "."))
-    return figures
 
 
 def queries_section(record: Record, pictures: Pictures) -> Section | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from .document import Code, Document, Section
+from .guard import guard_section
 from .negatives import negatives_section, spread_section
-from .outcome import guard_section, mteb_section, outcome_section, queries_section
+from .outcome import mteb_section, outcome_section, queries_section
 from .pictures import Pictures
 from .record import Record
 from .setting import again_section, subtitle, training_section

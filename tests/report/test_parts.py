@@ -17,11 +17,10 @@ from embedtune.evaluate.results import Evaluation, write
 from embedtune.evaluate.sources import read_evaluation
 from embedtune.report import figures
 from embedtune.report.document import Cell, Document, Section, Table, Text, interval, plural, probability, signed
-from embedtune.report.guard import Guard, GuardedSet, Point, read_guard
+from embedtune.report.guard import Guard, GuardedSet, Point, guard_section, read_guard
 from embedtune.report.html import to_html
 from embedtune.report.learning import read_learning
 from embedtune.report.markdown import escaped, to_markdown
-from embedtune.report.outcome import guard_section
 from embedtune.report.pictures import SIDE, Pictures, thumbnail
 from embedtune.report.setting import POINTS, duration, model_name, thinned
 from embedtune.report.spread import shares, side_of, spread_of
