@@ -55,4 +55,4 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str | Cell]], numeric:
 
 def escaped(text: str) -> str:
     """Somebody's words on one line, without an effect on the layout."""
-    return re.sub(r"([\\`*\[\]<>|]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*\[\]|]|<(?=[A-Za-z/!?])|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.split()))

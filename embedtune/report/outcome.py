@@ -48,7 +48,7 @@ def tone_of(comparison: Comparison) -> Tone:
 def said_of(comparison: Comparison) -> str:
     if comparison.holm is None:
         return "means only, no test"
-    return {"better": "better", "worse": "worse", "": "no difference shown"}[tone_of(comparison)]
+    return tone_of(comparison) or "no difference shown"
 
 
 def verdicts(record: Record, main: Sequence[Comparison]) -> Verdicts:

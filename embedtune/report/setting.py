@@ -203,7 +203,8 @@ def again_section(record: Record) -> Section:
 def _sameness(environment: dict[str, Any]) -> str:
     complete = "`recipe.yaml` is the recipe below, complete, with every default written out."
     if environment.get("device", "cpu") == "cpu":
-        return f"With the same versions on the same machine this gives the same weights, to the last bit. {complete}"
+        same = "With the same versions and threads on the same machine this gives the same weights, to the last bit."
+        return f"{same} {complete}"
     return (
         "With the same versions on the same machine this takes the same steps on the same batches; a GPU may add up in "
         f"another order, so weights may differ in their last bits. {complete}"

@@ -42,7 +42,7 @@ def test_numbers_as_text() -> None:
 def test_markdown_tables_hold_whatever_is_put_in_them() -> None:
     table = Table(caption="c", columns=["a", "n"], rows=[["x|y\n<b>", Cell("1", "better")]], numeric=frozenset({1}))
     text = to_markdown(Document(title="A *run*", subtitle="s", sections=[Section("T", [table])], notes=["snake_case"]))
-    assert text == "# A \\*run\\*\n\ns\n\n- snake_case\n\n## T\n\n| a | n |\n| --- | ---: |\n| x\\|y \\<b\\> | 1 |\n"
+    assert text == "# A \\*run\\*\n\ns\n\n- snake_case\n\n## T\n\n| a | n |\n| --- | ---: |\n| x\\|y \\<b> | 1 |\n"
     assert escaped("_x_ ![a](b)") == r"\_x\_ !\[a\](b)"
 
 

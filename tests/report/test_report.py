@@ -241,7 +241,7 @@ def test_texts_of_the_data_have_no_effect_on_the_page(
     assert "<b>$x$&" in page.text
     markdown = report([run], markdown=True)[0]
     assert "<script>" not in markdown  # a card holds no texts of the data
-    assert r"\<b\>$x$&" in markdown
+    assert r"\<b>$x$&" in markdown
 
 
 def test_several_runs_are_compared_with_the_first(
