@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from embedtune.recipe import Recipe, check_recipe
-from embedtune.train.folder import SUMMARY
+from embedtune.report.record import SUMMARY
 
 CONTEXT = multiprocessing.get_context("forkserver")
 
