@@ -13,40 +13,45 @@ from .figures import SERIES, lines
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One alpha of the curve (0: the base model, 1: the tuned one), label -> value of the measure.
+    """One alpha of the curve (0: the base model, 1: the tuned one).
 
-    in_domain: on the sets that the recipe trains for. choosing: on the queries of the guarded sets that choose.
+    validation: the measure on the training queries that were held out, None without any. sets: on the queries of each
+    guarded set that choose. fits: whether every set keeps the budget there.
     """
 
     alpha: float
-    in_domain: dict[str, float]
-    choosing: dict[str, float]
+    validation: float | None
+    sets: dict[str, float]
+    fits: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class GuardedSet:
-    """One out-of-domain set, on the queries that report: the base model, the tuned one, and the one chosen.
-
-    low, high: the interval of mixed - base. held: whether the loss stays within the budget.
-    """
+    """One out-of-domain set, on the queries that report: the base model, the tuned one before it was mixed (None where
+    nothing was), and the one that is kept. difference: kept - base, with its interval. missed: over the budget."""
 
     label: str
+    queries: int
+    chosen_on: str | None
     base: float
-    unmixed: float
-    mixed: float
+    tuned: float
+    unmixed: float | None
+    difference: float
     low: float | None
     high: float | None
-    queries: int
-    held: bool
+    negative_flips: float
+    missed: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Guard:
-    """budget: how much of the measure may be lost on a set. chosen: the alpha that model/ has."""
+    """largest_drop: how much of the measure may be lost on a set; largest_flips: the share of queries that may go
+    wrong. chosen: the alpha that model/ has, None where weights were not mixed."""
 
     measure: str
-    budget: float
-    chosen: float
+    largest_drop: float
+    largest_flips: float | None
+    chosen: float | None
     curve: list[Point]
     sets: list[GuardedSet]
 
@@ -60,7 +65,8 @@ def read_guard(run: Path) -> Guard | None:
         found = json.loads(path.read_text(encoding="utf-8"))
         return Guard(
             measure=found["measure"],
-            budget=found["budget"],
+            largest_drop=found["largest_drop"],
+            largest_flips=found["largest_flips"],
             chosen=found["chosen"],
             curve=[Point(**point) for point in found["curve"]],
             sets=[GuardedSet(**of_set) for of_set in found["sets"]],
@@ -70,70 +76,88 @@ def read_guard(run: Path) -> Guard | None:
 
 
 def guard_section(guard: Guard, *, drawn: bool = True) -> Section:
-    """The curve over alpha, what was chosen, and what that costs on each guarded set."""
-    over = [found.label for found in guard.sets if not found.held]
-    blocks: list[Block] = [
-        Text(
-            f"No guarded set may lose more than {guard.budget:g} {guard.measure}. Base and tuned weights were mixed: "
-            f"alpha 0 is the base model, alpha 1 the tuned one; chosen is alpha {guard.chosen:g}. The queries that "
-            "chose it are not those that the table reports."
-        )
-    ]
+    """The budget, the curve over alpha and what was chosen, and what that costs on each guarded set."""
+    over = [found.label for found in guard.sets if found.missed]
+    blocks: list[Block] = [Text(_in_words(guard))]
     if drawn and len(guard.curve) > 1:
         blocks.append(Figures(_alpha_curves(guard)))
-    rows: list[list[str | Cell]] = [
-        [
-            found.label,
-            number(found.base),
-            number(found.unmixed),
-            number(found.mixed),
-            signed(found.mixed - found.base),
-            interval(found.low, found.high),
-            f"{found.queries:,}",
-            Cell("within budget" if found.held else "over budget", "" if found.held else "worse"),
-        ]
-        for found in guard.sets
-    ]
-    columns = ["dataset", "base", "tuned", "chosen", "chosen - base", "95% interval", "queries", "verdict"]
-    caption = f"{guard.measure} on the queries that report"
-    blocks.append(Table(caption=caption, columns=columns, rows=rows, numeric=frozenset(range(1, 7))))
+    blocks.append(_table(guard))
     if over:
         blocks.append(Text(f"Over budget: {', '.join(over)}."))
     return Section("The guard", blocks)
 
 
+def _in_words(guard: Guard) -> str:
+    said = f"No guarded set may lose more than {guard.largest_drop:g} {guard.measure}"
+    if guard.largest_flips is not None:
+        said += f", nor may more than {guard.largest_flips:.1%} of its queries go from right to wrong"
+    if guard.chosen is None:
+        return f"{said}."
+    kept = "" if any(point.fits for point in guard.curve) else ", though no alpha kept the budget on them"
+    return (
+        f"{said}. Base and tuned weights were mixed: alpha 0 is the base model, alpha 1 the tuned one; kept is alpha "
+        f"{guard.chosen:g}{kept}. The queries that chose it are not those that the table reports."
+    )
+
+
+def _table(guard: Guard) -> Table:
+    mixed = any(found.unmixed is not None for found in guard.sets)
+    columns = ["dataset", "base", *(["tuned, unmixed"] if mixed else []), "kept", "kept - base", "95% interval",
+               "no longer right", "queries", "verdict"]  # fmt: skip
+    rows: list[list[str | Cell]] = [
+        [
+            found.label,
+            number(found.base),
+            *([number(found.unmixed)] if mixed else []),
+            number(found.tuned),
+            signed(found.difference),
+            interval(found.low, found.high),
+            f"{found.negative_flips:.1%}",
+            f"{found.queries:,}",
+            Cell("over budget", "worse") if found.missed else "within budget",
+        ]
+        for found in guard.sets
+    ]
+    caption = f"{guard.measure} on the queries that report"
+    return Table(caption=caption, columns=columns, rows=rows, numeric=frozenset(range(1, len(columns) - 1)))
+
+
 def _alpha_curves(guard: Guard) -> list[Figure]:
-    alphas = [point.alpha for point in guard.curve]
-    figures = []
+    """In domain, and on the guarded sets; as change from alpha 0, where that is on the curve."""
+    points, figures = guard.curve, []
+    validation = {"validation": [point.validation for point in points if point.validation is not None]}
+    choosing = {label: [point.sets[label] for point in points] for label in points[0].sets}
+    from_base = points[0].alpha == 0.0
     for heading, tables, level in (
-        ("In domain", [point.in_domain for point in guard.curve], None),
-        (
-            "Guarded sets, on the queries that choose",
-            [point.choosing for point in guard.curve],
-            (-guard.budget, "budget"),
-        ),
+        ("In domain, on held-out training queries", validation, None),
+        ("Guarded sets, on the queries that choose", choosing, (-guard.largest_drop, "budget") if from_base else None),
     ):
-        labels = [label for label in tables[0] if all(label in table for table in tables)]
-        if not labels:
-            continue
         curves = [
-            (label, SERIES[place % len(SERIES)], alphas, [table[label] - tables[0][label] for table in tables])
-            for place, label in enumerate(labels)
+            (label, SERIES[place % len(SERIES)], [point.alpha for point in points], _changes(values, from_base))
+            for place, (label, values) in enumerate(tables.items())
+            if len(values) == len(points)
         ]
-        marks = [
-            (alphas[place], curve[3][place], f"alpha {guard.chosen:g}")
-            for curve in curves[:1]
-            for place in range(len(alphas))
-            if alphas[place] == guard.chosen
-        ]
-        svg = lines(
-            curves,
-            across="alpha (0: base, 1: tuned)",
-            up=f"change of {guard.measure}",
-            title=f"{heading}: {guard.measure} over alpha",
-            marks=marks,
-            level=level,
-        )
-        ends = "; ".join(f"{label}: {signed(values[-1])} at alpha {alphas[-1]:g}" for label, _, _, values in curves)
-        figures.append(Figure(svg=svg, title=heading, text=ends + "."))
+        if curves:
+            figures.append(_alpha_figure(heading, curves, guard, level, from_base))
     return figures
+
+
+def _changes(values: list[float], from_base: bool) -> list[float]:
+    return [value - values[0] for value in values] if from_base else values
+
+
+def _alpha_figure(
+    heading: str,
+    curves: list[tuple[str, str, list[float], list[float]]],
+    guard: Guard,
+    level: tuple[float, str] | None,
+    from_base: bool,
+) -> Figure:
+    _, _, alphas, first = curves[0]
+    marks = [(a, v, f"alpha {a:g}") for a, v in zip(alphas, first, strict=True) if a == guard.chosen]
+    up = f"change of {guard.measure}" if from_base else guard.measure
+    across = "alpha (0: base, 1: tuned)"
+    svg = lines(curves, across=across, up=up, title=f"{heading}: {up} over alpha", marks=marks, level=level)
+    shown = signed if from_base else number
+    ends = "; ".join(f"{label}: {shown(values[-1])} at alpha {alphas[-1]:g}" for label, _, _, values in curves)
+    return Figure(svg=svg, title=heading, text=f"{ends}.")

@@ -58,7 +58,9 @@ def spread_of(base: Measured, tuned: Measured) -> Spread | None:
     files = [part.where / "run.trec" for part in (base, tuned)]
     if dataset is None or base.fingerprint != tuned.fingerprint or not all(file.exists() for file in files):
         return None
-    before, after = (side_of(read_run(file), dataset.qrels) for file in files)
+    # A guard reports on some of a set's queries only.
+    qrels = {query_id: dataset.qrels[query_id] for query_id in dataset.qrels if query_id in base.query_ids}
+    before, after = (side_of(read_run(file), qrels) for file in files)
     return Spread(label=base.label, before=before, after=after)
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -17,7 +18,7 @@ from embedtune.evaluate.results import Evaluation, write
 from embedtune.evaluate.sources import read_evaluation
 from embedtune.report import figures
 from embedtune.report.document import Cell, Document, Section, Table, Text, interval, plural, probability, signed
-from embedtune.report.guard import Guard, GuardedSet, Point, guard_section, read_guard
+from embedtune.report.guard import guard_section, read_guard
 from embedtune.report.html import to_html
 from embedtune.report.learning import read_learning
 from embedtune.report.markdown import escaped, to_markdown
@@ -126,41 +127,49 @@ def test_scores_need_the_data_as_it_was(tiny_dataset: Path, tmp_path: Path) -> N
     assert spread_of(right, right) is not None
 
 
-GUARD = {
+GUARD: dict[str, Any] = {
     "measure": "nDCG@10",
-    "budget": 0.01,
+    "largest_drop": 0.01,
+    "largest_flips": None,
+    "weights": "linear",
     "chosen": 0.5,
     "curve": [
-        {"alpha": alpha, "in_domain": {"scifact": 0.7 + alpha / 10}, "choosing": {"cranfield": 0.4 - alpha / 20}}
+        {"alpha": alpha, "validation": 0.7 + alpha / 10, "sets": {"cranfield": 0.4 - alpha / 20}, "fits": alpha < 1}
         for alpha in (0.0, 0.5, 1.0)
     ],
     "sets": [
         {
             "label": "cranfield",
+            "queries": 112,
+            "chosen_on": "half of its queries",
             "base": 0.4,
+            "tuned": 0.38,
             "unmixed": 0.35,
-            "mixed": 0.38,
+            "difference": -0.02,
             "low": -0.03,
             "high": -0.01,
-            "queries": 112,
-            "held": False,
+            "negative_flips": 0.125,
+            "missed": True,
         }
     ],
 }
 
 
+def guard_page(folder: Path, **changes: Any) -> str:
+    (folder / "guard.json").write_text(json.dumps(GUARD | changes))
+    guard = read_guard(folder)
+    assert guard is not None
+    return to_html(Document(title="t", subtitle="s", sections=[guard_section(guard)]))
+
+
 def test_the_guard_is_read_and_shown(tmp_path: Path) -> None:
     assert read_guard(tmp_path) is None
-    (tmp_path / "guard.json").write_text(json.dumps(GUARD))
-    guard = read_guard(tmp_path)
-    assert guard is not None
-    section = guard_section(guard)
-    page = to_html(Document(title="t", subtitle="s", sections=[section]))
+    page = guard_page(tmp_path)
     assert "No guarded set may lose more than 0.01 nDCG@10." in page
-    assert "chosen is alpha 0.5" in page
-    assert "scifact: +0.1000 at alpha 1" in page
+    assert "kept is alpha 0.5. The queries" in page
+    assert "validation: +0.1000 at alpha 1" in page
     assert "cranfield: −0.0500 at alpha 1" in page
-    assert ">−0.0200<" in page
+    assert all(f">{text}</td>" in page for text in ("0.4000", "0.3500", "0.3800", "−0.0200", "12.5%"))
     assert '<span class="worse">over budget</span>' in page
     assert "Over budget: cranfield." in page
     (tmp_path / "guard.json").write_text('{"measure": "nDCG@10"}')
@@ -168,13 +177,23 @@ def test_the_guard_is_read_and_shown(tmp_path: Path) -> None:
         read_guard(tmp_path)
 
 
-def test_a_guard_without_a_curve_has_no_figure() -> None:
-    held = GuardedSet(label="a", base=0.4, unmixed=0.4, mixed=0.4, low=None, high=None, queries=1, held=True)
-    curve = [Point(alpha=1.0, in_domain={"b": 0.7}, choosing={})]
-    section = guard_section(Guard(measure="RR@10", budget=0.01, chosen=1.0, curve=curve, sets=[held]))
-    page = to_html(Document(title="t", subtitle="s", sections=[section]))
-    assert "<svg" not in page
+def test_what_the_guard_did_not_do_is_not_shown(tmp_path: Path) -> None:
+    (one,) = GUARD["sets"]
+    kept = {**one, "unmixed": None, "missed": False, "low": None, "high": None}
+    page = guard_page(tmp_path, chosen=None, curve=[], sets=[kept], largest_flips=0.05)
+    assert "nor may more than 5.0% of its queries go from right to wrong." in page
     assert "within budget" in page
+    assert "<svg" not in page
+    assert "alpha" not in page
+    assert "unmixed" not in page
+
+
+def test_a_curve_that_begins_above_0_or_has_no_validation_is_drawn_as_it_is(tmp_path: Path) -> None:
+    points = [{**point, "validation": None, "fits": False} for point in GUARD["curve"][1:]]
+    page = guard_page(tmp_path, curve=points)
+    assert page.count("<svg") == 1
+    assert "cranfield: 0.3500 at alpha 1." in page
+    assert "though no alpha kept the budget on them" in page
 
 
 def picture(path: Path, size: tuple[int, int], mode: str = "RGB") -> Path:
