@@ -11,7 +11,7 @@ from ..files import write_text
 from ..recipe import split_of
 from .markdown import to_markdown
 from .record import Record, read_record
-from .setting import data_name
+from .setting import data_name, trained_on
 from .single import card_document
 
 TAGS = ["sentence-transformers", "sentence-similarity", "feature-extraction", "dense", "retrieval", "embedtune"]
@@ -48,7 +48,7 @@ def metadata(record: Record) -> str:
     ]
     data = ModelCardData(
         base_model=hub_id(record.recipe.model.name),
-        datasets=[_hub_dataset(record.recipe.data.train)],
+        datasets=[_hub_dataset(name) for name in trained_on(record.recipe)],
         library_name="sentence-transformers",
         pipeline_tag="sentence-similarity",
         tags=TAGS,

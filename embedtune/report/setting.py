@@ -27,9 +27,16 @@ def data_name(name: str) -> str:
     return path.rstrip("/").rpartition("/")[2] + (f":{split}" if split else "")
 
 
+def trained_on(recipe: Recipe) -> list[str]:
+    """The datasets that a recipe names, one or several."""
+    named: str | list[str] = recipe.data.train
+    return [named] if isinstance(named, str) else named
+
+
 def subtitle(recipe: Recipe) -> str:
     how = "with LoRA" if recipe.model.lora else "all weights"
-    return f"{model_name(recipe.model.name)}, fine-tuned ({how}) on {data_name(recipe.data.train)}"
+    on = " and ".join(map(data_name, trained_on(recipe)))
+    return f"{model_name(recipe.model.name)}, fine-tuned ({how}) on {on}"
 
 
 def training_section(record: Record, *, drawn: bool = True) -> Section:
@@ -53,7 +60,7 @@ def _model(recipe: Recipe) -> str:
 
 def _data(recipe: Recipe) -> str:
     data = recipe.data
-    named = data.train if split_of(data.train)[1] else f"{data.train}, split {data.split}"
+    named = "; ".join(name if split_of(name)[1] else f"{name}, split {data.split}" for name in trained_on(recipe))
     held = f"; {data.validation.share:.0%} of its queries held out to choose the checkpoint" if data.validation else ""
     return named + held
 
