@@ -116,7 +116,7 @@ def lines(
         axes.xaxis.set_major_locator(MaxNLocator(7, integer=whole, steps=[1, 2, 5, 10]))
         if level is not None:
             axes.axhline(level[0], color=COLOURS["worse"], linewidth=1, linestyle="--")
-            axes.annotate(level[1], (0, level[0]), xytext=(4, 3), xycoords=("axes fraction", "data"),
+            axes.annotate(level[1], (1, level[0]), xytext=(0, 3), xycoords=("axes fraction", "data"), ha="right",
                           textcoords="offset points", fontsize=8, color=COLOURS["worse"])  # fmt: skip
         if floor is not None:
             axes.set_ylim(bottom=floor)
