@@ -52,48 +52,89 @@ class OfFilter:
     positives_beyond: int = 0  # candidates whose query's own positive does not stay below the limit
 
 
+@dataclass(kw_only=True)
+class OfSource:
+    """What one source brought: candidates that it found at its turn, those of them that were kept, and how many others
+    had found as well."""
+
+    name: str
+    candidates: int = 0
+    kept: int = 0
+    shared: int = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Audit:
     """suspects: kept candidates, those nearest to (or above) their query's lowest positive first.
+    caught: dropped candidates, the same way round, the nearest one of each query: likely false negatives.
     gaps: (bin's lower edge, upper edge, kept, dropped), gap = positive's score - candidate's, by whoever judged.
+    scores: (lower edge, upper edge, positives, kept, dropped), the scores themselves; one positive a query, its lowest.
     warnings: where a limit means nothing on the scale of the scores."""
 
     queries: list[OfQuery]
+    sources: list[OfSource]
     filters: list[OfFilter]
     suspects: list[Evidence]
+    caught: list[Evidence]
     gaps: list[tuple[float, float, int, int]]
+    scores: list[tuple[float, float, int, int, int]]
     warnings: list[str]
+
+
+class Nearest:
+    """The candidates nearest to their query's lowest positive, or furthest above it."""
+
+    def __init__(self, count: int) -> None:
+        self._count, self._seen = count, 0
+        self._heap: list[tuple[float, int, Evidence]] = []
+
+    def add(self, candidate: Evidence) -> None:
+        self._seen += 1
+        heapq.heappush(self._heap, (-candidate.gap, -self._seen, candidate))
+        if len(self._heap) > self._count:
+            heapq.heappop(self._heap)
+
+    @property
+    def found(self) -> list[Evidence]:
+        return [candidate for _, _, candidate in sorted(self._heap, reverse=True)]
 
 
 def audit(path: str | Path, *, threshold: Chosen | None = None, suspects: int = 10) -> Audit:
     """Reads the evidence of a mining (its run or .jsonl), in bounded memory.
 
     threshold: tries this filter in place of the filter of that name, or besides the others; nothing is encoded.
+    suspects: how many of the kept, and of the dropped, are named.
     Raises InputError where there is no evidence, and where the filter needs what evidence does not hold.
     """
     queries: list[OfQuery] = []
     filters: dict[str, OfFilter] = {}
-    worst: list[tuple[float, int, Evidence]] = []
-    gaps, keeps, count = array("d"), array("b"), 0
+    sources: dict[str, OfSource] = {}
+    doubtful, caught = Nearest(suspects), Nearest(suspects)
+    scores, gaps, keeps, positives = array("d"), array("d"), array("b"), array("d")
     for query_id, found in decided(files_of(path), threshold):
         counts = OfQuery(query_id=query_id)
         queries.append(counts)
+        positives.append(found[0].positive_judged)
         for candidate in found:
-            _count(candidate, counts, filters)
+            _count(candidate, counts, filters, sources)
+            scores.append(candidate.judged)
             gaps.append(candidate.gap)
             keeps.append(candidate.keep)
-            count += 1
             if candidate.keep:
-                heapq.heappush(worst, (-candidate.gap, -count, candidate))
-                if len(worst) > suspects:
-                    heapq.heappop(worst)
+                doubtful.add(candidate)
+        if dropped := [candidate for candidate in found if not candidate.keep]:
+            caught.add(min(dropped, key=lambda candidate: candidate.gap))
     if not queries:
         raise InputError(f"{path}: the evidence is empty")
+    kept = np.array(keeps, dtype=bool)
     return Audit(
         queries=queries,
+        sources=list(sources.values()),
         filters=list(filters.values()),
-        suspects=[candidate for _, _, candidate in sorted(worst, reverse=True)],
-        gaps=_histogram(np.array(gaps), np.array(keeps, dtype=bool)),
+        suspects=doubtful.found,
+        caught=caught.found,
+        gaps=_histogram(np.array(gaps)[kept], np.array(gaps)[~kept]),
+        scores=_histogram(np.array(positives), np.array(scores)[kept], np.array(scores)[~kept]),
         warnings=[text for found_filter in filters.values() for text in _warnings(found_filter)],
     )
 
@@ -194,9 +235,13 @@ def relabel(path: str | Path, dataset: Dataset, output: Path, *, above: float) -
     return added
 
 
-def _count(candidate: Evidence, counts: OfQuery, filters: dict[str, OfFilter]) -> None:
+def _count(candidate: Evidence, counts: OfQuery, filters: dict[str, OfFilter], sources: dict[str, OfSource]) -> None:
     counts.candidates += 1
     counts.kept += candidate.keep
+    source = sources.setdefault(candidate.source, OfSource(name=candidate.source))
+    source.candidates += 1
+    source.kept += candidate.keep
+    source.shared += bool(candidate.also)
     dropping = [verdict.name for verdict in candidate.filters if not verdict.keep]
     counts.dropped.update(dropping)
     for verdict in candidate.filters:
@@ -223,8 +268,8 @@ def _warnings(found: OfFilter) -> list[str]:
     return []
 
 
-def _histogram(gaps: np.ndarray[Any, Any], keeps: np.ndarray[Any, Any]) -> list[tuple[float, float, int, int]]:
-    edges = np.histogram_bin_edges(gaps, bins=BINS)
-    kept, dropped = np.histogram(gaps[keeps], bins=edges)[0], np.histogram(gaps[~keeps], bins=edges)[0]
-    rows = zip(edges[:-1].tolist(), edges[1:].tolist(), kept.tolist(), dropped.tolist(), strict=True)
-    return list(rows)
+def _histogram(*groups: np.ndarray[Any, Any]) -> list[tuple[Any, ...]]:
+    """(lower edge, upper edge, count of each group) for each of 20 even bins over all groups."""
+    edges = np.histogram_bin_edges(np.concatenate(groups), bins=BINS)
+    counts = [np.histogram(group, bins=edges)[0].tolist() for group in groups]
+    return list(zip(edges[:-1].tolist(), edges[1:].tolist(), *counts, strict=True))

@@ -105,6 +105,13 @@ def fingerprint_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def fingerprints_of_weights(folder: Path) -> dict[str, str]:
+    """File -> sha256, as `sha256sum` prints it, of every safetensors file in a model folder."""
+    return {
+        file.relative_to(folder).as_posix(): fingerprint_of_file(file) for file in sorted(folder.rglob("*.safetensors"))
+    }
+
+
 def fingerprint_of(*parts: str) -> str:
     """One fingerprint (hex, 32 characters) for a sequence of strings; ("ab", "c") and ("a", "bc") differ."""
     digest = hashlib.sha256()

@@ -52,3 +52,14 @@ def parse(text: str, source: str) -> Any:
         raise InputError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
     finally:
         loader.dispose()
+
+
+def flattened(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings and lists as {"a.b.0": leaf}; an empty one is its own leaf, by its type."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if inside is None:
+        return {prefix: value}
+    flat: dict[str, Any] = {prefix: type(value).__name__} if prefix and not value else {}
+    for key, part in inside:
+        flat |= flattened(part, f"{prefix}.{key}" if prefix else str(key))
+    return flat

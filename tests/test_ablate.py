@@ -15,7 +15,7 @@ from embedtune.ablate import ablate, load_grid, plan
 from embedtune.errors import InputError, Interrupted
 from embedtune.report.ablation import convergence
 from embedtune.report.curves import draw_curves
-from embedtune.train.curve import Curve, read_curve
+from embedtune.report.learning import Curve, read_curve
 
 GRID = "base: {train.max_steps: 4}\ncells:\n  plain: {}\n  fast: {train.learning_rate: 3e-3}\n"
 
@@ -66,12 +66,13 @@ def test_the_target_is_95_percent_of_the_best_of_any_cell_with_that_seed() -> No
 
 
 def test_a_log_is_read_as_a_curve(tmp_path: Path) -> None:
+    of_step = {"event": "step", "loss": 1.0, "learning_rate": 0.1, "pairs_per_second": 2.0}
     events: list[dict[str, Any]] = [
-        {"event": "step", "step": 1, "seconds": 0.5},
-        {"event": "step", "step": 2, "seconds": 0.25},
+        {**of_step, "step": 1, "seconds": 0.5},
+        {**of_step, "step": 2, "seconds": 0.25},
         {"event": "validation", "step": 2, "measure": "RR", "value": 0.5, "best": True},
         {"event": "checkpoint", "step": 2},
-        {"event": "step", "step": 3, "seconds": 1.0},
+        {**of_step, "step": 3, "seconds": 1.0},
         {"event": "validation", "step": 3, "measure": "RR", "value": 0.25, "best": False},
     ]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))

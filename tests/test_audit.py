@@ -93,6 +93,10 @@ def test_counts_suspects_and_gaps_by_hand(tmp_path: Path) -> None:
         ("m", 3, 2, 1, 0.75),
     ]
     assert [s.doc_id for s in found.suspects] == ["e", "c"]
+    assert [s.doc_id for s in found.caught] == ["a"]  # b as well was dropped, but a is nearer: one a query
+    assert [vars(source) for source in found.sources] == [{"name": "dense", "candidates": 5, "kept": 3, "shared": 0}]
+    assert [sum(row[place] for row in found.scores) for place in (2, 3, 4)] == [2, 3, 2]  # positives, kept, dropped
+    assert (found.scores[0][0], found.scores[-1][1]) == (0.5, 0.9)
     assert sum(kept for _, _, kept, _ in found.gaps) == 3
     assert sum(dropped for *_, dropped in found.gaps) == 2
     assert found.gaps[0][0] == pytest.approx(-0.1)

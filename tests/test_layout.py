@@ -31,8 +31,8 @@ LAYERS = [
     {"candidates"},
     {"batching", "loss", "synthesis", "weighting"},
     {"evaluate"},
-    {"train"},
     {"audit", "judge_file", "report"},
+    {"train"},
     {"ablate", "doctor", "merge", "quickstart"},
 ]
 MODULES = sorted(path for path in (ROOT / "embedtune").rglob("*.py") if path != ROOT / "embedtune/__init__.py")

@@ -33,6 +33,7 @@ from . import (
     mine,
     quickstart,
     recipes,
+    report,
     search,
     train,
 )
@@ -139,6 +140,7 @@ app.command(rich_help_panel=WORK)(audit.audit)
 app.command(rich_help_panel=WORK)(judge.judge)
 app.command("eval", rich_help_panel=WORK)(evaluation.evaluate)
 app.command(rich_help_panel=WORK)(compare.compare)
+app.command(rich_help_panel=WORK)(report.report)
 app.command(rich_help_panel=WORK)(ablate.ablate)
 app.command(rich_help_panel=WORK)(index.index)
 app.command(rich_help_panel=WORK)(search.search)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from embedtune.evaluate.results import Evaluation
 
+Mteb = Annotated[
+    list[str] | None, typer.Option(help="A task or benchmark of mteb, by its own evaluator; needs embedtune[mteb].")
+]
 Data = Annotated[list[str] | None, typer.Option("--data", "-d", help="A dataset folder or DIR:split; repeatable.")]
 Identical = Annotated[
     bool | None,
@@ -32,6 +35,7 @@ def evaluate(
         str | None, typer.Option(help="As in 'nDCG@10 R@100': nDCG, R, RR, AP, P, Success, with a cut-off.")
     ] = None,
     baseline: Annotated[str | None, typer.Option(help="A model to set beside it; kept in OUTPUT/baseline/.")] = None,
+    mteb: Mteb = None,
     run: Annotated[Path | None, typer.Option("--run", help="Measure this TREC run instead of a model.")] = None,
     truncate_dim: Annotated[int | None, typer.Option(min=1, help="Use only the first so many dimensions.")] = None,
     max_length: Annotated[int | None, typer.Option(min=1, help="Tokens; the model's own if not given.")] = None,
@@ -46,6 +50,8 @@ def evaluate(
     Example: embedtune eval runs/scifact/model --data data/scifact --data data/cranfield --output results/tuned
 
     Example: embedtune eval --run bm25.run --data data/scifact:test --measures "nDCG@10 R@100"
+
+    Example: embedtune eval runs/scifact/model --mteb SciFact --mteb "MTEB(eng, v2)"
     """
     from embedtune.data.dataset import load_dataset
     from embedtune.encode.locate import locate
@@ -53,6 +59,14 @@ def evaluate(
     from embedtune.evaluate.measures import DEFAULT_MEASURES, parse
     from embedtune.evaluate.results import BASELINE, distinct, prepare, remove_others
 
+    if mteb:
+        without_effect = {"--data": data, "--run": run, "--baseline": baseline, "--overwrite": overwrite or None,
+                          "--ignore-identical-ids": ignore_identical_ids}  # fmt: skip
+        for option, given_value in without_effect.items():
+            if given_value is not None:
+                raise InputError(f"{option} has no effect with --mteb, whose tasks bring their own data and rules")
+        _evaluate_mteb(model, mteb, output, measures, truncate_dim, max_length, precision, device, as_json)
+        return
     if not data:
         raise InputError("no dataset to measure on; name one with --data DIR or --data DIR:split")
     if (model is None) == (run is None):
@@ -109,3 +123,42 @@ def _table(evaluations: Sequence[Evaluation], baselines: Sequence[Evaluation]) -
             before = base.measures[name]
             rows.append([tuned.label, tuned.queries, name, before, value, value - before])
     return ["dataset", "queries", "measure", "baseline", "model", "difference"], rows
+
+
+def _evaluate_mteb(
+    model: str | None,
+    names: list[str],
+    output: Path | None,
+    measures: str | None,
+    truncate_dim: int | None,
+    max_length: int | None,
+    precision: str,
+    device: str,
+    as_json: bool,
+) -> None:
+    from embedtune.encode.locate import locate
+    from embedtune.errors import InputError
+    from embedtune.evaluate.measures import DEFAULT_MEASURES, parse
+    from embedtune.evaluate.mteb_tasks import evaluate_tasks, home_of, tasks_of
+
+    if model is None:
+        raise InputError("--mteb needs a model to measure")
+    if precision != "fp32":
+        raise InputError(f"--precision {precision} has no effect with --mteb, which encodes by itself, in fp32")
+    locate(model)
+    folder = output or home_of(model)
+    measured = parse(measures if measures is not None else DEFAULT_MEASURES)
+    tasks = [task for name in names for task in tasks_of(name)]
+
+    from embedtune.encode.encoder import load_encoder
+    from embedtune.recipe import Model
+
+    encoder = load_encoder(Model(name=model, max_length=max_length), device=device)
+    if truncate_dim is not None:
+        encoder.model.truncate_dim = truncate_dim
+    rows: list[list[object]] = []
+    with progress("mteb") as show:
+        for score in evaluate_tasks(encoder, tasks, folder, measures=measured, on_task=show):
+            rows.append([score.task, score.split, score.subset, score.measure, score.value])
+    show_table(["task", "split", "subset", "measure", "value"], rows, as_json=as_json)
+    say(f"written: {folder}/ (mteb's own layout in {folder}/results/)")

@@ -100,4 +100,4 @@ def show_result(result: Any, as_json: bool) -> None:
         return
     if rows:
         show_table(["dataset", "measure", "base", "tuned", "change"], rows, as_json=False)
-    say(f"the model is in {result.model}")
+    say(f"the model is in {result.model}; what it gained and cost: embedtune report {result.folder}")

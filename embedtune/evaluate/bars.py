@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..errors import InputError, unknown
 from .compare import Comparison
-from .measures import parse
+from .measures import parse_compared
 from .significance import TIE
 
 _FORM = re.compile(r"\s*(\S+)\s*<\s*baseline\s*(?:([+-])\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*)?")
@@ -28,7 +28,7 @@ def parse_bar(text: str) -> Bar:
     form = _FORM.fullmatch(text)
     if form is None:
         raise InputError(f"--fail-if {text!r}: expected MEASURE < baseline - NUMBER, as in 'nDCG@10 < baseline - 0.01'")
-    (measure,) = parse([form[1]])
+    (measure,) = parse_compared([form[1]])
     offset = float(form[3] or 0) * (-1 if form[2] == "-" else 1)
     return Bar(measure=measure, offset=offset, text=" ".join(text.split()))
 

@@ -13,17 +13,18 @@ from .significance import TIE
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """One query's values. text is None where the dataset is no longer there."""
+    """One query's values. text and image (its file) are None where it has none, or the dataset is no longer there."""
 
     query_id: str
     text: str | None
+    image: str | None
     baseline: float
     value: float
     difference: float
 
 
 class Texts:
-    """Query texts from the first of the folders that is there; opened once, and only if asked for."""
+    """Queries from the first of the folders that is there; opened once, and only if asked for."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self.folders = folders
@@ -33,12 +34,13 @@ class Texts:
         file = next((folder / "queries.jsonl" for folder in self.folders if (folder / "queries.jsonl").exists()), None)
         return JsonLines(file) if file is not None else None
 
-    def of(self, query_id: str) -> str | None:
-        """The query's text, or its image's name; None where it is not to be had."""
+    def of(self, query_id: str) -> tuple[str | None, str | None]:
+        """The query's text (its image's name where it has none), and its image's file; None for what is not there."""
         if self._queries is None or query_id not in self._queries:
-            return None
+            return None, None
         item = self._queries[query_id]
-        return item.content or (item.image.name if item.image is not None else None)
+        name, file = (item.image.name, str(item.image)) if item.image is not None else (None, None)
+        return item.content or name, file
 
 
 def largest_changes(
@@ -49,9 +51,11 @@ def largest_changes(
     order = sorted(differences, key=lambda query_id: (-abs(differences[query_id]), query_id))
 
     def shown(query_id: str) -> Change:
+        text, image = texts.of(query_id)
         return Change(
             query_id=query_id,
-            text=texts.of(query_id),
+            text=text,
+            image=image,
             baseline=before[query_id],
             value=after[query_id],
             difference=differences[query_id],

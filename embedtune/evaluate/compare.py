@@ -11,12 +11,11 @@ from pathlib import Path
 
 from ..data.dataset import load_dataset
 from ..errors import InputError
-from ..types import Dataset
 from .changes import Change, Texts, largest_changes
-from .measures import parse
+from .measures import parse_compared
 from .results import distinct
 from .significance import TIE, holm, paired, randomisation_p, t_test_p
-from .sources import Measured, Source, read_source
+from .sources import Measured, Source, read_source, unchanged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +115,7 @@ def compare(
     """
     if not others:
         raise InputError(f"nothing to compare {baseline} with; name at least one other run")
-    names = parse(measures) if measures is not None else None
+    names = parse_compared(measures) if measures is not None else None
     datasets = distinct([load_dataset(name) for name in data])
     sources = [read_source(Path(path), datasets, names) for path in (baseline, *others)]
     return compare_groups(by_recipe(sources), measures=names, strict=strict, changes=changes)
@@ -299,7 +298,7 @@ def _shared_queries(label: str, parts: Sequence[Measured], strict: bool, notes: 
 
 def _same_judgements(one: Measured, other: Measured, shared: Iterable[str]) -> bool:
     """Whether the shared queries are searched for in the same documents and judged alike, by the datasets' folders."""
-    left, right = _unchanged(one), _unchanged(other)
+    left, right = unchanged(one), unchanged(other)
     if left is None or right is None or left.corpus.fingerprint != right.corpus.fingerprint:
         return False
     return all(
@@ -307,14 +306,6 @@ def _same_judgements(one: Measured, other: Measured, shared: Iterable[str]) -> b
         and left.queries[query_id].content == right.queries[query_id].content
         for query_id in shared
     )
-
-
-def _unchanged(part: Measured) -> Dataset | None:
-    """The dataset that was evaluated on, where it is still there as it was."""
-    if part.folder is None or not (part.folder / "qrels" / f"{part.split}.tsv").exists():
-        return None
-    dataset = load_dataset(part.folder, part.split)
-    return dataset if dataset.fingerprint == part.fingerprint else None
 
 
 def _averaged(group: Group, key: str, measure: str, query_ids: Sequence[str]) -> dict[str, float]:

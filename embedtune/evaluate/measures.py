@@ -25,7 +25,9 @@ _MEASURES = {
     "P": ir_measures.P,
     "Success": ir_measures.Success,
 }
+MAIN_SCORE = "main_score"  # of an mteb task that is no retrieval: read and compared, never computed here
 _NEEDS_CUT = {"R", "P", "Success"}
+_MTEB = {"nDCG": "ndcg", "AP": "map", "RR": "mrr", "R": "recall", "P": "precision", "Success": "hit_rate"}
 # What the same things are called elsewhere: only ever used to say which name is meant.
 _ELSEWHERE = {"ndcg": "nDCG", "map": "AP", "mrr": "RR", "recall": "R", "precision": "P", "hit": "Success"}
 
@@ -43,6 +45,12 @@ def parse(measures: str | Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def parse_compared(measures: str | Sequence[str]) -> list[str]:
+    """As `parse`, of measures that others computed: mteb's `main_score` is one as well."""
+    names = re.split(r"[\s,]+", measures.strip()) if isinstance(measures, str) else list(measures)
+    return [name for name in dict.fromkeys(names) if name == MAIN_SCORE or parse([name])] or parse(measures)
+
+
 def deepest(names: Sequence[str]) -> int:
     """The largest cut-off among measures, 0 where there is none."""
     return max((_split(name)[1] or 0 for name in names), default=0)
@@ -56,6 +64,19 @@ def _split(name: str) -> tuple[str, int | None]:
     if kind in _NEEDS_CUT and not at:
         raise InputError(f"measure {name!r} needs a cut-off, as in {kind}@10")
     return kind, int(cut) if at else None
+
+
+def mteb_name(measure: str) -> str:
+    """`nDCG@10` as mteb and the hub write it: `ndcg_at_10`."""
+    kind, cut = _split(measure)
+    return _MTEB[kind] + (f"_at_{cut}" if cut else "")
+
+
+def from_mteb(name: str) -> str | None:
+    """`ndcg_at_10` as `nDCG@10`; None for what is no measure here, such as mteb's own variants."""
+    form = re.fullmatch(r"(\w+)_at_([1-9][0-9]*)", name)
+    kind = next((kind for kind, theirs in _MTEB.items() if form and theirs == form[1]), None)
+    return f"{kind}@{form[2]}" if form and kind else None
 
 
 def _unknown(name: str) -> str:

@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..data.dataset import load_dataset
 from ..data.jsonl import decode, parse_object, read_lines
 from ..errors import InputError, unknown
 from ..strict_yaml import parse as parse_yaml
 from ..types import Dataset
-from .measures import DEFAULT_MEASURES, mean
+from .measures import DEFAULT_MEASURES, MAIN_SCORE, from_mteb, mean
 from .results import BASELINE
-
-_MTEB = {"ndcg": "nDCG", "map": "AP", "mrr": "RR", "recall": "R", "precision": "P", "hit_rate": "Success"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
     """One source on one dataset.
 
-    measures: measure -> mean. per_query: measure -> query_id -> value; None where only means are known. fingerprint: of
-    the data. folder: the dataset's, where it is known.
+    measures: measure -> mean. per_query: measure -> query_id -> value; None where only means are known. first_ranks:
+    query_id -> where its first positive stands, None where it was not found. fingerprint: of the data. folder: the
+    dataset's, where it is known.
     """
 
     label: str
     where: Path
     measures: dict[str, float]
     per_query: dict[str, dict[str, float]] | None = None
+    first_ranks: dict[str, int | None] = field(default_factory=dict)
     fingerprint: str | None = None
     folder: Path | None = None
     split: str = "test"
@@ -65,16 +65,16 @@ def read_source(path: Path, datasets: Sequence[Dataset] = (), measures: Sequence
         found = [_no_runs(path)] if datasets else _mteb(path)
         return Source(name=str(path), measured=_keyed(found))
     recipe, seed = _recipe(path)
-    folders = _evaluations(path)
-    if folders:
-        measured = [read_evaluation(folder) for folder in folders]
-        if datasets:
-            measured = _measured_again(path, measured, datasets, measures)
-    else:
-        results = sorted(file for file in path.glob("*.json") if _is_mteb(file))
-        if not results:
-            raise InputError(_nothing_in(path))
-        measured = [_no_runs(path)] if datasets else [part for file in results for part in _mteb(file)]
+    folders, results = _evaluations(path), _mteb_results(path)
+    measured = [read_evaluation(folder) for folder in folders]
+    if folders and datasets:
+        measured = _measured_again(path, measured, datasets, measures)
+    elif results and datasets:
+        measured = [_no_runs(path)]
+    elif results:  # what was measured query by query says more than its means
+        measured = [*(part for file in results for part in _mteb(file)), *measured]
+    if not measured:
+        raise InputError(_nothing_in(path))
     return Source(name=str(path), measured=_keyed(measured), recipe=recipe, seed=seed)
 
 
@@ -88,6 +88,16 @@ def _evaluations(path: Path) -> list[Path]:
         return [path]
     root = path / "evaluation" if (path / "recipe.yaml").exists() else path
     return sorted(file.parent for file in root.glob("*/measures.json") if file.parent.name != BASELINE)
+
+
+def _mteb_results(path: Path) -> list[Path]:
+    """mteb's result files: of the folder itself, or of the one model and revision in mteb's own layout."""
+    found = sorted(file for file in path.glob("*.json") if _is_mteb(file))
+    models = sorted({file.parent for file in path.glob("results/*/*/*.json")})
+    if len(models) > 1:
+        listed = ", ".join(str(model.relative_to(path)) for model in models[:5])
+        raise InputError(f"{path}: mteb's results of {len(models)} models or revisions ({listed}); name one's folder")
+    return found or [file for model in models for file in sorted(model.glob("*.json")) if _is_mteb(file)]
 
 
 def _nothing_in(path: Path) -> str:
@@ -119,7 +129,7 @@ def read_evaluation(folder: Path) -> Measured:
     if missing or "data" not in found["fingerprints"] or not lines.exists():
         lacks = f"{missing[0]!r}" if missing else "per-query.jsonl" if not lines.exists() else "the data's fingerprint"
         raise InputError(f"{path}: written by an older version of embedtune ({lacks} is missing); evaluate again")
-    per_query = _per_query(lines, list(found["measures"]))
+    per_query, first_ranks = _per_query(lines, list(found["measures"]))
     count = len(next(iter(per_query.values()), {}))
     if count != found["queries"]:
         raise InputError(f"{lines}: {count} queries, but measures.json says {found['queries']}; evaluate again")
@@ -128,22 +138,35 @@ def read_evaluation(folder: Path) -> Measured:
         where=folder,
         measures=found["measures"],
         per_query=per_query,
+        first_ranks=first_ranks,
         fingerprint=found["fingerprints"]["data"],
-        folder=Path(found["folder"]) if "folder" in found else None,
+        folder=Path(found["folder"]) if found.get("folder") else None,
         split=found["split"],
     )
 
 
-def _per_query(path: Path, names: Sequence[str]) -> dict[str, dict[str, float]]:
+def unchanged(part: Measured) -> Dataset | None:
+    """The dataset that was evaluated on, where it is still there as it was."""
+    if part.folder is None or not (part.folder / "qrels" / f"{part.split}.tsv").exists():
+        return None
+    dataset = load_dataset(part.folder, part.split)
+    return dataset if dataset.fingerprint == part.fingerprint else None
+
+
+def _per_query(path: Path, names: Sequence[str]) -> tuple[dict[str, dict[str, float]], dict[str, int | None]]:
     values: dict[str, dict[str, float]] = {name: {} for name in names}
+    ranks: dict[str, int | None] = {}
     for number, raw in read_lines(path):
         line, where = parse_object(raw, f"{path}:{number}"), f"{path}:{number}"
+        query_id = str(line.get("query_id"))
         for name in names:
             value = line.get("measures", {}).get(name)
             if not isinstance(value, int | float) or not math.isfinite(value):
                 raise InputError(f"{where}: {name} must be a finite number, got {value!r}; evaluate again")
-            values[name][str(line.get("query_id"))] = float(value)
-    return values
+            values[name][query_id] = float(value)
+        if "first_positive" in line:
+            ranks[query_id] = line["first_positive"]["rank"] if line["first_positive"] else None
+    return values, ranks
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -216,10 +239,10 @@ def _mteb(path: Path) -> list[Measured]:
     for split, subsets in found["scores"].items():
         for scores in subsets:
             subset = scores.get("hf_subset", "default")
-            label = "-".join([found["task_name"], *([] if split == "test" else [split])])
+            name = found["task_name"] if subset == "default" else f"{found['task_name']}-{subset}"
             measured.append(
                 Measured(
-                    label=label if subset == "default" else f"{label}-{subset}",
+                    label=name if split == "test" else f"{name}-{split}",
                     where=path,
                     measures=_mteb_means(path, scores),
                     split=split,
@@ -229,14 +252,12 @@ def _mteb(path: Path) -> list[Measured]:
 
 
 def _mteb_means(path: Path, scores: Mapping[str, Any]) -> dict[str, float]:
+    """Retrieval measures by our names; of other tasks the main score."""
+    named = {key: measure for key in scores if (measure := from_mteb(key)) is not None}
     means = {}
-    for key, value in scores.items():
-        form = re.fullmatch(r"(\w+)_at_([1-9][0-9]*)", key)
-        if form is None or form[1] not in _MTEB:
-            continue
+    for key, measure in (named or {MAIN_SCORE: MAIN_SCORE}).items():
+        value = scores.get(key)
         if not isinstance(value, int | float) or not math.isfinite(value):
             raise InputError(f"{path}: {key} must be a finite number, got {value!r}")
-        means[f"{_MTEB[form[1]]}@{form[2]}"] = float(value)
-    if not means:
-        raise InputError(f"{path}: no retrieval measures such as ndcg_at_10 in it")
+        means[measure] = float(value)
     return means

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.dataset import load_dataset
 from ..errors import InputError
 from ..evaluate.compare import Comparison, Group, compare_groups
-from ..evaluate.results import distinct
 from ..evaluate.significance import bootstrap_interval
 from ..evaluate.sources import Source, read_source
 from ..files import write_json, write_text
 from ..recipe import Evaluate
-from ..train.curve import Curve, read_curve
 from .curves import INSTALL, draw_curves
+from .learning import Curve, read_curve
+from .markdown import table
+from .record import domains_of, read_summary
 
 NEAR_BEST = 0.95
 BASE = "(base model)"
@@ -92,7 +92,7 @@ def summarise(
     against = {(found.run, found.dataset, found.measure): found for found in compared.comparisons}
     first = next(iter(runs.values()))
     base = Group(name=BASE, sources=[read_source(next(iter(first.values())) / "evaluation-base")])
-    domains = _domains(evaluate)
+    domains = domains_of(evaluate, read_summary(next(iter(first.values()))))
     final = [
         _final(group, key, measure, domains[key], against)
         for key in domains
@@ -111,13 +111,6 @@ def summarise(
         curves=curves,
         notes=compared.notes,
     )
-
-
-def _domains(evaluate: Evaluate) -> dict[str, str]:
-    """Dataset label, in small letters -> in or out."""
-    datasets = distinct([load_dataset(name) for name in (*evaluate.in_domain, *evaluate.out_of_domain)])
-    domains = ["in"] * len(evaluate.in_domain) + ["out"] * len(evaluate.out_of_domain)
-    return {dataset.label.casefold(): domain for dataset, domain in zip(datasets, domains, strict=True)}
 
 
 def _final(
@@ -240,11 +233,10 @@ def _markdown(found: Ablation, drawn: bool) -> str:
 
 
 def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [columns, ["---"] * len(columns), *([_cell(value) for value in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return table(columns, [[_cell(value) for value in row] for row in rows])
 
 
 def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
-    return "" if value is None else str(value).replace("|", "\\|")
+    return "" if value is None else str(value)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..files import whole_file
-from ..train.curve import Curve
+from .learning import Curve
 
 INSTALL = "pip install 'embedtune[plots]'"
 _STYLES = ("-", "--", ":", "-.")

@@ -13,9 +13,9 @@ from .. import __version__
 from ..errors import InputError
 from ..files import write_json, write_text
 from ..recipe import Recipe, dump
+from ..report.record import read_summary
+from ..strict_yaml import flattened
 from . import checkpoint
-
-SUMMARY = "summary.json"  # written last: a run with it is finished
 
 
 def claim(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> bool:
@@ -43,23 +43,12 @@ def claim(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> boo
 
 
 def _refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
-    then = _flat(yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")))
-    now = _flat(yaml.safe_load(dump(recipe)))
+    then = flattened(yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")))
+    now = flattened(yaml.safe_load(dump(recipe)))
     changed = [key for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key)]
     if changed:
         listed = "; ".join(f"{key}: {then.get(key)!r} -> {now.get(key)!r}" for key in changed[:5])
         raise InputError(f"{folder}: --resume with a changed recipe ({listed}); use the old one, or another --output")
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings and lists as {"a.b.0": leaf}."""
-    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
-    if inside is None:
-        return {prefix: value}
-    flat: dict[str, Any] = {prefix: type(value).__name__} if prefix and not value else {}
-    for key, part in inside:
-        flat |= _flat(part, f"{prefix}.{key}" if prefix else str(key))
-    return flat
 
 
 def keep_environment(folder: Path, recipe: Recipe, facts: dict[str, Any], *, resumed: bool) -> list[str]:
@@ -84,5 +73,4 @@ def keep_environment(folder: Path, recipe: Recipe, facts: dict[str, Any], *, res
 
 def finished(folder: Path) -> dict[str, Any] | None:
     """The summary of a finished run."""
-    path = folder / SUMMARY
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return read_summary(folder) or None

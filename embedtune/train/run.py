@@ -18,8 +18,10 @@ from ..encode import lora, store
 from ..encode.encoder import Encoder, load_encoder
 from ..evaluate.results import Evaluation, distinct
 from ..evaluate.retrieval import evaluate
-from ..files import locked, whole_folder, write_json
+from ..files import fingerprints_of_weights, locked, whole_folder, write_json
 from ..recipe import Recipe, resolve
+from ..report.card import write_card
+from ..report.record import SUMMARY
 from ..types import Dataset
 from . import checkpoint
 from . import folder as run_folder
@@ -30,7 +32,7 @@ from .mix import UNMIXED, mix_run
 from .prepare import make_accelerator, set_up
 from .signals import signals_set
 
-SUMMARISED = ("steps", "best_step", "base", "tuned", "missed")
+SUMMARISED = ("steps", "best_step", "base", "tuned", "missed", "weights")
 
 Evaluations = dict[str, Evaluation]
 """dataset label -> what was found."""
@@ -40,7 +42,7 @@ Evaluations = dict[str, Evaluation]
 class TrainedRun:
     """A finished run. `base` and `tuned` are label -> measure -> value, for the recipe's in- and out-of-domain sets.
 
-    missed: what the guard found over its budget, a sentence for each set.
+    missed: what the guard found over its budget, a sentence for each set. weights: file in model/ -> sha256.
     """
 
     folder: Path
@@ -49,6 +51,7 @@ class TrainedRun:
     base: dict[str, dict[str, float]]
     tuned: dict[str, dict[str, float]]
     missed: list[str] = field(default_factory=list)
+    weights: dict[str, str] = field(default_factory=dict)
     already_finished: bool = False
 
     @property
@@ -126,7 +129,7 @@ def load_suites(recipe: Recipe) -> list[Dataset]:
 
 
 def finish(training: Training, state: State, suites: list[Dataset]) -> TrainedRun:
-    """Saves the chosen weights as model/ (and adapter/), evaluates base and tuned, and writes the summary."""
+    """Saves the chosen weights as model/ (and adapter/), evaluates base and tuned, writes model card and summary."""
     folder, recipe, guard = training.folder, training.recipe, training.recipe.evaluate.guard
     if state.best_step is not None and state.best_step != state.step:
         load_checkpoint(training, folder / "checkpoints" / f"step-{state.best_step:06d}", weights_only=True)
@@ -154,8 +157,11 @@ def finish(training: Training, state: State, suites: list[Dataset]) -> TrainedRu
         base={label: evaluation.measures for label, evaluation in base.items()},
         tuned={label: evaluation.measures for label, evaluation in tuned.items()},
         missed=missed,
+        weights=fingerprints_of_weights(folder / "model"),
     )
-    write_json(folder / run_folder.SUMMARY, {name: getattr(run, name) for name in SUMMARISED})
+    summary = {name: getattr(run, name) for name in SUMMARISED}
+    write_card(folder, summary)
+    write_json(folder / SUMMARY, summary)
     return run
 
 

