@@ -13,7 +13,7 @@ import pytest
 
 from embedtune.ablate import ablate, load_grid, plan
 from embedtune.errors import InputError, Interrupted
-from embedtune.report.ablation import convergence
+from embedtune.report.ablation import Arrival, convergence
 from embedtune.report.curves import draw_curves
 from embedtune.report.learning import Curve, read_curve
 
@@ -59,10 +59,16 @@ def test_the_target_is_95_percent_of_the_best_of_any_cell_with_that_seed() -> No
     )
     first, second = convergence({"slow": slow, "quick": quick})
     # Seed 0: .95 of 1.0. Seed 1: .95 of .9 = .855, where `slow` never comes to.
-    assert (first.steps, first.seconds, first.reached, first.seeds) == (30, 15.0, 1, 2)
-    assert (second.steps, second.seconds, second.reached) == (15, 7.5, 2)
+    assert (first.to_best, first.seeds) == (Arrival(steps=30, seconds=15.0, reached=1), 2)
+    assert second.to_best == Arrival(steps=15, seconds=7.5, reached=2)
     assert (first.best, second.best) == pytest.approx((0.83, 0.95))
-    assert convergence({"slow": {1: slow[1]}, "quick": {1: quick[1]}})[0].steps is None
+    assert convergence({"slow": {1: slow[1]}, "quick": {1: quick[1]}})[0].to_best.steps is None
+
+
+def test_the_gain_is_counted_from_the_untouched_model() -> None:
+    first, second = convergence({"a": {0: curve(0.8, 0.82, 0.9)}, "b": {0: curve(0.8, 0.895, 0.895)}})
+    assert first.to_best.steps == 30  # .95 of .9 = .855
+    assert (first.to_gain.steps, second.to_gain.steps) == (30, 20)  # .8 + .95 of .1 = .895
 
 
 def test_a_log_is_read_as_a_curve(tmp_path: Path) -> None:
@@ -160,7 +166,7 @@ def test_a_whole_ablation_stopped_and_resumed(recipe: Path, tmp_path: Path, run_
     assert (output / "plain" / "seed-0" / "summary.json").stat().st_mtime_ns == finished
     log = [json.loads(line) for line in (output / "plain" / "seed-1" / "log.jsonl").read_text().splitlines()]
     assert [event["step"] for event in log if event["event"] == "step"] == [1, 2, 3, 4]
-    assert [curve.steps for by_seed in found.curves.values() for curve in by_seed.values()] == [[2, 4]] * 4
+    assert [curve.steps for by_seed in found.curves.values() for curve in by_seed.values()] == [[0, 2, 4]] * 4
     rows = {(final.cell, final.domain): final for final in found.final}
     assert list(rows) == [(cell, domain) for domain in ("in", "out") for cell in ("(base model)", "plain", "fast")]
     plain, fast = rows["plain", "in"], rows["fast", "in"]

@@ -16,13 +16,15 @@ Listener = Callable[[dict[str, Any]], None]
 
 
 class Log:
-    """Writes one JSON line an event. On resume the lines after the checkpoint's step are dropped, not doubled."""
+    """Writes one JSON line an event. On resume the lines after the checkpoint's step are dropped, not doubled; without
+    a checkpoint (step 0) all are."""
 
     def __init__(self, path: Path, accelerator: Accelerator, listener: Listener | None, from_step: int) -> None:
         self._path, self._accelerator, self._listener = path, accelerator, listener
         self._writes = accelerator.is_main_process
         if self._writes:
-            write_lines(path, [line for line in _lines(path) if json.loads(line).get("step", 0) <= from_step])
+            kept = [line for line in _lines(path) if json.loads(line).get("step", 0) <= from_step]
+            write_lines(path, kept if from_step else [])
 
     def write(self, event: str, **values: Any) -> None:
         record = {"event": event, **values}

@@ -74,6 +74,8 @@ def fit(t: Training, state: State) -> State:
     of_encoder = [parameter for parameter in parameters if parameter not in of_objective]
     tokens = Tokens(t.encoder, t.dataset.queries, "query"), Tokens(t.encoder, t.dataset.corpus, "document")
     foreign = stream_tokens(t)
+    if state.step == 0 and t.validate is not None:  # where the learning curve starts: the untouched model
+        t.log.validation(0, t.recipe.evaluate.measure, t.validate(), best=False)
     training_mode(t.encoder.model, t.objective.modules)
     while state.step < t.plan.steps and not out_of_patience(t, state):
         started = time.perf_counter()

@@ -195,7 +195,8 @@ def test_validation_chooses_the_best_checkpoint_and_stops_early(
     )
     run = train(recipe, tmp_path / "run")
     events = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
-    validations = [event for event in events if event["event"] == "validation"]
+    untouched, *validations = [event for event in events if event["event"] == "validation"]
+    assert (untouched["step"], untouched["best"]) == (0, False)  # where the curve starts; not a checkpoint
     best = max(validations, key=lambda event: event["value"])
     assert run.best_step == best["step"]
     assert run.steps == validations[-1]["step"] < 100  # early
