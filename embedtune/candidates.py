@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from . import methods
-from .data.dataset import subset
+from .data.dataset import source_of, subset
 from .encode.encoder import Encoder, Progress
 from .errors import InputError
 from .evidence import Evidence, Files, as_line
@@ -328,7 +328,7 @@ def _check(report: Report, negatives: Negatives, dataset: Dataset) -> None:
 
 def _summary(dataset: Dataset, encoder: Encoder, negatives: Negatives, seed: int, report: Report) -> dict[str, Any]:
     return {
-        "data": {"folder": str(dataset.folder.resolve()), "split": dataset.split, "fingerprint": dataset.fingerprint},
+        "data": {"folder": source_of(dataset), "split": dataset.split, "fingerprint": dataset.fingerprint},
         "encoder": {"name": encoder.name, "fingerprint": encoder.fingerprint},
         "negatives": plain(negatives),
         "seed": seed,

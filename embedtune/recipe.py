@@ -26,6 +26,7 @@ _strict = with_config(ConfigDict(extra="forbid", strict=True))
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 CROSS_ENCODER = "cross-encoder:"  # before a teacher's name
+REVERSED = "reversed:"  # before a dataset's: its documents are the queries, and its queries the documents
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -123,7 +124,8 @@ def _validation(value: Any) -> Any:
 @_strict
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    train: str  # a dataset folder, or any form that `embedtune data convert` reads
+    # a dataset folder, or any form that `embedtune data convert` reads; reversed:DIR asks with its documents
+    train: str
     split: str = "train"
     validation: Annotated[Validation | None, BeforeValidator(_validation)] = None
     # each: every positive is a turn of its own, as in pairs; all: one turn with all of them; a number: so many drawn
@@ -250,6 +252,12 @@ def _without_effect(recipe: Recipe) -> list[str]:
         ("train.early_stopping", recipe.train.early_stopping is not None, validates, "data.validation"),
         ("train.validate_every", recipe.train.validate_every is not None, validates, "data.validation"),
     ]
+    own = mines or bool(recipe.synthesis)
+    hard = "negatives of the query's own: negatives.mining, or synthesis of texts"
+    wants += [
+        (f"loss.{chosen.name}", "own" in methods.describe("loss", chosen.name).needs, own, hard)
+        for chosen in recipe.loss
+    ]
     return [
         f"{key}: has no effect without {other}" for key, given, fulfilled, other in wants if given and not fulfilled
     ]
@@ -340,8 +348,9 @@ def resolve(recipe: Recipe) -> Recipe:
         teacher=_absolute_teacher(recipe.negatives.teacher),
     )
     batching = _resolved_method(recipe.batching)
+    loss = [_resolved_method(chosen) for chosen in recipe.loss]
     return dataclasses.replace(
-        recipe, data=data, model=model, evaluate=evaluate, negatives=negatives, batching=batching
+        recipe, data=data, model=model, evaluate=evaluate, negatives=negatives, batching=batching, loss=loss
     )
 
 
@@ -370,6 +379,8 @@ def _absolute_teacher(name: str | None) -> str | None:
 
 def _absolute(name: str) -> str:
     """An existing path (with or without `:split`) as an absolute one; hub names as they are."""
+    if name.startswith(REVERSED):
+        return REVERSED + _absolute(name.removeprefix(REVERSED))
     path, split = split_of(name)
     if not Path(path).expanduser().exists():
         return name

@@ -26,6 +26,7 @@ class Item:
     title: str = ""
     image: Path | None = None
     instruction: str | None = None
+    made: bool = False  # generated, such as an image for a hard negative caption
 
     @property
     def content(self) -> str:
@@ -49,7 +50,10 @@ class Items(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """One split of a dataset folder. `queries` holds all the folder's queries; `qrels` says which the split judges."""
+    """One split of a dataset folder. `queries` holds all the folder's queries; `qrels` says which the split judges.
+
+    reversed: queries are the folder's documents, and documents its queries.
+    """
 
     folder: Path
     name: str
@@ -58,6 +62,7 @@ class Dataset:
     queries: Items
     qrels: Qrels
     fingerprint: str
+    reversed: bool = False
 
     @property
     def label(self) -> str:
@@ -93,6 +98,8 @@ class Scores:
     positive_ids: for each row every document that is judged relevant for it, in the batch or not.
     mined: (Q, D) the score a candidate had when it was mined, NaN where it was not.
     made: (D,) bool, True where the column is synthetic.
+    made_by: for each column the maker of its text (the method's name), empty for a document.
+    made_queries: (Q,) bool, True where the query itself is generated.
     progress: 0 at the first step, 1 at the last.
     """
 
@@ -108,6 +115,8 @@ class Scores:
     positive_ids: tuple[frozenset[str], ...] = ()
     mined: Tensor | None = None
     made: Tensor | None = None
+    made_by: tuple[str, ...] = ()
+    made_queries: Tensor | None = None
     progress: float = 0.0
 
     @property

@@ -73,6 +73,10 @@ train: {epochs: two, batchsize: 3}
             "version: 1\nmodel: {name: m}\ndata: {train: d}\ntrain: {validate_every: 5}\n",
             r"train\.validate_every: has no effect without data\.validation",
         ),
+        (
+            "version: 1\nmodel: {name: m}\ndata: {train: d}\nloss: [infonce, fsc_clip]\n",
+            r"loss\.fsc_clip: has no effect without negatives of the query's own: negatives\.mining, or synthesis of",
+        ),
         ("version: 1\nmodel: {name: m}\ndata: {train: d}\nloss: {name: infonce, temperature: hot}\n", "got 'hot'"),
     ],
 )

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
     from embedtune.evaluate.results import Evaluation
 
-Data = Annotated[list[str] | None, typer.Option("--data", "-d", help="A dataset folder or DIR:split; repeatable.")]
+Data = Annotated[
+    list[str] | None,
+    typer.Option("--data", "-d", help="A dataset folder, DIR:split or reversed:DIR:split; repeatable."),
+]
 Identical = Annotated[
     bool | None,
     typer.Option(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from ..data.dataset import queries_file
 from ..data.jsonl import JsonLines
 from .significance import TIE
 
@@ -29,9 +30,12 @@ class Texts:
         self.folders = folders
 
     @cached_property
+    def file(self) -> Path | None:
+        return next((file for folder in self.folders if (file := queries_file(str(folder))).exists()), None)
+
+    @cached_property
     def _queries(self) -> JsonLines | None:
-        file = next((folder / "queries.jsonl" for folder in self.folders if (folder / "queries.jsonl").exists()), None)
-        return JsonLines(file) if file is not None else None
+        return JsonLines(self.file) if self.file is not None else None
 
     def of(self, query_id: str) -> str | None:
         """The query's text, or its image's name; None where it is not to be had."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..data.dataset import load_dataset
 from ..errors import InputError
+from ..recipe import REVERSED
 from ..types import Dataset
 from .changes import Change, Texts, largest_changes
 from .measures import parse
@@ -225,7 +226,7 @@ def _on_dataset(
         return [_of_means(label, key, name, baseline, other) for other in groups[1:] for name in names]
     shared = _shared_queries(label, parts, strict, notes)
     texts = Texts([part.folder for part in parts if part.folder is not None])
-    if not any((folder / "queries.jsonl").exists() for folder in texts.folders):
+    if texts.file is None:
         notes.append(f"{label}: queries are shown by id only: the dataset's folder is not there any more")
     before = {name: _averaged(baseline, key, name, shared) for name in names}
     found = []
@@ -311,7 +312,8 @@ def _same_judgements(one: Measured, other: Measured, shared: Iterable[str]) -> b
 
 def _unchanged(part: Measured) -> Dataset | None:
     """The dataset that was evaluated on, where it is still there as it was."""
-    if part.folder is None or not (part.folder / "qrels" / f"{part.split}.tsv").exists():
+    folder = Path(str(part.folder).removeprefix(REVERSED))
+    if part.folder is None or not (folder / "qrels" / f"{part.split}.tsv").exists():
         return None
     dataset = load_dataset(part.folder, part.split)
     return dataset if dataset.fingerprint == part.fingerprint else None

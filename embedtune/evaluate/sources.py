@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..data.dataset import source_of
 from ..data.jsonl import decode, parse_object, read_lines
 from ..errors import InputError, unknown
 from ..strict_yaml import parse as parse_yaml
@@ -193,7 +194,7 @@ def _by_judgements(path: Path, dataset: Dataset, measures: Sequence[str] | None)
         measures=mean(per_query),
         per_query=per_query,
         fingerprint=dataset.fingerprint,
-        folder=dataset.folder,
+        folder=Path(source_of(dataset)),
         split=dataset.split,
     )
 

@@ -11,6 +11,11 @@ from ..relevance import text_key
 from ..types import Dataset, Item, Turn
 
 
+def maker_of(item_id: str) -> str:
+    """The name of the rule that made an item, by the item's id."""
+    return item_id.split(":", 2)[1]
+
+
 def made_documents(
     makers: Sequence[tuple[str, Any]], turns: Sequence[Turn], dataset: Dataset, generator: torch.Generator
 ) -> dict[str, list[Item]]:

@@ -8,10 +8,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import methods
 from ..data.dataset import load_dataset, load_training
 from ..encode.locate import locate
 from ..errors import InputError
-from ..recipe import Recipe
+from ..recipe import REVERSED, Recipe
+from ..types import Dataset
 
 # Activations kept for the backward pass, in bytes for each token, layer and hidden unit in fp32. Measured on MiniLM
 # (1.6 GB for 9,000 tokens, 6 layers, 384 units); other architectures are of the same order.
@@ -29,6 +31,7 @@ class Preflight:
 def preflight(recipe: Recipe, output: Path) -> Preflight:
     """Raises InputError for data or a model that are not there, as the run would."""
     dataset = load_training(recipe.data)
+    refuse_without_texts(recipe, dataset)
     for name in (*recipe.evaluate.in_domain, *recipe.evaluate.out_of_domain):
         load_dataset(name)
     judged = [sum(grade > 0 for grade in documents.values()) for documents in dataset.qrels.values()]
@@ -74,6 +77,18 @@ def preflight(recipe: Recipe, output: Path) -> Preflight:
             ),
         ]
     )
+
+
+def refuse_without_texts(recipe: Recipe, dataset: Dataset) -> None:
+    """Raises InputError where rules for texts are given and not a single positive of the split has a text."""
+    rules = [c.name for c in recipe.synthesis if methods.describe("synthesis", c.name).kind == "texts"]
+    positives = (doc_id for judged in dataset.qrels.values() for doc_id, grade in judged.items() if grade > 0)
+    if rules and not any(dataset.corpus[doc_id].content for doc_id in positives):
+        raise InputError(
+            f"synthesis.{rules[0]}: makes negatives from the documents' texts, and the positives of {dataset.folder} "
+            "are images without one; to make hard captions, let images be the queries: data.train: "
+            f"{'' if dataset.reversed else REVERSED}{dataset.folder}"
+        )
 
 
 def _model_lines(recipe: Recipe, own: int) -> list[tuple[str, str]]:

@@ -25,6 +25,7 @@ from . import checkpoint
 from . import folder as run_folder
 from .log import Listener, Log
 from .loop import State, Training, fit, load_checkpoint
+from .preflight import refuse_without_texts
 from .prepare import make_accelerator, set_up
 from .signals import signals_set
 
@@ -80,6 +81,7 @@ def _train(
     recipe: Recipe, folder: Path, accelerator: Accelerator, *, resumed: bool, on_event: Listener | None
 ) -> TrainedRun:
     dataset = load_training(recipe.data)
+    refuse_without_texts(recipe, dataset)
     suites = distinct([load_dataset(n) for n in (*recipe.evaluate.in_domain, *recipe.evaluate.out_of_domain)])
     stop = threading.Event()
     training, base_fingerprint = set_up(recipe, dataset, accelerator, folder, on_event, stop.is_set)

@@ -19,6 +19,7 @@ from ..recipe import Recipe
 from ..types import Item, Items, Role, Scores
 from .batch import Batch
 from .gradients import Embedded, backward, embed
+from .made import maker_of
 
 
 class Tokens:
@@ -88,7 +89,7 @@ class Objective:
         texts = [(name, make) for kind, name, make in made if kind == "texts"]
         objective = cls(filters, texts, vectors, weightings, losses, recipe.matryoshka, nn.ModuleDict(trained))
         if recipe.matryoshka and any(True for _ in objective.modules.buffers()):
-            raise InputError("matryoshka: not with a filter or maker that keeps embeddings: they have one dimension")
+            raise InputError("matryoshka: not with a method that keeps state from step to step: it is of one dimension")
         return objective
 
     def __call__(self, scores: Scores, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -187,6 +188,8 @@ def scores_of(encoder: Encoder, batch: Batch, queries: Tensor, documents: Tensor
         doc_ids=tuple("" if item_id in made else item_id for item_id in batch.doc_ids),
         positive_ids=batch.positive_ids,
         made=torch.tensor([item_id in made for item_id in batch.doc_ids], device=device) if made else None,
+        made_by=tuple(maker_of(item_id) if item_id in made else "" for item_id in batch.doc_ids) if made else (),
+        made_queries=batch.made_queries.to(device) if batch.made_queries.any() else None,
         progress=progress,
     )
 
