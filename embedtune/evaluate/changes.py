@@ -24,10 +24,11 @@ class Change:
 
 
 class Texts:
-    """Query texts from the first of the folders that is there; opened once, and only if asked for."""
+    """Query texts that the results themselves keep, or from the first of the folders that is there; opened once, and
+    only if asked for."""
 
-    def __init__(self, folders: Sequence[Path]) -> None:
-        self.folders = folders
+    def __init__(self, folders: Sequence[Path], kept: Mapping[str, str]) -> None:
+        self.folders, self.kept = folders, kept
 
     @cached_property
     def file(self) -> Path | None:
@@ -39,6 +40,8 @@ class Texts:
 
     def of(self, query_id: str) -> str | None:
         """The query's text, or its image's name; None where it is not to be had."""
+        if query_id in self.kept:
+            return self.kept[query_id]
         if self._queries is None or query_id not in self._queries:
             return None
         item = self._queries[query_id]

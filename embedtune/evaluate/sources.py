@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ class Measured:
     """One source on one dataset.
 
     measures: measure -> mean. per_query: measure -> query_id -> value; None where only means are known. fingerprint: of
-    the data. folder: the dataset's, where it is known.
+    the data. folder: the dataset's, where it is known. texts: the queries', where the results keep them.
     """
 
     label: str
@@ -36,6 +36,7 @@ class Measured:
     fingerprint: str | None = None
     folder: Path | None = None
     split: str = "test"
+    texts: dict[str, str] = field(default_factory=dict)
 
     @property
     def query_ids(self) -> set[str]:
@@ -120,7 +121,7 @@ def read_evaluation(folder: Path) -> Measured:
     if missing or "data" not in found["fingerprints"] or not lines.exists():
         lacks = f"{missing[0]!r}" if missing else "per-query.jsonl" if not lines.exists() else "the data's fingerprint"
         raise InputError(f"{path}: written by an older version of embedtune ({lacks} is missing); evaluate again")
-    per_query = _per_query(lines, list(found["measures"]))
+    per_query, texts = _per_query(lines, list(found["measures"]))
     count = len(next(iter(per_query.values()), {}))
     if count != found["queries"]:
         raise InputError(f"{lines}: {count} queries, but measures.json says {found['queries']}; evaluate again")
@@ -132,11 +133,14 @@ def read_evaluation(folder: Path) -> Measured:
         fingerprint=found["fingerprints"]["data"],
         folder=Path(found["folder"]) if "folder" in found else None,
         split=found["split"],
+        texts=texts,
     )
 
 
-def _per_query(path: Path, names: Sequence[str]) -> dict[str, dict[str, float]]:
+def _per_query(path: Path, names: Sequence[str]) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+    """measure -> query_id -> value, and the texts of the queries whose line has one."""
     values: dict[str, dict[str, float]] = {name: {} for name in names}
+    texts: dict[str, str] = {}
     for number, raw in read_lines(path):
         line, where = parse_object(raw, f"{path}:{number}"), f"{path}:{number}"
         for name in names:
@@ -144,7 +148,9 @@ def _per_query(path: Path, names: Sequence[str]) -> dict[str, dict[str, float]]:
             if not isinstance(value, int | float) or not math.isfinite(value):
                 raise InputError(f"{where}: {name} must be a finite number, got {value!r}; evaluate again")
             values[name][str(line.get("query_id"))] = float(value)
-    return values
+        if isinstance(line.get("text"), str):
+            texts[str(line.get("query_id"))] = line["text"]
+    return values, texts
 
 
 def _json(path: Path) -> dict[str, Any]:
