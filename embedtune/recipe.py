@@ -143,6 +143,33 @@ class Refresh:
 
 @_strict
 @dataclass(frozen=True, kw_only=True)
+class Replace:
+    """A negative that has become easy gives way to a later candidate of its query (Conan, arXiv 2408.15710).
+
+    Looked at where its query is trained on, by the student's scores there; for cosines. The defaults are version 1's;
+    version 2 (2509.12892) has fallen 1.2, below 0.7, easy 0.4 and every 1. Second-hand.
+    """
+
+    fallen: Annotated[float, Field(ge=1)] = 1.15  # it goes where so many times its score is below what it came with
+    below: Annotated[float, Field(gt=0)] = 0.8  # and its score's magnitude is below this
+    easy: float | None = None  # or where it came with less than this
+    every: Count = 100  # steps that pass at least before it is looked at again
+    start: Annotated[int, Field(ge=0)] = 10  # candidates that are passed over; the i-th time, i - 1 sets more
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Live:
+    """Each step's queries search all documents, which stay as the base model embeds them (ADORE, arXiv 2104.08051).
+
+    Only the query side learns; the saved model has two towers. The loss `lambda_rank` is meant for it.
+    """
+
+    depth: Count = 200  # documents that a query finds
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
 class Negatives:
     mining: Annotated[list[Miner], BeforeValidator(_listed)] = field(default_factory=list)
     filtering: Annotated[list[Filter], BeforeValidator(_listed)] = field(default_factory=list)
@@ -152,6 +179,8 @@ class Negatives:
     # a query that is left without negatives of its own: it trains on those of the batch, or the run is refused
     empty: Literal["train", "refuse"] = "train"
     refresh: Refresh | None = None  # absent: mined once, with the model as it was
+    replace: Replace | None = None  # absent: the sampling draws anew every epoch
+    live: Live | None = None  # in place of mining
 
 
 @_strict
@@ -210,6 +239,12 @@ class Recipe:
     evaluate: Evaluate = field(default_factory=Evaluate)
 
 
+_BLOCKS = (
+    *(Model, Lora, Prompts, Data, Validation, Negatives, Refresh, Replace, Live, EarlyStopping, Train),
+    *(Evaluate,),
+)
+
+
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Reads and checks a recipe file. `overrides` are `train.epochs=2` strings, as `--set` takes them.
 
@@ -235,7 +270,7 @@ def check_recipe(values: Mapping[str, Any], source: str = "recipe") -> Recipe:
     try:
         # As JSON: strict about numbers and text, while a mapping still becomes a dataclass.
         recipe = TypeAdapter(Recipe).validate_json(json.dumps(dict(values), default=str))
-        problems = _without_effect(recipe)
+        problems = _without_effect(recipe) + _at_odds(recipe)
     except ValidationError as error:
         problems = [line for problem in error.errors() for line in _sentences(problem)]
     if problems:
@@ -249,6 +284,7 @@ def _without_effect(recipe: Recipe) -> list[str]:
     mines, validates = bool(recipe.negatives.mining), recipe.data.validation is not None
     wants = [
         ("negatives.refresh", recipe.negatives.refresh is not None, mines, "negatives.mining"),
+        ("negatives.replace", recipe.negatives.replace is not None, mines, "negatives.mining"),
         ("train.early_stopping", recipe.train.early_stopping is not None, validates, "data.validation"),
         ("train.validate_every", recipe.train.validate_every is not None, validates, "data.validation"),
     ]
@@ -261,6 +297,22 @@ def _without_effect(recipe: Recipe) -> list[str]:
     return [
         f"{key}: has no effect without {other}" for key, given, fulfilled, other in wants if given and not fulfilled
     ]
+
+
+def _at_odds(recipe: Recipe) -> list[str]:
+    """Keys that exclude each other."""
+    negatives, given = recipe.negatives, []
+    if negatives.replace is not None and negatives.refresh is not None:
+        given.append("negatives.replace: not with negatives.refresh: its candidates stay what they were at first")
+    if negatives.live is not None:
+        others = {
+            "negatives.mining": bool(negatives.mining),
+            "negatives.teacher": negatives.teacher is not None,
+            "synthesis": any(methods.describe("synthesis", c.name).kind == "texts" for c in recipe.synthesis),
+        }
+        reason = "its documents are what each query finds, embedded before training"
+        given += [f"negatives.live: not with {key}: {reason}" for key, there in others.items() if there]
+    return given
 
 
 def _sentences(problem: Any) -> list[str]:
@@ -285,8 +337,7 @@ def _keys_at(location: Sequence[Any]) -> list[str]:
     kind: Any = Recipe
     for part in location:
         hints = {f.name: f.type for f in dataclasses.fields(kind)}
-        named = [n for n in (Model, Lora, Prompts, Data, Validation, Negatives, Refresh, EarlyStopping, Train, Evaluate)
-                 if re.search(rf"\b{n.__name__}\b", str(hints.get(str(part), "")))]  # fmt: skip
+        named = [n for n in _BLOCKS if re.search(rf"\b{n.__name__}\b", str(hints.get(str(part), "")))]
         if not named:
             return []
         kind = named[0]

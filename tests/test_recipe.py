@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedtune.errors import InputError
@@ -110,6 +110,7 @@ def test_a_single_method_may_stand_for_a_list_and_a_name_for_a_method() -> None:
     assert recipe.data.validation == Validation(share=0.2)
 
 
+@settings(deadline=None)
 @given(
     epochs=st.floats(0.1, 10),
     rate=st.floats(1e-9, 1),

@@ -25,7 +25,7 @@ from .facts import facts_for
 from .log import Listener, Log
 from .loop import State, Training
 from .modes import switch_off_dropout
-from .negatives import Negatives, mined_once, read_negatives, teacher_of, with_cache
+from .negatives import Drawn, Negatives, mined_once, read_negatives, teacher_of, with_cache
 from .plan import Plan
 from .step import Objective
 from .validation import Validator, held_out
@@ -113,13 +113,13 @@ def miner(
     accelerator: Accelerator,
     folder: Path,
     log: Log,
-) -> Callable[[str], Negatives]:
+) -> Callable[[str], Drawn]:
     """Gives a function that mines with the encoder as it is into negatives/<name>.run, or reads what is there.
 
     What is there was mined by this very run at this very step: with the same weights, so with the same result.
     """
 
-    def mined(name: str) -> Negatives:
+    def mined(name: str) -> Drawn:
         if not recipe.negatives.mining:
             return Negatives(recipe, {})
         files = Files(folder / "negatives" / f"{name}.run")

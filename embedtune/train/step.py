@@ -21,6 +21,9 @@ from .batch import Batch
 from .gradients import Embedded, backward, embed
 from .made import maker_of
 
+Observe = Callable[[Scores], dict[str, float]]
+"""Sees a batch's scores, without gradient; says what it has for the log."""
+
 
 class Tokens:
     """Prepared items by id: each is tokenised once while it stays among the `most` used last."""
@@ -130,6 +133,7 @@ def accumulate_gradients(
     divide_by: int,
     progress: float,
     generator: torch.Generator,
+    observe: Observe | None = None,
 ) -> tuple[float, dict[str, float]]:
     """Adds this batch's gradient, divided by `divide_by`, to the weights' .grad; returns the loss and its parts.
 
@@ -145,6 +149,8 @@ def accumulate_gradients(
     queries = _gathered(towers[0], len(batch.query_ids), accelerator)
     documents = _gathered(towers[1], len(batch.doc_ids), accelerator)
     loss, parts = over_prefixes(encoder, objective, batch, queries, documents, progress, generator)
+    if observe is not None:
+        parts |= observe(scores_of(encoder, batch, queries.detach(), documents.detach(), progress))
     scaled = loss / divide_by if accelerator.scaler is None else accelerator.scaler.scale(loss / divide_by)
     if scaled.requires_grad:
         scaled.backward()
