@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,13 +9,19 @@ from torch import Tensor
 from ..errors import InputError
 from ..similarities import full
 from ..types import Scores
-from ._pairs import count_without_negatives
+from ._pairs import count_without_negatives, own_negatives
 
 KIND = "objective"
 
 
 def lambda_rank(
-    scores: Scores, keep: Tensor, log_weights: Tensor, *, temperature: float = 0.05, cut: int = 200
+    scores: Scores,
+    keep: Tensor,
+    log_weights: Tensor,
+    *,
+    temperature: float = 0.05,
+    cut: int = 200,
+    negatives: Literal["all", "own"] = "all",
 ) -> tuple[Tensor, dict[str, float | Tensor]]:
     """Weighs each pair by what exchanging it does to the reciprocal rank (LambdaLoss as in ADORE, arXiv 2104.08051).
 
@@ -21,11 +29,13 @@ def lambda_rank(
     |1 / rank_i - 1 / rank_j| log(1 + exp((s_j - s_i) / temperature)), where 1 / rank is 0 beyond `cut`. Ranks are
     constants. A negative's log-weight multiplies its pairs.
 
-    temperature: the paper's 1 is for dot products; the default is for cosines. ADORE itself is this loss with
-    `model.train: query` and `negatives.live`: each query against what it finds at that moment.
+    temperature: the paper's 1 is for dot products; the default is for cosines.
+    negatives: own leaves each query only what was found or made for it. ADORE itself is own with the recipe's
+        `negatives.live`: each query against what it finds at that moment, among documents that do not change.
     """
     if not temperature > 0 or cut < 1:
         raise InputError(f"loss.lambda_rank: expected temperature above 0 and cut at least 1, got {temperature}, {cut}")
+    keep = own_negatives(scores, keep) if negatives == "own" else keep
     judged = scores.positive.any(dim=1)
     rows = judged & keep.any(dim=1)
     without = count_without_negatives(judged.nonzero().flatten(), rows[judged])

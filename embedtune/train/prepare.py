@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from ..encode import lora
 from ..encode.encoder import Encoder, weights_fingerprint
@@ -22,6 +23,7 @@ from ..relevance import Relevance
 from ..types import Dataset
 from . import checkpoint
 from .facts import facts_for
+from .live import FrozenDocuments, LiveNegatives
 from .log import Listener, Log
 from .loop import State, Training
 from .modes import switch_off_dropout
@@ -40,6 +42,9 @@ def make_accelerator(recipe: Recipe, folder: Path) -> Accelerator:
     precision = resolve_precision(recipe.train.precision, device)
     mixed = "no" if precision == "fp32" else precision
     os.environ.setdefault("ACCELERATE_LOG_LEVEL", "error")
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        # accelerate keeps one precision per Python process; a second run in it may train in another.
+        AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(
         cpu=device.type == "cpu",
         mixed_precision=mixed,
@@ -72,7 +77,11 @@ def set_up(
     log = Log(folder / "log.jsonl", accelerator, on_event, _logged_until(folder))
     relevance = Relevance(dataset)
     mined = miner(recipe, dataset, encoder, query_ids, relevance, accelerator, folder, log)
-    negatives = mined(State().negatives)  # by the base weights
+    documents = None
+    if recipe.negatives.live is not None:
+        with accelerator.main_process_first():
+            documents = with_cache(encoder).encode(dataset.corpus, "document")
+    negatives: Drawn = mined(State().negatives)  # by the base weights
     with accelerator.main_process_first():  # which encodes for the teacher; the others find that in the cache
         teacher = teacher_of(recipe, dataset, encoder, Files(folder / "negatives" / f"{State().negatives}.run"))
     if recipe.model.lora is not None:
@@ -82,6 +91,9 @@ def set_up(
         enable_gradient_checkpointing(encoder)
     if recipe.model.dropout == "off":
         switch_off_dropout(encoder.model)
+    if recipe.negatives.live is not None and documents is not None:
+        encoder = FrozenDocuments(encoder, dataset.corpus, documents)
+        negatives = LiveNegatives(encoder, dataset, relevance, recipe.negatives.live.depth, accelerator)
     objective = dataclasses.replace(Objective.of(recipe), teacher=teacher)
     objective.modules.to(encoder.device)
     validate = Validator(encoder, validation, recipe.evaluate.measure, accelerator) if validation else None

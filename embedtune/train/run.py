@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from ..data.dataset import load_dataset, load_training
 from ..encode import lora, store
 from ..encode.encoder import Encoder, load_encoder
+from ..encode.loading import load_model
 from ..evaluate.results import distinct
 from ..evaluate.retrieval import evaluate
 from ..files import locked, whole_folder, write_json
@@ -23,6 +24,7 @@ from ..recipe import Recipe, resolve
 from ..types import Dataset
 from . import checkpoint
 from . import folder as run_folder
+from .live import two_towers
 from .log import Listener, Log
 from .loop import State, Training, fit, load_checkpoint
 from .preflight import refuse_without_texts
@@ -132,8 +134,11 @@ def save_model(encoder: Encoder, recipe: Recipe, folder: Path) -> None:
         with whole_folder(folder / "adapter") as temporary:
             lora.save_adapter(encoder.model, temporary)
         lora.merge(encoder.model)
+    model = encoder.model
+    if recipe.negatives.live is not None:
+        model = two_towers(model, load_model(recipe.model, encoder.device))
     with whole_folder(folder / "model") as temporary:
-        encoder.model.save_pretrained(str(temporary), create_model_card=False)
+        model.save_pretrained(str(temporary), create_model_card=False)
 
 
 def evaluate_suites(
