@@ -13,7 +13,7 @@ from ._pairs import cross_entropy, mean_by_group, own_negatives
 
 KIND = "regulariser"
 NEEDS = ("own",)
-PREFIX = "threshold_"
+PREFIX, MINED = "threshold_", "mined"
 LARGEST = 10.0
 
 
@@ -53,6 +53,8 @@ class Ahnpl(nn.Module):
                 "threshold with margin: fixed alone"
             )
         self.temperature, self.multimodal, self.margin, self.fixed = temperature, multimodal, margin, threshold
+        if margin in ("mean", "hardest"):
+            self.register_buffer(PREFIX + MINED, torch.zeros(()))
 
     def forward(self, scores: Scores, keep: Tensor, log_weights: Tensor) -> tuple[Tensor, dict[str, float | Tensor]]:
         if scores.queries is None or scores.documents is None:
@@ -120,5 +122,5 @@ class Ahnpl(nn.Module):
 
 
 def kinds_of(scores: Scores) -> tuple[str, ...]:
-    """For each column the maker of its text, or `mined`."""
-    return tuple(name or "mined" for name in scores.made_by) or ("mined",) * scores.student.shape[1]
+    """For each column the maker of its text, or MINED."""
+    return tuple(name or MINED for name in scores.made_by) or (MINED,) * scores.student.shape[1]

@@ -36,7 +36,8 @@ class Tripletclip(nn.Module):
         if not temperature > 0:
             raise InputError(f"loss.tripletclip.temperature: must be above 0, got {temperature}")
         self.temperature, self.alternate = temperature, mode == "alternate"
-        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+        if self.alternate:
+            self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     def forward(self, scores: Scores, keep: Tensor, log_weights: Tensor) -> tuple[Tensor, dict[str, float | Tensor]]:
         rows, columns = scores.positive.nonzero(as_tuple=True)  # (P,) each

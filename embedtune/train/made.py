@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,5 +28,6 @@ def made_documents(
             text = make(source.content, generator=generator)
             if text is not None:
                 item_id = f"made:{name}:{source.id}:{text_key(text)}"
-                made.setdefault(turn.query_id, []).append(Item(id=item_id, text=text))
+                item = dataclasses.replace(source, id=item_id, title="", text=text, made=True)  # an image stays
+                made.setdefault(turn.query_id, []).append(item)
     return made

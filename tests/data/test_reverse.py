@@ -10,6 +10,7 @@ import pytest
 
 from embedtune.data.dataset import load_dataset, reverse
 from embedtune.recipe import check_recipe, resolve
+from embedtune.train.run import train
 
 
 @pytest.fixture
@@ -56,3 +57,25 @@ def test_both_directions_are_measured_and_compared(
     run = tmp_path / "one" / "pictures-reversed" / "run.trec"
     result = run_cli("eval", "--run", run, "--data", f"reversed:{two_ways}", "--measures", "R@1", "--json")
     assert json.loads(result.stdout)[0]["queries"] == 2  # type: ignore[attr-defined]
+
+
+def test_training_in_reverse_makes_hard_queries_of_the_other_direction(
+    tiny_model: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    """The queries' texts are now documents, so that rules make negatives of them; evaluation is forward."""
+    values = {
+        "version": 1,
+        "model": {"name": str(tiny_model)},
+        "data": {"train": f"reversed:{tiny_dataset}"},
+        "synthesis": "number",
+        "loss": [
+            {"name": "infonce", "directions": ["query_document", "document_query"]},
+            {"name": "fsc_clip", "weight": 0.5, "temperature": 0.1},
+        ],
+        "train": {"batch_size": 8, "max_steps": 2},
+        "evaluate": {"in_domain": [f"{tiny_dataset}:test", f"reversed:{tiny_dataset}:test"]},
+    }
+    run = train(check_recipe(values), tmp_path / "run")
+    assert list(run.tuned) == ["tiny", "tiny-reversed"]
+    events = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    assert [event["made"] for event in events if event["event"] == "step"] == [8.0, 8.0]

@@ -12,6 +12,7 @@ from embedtune.errors import InputError
 from embedtune.loss.ahnpl import Ahnpl
 from embedtune.types import Scores
 
+THRESHOLDS = {"threshold_mined": 0.0, "threshold_a": 1.5, "threshold_b": 5.0}
 NUMBERS = torch.tensor([[8.0, 0.0, 6.0, 2.0, 0.0], [0.0, 6.0, 0.0, 0.0, 5.0]])  # logits: two positives, three hard
 
 
@@ -98,7 +99,7 @@ def test_the_released_form_by_brute_force() -> None:
 def test_the_margin_follows_the_batch_before() -> None:
     loss, scores = Ahnpl(temperature=1.0, multimodal="off"), two_kinds()
     assert value_of(loss, scores).item() == 0
-    assert {name: value.item() for name, value in loss.named_buffers()} == {"threshold_a": 1.5, "threshold_b": 5.0}
+    assert {name: value.item() for name, value in loss.named_buffers()} == THRESHOLDS
     assert value_of(loss, scores).item() == pytest.approx(0.125)
 
 
@@ -106,7 +107,7 @@ def test_other_thresholds() -> None:
     loss = Ahnpl(temperature=1.0, multimodal="off", margin="hardest")
     value_of(loss, two_kinds())
     found = {name: value.item() for name, value in loss.named_buffers()}
-    assert found == {"threshold_a": pytest.approx(2 / 5), "threshold_b": pytest.approx(6 / 5)}
+    assert found == {"threshold_mined": 0, "threshold_a": pytest.approx(2 / 5), "threshold_b": pytest.approx(6 / 5)}
     fixed = Ahnpl(temperature=1.0, multimodal="off", margin="fixed", threshold=1.5)
     assert value_of(fixed, two_kinds()).item() == pytest.approx(0.5 / 4)  # 1.5 + 5 - 6, over two pairs times two
     assert not list(fixed.buffers())
@@ -127,7 +128,7 @@ def test_thresholds_are_kept_and_only_change_in_training() -> None:
     resumed = Ahnpl(temperature=1.0, multimodal="off").eval()
     resumed.load_state_dict(loss.state_dict())
     assert value_of(resumed, two_kinds()).item() == pytest.approx(0.125)
-    assert {name: value.item() for name, value in resumed.named_buffers()} == {"threshold_a": 1.5, "threshold_b": 5.0}
+    assert {name: value.item() for name, value in resumed.named_buffers()} == THRESHOLDS
 
 
 def test_without_hard_captions_it_costs_nothing() -> None:
@@ -138,7 +139,7 @@ def test_without_hard_captions_it_costs_nothing() -> None:
     assert parts["hard_captions"] == 0
     assert scores.student.grad is not None
     assert not scores.student.grad.any()
-    assert not list(loss.buffers())
+    assert [float(value) for value in loss.buffers()] == [0.0]
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0.0}, {"multimodal": "off", "margin": "off"}, {"threshold": 1.0}])

@@ -10,6 +10,7 @@ import torch
 from conftest import write_dataset
 from safetensors.torch import load_file
 
+from embedtune import methods
 from embedtune.data.dataset import load_dataset
 from embedtune.encode.encoder import load_encoder
 from embedtune.errors import InputError
@@ -96,8 +97,24 @@ def test_matryoshka_is_the_mean_over_prefixes(tiny_model: Path, tiny_dataset: Pa
 
 def test_matryoshka_with_a_state_of_one_dimension_is_refused(tiny_model: Path, tiny_dataset: Path) -> None:
     recipe = recipe_of(tiny_model, tiny_dataset, matryoshka=[16], synthesis={"name": "memory_queue"})
-    with pytest.raises(InputError, match="matryoshka: not with a method that keeps state from step to step"):
-        Objective.of(recipe)
+    by_loss = recipe_of(tiny_model, tiny_dataset, matryoshka=[16], loss={"name": "ahnpl"}, synthesis="number")
+    for refused in (recipe, by_loss):
+        with pytest.raises(InputError, match="matryoshka: not with a method that keeps state from step to step"):
+            Objective.of(refused)
+
+
+def test_a_made_text_keeps_the_documents_image(tmp_path: Path) -> None:
+    write_dataset(tmp_path)
+    lines = (tmp_path / "corpus.jsonl").read_text().splitlines()
+    lines[1] = json.dumps({"_id": "d1", "title": "one", "text": "a hot day", "image": "d1.png"})
+    (tmp_path / "corpus.jsonl").write_text("\n".join(lines) + "\n")
+    dataset = load_dataset(tmp_path, "train")
+    opposite = methods.bind("synthesis", "opposite", {})
+    turns = [Turn(query_id="q1", positives=("d1",))]
+    (item,) = made_documents([("opposite", opposite)], turns, dataset, torch.Generator())["q1"]
+    assert item.content in ("one a cold day", "one a hot night")
+    assert item.image == tmp_path / "d1.png"
+    assert item.made
 
 
 def test_rules_for_texts_need_documents_with_texts(tiny_model: Path, tmp_path: Path) -> None:
