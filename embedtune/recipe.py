@@ -307,6 +307,7 @@ def _at_odds(recipe: Recipe) -> list[str]:
     if negatives.live is not None:
         others = {
             "negatives.mining": bool(negatives.mining),
+            "negatives.sampling": negatives.sampling != Negatives().sampling,
             "negatives.teacher": negatives.teacher is not None,
             "synthesis": any(methods.describe("synthesis", c.name).kind == "texts" for c in recipe.synthesis),
         }

@@ -67,7 +67,7 @@ def evaluate(
     from embedtune.errors import InputError
     from embedtune.evaluate.measures import DEFAULT_MEASURES, parse
     from embedtune.evaluate.protocols import open_data
-    from embedtune.evaluate.results import BASELINE, prepare, remove_others
+    from embedtune.evaluate.results import BASELINE, MEANS, prepare, remove_others
 
     if not data:
         raise InputError("no dataset to measure on; name one with --data DIR or --data DIR:split")
@@ -117,7 +117,8 @@ def evaluate(
     baselines, base_means = measured(baseline, output / BASELINE if output else None) if baseline else ([], [])
     if output is not None:
         kept = [output / e.label for e in evaluations] + [output / BASELINE / e.label for e in baselines]
-        remove_others(output, kept)
+        of_suites = [f"{suite.protocol}{MEANS}" for suite in suites if suite.means]
+        remove_others(output, kept + [folder / name for folder in (output, output / BASELINE) for name in of_suites])
         say(f"written: {', '.join(str(folder) for folder in kept)}")
     for note in (note for suite in suites for note in suite.notes):
         say(note)

@@ -18,6 +18,7 @@ from ..types import Dataset, Qrels, Run
 from .measures import ranked
 
 BASELINE = "baseline"
+MEANS = "-means.json"  # behind a protocol's name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,5 +130,8 @@ def remove_others(output: Path, keep: Sequence[Path]) -> None:
     for folder in results_in(output):
         if folder not in keep:
             shutil.rmtree(folder)
+    for file in (file for pattern in ("*", f"{BASELINE}/*") for file in output.glob(f"{pattern}{MEANS}")):
+        if file not in keep:
+            file.unlink()
     if (output / BASELINE).is_dir() and not any((output / BASELINE).iterdir()):
         (output / BASELINE).rmdir()

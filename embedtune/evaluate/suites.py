@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..files import write_json
 from ..types import Dataset
 from .lists import Task, evaluate_task
-from .results import Evaluation
+from .results import MEANS, Evaluation
 from .retrieval import evaluate
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def evaluate_suite(
         for dataset in suite.corpora
     ]
     if output is not None and suite.means:
-        write_json(output / f"{suite.protocol}-means.json", [asdict(mean) for mean in means_of(suite, found)])
+        write_json(output / f"{suite.protocol}{MEANS}", [asdict(mean) for mean in means_of(suite, found)])
     return found
 
 

@@ -60,11 +60,7 @@ def preflight(recipe: Recipe, output: Path) -> Preflight:
                 "batch",
                 f"{train.batch_size} queries a batch over {processes} process(es), {train.accumulate} batch(es) a step",
             ),
-            (
-                "negatives",
-                f"about {train.batch_size - 1 + own * train.batch_size:,} a query: those of the batch"
-                + (f", of which {own} its own" if own else ""),
-            ),
+            ("negatives", _negatives(recipe, own)),
             ("steps", f"about {steps:,} ({train.epochs:g} epoch(s) of {turns:,} turns)"),
             *_model_lines(recipe, own),
             ("precision", _precision(recipe)),
@@ -77,6 +73,16 @@ def preflight(recipe: Recipe, output: Path) -> Preflight:
             ),
         ]
     )
+
+
+def _negatives(recipe: Recipe, own: int) -> str:
+    if recipe.negatives.live is not None:
+        return (
+            f"about {recipe.negatives.live.depth:,} that each query finds at that moment, and those of the batch; "
+            "documents stay as the untouched model embeds them, and the saved model has a tower for each role"
+        )
+    size = recipe.train.batch_size
+    return f"about {size - 1 + own * size:,} a query: those of the batch" + (f", of which {own} its own" if own else "")
 
 
 def refuse_without_texts(recipe: Recipe, dataset: Dataset) -> None:
@@ -104,7 +110,8 @@ def _model_lines(recipe: Recipe, own: int) -> list[tuple[str, str]]:
     how = f"LoRA of rank {lora.rank}, about {trained:,} trained" if lora else "all trained"
     length = recipe.model.max_length or config.get("max_position_embeddings", 512)
     if recipe.train.chunk_size is None:
-        tokens = recipe.train.batch_size * (2 + own) * length
+        encoded = 1 if recipe.negatives.live is not None else 2 + own  # items a query
+        tokens = recipe.train.batch_size * encoded * length
     else:
         tokens = min(recipe.train.chunk_size * length, TOKENS_IN_A_PIECE)
     memory = 4 * total + 12 * trained + ACTIVATION_BYTES * tokens * layers * hidden

@@ -19,6 +19,7 @@ from embedtune.errors import InputError
 from embedtune.recipe import Recipe, check_recipe
 from embedtune.relevance import Relevance
 from embedtune.train.live import FrozenDocuments, LiveNegatives, two_towers
+from embedtune.train.preflight import preflight
 from embedtune.train.run import train
 
 LOSS = {"name": "lambda_rank", "negatives": "own"}
@@ -90,6 +91,11 @@ def test_chunks_change_nothing_and_a_resumed_run_is_the_same(
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
 
 
+def test_the_preflight_says_so(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
+    lines = dict(preflight(recipe_of(tiny_model, tiny_dataset), tmp_path).lines)
+    assert lines["negatives"].startswith("about 10 that each query finds at that moment, and those of the batch; ")
+
+
 def test_two_towers_of_two_towers_are_refused(tiny_model: Path) -> None:
     one, other = (SentenceTransformer(str(tiny_model), device="cpu") for _ in range(2))
     with pytest.raises(InputError, match=r"^negatives.live: a model with several towers already cannot get another"):
@@ -100,6 +106,7 @@ def test_two_towers_of_two_towers_are_refused(tiny_model: Path) -> None:
     ("parts", "message"),
     [
         ({"negatives": {"live": {}, "mining": "dense"}}, r"negatives.live: not with negatives.mining: its documents"),
+        ({"negatives": {"live": {}, "sampling": "simans"}}, r"negatives.live: not with negatives.sampling: its docum"),
         ({"negatives": {"live": {}, "teacher": "m"}}, r"negatives.live: not with negatives.teacher: its documents"),
         ({"synthesis": "word_swap"}, r"negatives.live: not with synthesis: its documents are what each query finds"),
     ],

@@ -180,7 +180,9 @@ def test_a_known_set_that_cannot_be_read_is_not_passed_over(folder: Path) -> Non
         open_suite(folder)
 
 
-def test_the_verb(folder: Path, tiny_model: Path, run_cli: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_verb(
+    folder: Path, tiny_model: Path, tiny_dataset: Path, run_cli: Callable[..., Any], tmp_path: Path
+) -> None:
     """With texts alone: a real model, and a comparison with itself."""
     text_only = tmp_path / "texts"
     rows = [{"qry_text": "old river", "tgt_text": ["the river", "an engine", "a castle"]}]
@@ -202,8 +204,14 @@ def test_the_verb(folder: Path, tiny_model: Path, run_cli: Callable[..., Any], t
     assert "queries are shown by id only" not in compared.stderr
     line = json.loads((tmp_path / "one" / "mmeb-GQA" / "per-query.jsonl").read_text())
     assert line["text"] == "old river"
-    beside = run_cli("eval", tiny_model, "--data", text_only, "--baseline", tiny_model)
+    options = ["--baseline", tiny_model, "--output", tmp_path / "one", "--overwrite"]
+    beside = run_cli("eval", tiny_model, "--data", text_only, *options)
     assert beside.stdout.splitlines()[1].split("\t")[2] == "hit@1"
+    assert (tmp_path / "one" / "baseline" / "mmeb-means.json").exists()
+    assert (tmp_path / "one" / "mmeb-means.json").exists()
+    again = run_cli("eval", tiny_model, "--data", tiny_dataset, "--output", tmp_path / "one", "--overwrite")
+    assert again.exit_code == 0, again.stderr
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["tiny"]
     for options, message in (
         (["--measures", "R@1"], "--measures has no effect: the protocol mmeb says what is measured"),
         (["--protocol", "mmbe"], "unknown protocol 'mmbe': did you mean 'mmeb'?"),
@@ -212,5 +220,5 @@ def test_the_verb(folder: Path, tiny_model: Path, run_cli: Callable[..., Any], t
         refused = run_cli("eval", tiny_model, "--data", text_only, *options)
         assert refused.exit_code == 2
         assert message in refused.stderr
-    refused = run_cli("eval", "--run", tmp_path / "one" / "mmeb-GQA" / "run.trec", "--data", text_only)
+    refused = run_cli("eval", "--run", tmp_path / "two" / "mmeb-GQA" / "run.trec", "--data", text_only)
     assert "a run is of one dataset; the protocol mmeb needs a model" in refused.stderr
