@@ -59,7 +59,7 @@ class Task:
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
     report: Callable[[Run], Reported] | None = None
     shown: dict[str, str] = field(default_factory=dict)
-    _rows: dict[tuple[object, ...], int] = field(default_factory=dict)
+    _rows: dict[tuple[object, ...], int] = field(default_factory=dict, init=False, repr=False)
 
     def add(
         self,

@@ -171,3 +171,32 @@ def test_losses_on_own_negatives_train_and_resume_exactly(tiny_model: Path, tmp_
     expected = load_file(whole.model / "model.safetensors")
     resumed = load_file(train(recipe, whole.folder, resume=True).model / "model.safetensors")
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
+def test_generated_queries_with_their_hard_documents(tiny_model: Path, tmp_path: Path) -> None:
+    """TripletCLIP's data: each query and each generated one has its document, and the other's as its hard negative."""
+    words = ["river", "engine", "music", "garden"]
+    queries = [{"_id": f"q{n}", "text": f"old {word}"} for n, word in enumerate(words)]
+    queries += [{"_id": f"g{n}", "text": f"new {word}", "made": True} for n, word in enumerate(words)]
+    corpus = [{"_id": f"{kind}{n}", "text": f"the {age} {word} is {n}"}
+              for n, word in enumerate(words) for kind, age in (("t", "old"), ("h", "new"))]  # fmt: skip
+    (tmp_path / "qrels").mkdir()
+    for name, lines in (("queries", queries), ("corpus", corpus)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = "".join(f"q{n}\tt{n}\t1\ng{n}\th{n}\t1\n" for n in range(4))
+    (tmp_path / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\n" + rows)
+    run = tmp_path / "given.run"
+    run.write_text("".join(f"q{n} Q0 h{n} 1 1 given\ng{n} Q0 t{n} 1 1 given\n" for n in range(4)))
+    recipe = recipe_of(
+        tiny_model,
+        tmp_path,
+        negatives={"mining": {"name": "run", "path": str(run)}, "sampling": {"name": "top", "count": 1}},
+        loss={"name": "tripletclip", "temperature": 0.1},
+    )
+    log = train(recipe, tmp_path / "run").folder / "log.jsonl"
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [event["documents"] for event in events if event["event"] == "step"] == [8, 8]
+    mined = tmp_path / "run" / "negatives" / "mined.jsonl"
+    evidence = [json.loads(line) for line in mined.read_text().splitlines()]
+    assert {(e["query_id"], e["doc_id"]) for e in evidence} == {(f"{q}{n}", f"{d}{n}") for n in range(4)
+                                                                for q, d in (("q", "h"), ("g", "t"))}  # fmt: skip
