@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from . import methods
-from .data.dataset import subset
+from .data.dataset import source_of, subset
 from .data.mixture import prefixed
 from .encode.encoder import Encoder, Progress
 from .errors import InputError
@@ -343,7 +343,7 @@ def _check(report: Report, negatives: Negatives, dataset: Dataset) -> None:
 def _summary(dataset: Dataset, encoder: Encoder, negatives: Negatives, seed: int, report: Report) -> dict[str, Any]:
     return {
         "data": {
-            "folders": [f"{part.folder.resolve()}:{part.split}" for part in dataset.parts or (dataset,)],
+            "folders": [f"{source_of(part)}:{part.split}" for part in dataset.parts or (dataset,)],
             "fingerprint": dataset.fingerprint,
         },
         "encoder": {"name": encoder.name, "fingerprint": encoder.fingerprint},

@@ -75,6 +75,7 @@ class Method:
     docstring: str
     options: tuple[Option, ...]
     kind: str | None  # the file's KIND, where its family tells methods apart by one
+    needs: tuple[str, ...]  # the file's NEEDS: what the method does not work without
 
 
 def names(family: str) -> list[str]:
@@ -92,10 +93,10 @@ def describe(family: str, name: str) -> Method:
     camel = "".join(part.capitalize() for part in name.split("_"))
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
-            return _method(family, name, node, node, _kind(tree))
+            return _method(family, name, node, node, _constants(tree))
         if isinstance(node, ast.ClassDef) and node.name == camel:
             init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
-            return _method(family, name, node, init, _kind(tree))
+            return _method(family, name, node, init, _constants(tree))
     raise TypeError(f"embedtune/{family}/{name}.py must define a function {name} or a class {camel}")
 
 
@@ -113,16 +114,18 @@ def _method(
     name: str,
     node: ast.FunctionDef | ast.ClassDef,
     signature: ast.FunctionDef | None,
-    kind: str | None,
+    constants: dict[str, ast.expr],
 ) -> Method:
     docstring = ast.get_docstring(node) or ""
     options = _options(signature) if signature else ()
-    return Method(family, name, node.name, docstring.split("\n\n")[0].replace("\n", " "), docstring, options, kind)
+    kind = ast.literal_eval(constants["KIND"]) if "KIND" in constants else None
+    needs = ast.literal_eval(constants["NEEDS"]) if "NEEDS" in constants else ()
+    summary = docstring.split("\n\n")[0].replace("\n", " ")
+    return Method(family, name, node.name, summary, docstring, options, kind, needs)
 
 
-def _kind(tree: ast.Module) -> str | None:
-    constants = {ast.unparse(node.targets[0]): node.value for node in tree.body if isinstance(node, ast.Assign)}
-    return ast.literal_eval(constants["KIND"]) if "KIND" in constants else None
+def _constants(tree: ast.Module) -> dict[str, ast.expr]:
+    return {ast.unparse(node.targets[0]): node.value for node in tree.body if isinstance(node, ast.Assign)}
 
 
 def _options(function: ast.FunctionDef) -> tuple[Option, ...]:

@@ -26,6 +26,7 @@ _strict = with_config(ConfigDict(extra="forbid", strict=True))
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 CROSS_ENCODER = "cross-encoder:"  # before a teacher's name
+REVERSED = "reversed:"  # before a dataset's: its documents are the queries, and its queries the documents
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -123,7 +124,9 @@ def _validation(value: Any) -> Any:
 @_strict
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    train: str | list[str]  # a dataset folder, or any form that `embedtune data convert` reads; or several of them
+    # a dataset folder, or any form that `embedtune data convert` reads; reversed:DIR asks with its documents; or
+    # several of them
+    train: str | list[str]
     split: str = "train"
     validation: Annotated[Validation | None, BeforeValidator(_validation)] = None
     # each: every positive is a turn of its own, as in pairs; all: one turn with all of them; a number: so many drawn
@@ -141,6 +144,33 @@ class Refresh:
 
 @_strict
 @dataclass(frozen=True, kw_only=True)
+class Replace:
+    """A negative that has become easy gives way to a later candidate of its query (Conan, arXiv 2408.15710).
+
+    Looked at where its query is trained on, by the student's scores there; for cosines. The defaults are version 1's;
+    version 2 (2509.12892) has fallen 1.2, below 0.7, easy 0.4 and every 1. Second-hand.
+    """
+
+    fallen: Annotated[float, Field(ge=1)] = 1.15  # it goes where so many times its score is below what it came with
+    below: Annotated[float, Field(gt=0)] = 0.8  # and its score's magnitude is below this
+    easy: float | None = None  # or where it came with less than this
+    every: Count = 100  # steps that pass at least before it is looked at again
+    start: Annotated[int, Field(ge=0)] = 10  # candidates that are passed over; the i-th time, i - 1 sets more
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Live:
+    """Each step's queries search all documents, which stay as the base model embeds them (ADORE, arXiv 2104.08051).
+
+    Only the query side learns; the saved model has two towers. The loss `lambda_rank` is meant for it.
+    """
+
+    depth: Count = 200  # documents that a query finds
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
 class Negatives:
     mining: Annotated[list[Miner], BeforeValidator(_listed)] = field(default_factory=list)
     filtering: Annotated[list[Filter], BeforeValidator(_listed)] = field(default_factory=list)
@@ -150,6 +180,8 @@ class Negatives:
     # a query that is left without negatives of its own: it trains on those of the batch, or the run is refused
     empty: Literal["train", "refuse"] = "train"
     refresh: Refresh | None = None  # absent: mined once, with the model as it was
+    replace: Replace | None = None  # absent: the sampling draws anew every epoch
+    live: Live | None = None  # in place of mining
 
 
 @_strict
@@ -248,7 +280,7 @@ class Recipe:
 
 
 _BLOCKS = (
-    *(Model, Lora, Prompts, Data, Validation, Negatives, Refresh, EarlyStopping, Train),
+    *(Model, Lora, Prompts, Data, Validation, Negatives, Refresh, Replace, Live, EarlyStopping, Train),
     *(StayClose, Distill, Evaluate, Guard),
 )
 
@@ -278,7 +310,7 @@ def check_recipe(values: Mapping[str, Any], source: str = "recipe") -> Recipe:
     try:
         # As JSON: strict about numbers and text, while a mapping still becomes a dataclass.
         recipe = TypeAdapter(Recipe).validate_json(json.dumps(dict(values), default=str))
-        problems = _without_effect(recipe)
+        problems = _without_effect(recipe) + _at_odds(recipe)
     except ValidationError as error:
         problems = [line for problem in error.errors() for line in _sentences(problem)]
     if problems:
@@ -294,6 +326,7 @@ def _without_effect(recipe: Recipe) -> list[str]:
     guard = recipe.evaluate.guard or default
     wants = [
         ("negatives.refresh", recipe.negatives.refresh is not None, mines, "negatives.mining"),
+        ("negatives.replace", recipe.negatives.replace is not None, mines, "negatives.mining"),
         ("train.early_stopping", recipe.train.early_stopping is not None, validates, "data.validation"),
         ("train.validate_every", recipe.train.validate_every is not None, validates, "data.validation"),
         ("evaluate.guard", recipe.evaluate.guard is not None, foreign, "evaluate.out_of_domain"),
@@ -306,9 +339,35 @@ def _without_effect(recipe: Recipe) -> list[str]:
             "full fine-tuning (decay an adapter instead: train.weight_decay)",
         ),
     ]
-    return [
+    own = mines or bool(recipe.synthesis)
+    hard = "negatives of the query's own: negatives.mining, or synthesis of texts"
+    wants += [
+        (f"loss.{chosen.name}", "own" in methods.describe("loss", chosen.name).needs, own, hard)
+        for chosen in recipe.loss
+    ]
+    problems = [
         f"{key}: has no effect without {other}" for key, given, fulfilled, other in wants if given and not fulfilled
     ]
+    if guard.interpolate and recipe.negatives.live is not None:
+        problems.append("evaluate.guard.interpolate: not with negatives.live, whose model has a tower for each role")
+    return problems
+
+
+def _at_odds(recipe: Recipe) -> list[str]:
+    """Keys that exclude each other."""
+    negatives, given = recipe.negatives, []
+    if negatives.replace is not None and negatives.refresh is not None:
+        given.append("negatives.replace: not with negatives.refresh: its candidates stay what they were at first")
+    if negatives.live is not None:
+        others = {
+            "negatives.mining": bool(negatives.mining),
+            "negatives.sampling": negatives.sampling != Negatives().sampling,
+            "negatives.teacher": negatives.teacher is not None,
+            "synthesis": any(methods.describe("synthesis", c.name).kind == "texts" for c in recipe.synthesis),
+        }
+        reason = "its documents are what each query finds, embedded before training"
+        given += [f"negatives.live: not with {key}: {reason}" for key, there in others.items() if there]
+    return given
 
 
 def _sentences(problem: Any) -> list[str]:
@@ -402,6 +461,7 @@ def resolve(recipe: Recipe) -> Recipe:
         recipe.stay_close, distill=distill and dataclasses.replace(distill, data=_absolute(distill.data))
     )
     batching = _resolved_method(recipe.batching)
+    loss = [_resolved_method(chosen) for chosen in recipe.loss]
     return dataclasses.replace(
         recipe,
         data=data,
@@ -409,6 +469,7 @@ def resolve(recipe: Recipe) -> Recipe:
         evaluate=evaluate,
         negatives=negatives,
         batching=batching,
+        loss=loss,
         stay_close=stay_close,
     )
 
@@ -438,6 +499,8 @@ def _absolute_teacher(name: str | None) -> str | None:
 
 def _absolute(name: str) -> str:
     """An existing path (with or without `:split`) as an absolute one; hub names as they are."""
+    if name.startswith(REVERSED):
+        return REVERSED + _absolute(name.removeprefix(REVERSED))
     path, split = split_of(name)
     if not Path(path).expanduser().exists():
         return name

@@ -26,6 +26,7 @@ class Relevance:
         }
         self.document_key = cache(lambda doc_id: text_key(dataset.corpus[doc_id].content))
         self.query_key = cache(lambda query_id: text_key(dataset.queries[query_id].content))
+        self.is_made = cache(lambda query_id: dataset.queries[query_id].made)
 
     @cached_property
     def _same_text(self) -> dict[str, frozenset[str]]:

@@ -7,6 +7,8 @@ from pathlib import Path
 from .errors import InputError, unknown
 from .files import write_text
 
+GRID = ".grid.yaml"
+
 
 def folder() -> Path:
     """Where they are: inside an installed package, or beside it in a source checkout."""
@@ -16,9 +18,10 @@ def folder() -> Path:
 
 
 def names() -> list[str]:
-    """As `text/scifact`."""
+    """As `text/scifact`. The grids of `ablate`, which stand beside the recipes that they change, are none."""
     root = folder()
-    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
+    files = [path for path in root.rglob("*.yaml") if not path.name.endswith(GRID)]
+    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in files)
 
 
 def path(name: str) -> Path:

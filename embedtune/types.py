@@ -26,6 +26,7 @@ class Item:
     title: str = ""
     image: Path | None = None
     instruction: str | None = None
+    made: bool = False  # generated, such as an image for a hard negative caption
 
     @property
     def content(self) -> str:
@@ -52,6 +53,7 @@ class Dataset:
     """One split of a dataset folder. `queries` holds all the folder's queries; `qrels` says which the split judges.
 
     parts: the datasets of a mixture, whose ids carry their label in front; empty for a single dataset.
+    reversed: queries are the folder's documents, and documents its queries.
     """
 
     folder: Path
@@ -62,6 +64,7 @@ class Dataset:
     qrels: Qrels
     fingerprint: str
     parts: tuple[Dataset, ...] = ()
+    reversed: bool = False
 
     @property
     def label(self) -> str:
@@ -97,6 +100,8 @@ class Scores:
     positive_ids: for each row every document that is judged relevant for it, in the batch or not.
     mined: (Q, D) the score a candidate had when it was mined, NaN where it was not.
     made: (D,) bool, True where the column is synthetic.
+    made_by: for each column the maker of its text (the method's name), empty for a document.
+    made_queries: (Q,) bool, True where the query itself is generated.
     progress: 0 at the first step, 1 at the last.
     """
 
@@ -112,6 +117,8 @@ class Scores:
     positive_ids: tuple[frozenset[str], ...] = ()
     mined: Tensor | None = None
     made: Tensor | None = None
+    made_by: tuple[str, ...] = ()
+    made_queries: Tensor | None = None
     progress: float = 0.0
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedtune.errors import InputError
@@ -73,6 +73,10 @@ train: {epochs: two, batchsize: 3}
             "version: 1\nmodel: {name: m}\ndata: {train: d}\ntrain: {validate_every: 5}\n",
             r"train\.validate_every: has no effect without data\.validation",
         ),
+        (
+            "version: 1\nmodel: {name: m}\ndata: {train: d}\nloss: [infonce, fsc_clip]\n",
+            r"loss\.fsc_clip: has no effect without negatives of the query's own: negatives\.mining, or synthesis of",
+        ),
         ("version: 1\nmodel: {name: m}\ndata: {train: d}\nloss: {name: infonce, temperature: hot}\n", "got 'hot'"),
     ],
 )
@@ -106,6 +110,7 @@ def test_a_single_method_may_stand_for_a_list_and_a_name_for_a_method() -> None:
     assert recipe.data.validation == Validation(share=0.2)
 
 
+@settings(deadline=None)
 @given(
     epochs=st.floats(0.1, 10),
     rate=st.floats(1e-9, 1),

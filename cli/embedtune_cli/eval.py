@@ -13,11 +13,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from embedtune.evaluate.results import Evaluation
+    from embedtune.evaluate.suites import Mean
 
+FEW = 12  # categories of a dataset that a table shows
 Mteb = Annotated[
     list[str] | None, typer.Option(help="A task or benchmark of mteb, by its own evaluator; needs embedtune[mteb].")
 ]
-Data = Annotated[list[str] | None, typer.Option("--data", "-d", help="A dataset folder or DIR:split; repeatable.")]
+Data = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data", "-d", help="A dataset folder, DIR:split, reversed:DIR:split, or a protocol's folder; repeatable."
+    ),
+]
 Identical = Annotated[
     bool | None,
     typer.Option(
@@ -32,7 +39,7 @@ def evaluate(
     data: Data = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A folder for measures, values, runs.")] = None,
     measures: Annotated[
-        str | None, typer.Option(help="As in 'nDCG@10 R@100': nDCG, R, RR, AP, P, Success, with a cut-off.")
+        str | None, typer.Option(help="As in 'nDCG@10 R@100': nDCG, R, RR, AP, P, Success, hit, with a cut-off.")
     ] = None,
     baseline: Annotated[str | None, typer.Option(help="A model to set beside it; kept in OUTPUT/baseline/.")] = None,
     mteb: Mteb = None,
@@ -42,22 +49,31 @@ def evaluate(
     precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="What it computes in.")] = "fp32",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, mps.")] = "auto",
     ignore_identical_ids: Identical = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="aro, mmeb, scienceqa, sugarcrepe, winoground; recognised if not given.")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="Where a protocol's images are, if not in its folder.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results in OUTPUT.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure retrieval as BEIR does: every judged query against the whole corpus, by exact search.
 
+    Folders laid out as MMEB, ARO, SugarCrepe, Winoground or ScienceQA are measured by their protocols, in which each
+    query has its own candidates; scoring everything alike does not pay there.
+
     Example: embedtune eval runs/scifact/model --data data/scifact --data data/cranfield --output results/tuned
+
+    Example: embedtune eval runs/emoji/model --data reversed:data/emoji --data benchmarks/MMEB-eval --output results
 
     Example: embedtune eval --run bm25.run --data data/scifact:test --measures "nDCG@10 R@100"
 
     Example: embedtune eval runs/scifact/model --mteb SciFact --mteb "MTEB(eng, v2)"
     """
-    from embedtune.data.dataset import load_dataset
     from embedtune.encode.locate import locate
     from embedtune.errors import InputError
     from embedtune.evaluate.measures import DEFAULT_MEASURES, parse
-    from embedtune.evaluate.results import BASELINE, distinct, prepare, remove_others
+    from embedtune.evaluate.protocols import open_data
+    from embedtune.evaluate.results import BASELINE, MEANS, prepare, remove_others
 
     if mteb:
         without_effect = {"--data": data, "--run": run, "--baseline": baseline, "--overwrite": overwrite or None,
@@ -75,21 +91,29 @@ def evaluate(
     for name in (model, baseline):
         if name is not None:
             locate(name)
-    datasets = distinct([load_dataset(name) for name in data])
+    datasets, suites = open_data(data, protocol, images)
+    of_datasets = {"--measures": measures, "--ignore-identical-ids": ignore_identical_ids}
+    for option in (option for option, value in of_datasets.items() if value is not None and not datasets):
+        raise InputError(f"{option} has no effect: the protocol {suites[0].protocol} says what is measured")
     if output is not None:
         prepare(output, overwrite)
 
-    def measured(name: str, folder: Path | None) -> list[Evaluation]:
+    def measured(name: str, folder: Path | None) -> tuple[list[Evaluation], list[Mean]]:
         from embedtune.encode.encoder import load_encoder
         from embedtune.evaluate.retrieval import evaluate
+        from embedtune.evaluate.suites import evaluate_suite, means_of
         from embedtune.recipe import Model
 
         encoder = load_encoder(Model(name=name, max_length=max_length), device=device, precision=precision)
-        options: dict[str, Any] = {"measures": names, "truncate_dim": truncate_dim, "output": folder}
         with progress(f"Encoding for {name}") as on_progress:
-            options |= {"ignore_identical_ids": ignore_identical_ids, "on_progress": on_progress}
-            return [evaluate(encoder, dataset, **options) for dataset in datasets]
+            options: dict[str, Any] = {"truncate_dim": truncate_dim, "output": folder, "on_progress": on_progress}
+            of_data: dict[str, Any] = {"measures": names, "ignore_identical_ids": ignore_identical_ids}
+            found = [evaluate(encoder, dataset, **options, **of_data) for dataset in datasets]
+            of_suites = [evaluate_suite(encoder, suite, **options) for suite in suites]
+        means = [m for suite, of_suite in zip(suites, of_suites, strict=True) for m in means_of(suite, of_suite)]
+        return [*found, *(evaluation for of_suite in of_suites for evaluation in of_suite)], means
 
+    means: list[Mean] = []
     if run is not None:
         from embedtune.evaluate.retrieval import evaluate_run
 
@@ -98,30 +122,49 @@ def evaluate(
         for option, value in given.items():
             if value is not None:
                 raise InputError(f"{option} is about a model; it has no effect on --run")
-        if len(datasets) > 1:
-            raise InputError(f"--run {run}: a run is of one dataset; {len(datasets)} are given")
+        if len(datasets) != 1 or suites:
+            said = f"{len(data)} are given" if not suites else f"the protocol {suites[0].protocol} needs a model"
+            raise InputError(f"--run {run}: a run is of one dataset; {said}")
         evaluations = [evaluate_run(run, datasets[0], measures=names, output=output)]
     elif model is not None:
-        evaluations = measured(model, output)
-    baselines = measured(baseline, output / BASELINE if output else None) if baseline else []
+        evaluations, means = measured(model, output)
+    baselines, base_means = measured(baseline, output / BASELINE if output else None) if baseline else ([], [])
     if output is not None:
         kept = [output / e.label for e in evaluations] + [output / BASELINE / e.label for e in baselines]
-        remove_others(output, kept)
+        of_suites = [f"{suite.protocol}{MEANS}" for suite in suites if suite.means]
+        remove_others(output, kept + [folder / name for folder in (output, output / BASELINE) for name in of_suites])
         say(f"written: {', '.join(str(folder) for folder in kept)}")
-    columns, rows = _table(evaluations, baselines)
+    for note in (note for suite in suites for note in suite.notes):
+        say(note)
+    columns, rows = _table(_lines(evaluations, means), _lines(baselines, base_means))
     show_table(columns, rows, as_json=as_json)
 
 
-def _table(evaluations: Sequence[Evaluation], baselines: Sequence[Evaluation]) -> tuple[list[str], list[list[object]]]:
-    """A row for each dataset; beside a baseline, a row for each dataset and measure with both and their difference."""
+Line = tuple[str, int | str, dict[str, float]]
+"""What is measured, over how many queries or sets, and its values."""
+
+
+def _lines(evaluations: Sequence[Evaluation], means: Sequence[Mean]) -> list[Line]:
+    """A line for each dataset, each of its categories where they are few, and each mean."""
+    lines: list[Line] = []
+    for e in evaluations:
+        lines.append((e.label, e.queries, e.measures))
+        if len(e.groups) <= FEW:
+            lines += [
+                (f"{e.label} {group}", int(values["queries"]), {name: values[name] for name in e.measures})
+                for group, values in e.groups.items()
+            ]
+    return lines + [(mean.title, f"{mean.parts} of {mean.of} sets", mean.measures) for mean in means]
+
+
+def _table(lines: Sequence[Line], baselines: Sequence[Line]) -> tuple[list[str], list[list[object]]]:
+    """A row for each line; beside a baseline, a row for each line and measure with both and their difference."""
     if not baselines:
-        columns = ["dataset", "queries", *evaluations[0].measures]
-        return columns, [[e.label, e.queries, *e.measures.values()] for e in evaluations]
+        names = list(dict.fromkeys(name for _, _, values in lines for name in values))
+        return ["dataset", "queries", *names], [[label, n, *map(values.get, names)] for label, n, values in lines]
     rows: list[list[object]] = []
-    for tuned, base in zip(evaluations, baselines, strict=True):
-        for name, value in tuned.measures.items():
-            before = base.measures[name]
-            rows.append([tuned.label, tuned.queries, name, before, value, value - before])
+    for (label, count, tuned), (_, _, base) in zip(lines, baselines, strict=True):
+        rows += [[label, count, name, base[name], value, value - base[name]] for name, value in tuned.items()]
     return ["dataset", "queries", "measure", "baseline", "model", "difference"], rows
 
 

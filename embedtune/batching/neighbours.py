@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -19,13 +20,15 @@ def neighbours(
     *,
     select: int = 64,
     depth: int = 128,
+    nearest: float = 0.5,
     generator: torch.Generator,
 ) -> list[list[Turn]]:
     """Puts a query together with the owners of the documents that it finds similar (Sample4Geo, arXiv 2303.11851).
 
     Unused turns are taken in random order; each brings up to `select` unused ones from the `depth` turns whose
-    positives its query scores highest, half of them the nearest and half random. Mapping found documents to the
-    queries that own them is also how SaHa (2508.00955) builds batches. select 0 is a plain shuffle.
+    positives its query scores highest, the share `nearest` of them the nearest ones, the rest random. Mapping found
+    documents to the queries that own them is also how SaHa (2508.00955) builds batches. select 0 is a plain shuffle;
+    select 9, depth 200 and nearest 1 make the groups of BSC (2110.15725).
 
     Departures: Sample4Geo drops the last batch, here every turn is used once; and a turn that shares a query, a
     positive or a query text with the seed is no neighbour, as it would be masked. Raises InputError where
@@ -33,6 +36,8 @@ def neighbours(
     """
     if context.query_embeddings is None or context.document_embeddings is None:
         raise InputError("batching.neighbours: needs the embeddings of queries and of their positives")
+    if not 0 <= nearest <= 1:
+        raise InputError(f"batching.neighbours.nearest: expected 0 to 1, got {nearest}")
     texts = context.query_texts or {}
     known = [marks(turn, texts.get(turn.query_id)) for turn in turns]
     near = _nearest(context.query_embeddings.float(), context.document_embeddings.float(), depth if select else 0)
@@ -45,9 +50,10 @@ def neighbours(
         ordered.append(seed)
         room = min(select, -len(ordered) % batch_size)  # neighbours that still fit beside their seed
         free = [place for place in near[seed].tolist() if place in unused and known[place].isdisjoint(known[seed])]
-        nearest, others = free[: (room + 1) // 2], free[(room + 1) // 2 :]
-        drawn = torch.randperm(len(others), generator=generator)[: room - len(nearest)].tolist()
-        chosen = [*nearest, *(others[index] for index in drawn)]
+        first = math.ceil(room * nearest)
+        others = free[first:]
+        drawn = torch.randperm(len(others), generator=generator)[: room - len(free[:first])].tolist()
+        chosen = [*free[:first], *(others[index] for index in drawn)]
         ordered += chosen
         unused.difference_update(chosen)
     return cut([turns[index] for index in ordered], batch_size)

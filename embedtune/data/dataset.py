@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..files import cache_folder, fingerprint_of
-from ..recipe import Data, split_of
+from ..recipe import REVERSED, Data, split_of
 from ..types import Dataset, Items, Qrels
 from .jsonl import JsonLines
 from .mixture import mixture_of, own_qrels
@@ -25,9 +25,12 @@ def load_dataset(name: str | Path, split: str | None = None) -> Dataset:
 
     `name` may also be whatever `embedtune data convert` reads (pairs in a .jsonl, .csv or .parquet file, a Hugging Face
     dataset saved on disk, `hf://name@revision`); it is converted once and kept in the cache. A file holds one split:
-    the one that is asked for. Raises InputError for a missing folder, file or split, an empty corpus, judgements of
-    ids that are not there, and a split without any positive.
+    the one that is asked for. `reversed:` before the name asks with the documents for the queries. Raises InputError
+    for a missing folder, file or split, an empty corpus, judgements of ids that are not there, and a split without any
+    positive.
     """
+    if str(name).startswith(REVERSED):
+        return reverse(load_dataset(str(name).removeprefix(REVERSED), split))
     source, named = split_of(str(name))
     if named and split and named != split:
         raise InputError(f"{name}: names the split {named!r}, but {split!r} is asked for; name one of them")
@@ -51,7 +54,8 @@ def load_dataset(name: str | Path, split: str | None = None) -> Dataset:
 def load_training(data: Data) -> Dataset:
     """What a recipe trains on: of each dataset the split that it names itself (`DIR:split`), else `data.split`."""
     names = [data.train] if isinstance(data.train, str) else data.train
-    datasets = [load_dataset(name, None if split_of(name)[1] else data.split) for name in names]
+    splits = [None if split_of(name.removeprefix(REVERSED))[1] else data.split for name in names]
+    datasets = [load_dataset(name, split) for name, split in zip(names, splits, strict=True)]
     return datasets[0] if len(datasets) == 1 else mixture_of(datasets)
 
 
@@ -69,6 +73,35 @@ def load_texts(name: str | Path) -> tuple[Items, Items]:
         if not len(items):
             raise InputError(f"{folder / file}: is empty")
     return corpus, queries
+
+
+def reverse(dataset: Dataset) -> Dataset:
+    """The dataset in the other direction: every judged document asks for the queries that it is judged for."""
+    qrels: Qrels = {}
+    for query_id, judged in dataset.qrels.items():
+        for doc_id, relevance in judged.items():
+            qrels.setdefault(doc_id, {})[query_id] = relevance
+    return dataclasses.replace(
+        dataset,
+        name=f"{dataset.name}-reversed",
+        corpus=dataset.queries,
+        queries=dataset.corpus,
+        qrels=qrels,
+        fingerprint=_fingerprint(dataset.queries, dataset.corpus, qrels),
+        reversed=not dataset.reversed,
+    )
+
+
+def source_of(dataset: Dataset) -> str:
+    """The name by which `load_dataset` finds the folder again, without the split."""
+    return (REVERSED if dataset.reversed else "") + str(dataset.folder.resolve())
+
+
+def queries_file(source: str) -> Path:
+    """Where the queries of a dataset, named as by `source_of`, are."""
+    if source.startswith(REVERSED):
+        return Path(source.removeprefix(REVERSED)) / "corpus.jsonl"
+    return Path(source) / "queries.jsonl"
 
 
 def subset(dataset: Dataset, query_ids: Collection[str]) -> Dataset:

@@ -31,7 +31,8 @@ class LineError(InputError):
 
 
 class JsonLines:
-    """An ordered set of items in one `.jsonl` file (`_id`, and `title`, `text`, `image`, `instruction` where given).
+    """An ordered set of items in one `.jsonl` file (`_id`, and `title`, `text`, `image`, `instruction`, `made`
+    where given).
 
     One pass over the file checks every line and notes where it starts; afterwards texts are read when asked for, so
     memory holds ids and offsets only. `image` is a path inside the file's folder. Raises InputError with the file and
@@ -147,6 +148,7 @@ def parse_item(raw: bytes, where: str, folder: Path) -> Item:
         title=_text(values, "title", where) or "",
         image=_image(values, where, folder),
         instruction=_text(values, "instruction", where),
+        made=_flag(values, "made", where),
     )
 
 
@@ -175,6 +177,13 @@ def _text(values: dict[str, Any], key: str, where: str) -> str | None:
     value = values.get(key)
     if value is not None and not isinstance(value, str):
         raise LineError(where, "wrong type", f'"{key}" must be a string, got {json.dumps(value)[:40]}')
+    return value
+
+
+def _flag(values: dict[str, Any], key: str, where: str) -> bool:
+    value = values.get(key, False)
+    if not isinstance(value, bool):
+        raise LineError(where, "wrong type", f'"{key}" must be true or false, got {json.dumps(value)[:40]}')
     return value
 
 

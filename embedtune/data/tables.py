@@ -70,3 +70,14 @@ def parquet_rows(path: Path) -> Iterator[Row]:
                     yield f"{path}: row {number}", row
     except (ArrowException, OSError) as error:
         raise InputError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+
+
+def parquet_columns(path: Path) -> list[str]:
+    """The names of a file's columns."""
+    from pyarrow import ArrowException
+    from pyarrow.parquet import read_schema
+
+    try:
+        return list(read_schema(path).names)
+    except (ArrowException, OSError) as error:
+        raise InputError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from None

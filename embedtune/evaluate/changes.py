@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from ..data.dataset import queries_file
 from ..data.jsonl import JsonLines
 from .significance import TIE
 
@@ -24,18 +25,24 @@ class Change:
 
 
 class Texts:
-    """Queries from the first of the folders that is there; opened once, and only if asked for."""
+    """Queries that the results themselves keep, or from the first of the folders that is there; opened once, and only
+    if asked for."""
 
-    def __init__(self, folders: Sequence[Path]) -> None:
-        self.folders = folders
+    def __init__(self, folders: Sequence[Path], kept: Mapping[str, str]) -> None:
+        self.folders, self.kept = folders, kept
+
+    @cached_property
+    def file(self) -> Path | None:
+        return next((file for folder in self.folders if (file := queries_file(str(folder))).exists()), None)
 
     @cached_property
     def _queries(self) -> JsonLines | None:
-        file = next((folder / "queries.jsonl" for folder in self.folders if (folder / "queries.jsonl").exists()), None)
-        return JsonLines(file) if file is not None else None
+        return JsonLines(self.file) if self.file is not None else None
 
     def of(self, query_id: str) -> tuple[str | None, str | None]:
         """The query's text (its image's name where it has none), and its image's file; None for what is not there."""
+        if query_id in self.kept:
+            return self.kept[query_id], None
         if self._queries is None or query_id not in self._queries:
             return None, None
         item = self._queries[query_id]

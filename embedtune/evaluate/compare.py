@@ -223,8 +223,9 @@ def _on_dataset(
         notes.append(f"{label}: {means_only[0].where} holds means only, so no test is possible; means are compared")
         return [_of_means(label, key, name, baseline, other) for other in groups[1:] for name in names]
     shared = _shared_queries(label, parts, strict, notes)
-    texts = Texts([part.folder for part in parts if part.folder is not None])
-    if not any((folder / "queries.jsonl").exists() for folder in texts.folders):
+    kept = {query_id: text for part in parts for query_id, text in part.texts.items()}
+    texts = Texts([part.folder for part in parts if part.folder is not None], kept)
+    if texts.file is None and not kept:
         notes.append(f"{label}: queries are shown by id only: the dataset's folder is not there any more")
     before = {name: _averaged(baseline, key, name, shared) for name in names}
     found = []

@@ -2,6 +2,10 @@
 
 Linear gain (a grade counts as itself, not as 2^grade - 1), equal scores ordered by document id from high to low,
 scores compared as float32, and every query of the qrels counted: one without results is 0. Nothing is rounded.
+
+Two measures are not trec_eval's, because equal scores must not help there. hit@k is the chance that the first k hold a
+relevant document when equal scores are ordered at random: a model that scores everything alike gets k / pool. accuracy
+is 1 where every relevant document scores above every other one of the run, 0 where one only draws level.
 """
 
 from __future__ import annotations
@@ -26,10 +30,14 @@ _MEASURES = {
     "Success": ir_measures.Success,
 }
 MAIN_SCORE = "main_score"  # of an mteb task that is no retrieval: read and compared, never computed here
-_NEEDS_CUT = {"R", "P", "Success"}
 _MTEB = {"nDCG": "ndcg", "AP": "map", "RR": "mrr", "R": "recall", "P": "precision", "Success": "hit_rate"}
+_UNTIED = {"hit", "accuracy"}
+_KINDS = (*_MEASURES, *_UNTIED)
+_NEEDS_CUT = {"R", "P", "Success", "hit"}
+# What protocols report per question that no run says by itself: known, so that results of them can be compared.
+OF_PROTOCOLS = ("text", "image", "group")
 # What the same things are called elsewhere: only ever used to say which name is meant.
-_ELSEWHERE = {"ndcg": "nDCG", "map": "AP", "mrr": "RR", "recall": "R", "precision": "P", "hit": "Success"}
+_ELSEWHERE = {"ndcg": "nDCG", "map": "AP", "mrr": "RR", "recall": "R", "precision": "P", "hit": "hit"}
 
 
 def parse(measures: str | Sequence[str]) -> list[str]:
@@ -59,7 +67,9 @@ def deepest(names: Sequence[str]) -> int:
 def _split(name: str) -> tuple[str, int | None]:
     """`nDCG@10` as ("nDCG", 10), `AP` as ("AP", None)."""
     kind, at, cut = name.partition("@")
-    if kind not in _MEASURES or (at and not re.fullmatch("[1-9][0-9]*", cut)):
+    if name in OF_PROTOCOLS:
+        return name, None
+    if kind not in _KINDS or (at and not re.fullmatch("[1-9][0-9]*", cut)) or (at and kind == "accuracy"):
         raise InputError(_unknown(name))
     if kind in _NEEDS_CUT and not at:
         raise InputError(f"measure {name!r} needs a cut-off, as in {kind}@10")
@@ -84,7 +94,7 @@ def _unknown(name: str) -> str:
     cut = f"@{form[2]}" if form and form[2] else "@10"
     if form and (known := _ELSEWHERE.get(form[1].lower().removesuffix("s"))):
         return f"unknown measure {name!r}: did you mean {known + cut!r}?"
-    return unknown("measure", name, [kind + cut for kind in _MEASURES])
+    return unknown("measure", name, [*(kind + cut for kind in (*_MEASURES, "hit")), "accuracy"])
 
 
 def per_query(measures: str | Sequence[str], qrels: Qrels, run: Run) -> dict[str, dict[str, float]]:
@@ -103,12 +113,34 @@ def per_query(measures: str | Sequence[str], qrels: Qrels, run: Run) -> dict[str
 
 def _values(name: str, qrels: Qrels, run: Run) -> dict[str, float]:
     kind, cut = _split(name)
+    if kind in OF_PROTOCOLS:
+        raise InputError(f"measure {name!r} is reported by the protocol winoground; a run does not say it")
+    if kind in _UNTIED:
+        return {query_id: _untied(kind, cut, qrels[query_id], run[query_id]) for query_id in qrels}
     # ir_measures sends RR@k to other tools, which order ties their own way: the whole ranking's RR is cut here.
     measure = _MEASURES[kind] if cut is None or kind == "RR" else _MEASURES[kind] @ cut
     found = {value.query_id: value.value for value in ir_measures.pytrec_eval.iter_calc([measure], qrels, run)}
     if kind == "RR" and cut is not None:
         found = {query_id: value if value >= 1 / cut else 0.0 for query_id, value in found.items()}
     return {query_id: float(found[query_id]) for query_id in qrels}
+
+
+def _untied(kind: str, cut: int | None, judged: dict[str, int], found: dict[str, float]) -> float:
+    scores = {doc_id: float(np.float32(score)) for doc_id, score in found.items()}
+    relevant = [score for doc_id, score in scores.items() if judged.get(doc_id, 0) > 0]
+    others = [score for doc_id, score in scores.items() if judged.get(doc_id, 0) <= 0]
+    if not relevant:
+        return 0.0
+    if kind == "accuracy" or cut is None:
+        found_all = len(relevant) == sum(grade > 0 for grade in judged.values())
+        return float(found_all and min(relevant) > max(others, default=-math.inf))
+    best = max(relevant)
+    room = cut - sum(score > best for score in others)  # places left for those that score like the best relevant one
+    if room <= 0:
+        return 0.0
+    draws = others.count(best)
+    orders = math.comb(draws + relevant.count(best), room)
+    return 1.0 if room > draws else (orders - math.comb(draws, room)) / orders
 
 
 def _refuse_nan(run: Run) -> None:

@@ -18,6 +18,7 @@ from ..types import Dataset, Qrels, Run
 from .measures import ranked
 
 BASELINE = "baseline"
+MEANS = "-means.json"  # behind a protocol's name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,8 @@ class Evaluation:
     file, where known.
     protocol: how it was retrieved: depth, whether documents with the query's own id were removed, dimensions used.
     measures: measure -> mean over all judged queries. per_query: measure -> query_id -> value.
+    groups: category -> its number of queries and the means over them, where the data has categories.
+    texts: query_id -> how it is shown, where that is not in the data's own queries.jsonl.
     """
 
     label: str
@@ -39,6 +42,8 @@ class Evaluation:
     queries: int
     measures: dict[str, float]
     protocol: dict[str, int | bool] = field(default_factory=dict)
+    groups: dict[str, dict[str, float]] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict, repr=False)
     per_query: dict[str, dict[str, float]] = field(repr=False)
     run: Run = field(repr=False)
     qrels: Qrels = field(repr=False)
@@ -71,7 +76,8 @@ def _labels(datasets: Sequence[Dataset], names: Sequence[str]) -> list[str]:
 def write(evaluation: Evaluation, output: Path) -> Path:
     """Writes `output/<label>/` with measures.json, per-query.jsonl and run.trec, whole; what was there is replaced."""
     folder = output / evaluation.label
-    shown = ("dataset", "split", "model", "folder", "fingerprints", "queries", "measures", "protocol")
+    shown = ["dataset", "split", "model", "folder", "fingerprints", "queries", "measures", "protocol"]
+    shown += ["groups"] if evaluation.groups else []
     with whole_folder(folder) as temporary:
         write_json(temporary / "measures.json", {name: getattr(evaluation, name) for name in shown})
         write_lines(temporary / "per-query.jsonl", _per_query_lines(evaluation))
@@ -83,7 +89,8 @@ def _per_query_lines(evaluation: Evaluation) -> Iterator[str]:
     for query_id, judged in evaluation.qrels.items():
         values = {name: by_query[query_id] for name, by_query in evaluation.per_query.items()}
         first = _first_positive(judged, evaluation.run.get(query_id, {}))
-        line = {"query_id": query_id, "measures": values, "first_positive": first}
+        line: dict[str, object] = {"query_id": query_id, "measures": values, "first_positive": first}
+        line |= {"text": evaluation.texts[query_id]} if query_id in evaluation.texts else {}
         yield json.dumps(line, ensure_ascii=False)
 
 
@@ -123,5 +130,8 @@ def remove_others(output: Path, keep: Sequence[Path]) -> None:
     for folder in results_in(output):
         if folder not in keep:
             shutil.rmtree(folder)
+    for file in (file for pattern in ("*", f"{BASELINE}/*") for file in output.glob(f"{pattern}{MEANS}")):
+        if file not in keep:
+            file.unlink()
     if (output / BASELINE).is_dir() and not any((output / BASELINE).iterdir()):
         (output / BASELINE).rmdir()

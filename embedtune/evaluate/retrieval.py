@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..data.dataset import source_of
 from ..data.trec import read_run
 from ..errors import InputError
 from ..files import fingerprint_of_file
@@ -135,7 +136,7 @@ def _measured(
         dataset=dataset.name,
         split=dataset.split,
         model=model,
-        folder=str(dataset.folder.resolve()),
+        folder=source_of(dataset),
         fingerprints=fingerprints,
         queries=len(dataset.qrels),
         measures=mean(values),

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..data.dataset import load_dataset
+from ..data.dataset import load_dataset, source_of
 from ..data.jsonl import decode, parse_object, read_lines
 from ..errors import InputError, unknown
+from ..recipe import REVERSED
 from ..strict_yaml import parse as parse_yaml
 from ..types import Dataset
 from .measures import DEFAULT_MEASURES, MAIN_SCORE, from_mteb, mean
-from .results import BASELINE
+from .results import BASELINE, MEANS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +25,7 @@ class Measured:
 
     measures: measure -> mean. per_query: measure -> query_id -> value; None where only means are known. first_ranks:
     query_id -> where its first positive stands, None where it was not found. fingerprint: of the data. folder: the
-    dataset's, where it is known.
+    dataset's, where it is known. texts: the queries', where the results keep them.
     """
 
     label: str
@@ -35,6 +36,7 @@ class Measured:
     fingerprint: str | None = None
     folder: Path | None = None
     split: str = "test"
+    texts: dict[str, str] = field(default_factory=dict)
 
     @property
     def query_ids(self) -> set[str]:
@@ -92,7 +94,7 @@ def _evaluations(path: Path) -> list[Path]:
 
 def _mteb_results(path: Path) -> list[Path]:
     """mteb's result files: of the folder itself, or of the one model and revision in mteb's own layout."""
-    found = sorted(file for file in path.glob("*.json") if _is_mteb(file))
+    found = sorted(file for file in path.glob("*.json") if not file.name.endswith(MEANS) and _is_mteb(file))
     models = sorted({file.parent for file in path.glob("results/*/*/*.json")})
     if len(models) > 1:
         listed = ", ".join(str(model.relative_to(path)) for model in models[:5])
@@ -129,7 +131,7 @@ def read_evaluation(folder: Path) -> Measured:
     if missing or "data" not in found["fingerprints"] or not lines.exists():
         lacks = f"{missing[0]!r}" if missing else "per-query.jsonl" if not lines.exists() else "the data's fingerprint"
         raise InputError(f"{path}: written by an older version of embedtune ({lacks} is missing); evaluate again")
-    per_query, first_ranks = _per_query(lines, list(found["measures"]))
+    per_query, first_ranks, texts = _per_query(lines, list(found["measures"]))
     count = len(next(iter(per_query.values()), {}))
     if count != found["queries"]:
         raise InputError(f"{lines}: {count} queries, but measures.json says {found['queries']}; evaluate again")
@@ -142,20 +144,26 @@ def read_evaluation(folder: Path) -> Measured:
         fingerprint=found["fingerprints"]["data"],
         folder=Path(found["folder"]) if found.get("folder") else None,
         split=found["split"],
+        texts=texts,
     )
 
 
 def unchanged(part: Measured) -> Dataset | None:
     """The dataset that was evaluated on, where it is still there as it was."""
-    if part.folder is None or not (part.folder / "qrels" / f"{part.split}.tsv").exists():
+    folder = Path(str(part.folder).removeprefix(REVERSED))
+    if part.folder is None or not (folder / "qrels" / f"{part.split}.tsv").exists():
         return None
     dataset = load_dataset(part.folder, part.split)
     return dataset if dataset.fingerprint == part.fingerprint else None
 
 
-def _per_query(path: Path, names: Sequence[str]) -> tuple[dict[str, dict[str, float]], dict[str, int | None]]:
+def _per_query(
+    path: Path, names: Sequence[str]
+) -> tuple[dict[str, dict[str, float]], dict[str, int | None], dict[str, str]]:
+    """measure -> query_id -> value, the ranks of first positives, and the texts of the queries whose line has one."""
     values: dict[str, dict[str, float]] = {name: {} for name in names}
     ranks: dict[str, int | None] = {}
+    texts: dict[str, str] = {}
     for number, raw in read_lines(path):
         line, where = parse_object(raw, f"{path}:{number}"), f"{path}:{number}"
         query_id = str(line.get("query_id"))
@@ -166,7 +174,9 @@ def _per_query(path: Path, names: Sequence[str]) -> tuple[dict[str, dict[str, fl
             values[name][query_id] = float(value)
         if "first_positive" in line:
             ranks[query_id] = line["first_positive"]["rank"] if line["first_positive"] else None
-    return values, ranks
+        if isinstance(line.get("text"), str):
+            texts[query_id] = line["text"]
+    return values, ranks, texts
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -216,7 +226,7 @@ def _by_judgements(path: Path, dataset: Dataset, measures: Sequence[str] | None)
         measures=mean(per_query),
         per_query=per_query,
         fingerprint=dataset.fingerprint,
-        folder=dataset.folder,
+        folder=Path(source_of(dataset)),
         split=dataset.split,
     )
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from ..data.trec import read_run
 from ..errors import InputError
 from ..similarities import lowest_positive
-from ..types import Scores
+from ..types import Run, Scores
 
 
 class Judge:
@@ -29,19 +29,24 @@ class Judge:
         self.at_least = at_least
 
     def __call__(self, scores: Scores) -> Tensor:
-        shape = (len(scores.query_ids), len(scores.doc_ids))
-        if shape != tuple(scores.candidate.shape):
-            raise InputError("filtering.judge: needs the ids of queries and documents")
-        judged = torch.full(shape, torch.nan)
-        columns = {doc_id: column for column, doc_id in enumerate(scores.doc_ids) if doc_id}
-        for row, query_id in enumerate(scores.query_ids):
-            for doc_id, score in self.run.get(query_id, {}).items():
-                if doc_id in columns:
-                    judged[row, columns[doc_id]] = score
-        judged = judged.to(scores.candidate.device)
+        found = judged(self.run, scores, "filtering.judge")
         dropped = torch.zeros_like(scores.candidate)
         if self.at_least is not None:
-            dropped |= judged >= self.at_least
+            dropped |= found >= self.at_least
         if self.margin is not None:
-            dropped |= judged > lowest_positive(judged, scores.positive) - self.margin
+            dropped |= found > lowest_positive(found, scores.positive) - self.margin
         return scores.candidate & ~dropped
+
+
+def judged(run: Run, scores: Scores, asker: str) -> Tensor:
+    """(Q, D) the scores that a run has for these pairs, NaN where it has none. Raises InputError without ids."""
+    shape = (len(scores.query_ids), len(scores.doc_ids))
+    if shape != tuple(scores.candidate.shape):
+        raise InputError(f"{asker}: needs the ids of queries and documents")
+    found = torch.full(shape, torch.nan)
+    columns = {doc_id: column for column, doc_id in enumerate(scores.doc_ids) if doc_id}
+    for row, query_id in enumerate(scores.query_ids):
+        for doc_id, score in run.get(query_id, {}).items():
+            if doc_id in columns:
+                found[row, columns[doc_id]] = score
+    return found.to(scores.candidate.device)

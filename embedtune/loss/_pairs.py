@@ -6,15 +6,57 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..similarities import full
+from ..types import Scores
 
 
-def cross_entropy(positive: Tensor, negatives: Tensor) -> Tensor:
+def cross_entropy(positive: Tensor, negatives: Tensor, smoothing: float = 0.0) -> Tensor:
     """(P,) minus the log-probability of each positive logit (P,) against its own row of negative logits (P, N).
 
-    A dropped negative is -inf. A pair without negatives has loss 0 and gradient 0, exactly.
+    A dropped negative is -inf. A pair without negatives has loss 0 and gradient 0, exactly. smoothing: the share of the
+    target that is spread evenly over the positive and the negatives that are left (label smoothing, 1512.00567).
     """
+    logits = torch.cat([positive[:, None], negatives], dim=1)
     # Not logsumexp - positive: that difference of large numbers costs digits where the loss is small.
-    return -torch.cat([positive[:, None], negatives], dim=1).log_softmax(dim=1)[:, 0]
+    log_shares = logits.log_softmax(dim=1)
+    if not smoothing:
+        return -log_shares[:, 0]
+    left = logits != -torch.inf
+    even = log_shares.masked_fill(~left, 0.0).sum(dim=1) / left.sum(dim=1)
+    return -(1 - smoothing) * log_shares[:, 0] - smoothing * even
+
+
+def negatives_of(
+    direction: str,
+    scores: Scores,
+    keep: Tensor,
+    log_weights: Tensor,
+    scale: float | Tensor,
+    pairs: tuple[Tensor, Tensor],
+) -> Tensor:
+    """(P, ·) the logits of a direction's negatives for each positive pair, -inf where dropped.
+
+    The directions are those of the loss `infonce`. pairs: (P,) rows and (P,) columns.
+    """
+    rows, columns = pairs
+    if direction in ("query_document", "document_query"):
+        logits = full(scores.student) * scale + log_weights  # (Q, D)
+        logits = logits.masked_fill(~keep, -torch.inf)
+        return logits[rows] if direction == "query_document" else logits.T[columns]
+    if scores.queries is None or scores.documents is None:
+        raise InputError(f"the direction {direction} needs embeddings, and here are scores only")
+    if direction == "query_query":
+        dropped = (~keep).float() @ scores.positive.float().T > 0  # (Q, Q) a positive of the other is not kept
+        logits = full(scores.queries) @ full(scores.queries).T * scale
+        return logits.masked_fill(dropped, -torch.inf)[rows]
+    kept = keep if scores.own is None else keep & ~scores.own
+    logits = full(scores.documents)[columns] @ full(scores.documents).T * scale  # (P, D)
+    return logits.masked_fill(~kept[rows], -torch.inf)
+
+
+def own_negatives(scores: Scores, keep: Tensor) -> Tensor:
+    """(Q, D) bool, each query's own hard negatives among those that are kept."""
+    return keep & scores.own if scores.own is not None else torch.zeros_like(keep)
 
 
 def mean_by_group(values: Tensor, group: Tensor, valid: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..similarities import full
 from ..types import Scores
-from ._pairs import count_without_negatives, cross_entropy, mean_by_group
+from ._pairs import count_without_negatives, cross_entropy, mean_by_group, negatives_of, own_negatives
 
 KIND = "objective"
 LARGEST_SCALE = 100.0
@@ -26,6 +26,13 @@ class Infonce(nn.Module):
         near d. Another query counts as negative for q where all its positives are kept negatives of q.
     denominator: separate takes one cross-entropy per direction and their mean (with the first two directions the
         symmetric loss of CLIP); joint puts the negatives of all directions into one (GTE, arXiv 2308.03281).
+    negatives: own leaves each query only the negatives mined or made for it, none of the batch's others (the text loss
+        of MMGeoLM, arXiv 2505.20152).
+    label_smoothing: the share of the target that is spread over all documents that are left (Sample4Geo, 2303.11851:
+        0.1 with both directions and a learned temperature).
+
+    In the first two directions with made hard negatives (`word_swap`) it is the loss of NegCLIP (arXiv 2210.01936):
+    images as queries see all captions and all hard captions, captions see the images.
 
     Several positives: the mean over a query's positives (for document_query, over a document's queries) of the loss
     with the other positives masked out. A query without any negative is left out of the mean and counted. Log-weights
@@ -45,6 +52,8 @@ class Infonce(nn.Module):
             "query_document"
         ],
         denominator: Literal["separate", "joint"] = "separate",
+        negatives: Literal["all", "own"] = "all",
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         if not temperature > 0 or (learn_temperature and temperature < 1 / LARGEST_SCALE):
@@ -52,7 +61,10 @@ class Infonce(nn.Module):
             raise InputError(f"loss.infonce.temperature: must be {least}, got {temperature}")
         if not directions or len(set(directions)) < len(directions):
             raise InputError(f"loss.infonce.directions: expected each direction once, at least one, got {directions}")
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f"loss.infonce.label_smoothing: expected 0 to below 1, got {label_smoothing}")
         self.directions = tuple(directions)
+        self.own_only, self.smoothing = negatives == "own", label_smoothing
         self.joint = denominator == "joint"
         self.temperature = temperature
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature))) if learn_temperature else None
@@ -61,15 +73,16 @@ class Infonce(nn.Module):
         scale = self._scale()
         rows, columns = scores.positive.nonzero(as_tuple=True)  # (P,) each
         positive = full(scores.student)[rows, columns] * scale
+        keep = own_negatives(scores, keep) if self.own_only else keep
         with torch.autocast(scores.student.device.type, enabled=False):
-            negatives = [self._negatives(d, scores, keep, log_weights, scale, rows, columns) for d in self.directions]
+            negatives = [negatives_of(d, scores, keep, log_weights, scale, (rows, columns)) for d in self.directions]
         groups = [columns if direction == "document_query" else rows for direction in self.directions]
         if self.joint:
             negatives, groups = [torch.cat(negatives, dim=1)], [rows]
         valid = [(block != -torch.inf).any(dim=1) for block in negatives]
         without = count_without_negatives(rows, torch.stack(valid).any(dim=0))
         losses = [
-            mean_by_group(cross_entropy(positive, block), group, has_negatives)
+            mean_by_group(cross_entropy(positive, block, self.smoothing), group, has_negatives)
             for block, group, has_negatives in zip(negatives, groups, valid, strict=True)
         ]
         parts: dict[str, float | Tensor] = {"rows_without_negatives": without}
@@ -83,28 +96,3 @@ class Infonce(nn.Module):
         with torch.no_grad():  # on the parameter itself: a clamp inside the graph would have no way back
             self.log_scale.clamp_(max=math.log(LARGEST_SCALE))
         return self.log_scale.exp()
-
-    def _negatives(
-        self,
-        direction: str,
-        scores: Scores,
-        keep: Tensor,
-        log_weights: Tensor,
-        scale: float | Tensor,
-        rows: Tensor,
-        columns: Tensor,
-    ) -> Tensor:
-        """(P, ·) the logits of the direction's negatives for each positive pair, -inf where dropped."""
-        if direction in ("query_document", "document_query"):
-            logits = full(scores.student) * scale + log_weights  # (Q, D)
-            logits = logits.masked_fill(~keep, -torch.inf)
-            return logits[rows] if direction == "query_document" else logits.T[columns]
-        if scores.queries is None or scores.documents is None:
-            raise InputError(f"loss.infonce.directions: {direction} needs embeddings, and here are scores only")
-        if direction == "query_query":
-            dropped = (~keep).float() @ scores.positive.float().T > 0  # (Q, Q) a positive of the other is not kept
-            logits = full(scores.queries) @ full(scores.queries).T * scale
-            return logits.masked_fill(dropped, -torch.inf)[rows]
-        kept = keep if scores.own is None else keep & ~scores.own
-        logits = full(scores.documents)[columns] @ full(scores.documents).T * scale  # (P, D)
-        return logits.masked_fill(~kept[rows], -torch.inf)

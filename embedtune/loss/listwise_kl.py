@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..similarities import full
 from ..types import Scores
-from ._pairs import count_without_negatives
+from ._lists import lists
 
 KIND = "objective"
 
@@ -32,13 +30,13 @@ def listwise_kl(
         raise InputError(f"loss.listwise_kl: temperatures must be above 0, got {temperature} and {teacher_temperature}")
     if scores.teacher is None:
         raise InputError("loss.listwise_kl: needs a teacher's scores")
-    teacher = full(scores.teacher.detach())
-    known = ~teacher.isnan()
-    valid = (keep & known).any(dim=1) & scores.positive.any(dim=1)
-    without = count_without_negatives(scores.positive.any(dim=1).nonzero().flatten(), valid[scores.positive.any(dim=1)])
-    listed = ((scores.positive | keep) & known)[valid]  # (R, D)
-    student = full(scores.student)[valid] / temperature + log_weights[valid]
-    log_student = student.masked_fill(~listed, -torch.inf).log_softmax(dim=1).masked_fill(~listed, 0.0)
-    log_teacher = (teacher[valid] / teacher_temperature).masked_fill(~listed, -torch.inf).log_softmax(dim=1)
-    divergence = log_teacher.exp() * (log_teacher.masked_fill(~listed, 0.0) - log_student)
-    return divergence.sum(dim=1).mean(), {"rows_without_negatives": without}
+    found = lists(
+        scores,
+        keep,
+        log_weights,
+        scores.teacher,
+        temperature=temperature,
+        teacher_temperature=teacher_temperature,
+    )
+    divergence = (found.teacher.exp() * (found.teacher - found.student)).masked_fill(~found.listed, 0.0)
+    return divergence.sum(dim=1).mean(), {"rows_without_negatives": found.without}

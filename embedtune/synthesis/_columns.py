@@ -57,5 +57,6 @@ def append(scores: Scores, keep: Tensor, made: Tensor, allowed: Tensor, *, own: 
         documents=torch.cat([scores.documents, made.to(scores.documents)]),
         doc_ids=scores.doc_ids + ("",) * len(made) if scores.doc_ids else (),
         made=torch.cat([before, before.new_ones(len(made))]),
+        made_by=scores.made_by + ("",) * len(made) if scores.made_by else (),
     )
     return extended, torch.cat([keep, allowed], dim=1)

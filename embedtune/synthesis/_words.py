@@ -32,6 +32,15 @@ def change_one(text: str, changes: Sequence[Change], generator: torch.Generator)
     return changed(text, one_of(changes, generator)) if changes else None
 
 
+def replacement(text: str, start: int, end: int, by: str) -> Change:
+    """The word in another one's place, with an article before it that fits: an old dog, a young dog."""
+    article = re.search(r"\b(an?)(\s+)$", text[:start], re.IGNORECASE)
+    if article is None:
+        return start, end, by
+    fitting = cased("an" if by[:1].lower() in tuple("aeiou") else "a", article[1])
+    return article.start(), end, f"{fitting}{article[2]}{by}"
+
+
 def cased(word: str, like: str) -> str:
     """The word in capitals, with a capital, or as it is: as the other word is written."""
     if len(like) > 1 and like.isupper():

@@ -20,7 +20,8 @@ Span = tuple[int, int]
 def word_swap(text: str, *, generator: torch.Generator) -> str | None:
     """Swaps two words or phrases of the same kind: who did what to whom (NegCLIP, arXiv 2210.01936).
 
-    Kinds are nouns, plural nouns, adjectives, adverbs, names, numbers, and pairs of adjective and noun. A random one
+    Kinds are nouns, plural nouns, adjectives, adverbs, names, numbers, pairs of adjective and noun, and noun phrases of
+    at least three words (the big dog). A random one
     of the swaps that are possible; the words stay the same, their order changes. None where there are no two of a kind
     that differ. English.
 
@@ -48,6 +49,7 @@ def _kinds(text: str) -> dict[str, list[Span]]:
     """Where the words of each kind stand, in order."""
     found: dict[str, list[Span]] = {}
     before, before_kind, before_span = "", "", (0, 0)
+    phrase: int | None = None  # where the determiner stands before which only adjectives came since
     for match in WORD.finditer(text):
         word, span = match.group(), match.span()
         starts = not before or text[before_span[1] : span[0]].strip() in (".", "!", "?", ":")
@@ -58,6 +60,10 @@ def _kinds(text: str) -> dict[str, list[Span]]:
         found.setdefault(kind, []).append(span)
         if kind in ("noun", "nouns") and before_kind == "adjective" and beside:
             found.setdefault(f"adjective and {kind}", []).append((before_span[0], span[1]))
+            if phrase is not None:
+                found.setdefault("noun phrase", []).append((phrase, span[1]))
+        if word.lower() in DETERMINERS or not beside or kind != "adjective":
+            phrase = span[0] if word.lower() in DETERMINERS else None
         before, before_kind, before_span = word.lower(), kind, span
     found.pop("", None)
     found["number"] = [match.span() for match in NUMBER.finditer(text)]

@@ -23,6 +23,7 @@ class Batch:
     own: Tensor  # (Q, D) bool
     positive_ids: tuple[frozenset[str], ...]
     made: tuple[Item, ...]  # the last documents: they are in no corpus
+    made_queries: Tensor  # (Q,) bool
 
 
 def lay_out(
@@ -58,4 +59,5 @@ def lay_out(
         own=own & candidate,
         positive_ids=tuple(relevance.positives[query_id] for query_id in query_ids),
         made=tuple(items.values()),
+        made_queries=torch.tensor([relevance.is_made(query_id) for query_id in query_ids]),
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any
 
 import torch
 
+from .. import methods
 from ..encode.encoder import Encoder
 from ..recipe import Recipe
 from ..scorers import EncoderScores
@@ -20,7 +20,7 @@ def facts_for(recipe: Recipe, encoder: Encoder, dataset: Dataset, query_ids: Seq
 
     Embeddings are those of the base weights for the whole run, so that a resumed run makes the same batches.
     """
-    needs: tuple[str, ...] = getattr(import_module(f"embedtune.batching.{recipe.batching.name}"), "NEEDS", ())
+    needs = methods.describe("batching", recipe.batching.name).needs
     if not needs:
         return None
     positives = {d for q in query_ids for d, grade in dataset.qrels[q].items() if grade > 0}

@@ -64,7 +64,8 @@ def backward(encoder: Encoder, embedded: Sequence[Embedded], gradients: Sequence
             if output is None:
                 with restored(piece.state, encoder.device):
                     output = encoder.forward(piece.items, tower.role)
-            output.backward(gradient[piece.rows].to(output.dtype))  # type: ignore[no-untyped-call]
+            if output.requires_grad:  # what is frozen has no way back
+                output.backward(gradient[piece.rows].to(output.dtype))  # type: ignore[no-untyped-call]
             piece.output = None
 
 

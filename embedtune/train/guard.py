@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..data.dataset import load_dataset, splits_of, subset
+from ..data.dataset import load_dataset, source_of, splits_of, subset
 from ..errors import InputError
 from ..evaluate.results import Evaluation
 from ..evaluate.significance import TIE, Paired, paired
@@ -72,7 +72,7 @@ def watch(dataset: Dataset, guard: Guard) -> Watched:
         return Watched(reporting=dataset)
     own = next((name for name in VALIDATION if name in splits_of(dataset.folder) and name != dataset.split), None)
     if own is not None:
-        return Watched(reporting=dataset, choosing=load_dataset(dataset.folder, own), chosen_on=f"its split {own}")
+        return Watched(reporting=dataset, choosing=load_dataset(source_of(dataset), own), chosen_on=f"its split {own}")
     query_ids = sorted(q for q, judged in dataset.qrels.items() if any(grade > 0 for grade in judged.values()))
     if len(query_ids) < 2:
         raise InputError(f"evaluate.guard: {dataset.folder} has one judged query; it cannot both choose and report")

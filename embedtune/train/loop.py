@@ -24,10 +24,10 @@ from .distill import Stream
 from .log import Log
 from .made import made_documents
 from .modes import training_mode
-from .negatives import Negatives
+from .negatives import Drawn
 from .plan import Place, Plan
 from .schedule import learning_rate
-from .step import Objective, Tokens, accumulate_gradients, sum_gradients
+from .step import Objective, Observe, Tokens, accumulate_gradients, sum_gradients
 
 Validate = Callable[[], float]
 
@@ -53,7 +53,7 @@ class Training:
     dataset: Dataset
     plan: Plan
     relevance: Relevance
-    negatives: Negatives
+    negatives: Drawn
     objective: Objective
     optimizer: torch.optim.Optimizer
     accelerator: Accelerator
@@ -61,7 +61,7 @@ class Training:
     log: Log
     validate: Validate | None
     validation: Dataset | None
-    mine: Callable[[str], Negatives]  # with the weights as they are, into a file of that name, or from it
+    mine: Callable[[str], Drawn]  # with the weights as they are, into a file of that name, or from it
     stop_requested: Callable[[], bool]
     stream: Stream | None = None  # unlabelled text that holds the student near the base model
     origins: dict[nn.Parameter, torch.Tensor] = field(default_factory=dict)  # the base weights that it is pulled to
@@ -98,6 +98,7 @@ def fit(t: Training, state: State) -> State:
                 divide_by=train.accumulate,
                 progress=state.step / t.plan.steps,
                 generator=generator,
+                observe=observer(t, state.step),
             )
             losses.append(loss)
             pairs += len(batch.query_ids)
@@ -143,6 +144,13 @@ def batch_at(t: Training, place: Place) -> tuple[Batch, torch.Generator]:
     generator = generator_for(t.recipe.train.seed, "synthesis", place.epoch, place.number)
     made = made_documents(t.objective.texts, turns, t.dataset, generator)
     return lay_out(turns, drawn, t.relevance, made), generator
+
+
+def observer(t: Training, step: int) -> Observe | None:
+    """Shows a batch's scores to negatives that change with them."""
+    if t.recipe.negatives.replace is None:
+        return None
+    return lambda scores: t.negatives.observe(scores, step)
 
 
 def step_optimizer(t: Training, parameters: list[nn.Parameter], step: int) -> float:
@@ -243,6 +251,7 @@ def save_checkpoint(t: Training, state: State) -> None:
         "weights": dict(zip(names, trainable(t), strict=True)),
         "optimizer": checkpoint.optimizer_tensors(t.optimizer, names),
         "objective": dict(t.objective.modules.state_dict()),
+        **({"negatives": t.negatives.state()} if t.negatives.state() else {}),
     }
     scaler = t.accelerator.scaler.state_dict() if t.accelerator.scaler is not None else None
     folder = t.folder / "checkpoints"
@@ -268,5 +277,6 @@ def load_checkpoint(t: Training, path: Path, *, weights_only: bool = False) -> S
             t.accelerator.scaler.load_state_dict(found["scaler"])
         if found["negatives"] != State().negatives:
             t.negatives = t.mine(found["negatives"])
+        t.negatives.load(tensors.get("negatives", {}))
     fields = {name: found[name] for name in ("step", "best_step", "best_value", "stale", "negatives")}
     return State(place=Place(**found["place"]), **fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,11 @@ import torch
 
 from ..relevance import text_key
 from ..types import Dataset, Item, Turn
+
+
+def maker_of(item_id: str) -> str:
+    """The name of the rule that made an item, by the item's id."""
+    return item_id.split(":", 2)[1]
 
 
 def made_documents(
@@ -22,5 +28,6 @@ def made_documents(
             text = make(source.content, generator=generator)
             if text is not None:
                 item_id = f"made:{name}:{source.id}:{text_key(text)}"
-                made.setdefault(turn.query_id, []).append(Item(id=item_id, text=text))
+                item = dataclasses.replace(source, id=item_id, title="", text=text, made=True)  # an image stays
+                made.setdefault(turn.query_id, []).append(item)
     return made

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -21,8 +21,9 @@ from ..recipe import CROSS_ENCODER, Recipe
 from ..relevance import Relevance
 from ..scorers import EncoderScores, frozen
 from ..seeds import generator_for
-from ..types import Dataset
+from ..types import Dataset, Scores
 from .checkpoint import clear_leftovers
+from .replacing import Replacing
 from .validation import held_out
 
 Teach = Callable[[Sequence[str], Sequence[str]], Tensor]
@@ -38,8 +39,17 @@ class Ranked:
     positive_score: float = float("nan")
 
 
+class Drawn(Protocol):
+    """What training draws negatives from, and what it tells of the scores that they get."""
+
+    def draw(self, query_ids: Sequence[str], epoch: int) -> dict[str, list[str]]: ...
+    def observe(self, scores: Scores, step: int) -> dict[str, float]: ...
+    def state(self) -> dict[str, Tensor]: ...
+    def load(self, state: dict[str, Tensor]) -> None: ...
+
+
 class Negatives:
-    """Candidates by query, and the draw of an epoch."""
+    """Candidates by query, and the draw of an epoch. Scores change nothing, so there is no state."""
 
     def __init__(self, recipe: Recipe, candidates: dict[str, Ranked]) -> None:
         self._sample: Any = methods.bind("sampling", recipe.negatives.sampling.name, recipe.negatives.sampling.options)
@@ -56,6 +66,15 @@ class Negatives:
                 chosen = self._sample(ranked.scores, ranked.positive_score, generator=generator)
                 drawn[query_id] = [ranked.doc_ids[i] for i in chosen.tolist()]
         return drawn
+
+    def observe(self, scores: Scores, step: int) -> dict[str, float]:
+        return {}
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        pass
 
 
 def mined_once(
@@ -97,16 +116,15 @@ def with_cache(encoder: Encoder) -> Encoder:
     return Encoder(encoder.model, encoder.name, encoder.precision)
 
 
-def read_negatives(recipe: Recipe, files: Files) -> Negatives:
+def read_negatives(recipe: Recipe, files: Files) -> Drawn:
     """What the filters kept, as it was mined."""
     kept: dict[str, list[Evidence]] = {}
     for candidate in read_evidence(files.evidence):
         if candidate.keep:
             kept.setdefault(candidate.query_id, []).append(candidate)
-    return Negatives(
-        recipe,
-        {query_id: Ranked([c.doc_id for c in found], *for_sampling(found)) for query_id, found in kept.items()},
-    )
+    ranked = {query_id: Ranked([c.doc_id for c in found], *for_sampling(found)) for query_id, found in kept.items()}
+    negatives = Negatives(recipe, ranked)
+    return negatives if recipe.negatives.replace is None else Replacing(negatives, recipe.negatives.replace)
 
 
 def teacher_of(recipe: Recipe, dataset: Dataset, encoder: Encoder, files: Files) -> Teach | None:

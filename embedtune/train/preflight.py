@@ -8,10 +8,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import methods
 from ..data.dataset import load_dataset, load_training
 from ..encode.locate import locate
 from ..errors import InputError
-from ..recipe import Recipe
+from ..recipe import REVERSED, Recipe
+from ..types import Dataset
 
 # Activations kept for the backward pass, in bytes for each token, layer and hidden unit in fp32. Measured on MiniLM
 # (1.6 GB for 9,000 tokens, 6 layers, 384 units); other architectures are of the same order.
@@ -29,6 +31,7 @@ class Preflight:
 def preflight(recipe: Recipe, output: Path) -> Preflight:
     """Raises InputError for data or a model that are not there, as the run would."""
     dataset = load_training(recipe.data)
+    refuse_without_texts(recipe, dataset)
     for name in (*recipe.evaluate.in_domain, *recipe.evaluate.out_of_domain):
         load_dataset(name)
     judged = [sum(grade > 0 for grade in documents.values()) for documents in dataset.qrels.values()]
@@ -57,11 +60,7 @@ def preflight(recipe: Recipe, output: Path) -> Preflight:
                 "batch",
                 f"{train.batch_size} queries a batch over {processes} process(es), {train.accumulate} batch(es) a step",
             ),
-            (
-                "negatives",
-                f"about {train.batch_size - 1 + own * train.batch_size:,} a query: those of the batch"
-                + (f", of which {own} its own" if own else ""),
-            ),
+            ("negatives", _negatives(recipe, own)),
             ("steps", f"about {steps:,} ({train.epochs:g} epoch(s) of {turns:,} turns)"),
             *_model_lines(recipe, own),
             ("precision", _precision(recipe)),
@@ -74,6 +73,28 @@ def preflight(recipe: Recipe, output: Path) -> Preflight:
             ),
         ]
     )
+
+
+def _negatives(recipe: Recipe, own: int) -> str:
+    if recipe.negatives.live is not None:
+        return (
+            f"about {recipe.negatives.live.depth:,} that each query finds at that moment, and those of the batch; "
+            "documents stay as the untouched model embeds them, and the saved model has a tower for each role"
+        )
+    size = recipe.train.batch_size
+    return f"about {size - 1 + own * size:,} a query: those of the batch" + (f", of which {own} its own" if own else "")
+
+
+def refuse_without_texts(recipe: Recipe, dataset: Dataset) -> None:
+    """Raises InputError where rules for texts are given and not a single positive of the split has a text."""
+    rules = [c.name for c in recipe.synthesis if methods.describe("synthesis", c.name).kind == "texts"]
+    positives = (doc_id for judged in dataset.qrels.values() for doc_id, grade in judged.items() if grade > 0)
+    if rules and not any(dataset.corpus[doc_id].content for doc_id in positives):
+        raise InputError(
+            f"synthesis.{rules[0]}: makes negatives from the documents' texts, and the positives of {dataset.folder} "
+            "are images without one; to make hard captions, let images be the queries: data.train: "
+            f"{'' if dataset.reversed else REVERSED}{dataset.folder}"
+        )
 
 
 def _model_lines(recipe: Recipe, own: int) -> list[tuple[str, str]]:
@@ -89,7 +110,8 @@ def _model_lines(recipe: Recipe, own: int) -> list[tuple[str, str]]:
     how = f"LoRA of rank {lora.rank}, about {trained:,} trained" if lora else "all trained"
     length = recipe.model.max_length or config.get("max_position_embeddings", 512)
     if recipe.train.chunk_size is None:
-        tokens = recipe.train.batch_size * (2 + own) * length
+        encoded = 1 if recipe.negatives.live is not None else 2 + own  # items a query
+        tokens = recipe.train.batch_size * encoded * length
     else:
         tokens = min(recipe.train.chunk_size * length, TOKENS_IN_A_PIECE)
     memory = 4 * total + 12 * trained + ACTIVATION_BYTES * tokens * layers * hidden

@@ -25,10 +25,11 @@ from . import checkpoint
 from .distill import stream_of
 from .facts import facts_for
 from .layers import freeze, rate_scales
+from .live import FrozenDocuments, LiveNegatives
 from .log import Listener, Log
 from .loop import State, Training
 from .modes import switch_off_dropout
-from .negatives import Negatives, mined_once, read_negatives, teacher_of, with_cache
+from .negatives import Drawn, Negatives, mined_once, read_negatives, teacher_of, with_cache
 from .plan import Plan
 from .step import Objective
 from .validation import Validator, held_out
@@ -78,7 +79,11 @@ def set_up(
     log = Log(folder / "log.jsonl", accelerator, on_event, _logged_until(folder))
     relevance = Relevance(dataset)
     mined = miner(recipe, dataset, encoder, query_ids, relevance, accelerator, folder, log)
-    negatives = mined(State().negatives)  # by the base weights
+    documents = None
+    if recipe.negatives.live is not None:
+        with accelerator.main_process_first():
+            documents = with_cache(encoder).encode(dataset.corpus, "document")
+    negatives: Drawn = mined(State().negatives)  # by the base weights
     with accelerator.main_process_first():  # which encodes for the teacher; the others find that in the cache
         teacher = teacher_of(recipe, dataset, encoder, Files(folder / "negatives" / f"{State().negatives}.run"))
     with accelerator.main_process_first():
@@ -94,6 +99,9 @@ def set_up(
         switch_off_dropout(encoder.model)
     if recipe.stay_close.freeze_layers:
         freeze(encoder.model, recipe.stay_close.freeze_layers)
+    if recipe.negatives.live is not None and documents is not None:
+        encoder = FrozenDocuments(encoder, dataset.corpus, documents)
+        negatives = LiveNegatives(encoder, dataset, relevance, recipe.negatives.live.depth, accelerator)
     objective = dataclasses.replace(Objective.of(recipe), teacher=teacher)
     objective.modules.to(encoder.device)
     validate = Validator(encoder, validation, recipe.evaluate.measure, accelerator) if validation else None
@@ -128,13 +136,13 @@ def miner(
     accelerator: Accelerator,
     folder: Path,
     log: Log,
-) -> Callable[[str], Negatives]:
+) -> Callable[[str], Drawn]:
     """Gives a function that mines with the encoder as it is into negatives/<name>.run, or reads what is there.
 
     What is there was mined by this very run at this very step: with the same weights, so with the same result.
     """
 
-    def mined(name: str) -> Negatives:
+    def mined(name: str) -> Drawn:
         if not recipe.negatives.mining:
             return Negatives(recipe, {})
         files = Files(folder / "negatives" / f"{name}.run")

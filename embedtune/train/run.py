@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from ..data.dataset import load_dataset, load_training
 from ..encode import lora, store
 from ..encode.encoder import Encoder, load_encoder
+from ..encode.loading import load_model
 from ..evaluate.results import Evaluation, distinct
 from ..evaluate.retrieval import evaluate
 from ..files import fingerprints_of_weights, locked, whole_folder, write_json
@@ -26,9 +27,11 @@ from ..types import Dataset
 from . import checkpoint
 from . import folder as run_folder
 from .guard import Point, Watched, conclude, refuse_overlap, verdicts, watch
+from .live import two_towers
 from .log import Listener, Log
 from .loop import State, Training, fit, load_checkpoint
 from .mix import UNMIXED, mix_run
+from .preflight import refuse_without_texts
 from .prepare import make_accelerator, set_up
 from .signals import signals_set
 
@@ -92,6 +95,7 @@ def _train(
     recipe: Recipe, folder: Path, accelerator: Accelerator, *, resumed: bool, on_event: Listener | None
 ) -> TrainedRun:
     dataset = load_training(recipe.data)
+    refuse_without_texts(recipe, dataset)
     suites = load_suites(recipe)
     if recipe.evaluate.guard is not None:
         refuse_overlap(dataset, suites[len(recipe.evaluate.in_domain) :])
@@ -106,7 +110,9 @@ def _train(
     training.log.tell("phase", name="train", steps=training.plan.steps, at=state.step)
     with signals_set(stop):
         state = fit(training, state)
+    accelerator.wait_for_everyone()
     if not accelerator.is_main_process:
+        accelerator.end_training()  # the rest is the first process's
         return TrainedRun(folder=folder, steps=state.step, best_step=state.best_step, base={}, tuned={})
     run = finish(training, state, suites)
     accelerator.end_training()
@@ -171,8 +177,11 @@ def save_model(encoder: Encoder, recipe: Recipe, folder: Path) -> None:
         with whole_folder(folder / "adapter") as temporary:
             lora.save_adapter(encoder.model, temporary)
         lora.merge(encoder.model)
+    model = encoder.model
+    if recipe.negatives.live is not None:
+        model = two_towers(model, load_model(recipe.model, encoder.device))
     with whole_folder(folder / "model") as temporary:
-        encoder.model.save_pretrained(str(temporary), create_model_card=False)
+        model.save_pretrained(str(temporary), create_model_card=False)
 
 
 def evaluate_suites(

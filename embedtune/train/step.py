@@ -19,6 +19,10 @@ from ..recipe import Recipe
 from ..types import Item, Items, Role, Scores
 from .batch import Batch
 from .gradients import Embedded, backward, embed
+from .made import maker_of
+
+Observe = Callable[[Scores], dict[str, float]]
+"""Sees a batch's scores, without gradient; says what it has for the log."""
 
 
 class Tokens:
@@ -88,7 +92,7 @@ class Objective:
         texts = [(name, make) for kind, name, make in made if kind == "texts"]
         objective = cls(filters, texts, vectors, weightings, losses, recipe.matryoshka, nn.ModuleDict(trained))
         if recipe.matryoshka and any(True for _ in objective.modules.buffers()):
-            raise InputError("matryoshka: not with a filter or maker that keeps embeddings: they have one dimension")
+            raise InputError("matryoshka: not with a method that keeps state from step to step: it is of one dimension")
         return objective
 
     def __call__(self, scores: Scores, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -129,6 +133,7 @@ def accumulate_gradients(
     divide_by: int,
     progress: float,
     generator: torch.Generator,
+    observe: Observe | None = None,
 ) -> tuple[float, dict[str, float]]:
     """Adds this batch's gradient, divided by `divide_by`, to the weights' .grad; returns the loss and its parts.
 
@@ -144,6 +149,8 @@ def accumulate_gradients(
     queries = _gathered(towers[0], len(batch.query_ids), accelerator)
     documents = _gathered(towers[1], len(batch.doc_ids), accelerator)
     loss, parts = over_prefixes(encoder, objective, batch, queries, documents, progress, generator)
+    if observe is not None:
+        parts |= observe(scores_of(encoder, batch, queries.detach(), documents.detach(), progress))
     scaled = loss / divide_by if accelerator.scaler is None else accelerator.scaler.scale(loss / divide_by)
     if scaled.requires_grad:
         scaled.backward()
@@ -187,6 +194,8 @@ def scores_of(encoder: Encoder, batch: Batch, queries: Tensor, documents: Tensor
         doc_ids=tuple("" if item_id in made else item_id for item_id in batch.doc_ids),
         positive_ids=batch.positive_ids,
         made=torch.tensor([item_id in made for item_id in batch.doc_ids], device=device) if made else None,
+        made_by=tuple(maker_of(item_id) if item_id in made else "" for item_id in batch.doc_ids) if made else (),
+        made_queries=batch.made_queries.to(device) if batch.made_queries.any() else None,
         progress=progress,
     )
 

@@ -59,3 +59,16 @@ def test_without_embeddings_it_is_refused() -> None:
         InputError, match=r"^batching.neighbours: needs the embeddings of queries and of their positives$"
     ):
         neighbours(TURNS, 8, BatchContext(), generator=torch.Generator())
+
+
+def test_all_nearest_makes_the_groups_of_bsc() -> None:
+    """Turn n's query finds the documents of its tens first: with nearest 1, each group is a seed and its nearest."""
+    count = 12
+    turns = [Turn(query_id=f"q{n}", positives=(f"d{n}",)) for n in range(count)]
+    places = torch.tensor([[float(n // 3 == group) + 0.01 * n for group in range(4)] for n in range(count)])
+    context = BatchContext(query_embeddings=places, document_embeddings=places)
+    made = neighbours(turns, 3, context, select=2, nearest=1.0, generator=torch.Generator().manual_seed(0))
+    groups = [{int(turn.query_id[1:]) // 3 for turn in batch} for batch in made]
+    assert sorted(groups, key=min) == [{0}, {1}, {2}, {3}]
+    with pytest.raises(InputError, match=r"^batching.neighbours.nearest: expected 0 to 1, got 1.5$"):
+        neighbours(turns, 3, context, nearest=1.5, generator=torch.Generator())

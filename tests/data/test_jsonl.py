@@ -81,6 +81,7 @@ def test_texts_are_not_held_in_memory(tmp_path: Path) -> None:
         (b'{"_id": true, "text": "a"}', '"_id" must be a string, got true'),
         (b'{"_id": 1.5, "text": "a"}', '"_id" must be a string, got 1.5'),
         (b'{"_id": "d3", "text": ["a"]}', '"text" must be a string, got ["a"]'),
+        (b'{"_id": "d3", "made": "yes"}', '"made" must be true or false, got "yes"'),
         (b'{"_id": "d3", "text": "a\\ud83d"}', "half of a surrogate pair (\\ud800 to \\udfff) stands alone"),
         (b'{"_id": "d3", "image": "../secret.png"}', "got '../secret.png'"),
         (b'{"_id": "d3", "image": "a/../../secret.png"}', "got 'a/../../secret.png'"),

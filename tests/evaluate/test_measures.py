@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise, permutations
 
 import pytest
 import pytrec_eval
@@ -104,10 +105,13 @@ def test_names() -> None:
         ("MRR@20", "unknown measure 'MRR@20': did you mean 'RR@20'?"),
         ("recall@100", "unknown measure 'recall@100': did you mean 'R@100'?"),
         ("map_at_5", "unknown measure 'map_at_5': did you mean 'AP@5'?"),
-        ("hits@3", "unknown measure 'hits@3': did you mean 'Success@3'?"),
+        ("hits@3", "unknown measure 'hits@3': did you mean 'hit@3'?"),
         ("nDCG@0", "unknown measure 'nDCG@0': did you mean 'nDCG@10'?"),
         ("R", "measure 'R' needs a cut-off, as in R@10"),
-        ("brilliance", "unknown measure 'brilliance': known are AP@10, P@10, R@10, RR@10, Success@10, nDCG@10"),
+        (
+            "brilliance",
+            "unknown measure 'brilliance': known are AP@10, P@10, R@10, RR@10, Success@10, accuracy, hit@10, nDCG@10",
+        ),
         ("", "no measures given; name some, such as nDCG@10 R@100"),
     ],
 )
@@ -125,3 +129,53 @@ def test_nan_is_refused() -> None:
 def test_nothing_judged_is_refused() -> None:
     with pytest.raises(InputError, match="no judged queries"):
         per_query("RR", {}, {"q": {"a": 1.0}})
+
+
+def chance(positions: int, cut: int, relevant: set[str], scores: dict[str, float]) -> float:
+    """By brute force: the share of the orders of the documents, equal scores in any order, that have one early."""
+    orders = [
+        order for order in permutations(scores) if all(scores[one] >= scores[other] for one, other in pairwise(order))
+    ]
+    return sum(bool(relevant & set(order[:cut])) for order in orders) / len(orders)
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        {"a": 1.0, "b": 1.0, "c": 1.0, "d": 1.0, "e": 1.0},  # a constant model
+        {"a": 2.0, "b": 1.0, "c": 1.0, "d": 1.0, "e": 0.0},
+        {"a": 0.5, "b": 1.0, "c": 0.5, "d": 0.5, "e": 2.0},
+        {"a": 1.0, "b": 1.0, "c": 0.5, "d": 3.0, "e": 3.0},
+    ],
+)
+@pytest.mark.parametrize("judged", [{"a": 1}, {"c": 2}, {"a": 1, "c": 1}, {"b": 1, "c": 0, "e": 1}])
+def test_hit_is_the_chance_under_random_ties(scores: dict[str, float], judged: dict[str, int]) -> None:
+    relevant = {doc_id for doc_id, grade in judged.items() if grade > 0}
+    found = per_query("hit@1 hit@2 hit@3", {"q": judged}, {"q": scores})
+    for cut in (1, 2, 3):
+        assert found[f"hit@{cut}"]["q"] == pytest.approx(chance(5, cut, relevant, scores))
+
+
+def test_a_constant_model_hits_one_in_the_pool_and_is_never_accurate() -> None:
+    run = {"q": {f"d{n}": 0.25 for n in range(1000)}, "absent": {}}
+    qrels = {"q": {"d0": 1}, "absent": {"d0": 1}}
+    assert per_query("hit@1 accuracy", qrels, run) == {
+        "hit@1": {"q": 1 / 1000, "absent": 0.0},
+        "accuracy": {"q": 0.0, "absent": 0.0},
+    }
+
+
+def test_accuracy_is_strict_and_wants_every_relevant_document_above() -> None:
+    qrels = {name: {"a": 1, "b": 1} for name in ("right", "level", "half")}
+    run = {
+        "right": {"a": 0.9, "b": 0.8, "c": 0.7},
+        "level": {"a": 0.9, "b": 0.7, "c": 0.7 + 1e-9},  # equal as float32
+        "half": {"a": 0.9, "b": 0.6, "c": 0.7},
+    }
+    assert per_query("accuracy", qrels, run)["accuracy"] == {"right": 1.0, "level": 0.0, "half": 0.0}
+
+
+def test_what_only_a_protocol_reports_is_known_but_not_measured() -> None:
+    assert parse("group text") == ["group", "text"]
+    with pytest.raises(InputError, match=r"^measure 'group' is reported by the protocol winoground; a run does not"):
+        per_query("group", {"q": {"a": 1}}, {"q": {"a": 1.0}})

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from fixture_f import F, fixture, no_weights
@@ -25,7 +27,7 @@ def test_rows_of_the_fixture(temperature: float, positive_rate: float, beta: flo
         value, _ = debiased(
             fixture(), keep, no_weights(fixture()), temperature=temperature, positive_rate=positive_rate, beta=beta
         )
-        assert float(value) == pytest.approx(expected, abs=5e-6)
+        assert value.item() == pytest.approx(expected, abs=5e-6)
 
 
 def test_the_clamp_is_counted_and_takes_the_gradient_of_negatives() -> None:
@@ -43,7 +45,7 @@ def test_nothing_is_clamped_at_a_rate_of_zero_even_below_a_score_of_minus_one() 
     scores = fixture(F - 3)
     value, parts = debiased(scores, scores.candidate, no_weights(scores), temperature=0.1, positive_rate=0.0, beta=0.0)
     assert parts["clamped_share"] == 0
-    assert float(value) == pytest.approx(0.126736, abs=2e-6)
+    assert value.item() == pytest.approx(0.126736, abs=2e-6)
 
 
 def test_log_space_survives_small_temperatures() -> None:
@@ -76,3 +78,28 @@ def test_importance_can_be_detached() -> None:
 def test_wrong_options_are_refused() -> None:
     with pytest.raises(InputError, match=r"got 0.5 and 1.0$"):
         debiased(fixture(), fixture().candidate, no_weights(fixture()), positive_rate=1.0)
+
+
+@pytest.mark.parametrize(("positive_rate", "beta"), [(0.0, 0.0), (0.1, 0.0), (0.1, 1.0), (0.05, 0.5)])
+def test_two_views_by_brute_force(positive_rate: float, beta: float) -> None:
+    """The loss of two views of n things: each of the 2n vectors against its other view and 2n - 2 others."""
+    generator, temperature = torch.Generator().manual_seed(0), 0.5
+    views = torch.nn.functional.normalize(torch.randn(8, 5, generator=generator), dim=1)
+    expected = []
+    for row in range(8):
+        other = (row + 4) % 8
+        negatives = [math.exp(float(views[row] @ views[j]) / temperature) for j in range(8) if j not in (row, other)]
+        positive = math.exp(float(views[row] @ views[other]) / temperature)
+        importance = [n**beta for n in negatives]
+        reweighted = sum(i * n for i, n in zip(importance, negatives, strict=True)) / (sum(importance) / 6)
+        group = max((reweighted - positive_rate * 6 * positive) / (1 - positive_rate), 6 * math.exp(-1 / temperature))
+        expected.append(-math.log(positive / (positive + group)))
+    scores = fixture(views[:4] @ views[4:].T, queries=views[:4], documents=views[4:])
+    options = {"positive_rate": positive_rate, "beta": beta, "temperature": temperature}
+    value, _ = debiased(scores, scores.candidate, no_weights(scores), two_views=True, **options)
+    assert value.item() == pytest.approx(sum(expected) / 8, abs=1e-5)
+
+
+def test_two_views_need_embeddings() -> None:
+    with pytest.raises(InputError, match="query_query needs embeddings"):
+        debiased(fixture(), fixture().candidate, no_weights(fixture()), two_views=True)

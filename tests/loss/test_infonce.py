@@ -132,7 +132,7 @@ def test_every_direction_equals_the_loops(directions: list[str], denominator: st
     scores, keep, weights = batch()
     value = loss_of(scores, keep, weights, directions=directions, denominator=denominator)
     expected = oracle(directions, denominator == "joint", scores, keep, weights)
-    assert float(value) == pytest.approx(expected, abs=1e-5)
+    assert value.item() == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_document_that_is_positive_for_two_queries_is_no_negative_between_them() -> None:
@@ -192,3 +192,30 @@ def test_directions_between_queries_need_embeddings() -> None:
     bare = dataclasses.replace(scores, queries=None)
     with pytest.raises(InputError, match="query_query needs embeddings"):
         loss_of(bare, keep, weights, directions=["query_query"])
+
+
+def test_label_smoothing_is_that_of_torch() -> None:
+    scores = fixture(F.clone().requires_grad_())
+    value, _ = Infonce(temperature=TEMPERATURE, label_smoothing=0.1)(scores, scores.candidate, no_weights(scores))
+    expected = torch.nn.functional.cross_entropy(scores.student / TEMPERATURE, torch.arange(3), label_smoothing=0.1)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, scores.student)[0] for loss in (value, expected)))
+    with pytest.raises(InputError, match=r"^loss.infonce.label_smoothing: expected 0 to below 1, got 1.0$"):
+        Infonce(label_smoothing=1.0)
+
+
+def test_a_dropped_column_takes_no_share_of_the_smoothed_target() -> None:
+    scores = fixture()
+    keep = scores.candidate & torch.tensor([True, True, False])
+    value, _ = Infonce(temperature=TEMPERATURE, label_smoothing=0.1)(scores, keep & (torch.arange(3) == 0)[:, None],
+                                                                    no_weights(scores))  # fmt: skip
+    by_hand = torch.nn.functional.cross_entropy(torch.tensor([[9.0, 4.0]]), torch.tensor([0]), label_smoothing=0.1)
+    assert value.item() == pytest.approx(float(by_hand), abs=1e-6)
+
+
+def test_own_negatives_alone() -> None:
+    scores = fixture_with_own()
+    value, _ = Infonce(temperature=TEMPERATURE, negatives="own")(scores, scores.candidate, no_weights(scores))
+    assert value.item() == pytest.approx(0.385658, abs=2e-6)
+    with pytest.raises(InputError, match="has a negative left"):
+        Infonce(negatives="own")(fixture(), fixture().candidate, no_weights(fixture()))

@@ -160,3 +160,63 @@ def test_concepts_begin_so_that_articles_stay_right() -> None:
 )
 def test_word_swap(text: str, expected: set[str | None]) -> None:
     assert all_changes("word_swap", text) == expected
+
+
+def test_word_swap_takes_noun_phrases() -> None:
+    made = all_changes("word_swap", "the big dog chases a small cat", 60)
+    assert "a small cat chases the big dog" in made
+    assert "the small cat chases a big dog" in made  # adjective and noun
+    assert "a small cat chases the dog" not in made
+    assert not any(text and text.startswith("dog") for text in made)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a hot day", {"a cold day", "a hot night"}),
+        ("an old man sits", {"a young man sits", "a new man sits", "an old woman sits"}),
+        ("A bird above the tree", {"A bird below the tree"}),
+        ("An EMPTY glass", {"A FULL glass"}),
+        ("He opens it", {None}),
+        ("", {None}),
+    ],
+)
+def test_opposite(text: str, expected: set[str | None]) -> None:
+    assert all_changes("opposite", text) == expected
+
+
+def test_bigram_shuffle_keeps_pairs_together() -> None:
+    made = all_changes("bigram_shuffle", "a b c d e")
+    orders = ["a b e c d", "c d a b e", "c d e a b", "e a b c d", "e c d a b"]
+    assert made == set(orders)
+    assert all_changes("bigram_shuffle", "one two") == {None}
+    assert all_changes("bigram_shuffle", "so so so so") == {None}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a circle", {f"a {shape}" for shape in ("hexagon", "kite", "parallelogram", "pentagon", "rectangle", "rhombus",
+                                                 "semicircle", "square", "trapezoid", "triangle")}),
+        ("lines are parallel", {"lines are perpendicular"}),
+        ("AB equals CD", {"CB equals AD", "DB equals CA", "AC equals BD", "AD equals CB"}),
+        ("triangle ABC" , None),
+        ("AB and BC", {None}),  # exchanged letters would name the same two lines
+        ("in 7 steps", {f"in {digit} steps" for digit in (1, 2, 3, 4, 5, 6, 8, 9)}),
+        ("nothing here", {None}),
+    ],
+)  # fmt: skip
+def test_geometry_changes_one_thing(text: str, expected: set[str | None] | None) -> None:
+    made = all_changes("geometry", text, 200)
+    if expected is None:  # a single label has no other to exchange letters with
+        assert all(one is not None and one.endswith(" ABC") and not one.startswith("triangle") for one in made)
+    else:
+        assert made == expected
+
+
+def test_geometry_brings_no_new_letters_and_keeps_articles_right() -> None:
+    made = all_changes("geometry", "In triangle ABC, an altitude AD meets BC at 90 degrees", 300)
+    assert all(set(re.findall("[A-Z]", (text or "").replace("In", ""))) == set("ABCD") for text in made)
+    assert any(text and "a chord AD" in text for text in made)
+    assert any(text and "an angle AD" in text for text in made)
+    assert any(text and "90" not in text for text in made)

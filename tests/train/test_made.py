@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import write_dataset
 from safetensors.torch import load_file
 
+from embedtune import methods
 from embedtune.data.dataset import load_dataset
 from embedtune.encode.encoder import load_encoder
 from embedtune.errors import InputError
@@ -16,8 +18,9 @@ from embedtune.recipe import Recipe, check_recipe
 from embedtune.relevance import Relevance
 from embedtune.train.batch import lay_out
 from embedtune.train.made import made_documents
+from embedtune.train.preflight import refuse_without_texts
 from embedtune.train.run import train
-from embedtune.train.step import Objective, over_prefixes
+from embedtune.train.step import Objective, over_prefixes, scores_of
 from embedtune.types import Item, Turn
 
 
@@ -94,5 +97,106 @@ def test_matryoshka_is_the_mean_over_prefixes(tiny_model: Path, tiny_dataset: Pa
 
 def test_matryoshka_with_a_state_of_one_dimension_is_refused(tiny_model: Path, tiny_dataset: Path) -> None:
     recipe = recipe_of(tiny_model, tiny_dataset, matryoshka=[16], synthesis={"name": "memory_queue"})
-    with pytest.raises(InputError, match="matryoshka: not with a filter or maker that keeps embeddings"):
-        Objective.of(recipe)
+    by_loss = recipe_of(tiny_model, tiny_dataset, matryoshka=[16], loss={"name": "ahnpl"}, synthesis="number")
+    for refused in (recipe, by_loss):
+        with pytest.raises(InputError, match="matryoshka: not with a method that keeps state from step to step"):
+            Objective.of(refused)
+
+
+def test_a_made_text_keeps_the_documents_image(tmp_path: Path) -> None:
+    write_dataset(tmp_path)
+    lines = (tmp_path / "corpus.jsonl").read_text().splitlines()
+    lines[1] = json.dumps({"_id": "d1", "title": "one", "text": "a hot day", "image": "d1.png"})
+    (tmp_path / "corpus.jsonl").write_text("\n".join(lines) + "\n")
+    dataset = load_dataset(tmp_path, "train")
+    opposite = methods.bind("synthesis", "opposite", {})
+    turns = [Turn(query_id="q1", positives=("d1",))]
+    (item,) = made_documents([("opposite", opposite)], turns, dataset, torch.Generator())["q1"]
+    assert item.content in ("one a cold day", "one a hot night")
+    assert item.image == tmp_path / "d1.png"
+    assert item.made
+
+
+def test_rules_for_texts_need_documents_with_texts(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "corpus.jsonl").write_text('{"_id": "d", "image": "d.png"}\n')
+    (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "a red dog and a blue cat"}\n')
+    (tmp_path / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n")
+    recipe = recipe_of(tiny_model, tmp_path, synthesis=[{"name": "word_swap"}])
+    message = rf"synthesis.word_swap: makes negatives from .* data.train: reversed:{tmp_path}$"
+    with pytest.raises(InputError, match=message):
+        train(recipe, tmp_path / "run")
+    refuse_without_texts(recipe, load_dataset(f"reversed:{tmp_path}", "train"))
+
+
+def test_scores_know_who_made_a_column_and_which_query_is_made(tiny_model: Path, tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "data")
+    lines = (data / "queries.jsonl").read_text().splitlines()
+    lines[1] = json.dumps(json.loads(lines[1]) | {"made": True})
+    (data / "queries.jsonl").write_text("\n".join(lines) + "\n")
+    dataset, encoder = load_dataset(data, "train"), load_encoder(str(tiny_model))
+    turns = [Turn(query_id=q, positives=(d,)) for q, d in (("q1", "d1"), ("q2", "d2"))]
+    made = {"q2": [Item(id="made:negation:d2:ab:c", text="no such thing")]}
+    batch = lay_out(turns, {}, Relevance(dataset), made)
+    scores = scores_of(encoder, batch, torch.randn(2, 32), torch.randn(3, 32), 0.0)
+    assert scores.made_by == ("", "", "negation")
+    assert scores.made is not None
+    assert scores.made.tolist() == [False, False, True]
+    assert scores.made_queries is not None
+    assert scores.made_queries.tolist() == [True, False]
+
+
+def test_losses_on_own_negatives_train_and_resume_exactly(tiny_model: Path, tmp_path: Path) -> None:
+    """AHNPL's thresholds, NCU's matrix and TripletCLIP's turn are in the checkpoint."""
+    data = write_dataset(tmp_path / "data")
+    losses = [
+        {"name": "tripletclip", "temperature": 0.1, "mode": "alternate"},
+        {"name": "ahnpl", "weight": 0.2, "temperature": 0.1},
+        {"name": "fsc_clip", "weight": 0.5, "temperature": 0.1},
+        {"name": "ncu", "weight": 0.1, "temperature": 0.1},
+    ]
+    made = [{"name": "negation"}, {"name": "number"}]
+    recipe = recipe_of(tiny_model, data, synthesis=made, loss=losses)
+    whole = train(recipe, tmp_path / "whole")
+    steps = [json.loads(line) for line in (whole.folder / "log.jsonl").read_text().splitlines()]
+    steps = [event for event in steps if event["event"] == "step"]
+    assert steps[-1]["ahnpl"] > 0
+    assert steps[-1]["fsc_clip"] > 0
+    checkpoints = sorted((whole.folder / "checkpoints").iterdir())
+    state = load_file(checkpoints[0] / "objective.safetensors")
+    assert {"loss-1.threshold_negation", "loss-1.threshold_number", "loss-3.opposite"} <= set(state)
+    for path in checkpoints[1:]:
+        path.rename(tmp_path / path.name)  # as if it had been killed after its first checkpoint
+    (whole.folder / "summary.json").unlink()
+    expected = load_file(whole.model / "model.safetensors")
+    resumed = load_file(train(recipe, whole.folder, resume=True).model / "model.safetensors")
+    assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
+def test_generated_queries_with_their_hard_documents(tiny_model: Path, tmp_path: Path) -> None:
+    """TripletCLIP's data: each query and each generated one has its document, and the other's as its hard negative."""
+    words = ["river", "engine", "music", "garden"]
+    queries = [{"_id": f"q{n}", "text": f"old {word}"} for n, word in enumerate(words)]
+    queries += [{"_id": f"g{n}", "text": f"new {word}", "made": True} for n, word in enumerate(words)]
+    corpus = [{"_id": f"{kind}{n}", "text": f"the {age} {word} is {n}"}
+              for n, word in enumerate(words) for kind, age in (("t", "old"), ("h", "new"))]  # fmt: skip
+    (tmp_path / "qrels").mkdir()
+    for name, lines in (("queries", queries), ("corpus", corpus)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = "".join(f"q{n}\tt{n}\t1\ng{n}\th{n}\t1\n" for n in range(4))
+    (tmp_path / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\n" + rows)
+    run = tmp_path / "given.run"
+    run.write_text("".join(f"q{n} Q0 h{n} 1 1 given\ng{n} Q0 t{n} 1 1 given\n" for n in range(4)))
+    recipe = recipe_of(
+        tiny_model,
+        tmp_path,
+        negatives={"mining": {"name": "run", "path": str(run)}, "sampling": {"name": "top", "count": 1}},
+        loss={"name": "tripletclip", "temperature": 0.1},
+    )
+    log = train(recipe, tmp_path / "run").folder / "log.jsonl"
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [event["documents"] for event in events if event["event"] == "step"] == [8, 8]
+    mined = tmp_path / "run" / "negatives" / "mined.jsonl"
+    evidence = [json.loads(line) for line in mined.read_text().splitlines()]
+    assert {(e["query_id"], e["doc_id"]) for e in evidence} == {(f"{q}{n}", f"{d}{n}") for n in range(4)
+                                                                for q, d in (("q", "h"), ("g", "t"))}  # fmt: skip

@@ -1,0 +1,63 @@
+"""Evaluation protocols with candidate lists: one a file, which says what it recognises and reads it into a Suite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ...data.dataset import load_dataset
+from ...errors import InputError, unknown
+from ...types import Dataset
+from ..results import distinct
+from ..suites import Suite, refuse_repeated
+
+
+@cache
+def names() -> list[str]:
+    """The protocols, by file."""
+    return sorted(file.stem for file in Path(__file__).parent.glob("[a-z]*.py"))
+
+
+def open_suite(folder: Path, protocol: str | None = None, images: Path | None = None) -> Suite | None:
+    """Reads a folder by a protocol, the one that recognises it where none is named; None where none does.
+
+    images: where the pictures are, where not in the folder. Raises InputError for a protocol that is not known, for a
+    folder that is not laid out as the protocol named expects, for rows that are wrong and for pictures that are absent.
+    """
+    if protocol is not None and protocol not in names():
+        raise InputError(unknown("protocol", protocol, names()))
+    if images is not None and not images.is_dir():
+        raise InputError(f"{images}: no such folder of images")
+    for name in names() if protocol is None else [protocol]:
+        module: Any = import_module(f".{name}", __package__)
+        if module.recognises(folder):
+            suite: Suite = module.read(folder, images)
+            return suite
+    if protocol is not None:
+        raise InputError(f"{folder}: not laid out as {protocol} is; expected {module.LAYOUT}")
+    return None
+
+
+def open_data(
+    data: Sequence[str], protocol: str | None = None, images: Path | None = None
+) -> tuple[list[Dataset], list[Suite]]:
+    """What is named, sorted: datasets to retrieve from, and folders of a protocol, recognised or as named."""
+    datasets: list[Dataset] = []
+    suites: list[Suite] = []
+    for name in data:
+        folder = Path(name).expanduser()
+        plain = protocol is None and (not folder.is_dir() or (folder / "corpus.jsonl").exists())
+        suite = None if plain else open_suite(folder, protocol, images)
+        if suite is not None:
+            suites.append(suite)
+        else:
+            datasets.append(load_dataset(name))
+    if images is not None and not suites:
+        raise InputError(f"--images {images}: says where a protocol's images are; none of {', '.join(data)} is of one")
+    datasets = distinct(datasets)
+    labels = [dataset.label for dataset in [*datasets, *(corpus for suite in suites for corpus in suite.corpora)]]
+    refuse_repeated([*labels, *(task.label for suite in suites for task in suite.tasks)])
+    return datasets, suites

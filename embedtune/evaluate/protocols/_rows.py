@@ -1,0 +1,52 @@
+"""What the readers of protocols share: rows of several kinds of files, and fields of the type that is expected."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ...data.jsonl import decode, read_lines
+from ...data.records import Row
+from ...data.tables import parquet_columns, rows_of
+from ...errors import InputError
+
+
+def rows(path: Path) -> Iterator[Row]:
+    """The rows of a .jsonl, .csv or .parquet file, or of a .json file that holds a list, or an object of them by id."""
+    if path.suffix.lower() != ".json":
+        yield from rows_of(path)
+        return
+    text = "".join(decode(raw, f"{path}:{number}") for number, raw in read_lines(path))
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from None
+    if isinstance(found, dict):
+        found = [value | {"_key": key} if isinstance(value, dict) else value for key, value in found.items()]
+    if not isinstance(found, list):
+        raise InputError(f"{path}: expected a list of objects, or an object of them")
+    for number, row in enumerate(found, start=1):
+        where = f"{path}: entry {row.get('_key', number) if isinstance(row, dict) else number}"
+        if not isinstance(row, dict):
+            raise InputError(f"{where}: expected an object, got {str(row)[:40]}")
+        yield where, row
+
+
+def has_columns(path: Path, columns: Sequence[str]) -> bool:
+    """Whether the rows have all of these; False for what cannot be read at all."""
+    try:
+        if path.suffix.lower() == ".parquet":
+            return set(columns) <= set(parquet_columns(path))
+        first = next(rows(path), None)
+    except InputError:
+        return False
+    return first is not None and set(columns) <= set(first[1])
+
+
+def text_in(row: Row, column: str) -> str:
+    where, values = row
+    value = values.get(column)
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"{where}: {column!r} must be a text, got {str(value)[:40]!r}")
+    return value.strip()

@@ -1,0 +1,59 @@
+"""SugarCrepe: an image, its caption and a caption that is wrong in one thing (arXiv 2306.14610).
+
+A query is right where its caption scores strictly above the other. Seven categories in three types; the means are over
+categories, as in the paper.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...errors import InputError
+from ...types import Item
+from ..lists import Task
+from ..suites import Part, Suite
+from ._pictures import Pictures
+from ._rows import rows, text_in
+
+CATEGORIES = ("add_obj", "add_att", "replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")
+LAYOUT = f"{', '.join(f'{name}.json' for name in CATEGORIES)} (or some of them), and COCO's images"
+
+
+def recognises(folder: Path) -> bool:
+    return bool(_files(folder))
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    for root in (folder, folder / "data"):
+        found = {name: root / f"{name}.json" for name in CATEGORIES if (root / f"{name}.json").is_file()}
+        if found:
+            return found
+    return {}
+
+
+def read(folder: Path, images: Path | None) -> Suite:
+    """Raises InputError, with the entry, for what is not laid out so and for images that are not there."""
+    given = [images] if images is not None else []
+    pictures = Pictures([*given, folder, *(folder / name for name in ("images", "val2017", "coco/val2017"))])
+    tasks = []
+    for name, path in _files(folder).items():
+        task = Task(label=f"sugarcrepe-{name}", folder=folder, measures=("accuracy",))
+        for number, row in enumerate(rows(path)):
+            caption, other = text_in(row, "caption"), text_in(row, "negative_caption")
+            if caption == other:
+                raise InputError(f"{row[0]}: both captions are the same")
+            image = pictures.find(row[1].get("filename"), row[0])
+            options = ((Item(id="", text=text), int(text == caption)) for text in (caption, other))
+            task.add(str(row[1].get("_key", number)), Item(id="", image=image), options)
+        tasks.append(task)
+    here = [name for name in CATEGORIES if name in _files(folder)]
+    means = {
+        kind: ([Part(label=f"sugarcrepe-{n}") for n in here if n.startswith(kind)], _count(kind))
+        for kind in ("add", "replace", "swap")
+    }
+    means["SugarCrepe"] = ([Part(label=f"sugarcrepe-{name}") for name in here], len(CATEGORIES))
+    return Suite(protocol="sugarcrepe", tasks=tasks, means={title: m for title, m in means.items() if m[0]})
+
+
+def _count(kind: str) -> int:
+    return sum(name.startswith(kind) for name in CATEGORIES)

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import torch
+
+KIND = "texts"
+TRIES = 10
+
+
+def bigram_shuffle(text: str, *, generator: torch.Generator) -> str | None:
+    """Shuffles pairs of neighbouring words: the same words, another order (FSC-CLIP, arXiv 2410.05210).
+
+    Words are what stands between blanks; the first and second stay together, the third and fourth, and so on. None
+    where ten tries give nothing new.
+    """
+    words = text.split()
+    pairs = [words[place : place + 2] for place in range(0, len(words), 2)]
+    for _ in range(TRIES if len(pairs) > 1 else 0):
+        order = torch.randperm(len(pairs), generator=generator, device=generator.device).tolist()
+        shuffled = [word for place in order for word in pairs[place]]
+        if [word.casefold() for word in shuffled] != [word.casefold() for word in words]:
+            return " ".join(shuffled)
+    return None

@@ -1,0 +1,125 @@
+"""Queries that search all documents at every step, while the documents stay as they were (ADORE, arXiv 2104.08051)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
+
+from ..encode.encoder import Encoder, Prepared, Progress
+from ..encode.similarity import as_scored
+from ..errors import InputError
+from ..files import fingerprint_of
+from ..relevance import Relevance
+from ..search import exact_search, tie_order
+from ..types import Dataset, Item, Items, Role, Scores
+from .modes import training_mode
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+Floats = npt.NDArray[np.float32]
+
+
+class FrozenDocuments(Encoder):
+    """The encoder that is trained, for queries; for documents, the embeddings that it gave before training.
+
+    An Encoder in every place where one is asked for, so that training and validation need not know.
+    """
+
+    def __init__(self, trained: Encoder, corpus: Items, embeddings: Floats) -> None:
+        """embeddings: (D, H) of the corpus, as the model gave them."""
+        super().__init__(trained.model, trained.name, trained.precision, cached=False)
+        self._corpus, self._embeddings = corpus, embeddings
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint_of(super().fingerprint, self._corpus.fingerprint)
+
+    def prepare(self, items: Sequence[Item], role: Role) -> list[Prepared]:
+        if role == "query":
+            return super().prepare(items, role)
+        return [Prepared(None, self._corpus.row(item.id), 1) for item in items]
+
+    def forward(self, chunk: Sequence[Prepared], role: Role) -> Tensor:
+        if role == "query":
+            return super().forward(chunk, role)
+        return torch.from_numpy(self._embeddings[[item.raw for item in chunk]]).to(self.device)
+
+    def encode(self, items: Items | Sequence[Item], role: Role, *, on_progress: Progress | None = None) -> Floats:
+        if role == "query":
+            return super().encode(items, role, on_progress=on_progress)
+        rows = [self._corpus.row(item.id) for item in items]
+        return np.asarray(self._embeddings[rows], dtype=np.float32)
+
+
+class LiveNegatives:
+    """The documents that each query of a batch scores highest at that moment, without those that may not be negatives.
+
+    Exact search over all documents. On several processes all take what the first one found.
+    """
+
+    def __init__(
+        self, encoder: FrozenDocuments, dataset: Dataset, relevance: Relevance, depth: int, accelerator: Accelerator
+    ) -> None:
+        self._encoder, self._dataset, self._relevance = encoder, dataset, relevance
+        self._depth, self._accelerator = depth, accelerator
+        self._documents = as_scored(encoder.encode(dataset.corpus, "document"), encoder.similarity)  # (D, H)
+        self._order = tie_order(dataset.corpus.ids)
+
+    def draw(self, query_ids: Sequence[str], epoch: int) -> dict[str, list[str]]:
+        found: list[Any] = [None]
+        if self._accelerator.is_main_process:
+            found = [self._search(list(dict.fromkeys(query_ids)))]
+        if self._accelerator.num_processes > 1:
+            broadcast_object_list(found)
+        drawn: dict[str, list[str]] = found[0]
+        return drawn
+
+    def _search(self, query_ids: list[str]) -> dict[str, list[str]]:
+        rows = self._encoder.encode([self._dataset.queries[query_id] for query_id in query_ids], "query")
+        training_mode(self._encoder.model)  # which encoding had left
+        queries, ids = as_scored(rows, self._encoder.similarity), self._dataset.corpus.ids
+        _, places = exact_search(queries, self._documents, self._depth, tie_order=self._order)
+        found = {}
+        for query_id, of_query in zip(query_ids, places.tolist(), strict=True):
+            named = [ids[place] for place in of_query]
+            forbidden = self._relevance.forbidden(query_id, named)
+            found[query_id] = [doc_id for doc_id, out in zip(named, forbidden, strict=True) if not out]
+        return found
+
+    def observe(self, scores: Scores, step: int) -> dict[str, float]:
+        return {}
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        pass
+
+
+def two_towers(queries: SentenceTransformer, documents: SentenceTransformer) -> SentenceTransformer:
+    """One model that embeds queries by the one and documents by the other; `SentenceTransformer(path)` opens it.
+
+    What is encoded without a task is taken for a document. Raises InputError for a model that routes already.
+    """
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Router
+
+    if any(isinstance(module, Router) for module in (*queries, *documents)):
+        raise InputError("negatives.live: a model with several towers already cannot get another one for documents")
+    router = Router.for_query_document(
+        query_modules=list(queries.children()), document_modules=list(documents.children()), default_route="document"
+    )
+    return SentenceTransformer(
+        modules=[router],
+        device=str(queries.device),
+        prompts=queries.prompts,
+        similarity_fn_name=queries.similarity_fn_name,
+    )
