@@ -129,6 +129,7 @@ class Data:
     # each: every positive is a turn of its own, as in pairs; all: one turn with all of them; a number: so many drawn
     # afresh every epoch
     positives: Literal["each", "all"] | Count = "each"
+    broken_images: Share = 0.01  # images that may be unreadable: they are listed and left out; more are refused
 
 
 @_strict

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .output import progress, say, show_table
+from .output import progress, say, say_left_out, show_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +38,13 @@ def evaluate(
     precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="What it computes in.")] = "fp32",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, mps.")] = "auto",
     ignore_identical_ids: Identical = None,
+    judged_only: Annotated[
+        bool, typer.Option("--judged-only", help="Rank only documents that the split judges, not the whole corpus.")
+    ] = False,
+    broken_images: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Leave items with a broken image out, up to this share.", metavar="SHARE"),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results in OUTPUT.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -47,7 +54,7 @@ def evaluate(
 
     Example: embedtune eval --run bm25.run --data data/scifact:test --measures "nDCG@10 R@100"
     """
-    from embedtune.data.dataset import load_dataset
+    from embedtune.data.dataset import load_dataset, without_broken
     from embedtune.encode.locate import locate
     from embedtune.errors import InputError
     from embedtune.evaluate.measures import DEFAULT_MEASURES, parse
@@ -62,6 +69,9 @@ def evaluate(
         if name is not None:
             locate(name)
     datasets = distinct([load_dataset(name) for name in data])
+    if broken_images is not None:
+        datasets = [without_broken(dataset, broken_images) for dataset in datasets]
+        say_left_out([sentence for dataset in datasets for sentence in dataset.left_out])
     if output is not None:
         prepare(output, overwrite)
 
@@ -72,6 +82,7 @@ def evaluate(
 
         encoder = load_encoder(Model(name=name, max_length=max_length), device=device, precision=precision)
         options: dict[str, Any] = {"measures": names, "truncate_dim": truncate_dim, "output": folder}
+        options["judged_only"] = judged_only
         with progress(f"Encoding for {name}") as on_progress:
             options |= {"ignore_identical_ids": ignore_identical_ids, "on_progress": on_progress}
             return [evaluate(encoder, dataset, **options) for dataset in datasets]
@@ -80,7 +91,7 @@ def evaluate(
         from embedtune.evaluate.retrieval import evaluate_run
 
         given = {"--baseline": baseline, "--truncate-dim": truncate_dim, "--max-length": max_length,
-                 "--ignore-identical-ids": ignore_identical_ids}  # fmt: skip
+                 "--ignore-identical-ids": ignore_identical_ids, "--judged-only": judged_only or None}  # fmt: skip
         for option, value in given.items():
             if value is not None:
                 raise InputError(f"{option} is about a model; it has no effect on --run")

@@ -37,8 +37,7 @@ class Texts:
         """The query's text, or its image's name; None where it is not to be had."""
         if self._queries is None or query_id not in self._queries:
             return None
-        item = self._queries[query_id]
-        return item.content or (item.image.name if item.image is not None else None)
+        return self._queries[query_id].shown or None
 
 
 def largest_changes(

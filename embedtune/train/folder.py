@@ -16,6 +16,7 @@ from ..recipe import Recipe, dump
 from . import checkpoint
 
 SUMMARY = "summary.json"  # written last: a run with it is finished
+LEFT_OUT = "left-out.txt"  # the items with a broken image, a line each
 
 
 def claim(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> bool:

@@ -15,10 +15,11 @@ import torch
 
 from .. import methods
 from ..batching import BatchContext
+from ..data.images import identity
 from ..errors import InputError
 from ..recipe import Recipe
 from ..seeds import generator_for
-from ..types import Dataset, Turn
+from ..types import Dataset, Item, Turn
 
 
 def turns_of_epoch(
@@ -37,6 +38,11 @@ def turns_of_epoch(
                 judged = [judged[i] for i in drawn]
             turns.append(Turn(query_id=query_id, positives=tuple(judged)))
     return turns
+
+
+def _same_as(query: Item) -> str:
+    """What must not meet itself in a batch: the text, and the picture where there is one."""
+    return query.content if query.image is None else f"{query.content}\0{identity(query.image)}"
 
 
 Facts = Callable[[Sequence[Turn]], dict[str, Any]]
@@ -76,7 +82,7 @@ class Plan:
     def _epoch(self, epoch: int) -> list[list[Turn]]:
         train = self._recipe.train
         turns = turns_of_epoch(self._dataset, self._query_ids, self._recipe.data.positives, train.seed, epoch)
-        texts = {query_id: self._dataset.queries[query_id].content for query_id in self._query_ids}
+        texts = {query_id: _same_as(self._dataset.queries[query_id]) for query_id in self._query_ids}
         facts = self._facts(turns) if self._facts is not None else {}
         context = BatchContext(query_texts=texts, progress=min(1.0, epoch / train.epochs), **facts)
         generator = generator_for(train.seed, "batches", epoch)

@@ -50,7 +50,8 @@ def preflight(recipe: Recipe, output: Path) -> Preflight:
                 "data",
                 f"{dataset.folder}, split {dataset.split}: {queries:,} queries with {sum(judged):,} positives, "
                 f"{len(dataset.corpus):,} documents"
-                + (f"; {len(judged) - queries:,} queries without a positive are left out" * (queries < len(judged))),
+                + (f"; {len(judged) - queries:,} queries without a positive are left out" * (queries < len(judged)))
+                + (f"; {len(dataset.left_out):,} items with a broken image are left out" * bool(dataset.left_out)),
             ),
             ("validation", f"{share:.0%} of the queries, by {recipe.evaluate.measure}" if share else "none"),
             (

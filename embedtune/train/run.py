@@ -18,7 +18,7 @@ from ..encode import lora, store
 from ..encode.encoder import Encoder, load_encoder
 from ..evaluate.results import distinct
 from ..evaluate.retrieval import evaluate
-from ..files import locked, whole_folder, write_json
+from ..files import locked, whole_folder, write_json, write_lines
 from ..recipe import Recipe, resolve
 from ..types import Dataset
 from . import checkpoint
@@ -87,6 +87,10 @@ def _train(
     if accelerator.is_main_process:
         for difference in run_folder.keep_environment(folder, recipe, facts, resumed=resumed):
             training.log.tell("message", text=difference)
+        if dataset.left_out:
+            write_lines(folder / run_folder.LEFT_OUT, dataset.left_out)
+            said = f"{len(dataset.left_out):,} items with a broken image are left out: {folder / run_folder.LEFT_OUT}"
+            training.log.tell("message", text=said)
     state = resume_state(training) if resumed else State()
     accelerator.init_trackers("embedtune", config={"recipe": str(folder / "recipe.yaml")})
     training.log.tell("phase", name="train", steps=training.plan.steps, at=state.step)
