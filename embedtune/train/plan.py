@@ -74,17 +74,22 @@ class Plan:
                 f"choose at most {self.turns}"
             )
         self.batches_per_epoch = len(self.epoch(0))
-        batches = max(1, round(self.batches_per_epoch * recipe.train.epochs))
-        self.steps = -(-batches // recipe.train.accumulate)
-        if recipe.train.max_steps is not None:
-            self.steps = min(self.steps, recipe.train.max_steps)
+        train, first = recipe.train, recipe.train.projections_first
+        self.first = self._steps(first.epochs) if first is not None else 0  # steps of the first stage
+        self.steps = self.first + self._steps(train.epochs)
+        if train.max_steps is not None:
+            self.steps = min(self.steps, train.max_steps)
+
+    def _steps(self, epochs: float) -> int:
+        return -(-max(1, round(self.batches_per_epoch * epochs)) // self._recipe.train.accumulate)
 
     def _epoch(self, epoch: int) -> list[list[Turn]]:
         train = self._recipe.train
+        epochs = train.epochs + (train.projections_first.epochs if train.projections_first else 0)
         turns = turns_of_epoch(self._dataset, self._query_ids, self._recipe.data.positives, train.seed, epoch)
         texts = {query_id: _same_as(self._dataset.queries[query_id]) for query_id in self._query_ids}
         facts = self._facts(turns) if self._facts is not None else {}
-        context = BatchContext(query_texts=texts, progress=min(1.0, epoch / train.epochs), **facts)
+        context = BatchContext(query_texts=texts, progress=min(1.0, epoch / epochs), **facts)
         generator = generator_for(train.seed, "batches", epoch)
         batches: list[list[Turn]] = self._batching(turns, train.batch_size, context, generator=generator)
         if not batches:

@@ -19,7 +19,7 @@ from ..encode.encoder import Encoder, load_encoder
 from ..evaluate.results import distinct
 from ..evaluate.retrieval import evaluate
 from ..files import locked, whole_folder, write_json, write_lines
-from ..recipe import Recipe, resolve
+from ..recipe import Model, Recipe, resolve
 from ..types import Dataset
 from . import checkpoint
 from . import folder as run_folder
@@ -121,8 +121,9 @@ def finish(training: Training, state: State, suites: list[Dataset]) -> TrainedRu
     save_model(training.encoder, recipe, folder)
     base, tuned = {}, {}
     if suites:
-        base = evaluate_suites(recipe, recipe.model.name, suites, folder / "evaluation-base", training.log)
-        tuned = evaluate_suites(recipe, str(folder / "model"), suites, folder / "evaluation", training.log)
+        own = dataclasses.replace(recipe.model, name=str(folder / "model"), compose=None, pooling=None)
+        base = evaluate_suites(recipe, recipe.model, suites, folder / "evaluation-base", training.log)
+        tuned = evaluate_suites(recipe, own, suites, folder / "evaluation", training.log)
     run = TrainedRun(folder=folder, steps=state.step, best_step=state.best_step, base=base, tuned=tuned)
     write_json(folder / run_folder.SUMMARY, {name: getattr(run, name) for name in SUMMARISED})
     return run
@@ -139,13 +140,12 @@ def save_model(encoder: Encoder, recipe: Recipe, folder: Path) -> None:
 
 
 def evaluate_suites(
-    recipe: Recipe, model: str, suites: list[Dataset], output: Path, log: Log
+    recipe: Recipe, model: Model, suites: list[Dataset], output: Path, log: Log
 ) -> dict[str, dict[str, float]]:
     """Dataset label -> measure -> value. Results go to `output`; a set that is already there is evaluated again."""
     shutil.rmtree(output, ignore_errors=True)
     tuned = output.name == "evaluation"
-    block = dataclasses.replace(recipe.model, name=model, pooling=None if tuned else recipe.model.pooling)
-    encoder = load_encoder(block, precision=recipe.evaluate.precision)
+    encoder = load_encoder(model, precision=recipe.evaluate.precision, seed=recipe.train.seed)
     found = {}
     for dataset in suites:
         log.tell("phase", name=f"evaluate the {'tuned' if tuned else 'base'} model on {dataset.label}")
