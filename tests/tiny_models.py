@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -106,4 +107,65 @@ def write_siglip(folder: Path) -> Path:
     images = SiglipImageProcessorPil(size={"height": 32, "width": 32})
     words = tokenizer(length=16, names=["input_ids"])
     SiglipProcessor(image_processor=images, tokenizer=words).save_pretrained(folder)
+    return folder
+
+
+QWEN = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL", "qwen3_vl": "Qwen3VL"}
+"""Model type -> how transformers' classes begin."""
+MARKS = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['content'] is string %}{{ m['content'] }}{% else %}"
+    "{% for c in m['content'] %}{% if c['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif 'text' in c %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+)
+
+
+def without_video(patch: Any) -> None:
+    """Without torchvision, leaves the part for videos, which alone needs it, out of Qwen-VL's processors."""
+    import transformers
+
+    if importlib.util.find_spec("torchvision") is not None:
+        return
+    for name in QWEN.values():
+        processor = getattr(transformers, f"{name}Processor")
+        patch.setattr(processor, "get_attributes", classmethod(lambda cls: ["image_processor", "tokenizer"]))
+
+
+def write_qwen(folder: Path, family: str, *, padding_side: str = "right") -> Path:
+    import torch
+    import transformers
+
+    words = tokenizer(length=512)
+    words.add_tokens(MARKS, special_tokens=True)
+    words.padding_side = padding_side
+    start, end, image, video = (words.convert_tokens_to_ids(mark) for mark in MARKS[2:])
+    marks = {"vision_start_token_id": start, "vision_end_token_id": end, "image_token_id": image}
+    section = [2, 1, 1] if family == "qwen3_vl" else [1, 1, 2]
+    text = {**SIZES, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": len(words), "head_dim": 8}
+    text["rope_parameters"] = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": section}
+    text |= {"max_position_embeddings": 512, "bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
+    sizes = {"depth": 2, "hidden_size": 32, "num_heads": 2, "patch_size": 14}
+    sizes |= {"spatial_merge_size": 2, "temporal_patch_size": 2}
+    later = {**sizes, "out_hidden_size": 32, "intermediate_size": 64}
+    vision = {
+        "qwen2_vl": {**sizes, "embed_dim": 32, "mlp_ratio": 2},
+        "qwen2_5_vl": {**later, "window_size": 56, "fullatt_block_indexes": [1]},
+        "qwen3_vl": {**later, "num_position_embeddings": 64, "deepstack_visual_indexes": [0]},
+    }[family]
+    name = QWEN[family]
+    config = getattr(transformers, f"{name}Config")(
+        text_config=text, vision_config=vision, video_token_id=video, **marks
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = getattr(transformers, f"{name}ForConditionalGeneration")(config)
+    spread(model).save_pretrained(folder)
+    pixels = {"size": {"shortest_edge": 28 * 28, "longest_edge": 56 * 56}, "patch_size": 14}
+    images = transformers.Qwen2VLImageProcessorPil(**pixels)
+    processor = getattr(transformers, f"{name}Processor")
+    parts = {"image_processor": images, "tokenizer": words, "chat_template": TEMPLATE}
+    if "video_processor" in processor.get_attributes():
+        videos = "Qwen3VLVideoProcessor" if family == "qwen3_vl" else "Qwen2VLVideoProcessor"
+        parts["video_processor"] = getattr(transformers, videos)(patch_size=14)
+    processor(**parts).save_pretrained(folder)
     return folder

@@ -56,9 +56,6 @@ def _load(model: Model, device: torch.device) -> SentenceTransformer:
 
 
 def _open(model: Model, location: Location, device: torch.device) -> SentenceTransformer:
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Pooling
-
     try:
         loaded, bare = _loaded(model, location, device)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError) as error:
@@ -69,11 +66,18 @@ def _open(model: Model, location: Location, device: torch.device) -> SentenceTra
         if model.pooling is None:
             wanted = "set model.pooling: mean|cls|lasttoken"
             raise InputError(f"model {model.label}: a bare checkpoint has no pooling; {wanted}")
-        pooling = Pooling(loaded[0].get_embedding_dimension(), model.pooling)
-        return SentenceTransformer(modules=[loaded[0], pooling], device=str(device))
+        return _pooled(loaded[0], model.pooling, device)
     if model.pooling is not None:
         raise InputError(f"model {model.label}: has its own pooling; remove model.pooling")
     return loaded
+
+
+def _pooled(transformer: Any, mode: str, device: torch.device) -> SentenceTransformer:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    pooling = Pooling(transformer.get_embedding_dimension(), mode)
+    return SentenceTransformer(modules=[transformer, pooling], device=str(device))
 
 
 def _loaded(model: Model, location: Location, device: torch.device) -> tuple[SentenceTransformer, bool]:
@@ -101,13 +105,14 @@ def _loaded(model: Model, location: Location, device: torch.device) -> tuple[Sen
 
 
 def _needs_torchvision(error: BaseException) -> str | None:
-    """A sentence where an error comes of torchvision: it is not there, or was built for another torch."""
-    said = f"{error} {error.__cause__ or ''}"
-    if not any(sign in said for sign in ("torchvision", "Torchvision", "VIDEO_PROCESSOR_MAPPING")):
+    """A sentence where an error comes of torchvision: it is not there, or was built for another torch (and then
+    transformers itself cannot be imported)."""
+    said = f"{error} {error.__cause__ or ''}".lower()
+    if not any(sign in said for sign in ("torchvision", "video processor", "video_processor")):
         return None
     return (
-        "its image processor needs torchvision, which is not here or was built for another torch; "
-        "pip install 'embedtune[vlm]', or torchvision's build for your torch"
+        "needs torchvision, which is not here or was built for another torch: pip install 'embedtune[vlm]', or the "
+        "torchvision that is made for your torch"
     )
 
 

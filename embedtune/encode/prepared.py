@@ -78,14 +78,14 @@ def _one(
     padded = {name: found[name][row][there].clone() for name in sorted(like_mask)}
     joined = {name: value.clone() if count == 1 else value[row : row + 1].clone() for name, value in others.items()}
     tokens = int(there.sum()) if there is not None else 0
-    return Prepared(padded, joined, constant, None, max(1, tokens + sum(map(_tokens, joined.values()))))
+    return Prepared(padded, joined, constant, None, max(1, tokens + sum(_tokens(*rows) for rows in joined.items())))
 
 
-def _tokens(rows: Tensor) -> int:
+def _tokens(name: str, rows: Tensor) -> int:
     """About how many tokens these rows cost: patches, pixels in squares, or tokens themselves."""
     if rows.ndim >= 4:  # (n, C, H, W)
         return rows[..., 0, :, :].numel() // PIXELS_PER_TOKEN
-    return rows.shape[0] if rows.is_floating_point() else rows.shape[-1]
+    return rows.shape[0] if rows.is_floating_point() else rows.shape[-1] if name == "input_ids" else 0
 
 
 def collated(chunk: Sequence[Prepared], pad: int) -> dict[str, Any]:
