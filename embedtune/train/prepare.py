@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from ..encode import lora
 from ..encode.compose import projections
@@ -45,6 +46,9 @@ def make_accelerator(recipe: Recipe, folder: Path) -> Accelerator:
     precision = resolve_precision(recipe.train.precision, device)
     mixed = "no" if precision == "fp32" else precision
     os.environ.setdefault("ACCELERATE_LOG_LEVEL", "error")
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        # accelerate keeps one precision per Python process; a second run in it may train in another.
+        AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(
         cpu=device.type == "cpu",
         mixed_precision=mixed,

@@ -111,7 +111,7 @@ def gradient(encoder: Encoder, data: Path, chunk_size: int | None) -> torch.Tens
         Objective.of(recipe),
         batch,
         tokens,
-        Accelerator(cpu=True, mixed_precision="no"),
+        Accelerator(cpu=True),
         chunk_size=chunk_size,
         divide_by=1,
         progress=0.0,
