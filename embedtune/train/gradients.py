@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..encode.encoder import Encoder, Prepared, chunks_by_length
+from ..encode.encoder import Encoder
+from ..encode.prepared import Prepared, chunks
 from ..types import Role
 
 
@@ -38,11 +39,11 @@ class Embedded:
 
 
 def embed(encoder: Encoder, items: Sequence[Prepared], role: Role, *, chunk_size: int | None) -> Embedded:
-    """Encodes items in length-sorted chunks: of at most `chunk_size` without a graph, or all with one (None)."""
+    """Encodes items in chunks of one kind by length: of at most `chunk_size` without a graph, or with one (None)."""
     if not items:
         return Embedded(torch.empty(0, encoder.dimension, device=encoder.device), [], role)
     pieces = []
-    for rows in chunks_by_length([item.length for item in items], encoder.tokens_per_chunk, chunk_size):
+    for rows in chunks(items, encoder.tokens_per_chunk, chunk_size):
         chunk = [items[row] for row in rows]
         state = generator_state(encoder.device) if chunk_size is not None else None
         with torch.set_grad_enabled(chunk_size is None):

@@ -12,7 +12,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from .. import methods
-from ..encode.encoder import Encoder, Prepared
+from ..encode.encoder import Encoder
+from ..encode.prepared import Prepared
 from ..encode.similarity import scored
 from ..errors import InputError
 from ..recipe import Recipe
@@ -26,7 +27,10 @@ Observe = Callable[[Scores], dict[str, float]]
 
 
 class Tokens:
-    """Prepared items by id: each is tokenised once while it stays among the `most` used last."""
+    """Prepared items by id: each text is tokenised once while it stays among the `most` used last.
+
+    What is large or slow to make (images, a frozen tower's output) the encoder itself keeps, by content.
+    """
 
     def __init__(self, encoder: Encoder, items: Items, role: Role, most: int = 200_000) -> None:
         self._encoder, self._items, self._role, self._most = encoder, items, role, most
@@ -38,13 +42,13 @@ class Tokens:
         self._held.update(zip([i.id for i in fresh], self._encoder.prepare(fresh, self._role), strict=True))
 
     def __call__(self, ids: Sequence[str]) -> list[Prepared]:
-        absent = [item_id for item_id in ids if item_id not in self._held]
-        if absent:
-            prepared = self._encoder.prepare([self._items[item_id] for item_id in absent], self._role)
-            self._held.update(zip(absent, prepared, strict=True))
-        found = [self._held[item_id] for item_id in ids]
+        absent = [self._items[item_id] for item_id in dict.fromkeys(ids) if item_id not in self._held]
+        fresh = dict(zip([item.id for item in absent], self._encoder.prepare(absent, self._role), strict=True))
+        found = [fresh.get(item_id) or self._held[item_id] for item_id in ids]
+        self._held.update((item.id, fresh[item.id]) for item in absent if not self._encoder.keeps(item))
         for item_id in ids:
-            self._held.move_to_end(item_id)
+            if item_id in self._held:
+                self._held.move_to_end(item_id)
         while len(self._held) > max(self._most, len(ids)):
             self._held.popitem(last=False)
         return found

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from embedtune.data.dataset import load_dataset
 from embedtune.encode import store
-from embedtune.encode.encoder import Encoder, chunks_by_length, load_encoder
+from embedtune.encode.encoder import Encoder, load_encoder
 from embedtune.encode.export import encode_dataset
+from embedtune.encode.prepared import chunks_by_length
 from embedtune.encode.similarity import as_scored, scored
 from embedtune.errors import InputError
 from embedtune.recipe import Model, Prompts
