@@ -124,7 +124,10 @@ def chunks(items: Sequence[Prepared], tokens: int, most: int | None = None) -> l
     """Rows in chunks of items of one kind, by length (`chunks_by_length`); kinds in the order in which they appear."""
     kinds: dict[Hashable, list[int]] = {}
     for row, item in enumerate(items):
-        kinds.setdefault((item.constant, tuple(item.padded), tuple(item.joined)), []).append(row)
+        shapes = tuple(
+            (name, rows.shape[1:]) for name, rows in item.joined.items()
+        )  # images of one size, where it shows
+        kinds.setdefault((item.constant, tuple(item.padded), shapes), []).append(row)
     return [
         [rows[place] for place in chunk]
         for rows in kinds.values()

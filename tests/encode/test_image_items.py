@@ -79,6 +79,8 @@ def test_a_chunk_holds_one_kind_and_is_cut_by_items() -> None:
     items = [texts[0], images[0], texts[1], images[1], texts[2]]
     assert chunks(items, 100) == [[0, 4, 2], [1, 3]]
     assert chunks(items, 100, most=1) == [[0], [4], [2], [1], [3]]
+    other = Prepared({}, {"pixel_values": torch.zeros(4, 3)}, (("modality", "image"),), length=4)
+    assert chunks([*images, other], 100) == [[0, 1], [2]]  # rows of another size
     features = collated(texts, pad=9)
     assert features["input_ids"].tolist() == [[0, 1, 2], [0, 9, 9], [0, 1, 9]]
     assert features["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 0]]
