@@ -40,7 +40,8 @@ class Prepared:
 
     @property
     def bytes(self) -> int:
-        return sum(tensor.nbytes for tensor in (*self.padded.values(), *self.joined.values()))
+        tensors = sum(tensor.nbytes for tensor in (*self.padded.values(), *self.joined.values()))
+        return tensors + (len(str(self.raw)) if self.raw is not None else 0)
 
 
 def separated(features: Mapping[str, Any], count: int, width: int | None) -> list[Prepared] | None:
