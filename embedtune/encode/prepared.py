@@ -41,7 +41,8 @@ class Prepared:
 
     @property
     def bytes(self) -> int:
-        return sum(tensor.nbytes for tensor in (*self.padded.values(), *self.joined.values()))
+        tensors = sum(tensor.nbytes for tensor in (*self.padded.values(), *self.joined.values()))
+        return tensors + (len(str(self.raw)) if self.raw is not None else 0)
 
 
 def separated(features: Mapping[str, Any], count: int, width: int | None) -> list[Prepared] | None:
@@ -125,7 +126,10 @@ def chunks(items: Sequence[Prepared], tokens: int) -> list[list[int]]:
     """Rows in chunks of items of one kind, by length (`chunks_by_length`); kinds in the order in which they appear."""
     kinds: dict[Hashable, list[int]] = {}
     for row, item in enumerate(items):
-        kinds.setdefault((item.constant, tuple(item.padded), tuple(item.joined)), []).append(row)
+        shapes = tuple(
+            (name, rows.shape[1:]) for name, rows in item.joined.items()
+        )  # images of one size, where it shows
+        kinds.setdefault((item.constant, tuple(item.padded), shapes), []).append(row)
     return [
         [rows[place] for place in chunk]
         for rows in kinds.values()

@@ -140,6 +140,21 @@ def test_no_image_is_opened_twice_while_it_is_kept(
     assert np.flatnonzero(np.abs(changed - first).max(axis=1) > 1e-4).tolist() == [5]
 
 
+def test_images_of_different_shapes_are_chunked_apart() -> None:
+    shapes = [(1, 3, 8, 8), (1, 3, 8, 4), (1, 3, 8, 8)]
+    items = [Prepared(joined={"pixel_values": torch.zeros(shape)}) for shape in shapes]
+    assert chunks(items, 100) == [[0, 2], [1]]
+
+
+def test_a_raw_input_counts_by_its_text() -> None:
+    kept = Kept(10)
+    for key in ("a", "b"):
+        kept.put(key, Prepared(raw="eight ch"))
+    assert kept.get("a") is None
+    assert kept.get("b") is not None
+    assert kept.bytes == 8
+
+
 def test_what_is_kept_stays_within_its_bytes(image_models: dict[str, Path], pictures: Path, kept: Kept) -> None:
     encoder, corpus = load_encoder(str(image_models["clip"]), cached=False), load_dataset(pictures).corpus
     each = encoder.prepare([corpus["d0"]], "document")[0].bytes
