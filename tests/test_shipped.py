@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from embedtune import shipped
+from embedtune import methods, shipped
 from embedtune.ablate import load_grid
 from embedtune.errors import InputError
-from embedtune.recipe import load_recipe
+from embedtune.recipe import Recipe, dump, load_recipe
 
 
 def test_every_recipe_is_valid_and_opens_with_what_it_does() -> None:
@@ -18,14 +20,25 @@ def test_every_recipe_is_valid_and_opens_with_what_it_does() -> None:
         assert shipped.summary(name), f"{name} needs a first comment line"
 
 
-def test_every_grid_changes_the_recipe_beside_it() -> None:
-    grids = sorted(shipped.folder().rglob(f"*{shipped.GRID}"))
-    assert grids
-    for grid in grids:
+def grid_cells() -> Iterator[tuple[str, Recipe]]:
+    """Every cell of every grid, as the recipe it makes."""
+    for grid in sorted(shipped.folder().rglob(f"*{shipped.GRID}")):
         recipe = grid.with_name(grid.name.removesuffix(shipped.GRID) + ".yaml")
         for cell, changes in load_grid(grid).cells.items():
-            load_recipe(recipe, [f"{key}={json.dumps(value)}" for key, value in changes.items()])
-            assert cell
+            yield cell, load_recipe(recipe, [f"{key}={json.dumps(value)}" for key, value in changes.items()])
+
+
+def test_every_grid_changes_the_recipe_beside_it() -> None:
+    assert all(cell for cell, _ in grid_cells())
+
+
+def test_every_method_stands_in_a_recipe_or_a_grid() -> None:
+    recipes = [load_recipe(shipped.path(name)) for name in shipped.names()] + [recipe for _, recipe in grid_cells()]
+    # The files' own text as well: one method is shown in a comment, since it needs another trainer's file.
+    shown = "\n".join([*map(dump, recipes), *map(shipped.read, shipped.names())])
+    for family in methods.FAMILIES:
+        for name in methods.names(family):
+            assert re.search(rf"name: {name}\b", shown), f"no recipe shows {family} {name}"
 
 
 def test_copy_is_the_recipe_and_overwrites_nothing(tmp_path: Path) -> None:
