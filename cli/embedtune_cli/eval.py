@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 FEW = 12  # categories of a dataset that a table shows
 Mteb = Annotated[
-    list[str] | None, typer.Option(help="A task or benchmark of mteb, by its own evaluator; needs embedtune[mteb].")
+    list[str] | None, typer.Option(help="A task or benchmark of mteb, by its own evaluator; needs embedtune\\[mteb].")
 ]
 Data = Annotated[
     list[str] | None,

@@ -14,7 +14,7 @@ def export(
     model: Annotated[str, typer.Argument(help="A run folder, a model folder or hub id, or a LoRA adapter's folder.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
     form: Annotated[
-        Literal["safetensors", "onnx"], typer.Option("--format", help="onnx needs sentence-transformers[onnx].")
+        Literal["safetensors", "onnx"], typer.Option("--format", help="onnx needs sentence-transformers\\[onnx].")
     ] = "safetensors",
     push_to: Annotated[
         str | None, typer.Option("--push-to", metavar="OWNER/NAME", help="Also upload it to the hub under this name.")

@@ -17,7 +17,7 @@ def report(
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the model card's body instead.")] = False,
 ) -> None:
-    """Show what a run did, gained and cost, in one HTML file that can be sent to anybody; needs embedtune[plots].
+    """Show what a run did, gained and cost, in one HTML file that can be sent to anybody; needs embedtune\\[plots].
 
     A run that was stopped half way is shown as far as it went.
 

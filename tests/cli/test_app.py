@@ -35,6 +35,13 @@ def test_every_help_text_has_an_example(path: tuple[str, ...], run_cli: RunCli) 
     assert f"Example: {example}" in text or (not path and example in text)
 
 
+@pytest.mark.parametrize(
+    ("verb", "named"), [("report", "embedtune[plots]"), ("eval", "embedtune[mteb]"), ("export", "[onnx]")]
+)
+def test_help_names_the_extra_that_is_needed(verb: str, named: str, run_cli: RunCli) -> None:
+    assert named in run_cli(verb, "--help").stdout  # brackets are markup unless they are escaped
+
+
 def test_help_is_quick() -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     for _ in range(3):
