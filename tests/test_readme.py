@@ -22,9 +22,11 @@ def blocks(language: str) -> list[str]:
 
 
 def test_its_recipe_is_right() -> None:
-    recipe, negatives = (parse(block, "README.md") for block in blocks("yaml"))
+    recipe, *additions = (parse(block, "README.md") for block in blocks("yaml"))
     assert check_recipe(recipe).data.train == "my-data"
-    assert check_recipe(recipe | negatives).negatives.mining[1].name == "bm25"  # the second adds to the first
+    checked = [check_recipe(recipe | addition) for addition in additions]  # each replaces a part of the first
+    assert checked[0].negatives.mining[1].name == "bm25"
+    assert checked[1].evaluate.guard is not None
 
 
 @pytest.mark.parametrize(
