@@ -19,6 +19,7 @@ settings.register_profile("embedtune", deadline=None)  # a slow machine is no fa
 settings.load_profile("embedtune")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the tests' numbers are the CPU's, on machines with a GPU as well
 
 _operators: list[Any] = []  # declared for as long as they are referred to
 _torchvision_there = importlib.util.find_spec("torchvision") is not None
