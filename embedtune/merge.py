@@ -18,11 +18,12 @@ from .encode.mixing import base_of_adapter, scale_adapter
 from .encode.precision import resolve_device
 from .encode.weights import weights_fingerprint
 from .errors import InputError
+from .evaluate.guarded import Point
 from .evaluate.results import distinct
 from .evaluate.significance import paired
 from .files import whole_folder
 from .recipe import Guard, Model, Precision
-from .train.guard import Point, Watched, choose, watch
+from .train.guard import Watched, choose, watch
 from .train.mix import Mixtures, points_of
 
 ADAPTER = "adapter_config.json"

@@ -1,81 +1,13 @@
-"""What the guard found, as guard.json keeps it and as a report shows it: base and tuned weights mixed, and the cost."""
+"""What a run's guard found, as its report shows it: base and tuned weights mixed, and the cost."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from pathlib import Path
-
-from ..errors import InputError
+from ..evaluate.guarded import Guarded
 from .document import Block, Cell, Figure, Figures, Section, Table, Text, interval, number, signed
 from .figures import SERIES, lines
 
 
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """One alpha of the curve (0: the base model, 1: the tuned one).
-
-    validation: the measure on the training queries that were held out, None without any. sets: on the queries of each
-    guarded set that choose. fits: whether every set keeps the budget there.
-    """
-
-    alpha: float
-    validation: float | None
-    sets: dict[str, float]
-    fits: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class GuardedSet:
-    """One out-of-domain set, on the queries that report: the base model, the tuned one before it was mixed (None where
-    nothing was), and the one that is kept. difference: kept - base, with its interval. missed: over the budget."""
-
-    label: str
-    queries: int
-    chosen_on: str | None
-    base: float
-    tuned: float
-    unmixed: float | None
-    difference: float
-    low: float | None
-    high: float | None
-    negative_flips: float
-    missed: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Guard:
-    """largest_drop: how much of the measure may be lost on a set; largest_flips: the share of queries that may go
-    wrong. chosen: the alpha that model/ has, None where weights were not mixed."""
-
-    measure: str
-    largest_drop: float
-    largest_flips: float | None
-    chosen: float | None
-    curve: list[Point]
-    sets: list[GuardedSet]
-
-
-def read_guard(run: Path) -> Guard | None:
-    """A run folder's guard.json; None where the run was not guarded. Raises InputError where it is not one."""
-    path = run / "guard.json"
-    if not path.exists():
-        return None
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return Guard(
-            measure=found["measure"],
-            largest_drop=found["largest_drop"],
-            largest_flips=found["largest_flips"],
-            chosen=found["chosen"],
-            curve=[Point(**point) for point in found["curve"]],
-            sets=[GuardedSet(**of_set) for of_set in found["sets"]],
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: is no guard's result of this version of embedtune ({error})") from None
-
-
-def guard_section(guard: Guard, *, drawn: bool = True) -> Section:
+def guard_section(guard: Guarded, *, drawn: bool = True) -> Section:
     """The budget, the curve over alpha and what was chosen, and what that costs on each guarded set."""
     over = [found.label for found in guard.sets if found.missed]
     blocks: list[Block] = [Text(_in_words(guard))]
@@ -87,7 +19,7 @@ def guard_section(guard: Guard, *, drawn: bool = True) -> Section:
     return Section("The guard", blocks)
 
 
-def _in_words(guard: Guard) -> str:
+def _in_words(guard: Guarded) -> str:
     said = f"No guarded set may lose more than {guard.largest_drop:g} {guard.measure}"
     if guard.largest_flips is not None:
         said += f", nor may more than {guard.largest_flips:.1%} of its queries go from right to wrong"
@@ -100,7 +32,7 @@ def _in_words(guard: Guard) -> str:
     )
 
 
-def _table(guard: Guard) -> Table:
+def _table(guard: Guarded) -> Table:
     mixed = any(found.unmixed is not None for found in guard.sets)
     columns = ["dataset", "base", *(["tuned, unmixed"] if mixed else []), "kept", "kept - base", "95% interval",
                "no longer right", "queries", "verdict"]  # fmt: skip
@@ -122,7 +54,7 @@ def _table(guard: Guard) -> Table:
     return Table(caption=caption, columns=columns, rows=rows, numeric=frozenset(range(1, len(columns) - 1)))
 
 
-def _alpha_curves(guard: Guard) -> list[Figure]:
+def _alpha_curves(guard: Guarded) -> list[Figure]:
     """In domain, and on the guarded sets; as change from alpha 0, where that is on the curve."""
     points, figures = guard.curve, []
     validation = {"validation": [point.validation for point in points if point.validation is not None]}
@@ -149,7 +81,7 @@ def _changes(values: list[float], from_base: bool) -> list[float]:
 def _alpha_figure(
     heading: str,
     curves: list[tuple[str, str, list[float], list[float]]],
-    guard: Guard,
+    guard: Guarded,
     level: tuple[float, str] | None,
     from_base: bool,
 ) -> Figure:

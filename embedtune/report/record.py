@@ -13,11 +13,11 @@ from ..audit import Audit, audit
 from ..data.dataset import load_dataset
 from ..errors import InputError
 from ..evaluate.compare import Compared, Group, compare_groups
+from ..evaluate.guarded import Guarded, read_guard
 from ..evaluate.results import distinct
 from ..evaluate.sources import Measured, read_source
 from ..evidence import Files
 from ..recipe import Evaluate, Recipe, load_recipe
-from .guard import Guard, read_guard
 from .learning import Learning, read_learning
 
 SUMMARY = "summary.json"  # written last: a run with it is finished
@@ -60,7 +60,7 @@ class Record:
     mteb: dict[str, Measured]
     compared: Compared | None
     domains: dict[str, Domain]
-    guard: Guard | None
+    guard: Guarded | None
     missing: list[str]
 
     @property

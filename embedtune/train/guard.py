@@ -11,19 +11,18 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..data.dataset import load_dataset, source_of, splits_of, subset
 from ..errors import InputError
+from ..evaluate.guarded import Guarded, GuardedSet, Point, write_guard
 from ..evaluate.results import Evaluation
 from ..evaluate.significance import TIE, Paired, paired
-from ..files import write_json
 from ..recipe import Guard, Recipe
 from ..relevance import Relevance
 from ..types import Dataset
 
-FILE = "guard.json"
 VALIDATION = ("validation", "dev")  # what a set's own split for choosing is called
 Values = dict[str, float]  # query_id -> value
 
@@ -35,35 +34,6 @@ class Watched:
     reporting: Dataset
     choosing: Dataset | None = None
     chosen_on: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """One alpha: the in-domain validation value (None without one), each guard set's value on the queries that choose,
-    and whether it keeps the budget there."""
-
-    alpha: float
-    validation: float | None
-    sets: dict[str, float]
-    fits: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """One guard set, on the queries that report. Differences are tuned - base; `tuned` is the chosen model and
-    `unmixed` the tuned one before mixing (None where nothing was mixed)."""
-
-    label: str
-    queries: int
-    chosen_on: str | None
-    base: float
-    tuned: float
-    unmixed: float | None
-    difference: float
-    low: float | None
-    high: float | None
-    negative_flips: float
-    missed: bool
 
 
 def watch(dataset: Dataset, guard: Guard) -> Watched:
@@ -172,7 +142,7 @@ def verdicts(
     base: Mapping[str, Evaluation],
     tuned: Mapping[str, Evaluation],
     unmixed: Mapping[str, Evaluation],
-) -> list[Verdict]:
+) -> list[GuardedSet]:
     """What each set says of the chosen model; the evaluations are by label."""
     guard, name = guard_of(recipe)
     found = []
@@ -180,7 +150,7 @@ def verdicts(
         label = w.reporting.label
         pair: Paired = paired(base[label].per_query[name], tuned[label].per_query[name])
         found.append(
-            Verdict(
+            GuardedSet(
                 label=label,
                 queries=pair.queries,
                 chosen_on=w.chosen_on,
@@ -197,19 +167,19 @@ def verdicts(
     return found
 
 
-def conclude(recipe: Recipe, points: Sequence[Point], found: Sequence[Verdict], folder: Path) -> list[str]:
+def conclude(recipe: Recipe, points: Sequence[Point], found: Sequence[GuardedSet], folder: Path) -> list[str]:
     """Writes guard.json; returns a sentence for each set that is over its budget."""
     guard, name = guard_of(recipe)
-    kept = {
-        "measure": name,
-        "largest_drop": guard.largest_drop,
-        "largest_flips": guard.largest_flips,
-        "weights": guard.weights,
-        "chosen": choose(points).alpha if points else None,
-        "curve": [asdict(point) for point in points],
-        "sets": [asdict(one) for one in found],
-    }
-    write_json(folder / FILE, kept)
+    guarded = Guarded(
+        measure=name,
+        largest_drop=guard.largest_drop,
+        largest_flips=guard.largest_flips,
+        weights=guard.weights,
+        chosen=choose(points).alpha if points else None,
+        curve=list(points),
+        sets=list(found),
+    )
+    write_guard(folder, guarded)
     return [sentence(guard, name, one) for one in found if one.missed]
 
 
@@ -220,7 +190,7 @@ def guard_of(recipe: Recipe) -> tuple[Guard, str]:
     return guard, guard.measure or recipe.evaluate.measure
 
 
-def sentence(guard: Guard, name: str, found: Verdict) -> str:
+def sentence(guard: Guard, name: str, found: GuardedSet) -> str:
     """Which set lost how much, with its interval, against which budget."""
     said = f"{found.label}: {name} {found.base:.4f} -> {found.tuned:.4f}, {found.difference:+.4f}"
     if found.low is not None:

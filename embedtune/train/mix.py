@@ -12,11 +12,12 @@ import torch
 from ..encode.encoder import Encoder, load_encoder
 from ..encode.loading import load_model
 from ..encode.mixing import Weights, mix_into, scale_adapter, weights_of, with_floor
+from ..evaluate.guarded import Point
 from ..evaluate.retrieval import evaluate
 from ..files import whole_folder
 from ..recipe import Guard, Model, Precision
 from ..types import Dataset
-from .guard import Point, Values, Watched, choose, curve
+from .guard import Values, Watched, choose, curve
 from .loop import Training, batch_at
 from .modes import training_mode
 from .plan import Place

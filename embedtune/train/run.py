@@ -17,6 +17,7 @@ from ..data.dataset import load_dataset, load_training
 from ..encode import lora, store
 from ..encode.encoder import Encoder, load_encoder
 from ..encode.loading import load_model
+from ..evaluate.guarded import Point
 from ..evaluate.results import Evaluation, distinct
 from ..evaluate.retrieval import evaluate
 from ..files import fingerprints_of_weights, locked, whole_folder, write_json, write_lines
@@ -26,7 +27,7 @@ from ..report.record import SUMMARY
 from ..types import Dataset
 from . import checkpoint
 from . import folder as run_folder
-from .guard import Point, Watched, conclude, refuse_overlap, verdicts, watch
+from .guard import Watched, conclude, refuse_overlap, verdicts, watch
 from .live import two_towers
 from .log import Listener, Log
 from .loop import State, Training, fit, load_checkpoint

@@ -14,12 +14,13 @@ from PIL import Image
 
 from embedtune.data.trec import write_run
 from embedtune.errors import InputError
+from embedtune.evaluate.guarded import read_guard
 from embedtune.evaluate.results import Evaluation, write
 from embedtune.evaluate.sources import read_evaluation
 from embedtune.recipe import Compose, Model
 from embedtune.report import figures
 from embedtune.report.document import Cell, Document, Section, Table, Text, interval, plural, probability, signed
-from embedtune.report.guard import guard_section, read_guard
+from embedtune.report.guard import guard_section
 from embedtune.report.html import to_html
 from embedtune.report.learning import read_learning
 from embedtune.report.markdown import escaped, to_markdown

@@ -15,8 +15,9 @@ from sentence_transformers import SentenceTransformer
 from embedtune.data.dataset import load_dataset
 from embedtune.encode.encoder import load_encoder
 from embedtune.errors import InputError
+from embedtune.evaluate.guarded import Point
 from embedtune.recipe import Guard, Recipe, check_recipe, dump
-from embedtune.train.guard import Point, choose, curve, fits, over_budget, refuse_overlap, watch
+from embedtune.train.guard import choose, curve, fits, over_budget, refuse_overlap, watch
 from embedtune.train.run import train
 
 BASE = {"set": {"a": 1.0, "b": 1.0, "c": 0.0, "d": 0.5}}
