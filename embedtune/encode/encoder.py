@@ -130,7 +130,12 @@ class Encoder:
     def features(self, chunk: Sequence[Prepared], role: Role) -> dict[str, Any]:
         """A chunk's features on the model's device."""
         features = self.preparer.features(chunk, role)
-        return {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in features.items()}
+        return {k: self._moved(v) if isinstance(v, Tensor) else v for k, v in features.items()}
+
+    def _moved(self, values: Tensor) -> Tensor:
+        """On the model's device; to a GPU from pinned memory, so that the host need not wait for it."""
+        pinned = values.pin_memory() if self.device.type == "cuda" and values.device.type == "cpu" else values
+        return pinned.to(self.device, non_blocking=True)
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, dtype=DTYPES[self.precision], enabled=self.precision != "fp32")

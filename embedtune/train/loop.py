@@ -27,7 +27,7 @@ from .modes import training_mode
 from .negatives import Drawn
 from .plan import Place, Plan
 from .stages import Stages
-from .step import Objective, Observe, Tokens, accumulate_gradients, sum_gradients
+from .step import Objective, Observe, Tokens, accumulate_gradients, fetched, sum_gradients
 
 Validate = Callable[[], float]
 
@@ -105,13 +105,12 @@ def fit(t: Training, state: State) -> State:
             state.place = t.plan.after(state.place)
         if t.stream is not None:
             parts["distill"] = distill_step(t, t.stream, foreign, state.step)
-        loss = sum(losses) / len(losses)
-        if not math.isfinite(loss):
-            raise InputError(f"step {state.step + 1}: the loss is {loss}; lower train.learning_rate, or train in fp32")
         sum_gradients(of_encoder, t.accelerator)
-        norm = step_optimizer(t, parameters, state.step)
+        mean, norm, *rest = fetched([torch.stack(losses).mean(), clip(t, parameters), *parts.values()])
+        step_optimizer(t, state.step, mean, norm)
         state.step += 1
-        t.log.step(state.step, epoch, loss, parts, rate, norm, pairs, len(batch.doc_ids), time.perf_counter() - started)
+        logged, seconds = dict(zip(parts, rest, strict=True)), time.perf_counter() - started
+        t.log.step(state.step, epoch, mean, logged, rate, norm, pairs, len(batch.doc_ids), seconds)
         now_and_then(t, state)
     return state
 
@@ -121,7 +120,7 @@ def stream_tokens(t: Training) -> tuple[Tokens, Tokens]:
     return Tokens(t.encoder, dataset.queries, "query"), Tokens(t.encoder, dataset.corpus, "document")
 
 
-def distill_step(t: Training, stream: Stream, tokens: tuple[Tokens, Tokens], step: int) -> float:
+def distill_step(t: Training, stream: Stream, tokens: tuple[Tokens, Tokens], step: int) -> torch.Tensor:
     """Adds the gradient of the second stream's batch; returns its loss."""
     loss, _ = accumulate_gradients(
         t.encoder,
@@ -153,23 +152,28 @@ def observer(t: Training, step: int) -> Observe | None:
     return lambda scores: t.negatives.observe(scores, step)
 
 
-def step_optimizer(t: Training, parameters: list[nn.Parameter], step: int) -> float:
-    """Unscales, clips, steps, clears; returns the gradient's norm before clipping."""
-    scaler = t.accelerator.scaler
-    if scaler is not None:
-        scaler.unscale_(t.optimizer)
+def clip(t: Training, parameters: list[nn.Parameter]) -> torch.Tensor:
+    """Unscales and clips the gradient; returns its norm before that, on the device."""
+    if t.accelerator.scaler is not None:
+        t.accelerator.scaler.unscale_(t.optimizer)
     largest = t.recipe.train.clip if t.recipe.train.clip is not None else math.inf
-    norm = float(nn.utils.clip_grad_norm_(parameters, largest))
-    if scaler is not None:  # skips the step itself where fp16 overflowed, and lowers its scale
+    return nn.utils.clip_grad_norm_(parameters, largest)
+
+
+def step_optimizer(t: Training, step: int, loss: float, norm: float) -> None:
+    """Steps and clears. Raises InputError, before the weights are touched, where loss or gradient is no number."""
+    scaler = t.accelerator.scaler
+    wrong = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient is {norm}"
+    # fp16's scaler skips the step itself where the gradient overflowed, and lowers its scale
+    if not math.isfinite(loss) or (scaler is None and not math.isfinite(norm)):
+        raise InputError(f"step {step + 1}: {wrong}; lower train.learning_rate, or train in fp32")
+    if scaler is not None:
         scaler.step(t.optimizer)
         scaler.update()
-    elif not math.isfinite(norm):
-        raise InputError(f"step {step + 1}: the gradient is {norm}; lower train.learning_rate, or train in fp32")
     else:
         t.optimizer.step()
     pull_to_origins(t)
     t.optimizer.zero_grad(set_to_none=True)
-    return norm
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any
 
 import torch
@@ -99,30 +100,30 @@ class Objective:
             raise InputError("matryoshka: not with a method that keeps state from step to step: it is of one dimension")
         return objective
 
-    def __call__(self, scores: Scores, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """The weighted sum of the losses, and its named parts for the log.
+    def __call__(self, scores: Scores, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """The weighted sum of the losses, and its named parts for the log, which stay on the device.
 
         generator: for vectors that are drawn; in the same state on every process.
         """
         keep = scores.candidate
         for decide in self.filters:
             keep = keep & decide(scores)
-        dropped = float(scores.candidate.sum() - keep.sum())
+        dropped = scores.candidate.sum() - keep.sum()
         for make in self.vectors:
             scores, keep = make(scores, keep, generator=generator)
         log_weights = torch.zeros_like(scores.student, dtype=torch.float32)
         for weigh in self.weightings:
             log_weights = log_weights + weigh(scores, keep)
-        parts: dict[str, float] = {"dropped": dropped} if self.filters else {}
+        parts: dict[str, Tensor | float] = {"dropped": dropped} if self.filters else {}
         if scores.made is not None:
-            parts["made"] = float(scores.made.sum())
+            parts["made"] = scores.made.sum()
         total = scores.student.new_zeros(())
         for name, weight, compute in self.losses:
             loss, details = compute(scores, keep, log_weights)
             total = total + weight * loss
             if len(self.losses) > 1:
-                parts[name] = float(loss.detach())
-            parts |= {key: float(value) for key, value in details.items()}
+                parts[name] = loss.detach()
+            parts |= details
         return total, parts
 
 
@@ -139,8 +140,9 @@ def accumulate_gradients(
     generator: torch.Generator,
     observe: Observe | None = None,
     keep: float | None = None,
-) -> tuple[float, dict[str, float]]:
-    """Adds this batch's gradient, divided by `divide_by`, to the weights' .grad; returns the loss and its parts.
+) -> tuple[Tensor, dict[str, Tensor | float]]:
+    """Adds this batch's gradient, divided by `divide_by`, to the weights' .grad; returns the loss and its parts, which
+    `fetched` makes numbers of: nothing here waits for the device, but for methods that decide by what they see.
 
     keep: the share of the squared gradient norm, over items, that is carried back; absent, all of it.
 
@@ -165,7 +167,15 @@ def accumulate_gradients(
         if keep is not None:
             towers, parts["skipped"] = without_negligible(encoder, towers, gradients, keep, chunk_size)
         backward(encoder, towers, gradients)
-    return float(loss.detach()), parts
+    return loss.detach(), parts
+
+
+def fetched(values: Sequence[Tensor | float]) -> list[float]:
+    """As numbers, brought from the device all at once: the one wait for it."""
+    tensors = [value.detach().reshape(()) for value in values if isinstance(value, Tensor)]
+    widest = reduce(torch.promote_types, (tensor.dtype for tensor in tensors), torch.float32)
+    numbers = iter(torch.stack([tensor.to(widest) for tensor in tensors]).tolist() if tensors else ())
+    return [next(numbers) if isinstance(value, Tensor) else float(value) for value in values]
 
 
 def over_prefixes(
@@ -176,7 +186,7 @@ def over_prefixes(
     documents: Tensor,
     progress: float,
     generator: torch.Generator,
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, dict[str, Tensor | float]]:
     """The mean of the objective on whole embeddings and on each prefix of them. The parts are the whole's."""
     teacher = objective.teacher(batch.query_ids, batch.doc_ids).to(queries.device) if objective.teacher else None
     found = []

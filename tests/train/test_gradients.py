@@ -17,7 +17,7 @@ from embedtune.train.batch import Batch, lay_out
 from embedtune.train.gradients import backward, embed, without_negligible
 from embedtune.train.modes import switch_off_dropout, training_mode
 from embedtune.train.plan import Plan
-from embedtune.train.step import Objective, Tokens, accumulate_gradients
+from embedtune.train.step import Objective, Tokens, accumulate_gradients, fetched
 
 
 def recipe_for(data: Path, **train: object) -> Recipe:
@@ -58,7 +58,7 @@ def gradients(
         keep=keep,
     )
     flat = [p.grad.flatten() for p in encoder.model.parameters() if p.grad is not None]
-    return loss, torch.cat(flat).clone()
+    return loss.item(), torch.cat(flat).clone()
 
 
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -181,3 +181,9 @@ def test_learned_temperature_gets_a_gradient(tiny_model: Path, tiny_dataset: Pat
         )
     )
     assert [name for name, _ in objective.modules.named_parameters()] == ["loss-0.log_scale"]
+
+
+def test_what_a_step_says_is_fetched_at_once_and_whole() -> None:
+    values = [torch.tensor(0.1), 2, torch.tensor(3), torch.tensor([0.1], dtype=torch.float64)]
+    assert fetched(values) == [float(torch.tensor(0.1)), 2.0, 3.0, 0.1]
+    assert fetched([]) == []

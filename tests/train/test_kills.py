@@ -13,18 +13,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from training_process import work
 
 from embedtune.recipe import Recipe, check_recipe
 
 CONTEXT = multiprocessing.get_context("forkserver")
-
-
-def work(recipe: Recipe, output: Path, environment: dict[str, str]) -> None:
-    os.environ.update(environment)
-    torch.set_num_threads(1)
-    from embedtune.train.run import train
-
-    train(recipe, output, resume=True)
 
 
 def recipe_of(model: Path, data: Path, kind: str, epochs: int) -> Recipe:

@@ -50,7 +50,7 @@ for dtype in (torch.float32, torch.float64):
         parameters = list(encoder.model.parameters())
         sum_gradients(parameters, accelerator)
         gradient = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
-        found[f"{dtype} {chunk_size}"] = torch.cat([gradient, torch.tensor([value], dtype=dtype)])
+        found[f"{dtype} {chunk_size}"] = torch.cat([gradient, value.reshape(1).to(dtype)])
 if accelerator.is_main_process:
     save_file(found, output)
 accelerator.wait_for_everyone()  # a process that leaves while another still sends is an abort now and then
