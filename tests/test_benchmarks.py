@@ -1,0 +1,157 @@
+"""The benchmarks' own arithmetic, on made numbers, and that every command line they would start is understood."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import peer
+import pytest
+import scale
+from measuring import Failed, measure, timed
+from peer_plan import QUICK, Sizes, tasks_of
+from peer_ratios import Runs, Spread, loss_apart, ratio_rows, ratios, share, spread, summary, variant_rows
+from peer_tasks import Comparison, Task, Variant
+
+FACTS = {"multiply_adds": 100, "tokens": {"8": {"pair": 5.0}}, "flops": {"fp32": 60_000.0, "bf16": 120_000.0}}
+
+
+def run(seconds: float, **others: object) -> dict[str, object]:
+    return {"work": 10, "seconds": seconds, "cpu_seconds": 2 * seconds, "peak_memory_mib": 100.0, **others}
+
+
+TASK = Task(
+    name="train",
+    variants=(
+        Variant(name="peer", side="peer", arguments=("train",)),
+        Variant(name="ours", side="ours", arguments=("train",), precision="bf16", replays="peer"),
+    ),
+    comparisons=(Comparison(ours="ours", other="peer"),),
+    work="pair",
+    passes=3,
+    max_length=8,
+)
+RUNS: Runs = {
+    "peer": [run(6.0, losses=[1.0, 0.5]), run(9.0, losses=[1.0, 0.75]), run(4.0, losses=[1.0, 0.5])],
+    "ours": [
+        run(3.0, losses=[1.0, 0.625], peak_memory_mib=50.0),
+        run(6.0, losses=[1.0, 0.75], peak_memory_mib=50.0),
+        run(4.0, losses=[1.0, 0.5], peak_memory_mib=50.0),
+    ],
+}
+
+
+def test_a_ratio_is_taken_within_an_alternation_and_shown_with_its_spread() -> None:
+    found = ratios(TASK.comparisons[0], RUNS, "seconds")
+    assert found == [2.0, 1.5, 1.0]
+    assert spread(found) == Spread(median=1.5, lowest=1.0, highest=2.0)
+    assert spread([]) is None
+    assert ratio_rows(TASK, RUNS) == [["train", "ours / peer", 1.5, 1.0, 2.0, 1.5, 2.0, 0.125]]
+
+
+def test_times_are_compared_for_a_unit_of_work() -> None:
+    runs: Runs = {"peer": [run(6.0)], "ours": [run(6.0, work=30)]}
+    assert ratios(TASK.comparisons[0], runs, "seconds") == [3.0]
+
+
+def test_an_alternation_in_which_one_side_failed_is_left_out() -> None:
+    runs: Runs = {"peer": RUNS["peer"], "ours": [RUNS["ours"][0], {"failed": "killed"}, RUNS["ours"][2]]}
+    assert ratios(TASK.comparisons[0], runs, "cpu_seconds") == [2.0, 1.0]
+    nothing = ratio_rows(TASK, {"peer": [{"failed": "killed"}], "ours": [RUNS["ours"][0]]})
+    assert nothing == [["train", "ours / peer", *[None] * 6]]
+    assert variant_rows(TASK, runs, FACTS)[1][2:6] == [2, 17.5 / 6, 3.5, 7.0]
+
+
+def test_the_second_time_is_compared_with_the_first() -> None:
+    again = Comparison(ours="ours", other="ours", value="again_seconds")
+    runs: Runs = {"ours": [{"seconds": 8.0, "cpu_seconds": 6.0, "again_seconds": 0.5, "again_cpu_seconds": 2.0}]}
+    assert again.title == "ours again / ours"
+    assert ratios(again, runs, "seconds") == [16.0]
+    assert ratios(again, runs, "cpu_seconds") == [3.0]
+
+
+def test_losses_are_compared_where_the_batches_are_the_same() -> None:
+    assert loss_apart(TASK.comparisons[0], RUNS) == 0.125
+    own_batches = Task(name="train", variants=(TASK.variants[0], Variant(name="ours", side="ours", arguments=())),
+                       comparisons=TASK.comparisons)  # fmt: skip
+    assert summary(own_batches, RUNS)[0]["loss_apart"] is None
+
+
+def test_the_share_of_the_rate_counts_linear_layers_over_real_tokens() -> None:
+    # 10 pairs in 2 s are 25 tokens a second; each 2 x 100 FLOP, three times over.
+    assert share(TASK, run(2.0), "fp32", FACTS) == pytest.approx(25 * 200 * 3 / 60_000)
+    assert variant_rows(TASK, {"ours": [run(2.0)]}, FACTS)[1][7] == pytest.approx(25 * 200 * 3 / 120_000)
+
+
+@pytest.mark.parametrize("sizes", [Sizes(), QUICK], ids=["full", "quick"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_every_command_line_is_understood(sizes: Sizes, precision: str, tmp_path: Path) -> None:
+    import run_embedtune
+    import run_sentence_transformers
+
+    named = [("keep", ["train.backward.keep=0.99"])]
+    tasks = tasks_of("MODEL", "DATA", precision, sizes, named, tmp_path)
+    assert {name for task in tasks for name in peer.NAMES if peer.chosen(task, [name])} == set(peer.NAMES)
+    assert all(any(peer.chosen(task, [name]) for name in peer.NAMES) for task in tasks)
+    for task in tasks:
+        names = [variant.name for variant in task.variants]
+        assert {name for c in task.comparisons for name in (c.ours, c.other)} <= set(names)
+        for variant in task.variants:
+            python, script, *given = variant.command(tmp_path)
+            assert python == sys.executable
+            if variant.side == "command":
+                assert script in ("-c", "-m")
+                continue
+            module = run_sentence_transformers if variant.side == "peer" else run_embedtune
+            assert Path(script) == Path(module.__file__)
+            understood = module.parser().parse_args(given)
+            assert understood.verb in module.VERBS
+            if variant.replays is not None:
+                recorder = next(v for v in task.variants if v.name == variant.replays)
+                recorded = recorder.command(tmp_path)[-1]
+                assert names.index(recorder.name) < names.index(variant.name)
+                assert f'batching={{name: replay, path: "{recorded}"}}' == understood.set[0]
+
+
+def test_every_change_that_the_plan_makes_is_a_key_of_the_recipe(tmp_path: Path, tiny_dataset: Path) -> None:
+    from embedtune.recipe import load_recipe
+
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"version: 1\nmodel: {{name: m}}\ndata: {{train: {tiny_dataset}}}\n")
+    for task in tasks_of("MODEL", "DATA", "bf16", Sizes(), [], tmp_path):
+        for variant in task.variants:
+            given = variant.command(tmp_path)
+            changes = [after for before, after in zip(given, given[1:], strict=False) if before == "--set"]
+            load_recipe(recipe, changes)
+
+
+def test_an_unknown_task_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["peer.py", "trian", "--quick"])
+    assert peer.main() == 2
+    assert capsys.readouterr().err == "error: unknown task 'trian': did you mean 'train'?\n"
+
+
+def test_a_process_is_measured_from_outside() -> None:
+    code = "import json; print('noise'); x = bytearray(50_000_000); print(json.dumps({'work': 7}))"
+    found = measure([sys.executable, "-c", code])
+    assert found["work"] == 7
+    assert found["process_memory_mib"] > 50
+    assert found["process_cpu_seconds"] > 0
+    with pytest.raises(Failed, match=r"^ValueError: no$"):
+        measure([sys.executable, "-c", "raise ValueError('no')"])
+    with timed() as waited, pytest.raises(Failed, match="stopped after 0 s"):
+        measure([sys.executable, "-c", "import time; time.sleep(60)"], limit=0.2)
+    assert waited.seconds < 30
+
+
+def test_scale_measures_an_index_of_its_own(tmp_path: Path) -> None:
+    scale.make(tmp_path, 300, 16, None)
+    exact = scale.build(tmp_path, "exact")
+    assert exact["recall"] is None
+    assert exact["bytes_per_vector"] == pytest.approx(4 * 16, abs=1)
+    hnsw = scale.build(tmp_path, "hnsw")
+    assert hnsw["recall"]["value"] > 0.9
+    assert hnsw["parameters"]["M"] == 32
+    assert hnsw["bytes_per_vector"] > 4 * 16 + 4 * 2 * 32
+    assert scale.search(tmp_path, "hnsw")["ms_per_query"] > 0
+    assert scale.mine(tmp_path, "mine")["seconds"] > 0
