@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from . import nearest
-from .data.dataset import load_dataset
+from .data.dataset import load_dataset, readable
 from .data.jsonl import JsonLines
 from .errors import InputError
 from .files import whole_folder, write_json
@@ -125,20 +125,32 @@ def _recall(faiss: Any, manifest: Manifest, embeddings: Floats, sample: Floats) 
     return {"k": k, "value": shared / (k * len(sample)), "queries": len(sample), "documents": manifest.documents}
 
 
-def read_corpus(data: str) -> tuple[Items, Items | None]:
-    """The documents of a dataset, and its queries where it has some. A folder with corpus.jsonl alone will do."""
+def read_corpus(data: str, broken_images: float | None = None) -> tuple[Items, Items | None, tuple[str, ...]]:
+    """The documents of a dataset, and its queries where it has some. A folder with corpus.jsonl alone will do.
+
+    broken_images: the share of images that may be unreadable; those documents are left out and named, last here.
+    Absent, a broken image is an error when it is encoded.
+    """
     folder = Path(split_of(data)[0]).expanduser()
-    if not (folder / "corpus.jsonl").exists():
+    corpus: Items
+    queries: Items | None
+    if (folder / "corpus.jsonl").exists():
+        corpus, file = JsonLines(folder / "corpus.jsonl"), folder / "queries.jsonl"
+        queries = JsonLines(file) if file.exists() else None
+    else:
         dataset = load_dataset(data)
-        return dataset.corpus, dataset.queries
-    queries = folder / "queries.jsonl"
-    return JsonLines(folder / "corpus.jsonl"), JsonLines(queries) if queries.exists() else None
+        corpus, queries = dataset.corpus, dataset.queries
+    left_out: tuple[str, ...] = ()
+    if broken_images is not None:
+        corpus, left_out = readable(corpus, broken_images, str(folder))
+    return corpus, queries, left_out
 
 
 def _lines(corpus: Items) -> Iterator[tuple[str, bytes | None]]:
     """Each document's id and line."""
     for item in corpus:
-        values = {"_id": item.id, "title": item.title, "text": item.text, "image": item.image and str(item.image)}
+        image = item.image and str(item.image.absolute())
+        values = {"_id": item.id, "title": item.title, "text": item.text, "image": image}
         given = {key: value for key, value in values.items() if value}
         yield item.id, (json.dumps(given, ensure_ascii=False) + "\n").encode()
 

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .data.dataset import load_dataset
-from .encode.encoder import load_encoder, weights_fingerprint
+from .encode.encoder import load_encoder
 from .encode.loading import load_model
 from .encode.locate import locate
 from .encode.mixing import base_of_adapter, scale_adapter
 from .encode.precision import resolve_device
+from .encode.weights import weights_fingerprint
 from .errors import InputError
 from .evaluate.results import distinct
 from .evaluate.significance import paired

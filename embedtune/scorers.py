@@ -18,7 +18,7 @@ from .encode.locate import locate
 from .encode.similarity import as_scored
 from .errors import InputError
 from .recipe import CROSS_ENCODER
-from .types import Dataset, Items
+from .types import Dataset, Item, Items
 
 Floats = npt.NDArray[np.float32]
 
@@ -90,10 +90,15 @@ class CrossEncoderScores:
             raise InputError(f"cross-encoder {name}: gives {self._model.num_labels} numbers a pair, expected one")
 
     def __call__(self, query_id: str, doc_ids: Sequence[str]) -> Floats:
-        query = self._dataset.queries[query_id].content
-        pairs = [(query, self._dataset.corpus[doc_id].content) for doc_id in doc_ids]
+        query = self._text(self._dataset.queries[query_id])
+        pairs = [(query, self._text(self._dataset.corpus[doc_id])) for doc_id in doc_ids]
         scores = np.asarray(self._model.predict(pairs, show_progress_bar=False), dtype=np.float32)
         return _finite(scores, query_id, doc_ids, self._name)
+
+    def _text(self, item: Item) -> str:
+        if item.image is not None:
+            raise InputError(f"cross-encoder {self._name}: reads text only, and {item.id!r} has an image")
+        return item.content
 
 
 Scorer = EncoderScores | CrossEncoderScores
@@ -115,7 +120,9 @@ def teacher_scores(
 
 def _needed(encoder: Encoder, corpus: Items, doc_ids: Collection[str] | None) -> Items:
     """The corpus where most of it is needed or its embeddings are there already, else the documents alone."""
-    whole = store.Key(encoder=encoder.fingerprint, role="document", items=corpus.fingerprint, count=len(corpus))
+    whole = store.Key(
+        encoder=encoder.fingerprint_for("document"), role="document", items=corpus.fingerprint, count=len(corpus)
+    )
     if doc_ids is None or 2 * len(doc_ids) >= len(corpus) or (encoder.cached and whole.folder.is_dir()):
         return corpus
     return Selection(corpus, sorted(doc_ids, key=corpus.row))

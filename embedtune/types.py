@@ -33,6 +33,11 @@ class Item:
         """What an encoder reads: title + " " + text, as BEIR does."""
         return f"{self.title} {self.text}".strip() if self.title else self.text
 
+    @property
+    def shown(self) -> str:
+        """What a person reads in its place: its content and its image's file name, whichever it has."""
+        return " ".join(part for part in (self.content, f"[{self.image.name}]" if self.image else "") if part)
+
 
 class Items(Protocol):
     """A corpus or a set of queries: ordered, known by id, read from disk when asked for."""
@@ -65,6 +70,7 @@ class Dataset:
     fingerprint: str
     parts: tuple[Dataset, ...] = ()
     reversed: bool = False
+    left_out: tuple[str, ...] = ()  # a sentence for each item whose image is broken
 
     @property
     def label(self) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import random
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -17,8 +20,19 @@ settings.load_profile("embedtune")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+_operators: list[Any] = []  # declared for as long as they are referred to
+_torchvision_there = importlib.util.find_spec("torchvision") is not None
+if _torchvision_there and subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True).returncode:
+    # PyPI's is made for a CUDA torch: beside torch's CPU build it cannot be imported, and then transformers cannot
+    # either, unless these operators are declared first. They are never called.
+    import torch
+
+    _operators.append(torch.library.Library("torchvision", "DEF"))
+    for _name in ("nms", "qnms"):
+        _operators[0].define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 TOPICS = ["river", "engine", "music", "garden", "planet", "bread", "castle", "winter", "doctor", "school"]
 WORDS = ["old", "new", "small", "large", "quick", "slow", "bright", "dark", "open", "closed", "early", "late"]
@@ -135,6 +149,35 @@ def write_dataset(folder: Path, *, documents: int = 60, queries: int = 30, seed:
 def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The made dataset of `write_dataset`, shared and never written to."""
     return write_dataset(tmp_path_factory.mktemp("data") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A made dataset folder of texts and pictures, shared and never written to."""
+    from pictures import write_pictures
+
+    return write_pictures(tmp_path_factory.mktemp("data") / "pictures")
+
+
+@pytest.fixture(scope="session")
+def image_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Tiny random models: `clip` and `siglip`, bare, as transformers saves them; `words`, `vit`, towers to compose."""
+    from tiny_models import write_clip, write_siglip, write_vit, write_words
+
+    folder = tmp_path_factory.mktemp("image-models")
+    writers = {"clip": write_clip, "siglip": write_siglip, "words": write_words, "vit": write_vit}
+    return {name: write(folder / name) for name, write in writers.items()}
+
+
+@pytest.fixture(scope="session")
+def vlm_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+    """Tiny random Qwen-VL models, bare, by model type. Without torchvision their processors have no part for videos."""
+    from tiny_models import QWEN, without_video, write_qwen
+
+    folder = tmp_path_factory.mktemp("vlm-models")
+    with pytest.MonkeyPatch.context() as patch:
+        without_video(patch)
+        yield {family: write_qwen(folder / family, family) for family in QWEN}
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,7 @@ def test_vectors_are_read_from_disk(tmp_path: Path, documents: JsonLines) -> Non
 
 def test_read_corpus_needs_no_judgements(tmp_path: Path) -> None:
     corpus(tmp_path / "bare" / "corpus.jsonl", ["a"])
-    documents, queries = read_corpus(str(tmp_path / "bare"))
+    documents, queries, _ = read_corpus(str(tmp_path / "bare"))
     assert (list(documents.ids), queries) == (["a"], None)
 
 

@@ -100,9 +100,9 @@ def _suspects(found: Audit, dataset: Dataset | None) -> list[dict[str, Any]]:
                "its score": s.positive_judged}  # fmt: skip
         if dataset is not None:
             row |= {
-                "query text": _shortened(dataset.queries[s.query_id].content),
-                "positive text": _shortened(dataset.corpus[s.positive_id].content),
-                "suspect text": _shortened(dataset.corpus[s.doc_id].content),
+                "query text": _shortened(dataset.queries[s.query_id].shown),
+                "positive text": _shortened(dataset.corpus[s.positive_id].shown),
+                "suspect text": _shortened(dataset.corpus[s.doc_id].shown),
             }
         rows.append(row)
     return rows

@@ -62,6 +62,12 @@ def convert(
     negative_column: Annotated[
         list[str] | None, typer.Option(help="A column of negatives; may be given several times.")
     ] = None,
+    query_image_column: Annotated[
+        str, typer.Option(help="The queries' images, where they have text too.", show_default="by name")
+    ] = "",
+    positive_image_column: Annotated[
+        str, typer.Option(help="The positives' images, where they have text too.", show_default="by name")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Turn pairs, triplets and other tools' training files into a dataset folder.
@@ -72,12 +78,25 @@ def convert(
     document; negative, negative_1, ...), else by position. Given negatives are
     written to negatives/given.run.
 
+    A column may hold images: paths inside the source's folder, bytes, data:
+    URIs, Hugging Face's Image. query_image, positive_image or document_image,
+    negative_image and image are found by name; text and image beside each other
+    are one item. Images are copied to images/.
+
     Example: embedtune data convert pairs.csv data/mine --query-column question --positive-column answer
+
+    Example: embedtune data convert captions.parquet data/photos --query-column caption --positive-column image
     """
     from embedtune.data.convert import convert as convert_source
     from embedtune.data.pairs import Columns
 
-    columns = Columns(query=query_column, positive=positive_column, negatives=tuple(negative_column or ()))
+    columns = Columns(
+        query=query_column,
+        positive=positive_column,
+        negatives=tuple(negative_column or ()),
+        query_image=query_image_column,
+        positive_image=positive_image_column,
+    )
     converted = convert_source(source, output, split=split, columns=columns)
     for note in converted.notes:
         say(note)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .output import progress, say, show_table
+from .output import progress, say, say_left_out, show_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +53,13 @@ def evaluate(
         str | None, typer.Option(help="aro, mmeb, scienceqa, sugarcrepe, winoground; recognised if not given.")
     ] = None,
     images: Annotated[Path | None, typer.Option(help="Where a protocol's images are, if not in its folder.")] = None,
+    judged_only: Annotated[
+        bool, typer.Option("--judged-only", help="Rank only documents that the split judges, not the whole corpus.")
+    ] = False,
+    broken_images: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Leave items with a broken image out, up to this share.", metavar="SHARE"),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results in OUTPUT.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -69,6 +76,7 @@ def evaluate(
 
     Example: embedtune eval runs/scifact/model --mteb SciFact --mteb "MTEB(eng, v2)"
     """
+    from embedtune.data.dataset import without_broken
     from embedtune.encode.locate import locate
     from embedtune.errors import InputError
     from embedtune.evaluate.measures import DEFAULT_MEASURES, parse
@@ -77,7 +85,8 @@ def evaluate(
 
     if mteb:
         without_effect = {"--data": data, "--run": run, "--baseline": baseline, "--overwrite": overwrite or None,
-                          "--ignore-identical-ids": ignore_identical_ids}  # fmt: skip
+                          "--ignore-identical-ids": ignore_identical_ids, "--protocol": protocol, "--images": images,
+                          "--judged-only": judged_only or None, "--broken-images": broken_images}  # fmt: skip
         for option, given_value in without_effect.items():
             if given_value is not None:
                 raise InputError(f"{option} has no effect with --mteb, whose tasks bring their own data and rules")
@@ -92,9 +101,13 @@ def evaluate(
         if name is not None:
             locate(name)
     datasets, suites = open_data(data, protocol, images)
-    of_datasets = {"--measures": measures, "--ignore-identical-ids": ignore_identical_ids}
+    of_datasets = {"--measures": measures, "--ignore-identical-ids": ignore_identical_ids,
+                   "--judged-only": judged_only or None, "--broken-images": broken_images}  # fmt: skip
     for option in (option for option, value in of_datasets.items() if value is not None and not datasets):
         raise InputError(f"{option} has no effect: the protocol {suites[0].protocol} says what is measured")
+    if broken_images is not None:
+        datasets = [without_broken(dataset, broken_images) for dataset in datasets]
+        say_left_out([sentence for dataset in datasets for sentence in dataset.left_out])
     if output is not None:
         prepare(output, overwrite)
 
@@ -107,7 +120,8 @@ def evaluate(
         encoder = load_encoder(Model(name=name, max_length=max_length), device=device, precision=precision)
         with progress(f"Encoding for {name}") as on_progress:
             options: dict[str, Any] = {"truncate_dim": truncate_dim, "output": folder, "on_progress": on_progress}
-            of_data: dict[str, Any] = {"measures": names, "ignore_identical_ids": ignore_identical_ids}
+            of_data: dict[str, Any] = {"measures": names, "ignore_identical_ids": ignore_identical_ids,
+                                       "judged_only": judged_only}  # fmt: skip
             found = [evaluate(encoder, dataset, **options, **of_data) for dataset in datasets]
             of_suites = [evaluate_suite(encoder, suite, **options) for suite in suites]
         means = [m for suite, of_suite in zip(suites, of_suites, strict=True) for m in means_of(suite, of_suite)]
@@ -118,7 +132,7 @@ def evaluate(
         from embedtune.evaluate.retrieval import evaluate_run
 
         given = {"--baseline": baseline, "--truncate-dim": truncate_dim, "--max-length": max_length,
-                 "--ignore-identical-ids": ignore_identical_ids}  # fmt: skip
+                 "--ignore-identical-ids": ignore_identical_ids, "--judged-only": judged_only or None}  # fmt: skip
         for option, value in given.items():
             if value is not None:
                 raise InputError(f"{option} is about a model; it has no effect on --run")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .output import progress, say, show_table
+from .output import progress, say, say_left_out, show_table
 
 
 def index(
@@ -23,6 +23,10 @@ def index(
     add: Annotated[bool, typer.Option("--add", help="Add the documents to the index that is there.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="With --add: replace documents that it has.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Make the index that is there anew.")] = False,
+    broken_images: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Leave documents with a broken image out, up to this share.", metavar="SHARE"),
+    ] = None,
     precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="What it computes in.")] = "fp32",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, mps.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -47,7 +51,8 @@ def index(
     from embedtune.index import open_index
     from embedtune.recipe import Model
 
-    corpus, queries = read_corpus(data)
+    corpus, queries, left_out = read_corpus(data, broken_images)
+    say_left_out(left_out)
     to_load = open_index(output).manifest.model_to_load(model) if model is None or add else Model(name=model)
     encoder = load_encoder(to_load, device=device, precision=precision)
     with progress("Encoding") as on_progress:

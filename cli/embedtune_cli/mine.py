@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .output import progress, say, show_json, show_table
+from .output import progress, say, say_left_out, show_json, show_table
 
 
 def mine(
@@ -66,6 +66,7 @@ def mine(
     )
     recipe = adjusted(recipe, flags)
     dataset = load_training(recipe.data)
+    say_left_out(dataset.left_out)
     target = output or dataset.folder / "negatives" / f"{Path(source).stem}.run"
 
     from embedtune.train.negatives import mine_recipe

@@ -66,6 +66,12 @@ def _show_rich_table(columns: Sequence[str], rows: Sequence[Sequence[object]], t
     Console().print(table)
 
 
+def say_left_out(left_out: Sequence[str]) -> None:
+    """Names the items that a command goes on without."""
+    for sentence in left_out:
+        say(f"left out: {sentence}")
+
+
 @contextmanager
 def progress(description: str) -> Iterator[Callable[..., None]]:
     """Gives on_progress(done, total, description=None), which moves a bar on stderr and says what it is of.

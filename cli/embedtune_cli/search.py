@@ -55,8 +55,11 @@ def search(
     encoder = load_encoder(opened.manifest.model_to_load(model), device=device)
     if words is not None:
         found = find(opened, encoder, words, k)
-        rows = [[f.rank, f.score, f.document.id, f.document.title, _snippet(f.document.text)] for f in found]
-        show_table(["rank", "score", "id", "title", "text"], rows, as_json=as_json)
+        pictured = any(f.document.image for f in found)
+        columns = ["rank", "score", "id", "title", "text", *(["image"] if pictured else [])]
+        rows = [[f.rank, f.score, f.document.id, f.document.title, _snippet(f.document.text),
+                 *([str(f.document.image or "")] if pictured else [])] for f in found]  # fmt: skip
+        show_table(columns, rows, as_json=as_json)
     elif queries is not None and output is not None:
         items = JsonLines(queries / "queries.jsonl" if queries.is_dir() else queries)
         write_run(output, opened.run(encoder, items, k), Path(encoder.name).name)

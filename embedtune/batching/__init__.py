@@ -18,7 +18,7 @@ class BatchContext:
 
     What takes work to know (lengths, embeddings) is there where the method's file names it in its constant NEEDS.
 
-    query_texts: query_id -> text, so that queries with equal texts can be kept apart.
+    query_texts: query_id -> text (and what stands for its image), so that equal queries can be kept apart.
     lengths: tokens of each turn's query and positives together, in turn order.
     query_embeddings: (n, H) one row a turn; document_embeddings: (n, H) the turn's first positive; both as scored
         (normalised where the similarity is cosine).

@@ -11,6 +11,8 @@ from ..errors import InputError
 from ..files import fingerprint_of
 from ..types import Item, Qrels
 from .dataset import LAYOUT, splits_of
+from .decoding import decoders
+from .images import identity
 from .jsonl import LineError, parse_item, read_lines
 from .trec import judgements
 
@@ -56,8 +58,8 @@ class Report:
 def check(folder: str | Path) -> Report:
     """Reads everything in a dataset folder and reports all faults, errors first.
 
-    Errors: what `load_dataset` refuses, missing images, and queries judged in both the train and another split.
-    Warnings: empty and equal documents and queries, positives that the train split shares with another, queries
+    Errors: what `load_dataset` refuses, missing and broken images, and queries judged in both the train and another
+    split. Warnings: empty and equal documents and queries, positives that the train split shares with another, queries
     without a positive, judgements given twice. Raises InputError only where there is no folder.
     """
     root = Path(folder).expanduser()
@@ -86,7 +88,8 @@ def _check_items(root: Path, name: str, noun: str, report: Report) -> Collection
     lines: list[LineError] = []
     found: dict[str, int] = {}  # id -> line
     contents: dict[str, str] = {}  # fingerprint of content -> the first id that has it
-    empty, equal, damaged, no_image = [], [], [], []
+    images: dict[str, Path] = {}  # where -> its image
+    empty, equal, damaged = [], [], []
     try:
         for number, raw in read_lines(root / file):
             where = f"{root / file}:{number}"
@@ -106,24 +109,36 @@ def _check_items(root: Path, name: str, noun: str, report: Report) -> Collection
                 equal.append(f"{where}: {item.id!r} is the same as {first!r}")
             if "\N{REPLACEMENT CHARACTER}" in item.content:
                 damaged.append(f"{where}: {item.id!r} holds U+FFFD, left by an earlier decoding error")
-            if item.image and not item.image.is_file():
-                no_image.append(f"{where}: {item.id!r} names {item.image.relative_to(root)}, which is not there")
+            if item.image:
+                images[f"{where}: {item.id!r} names {item.image.relative_to(root)}"] = item.image
     except InputError as error:
         report.add("error", "missing file", file, [str(error)])
         return found
     report.counts[noun] = len(found)
     report.add_lines(file, lines)
     report.add("error", f"no {noun}", file, [] if found else [f"{root / file}: no {noun}"])
-    report.add("error", "missing image", file, no_image)
+    _check_images(file, images, report)
     report.add("warning", f"empty {noun}", file, empty)
     report.add("warning", f"equal {noun}", file, equal)
     report.add("warning", "damaged text", file, damaged)
     return found
 
 
+def _check_images(file: str, images: dict[str, Path], report: Report) -> None:
+    """images: a sentence that says where -> the image there. Every one is decoded."""
+    there = {where: image for where, image in images.items() if image.is_file()}
+    missing = [where for where in images if where not in there]
+    report.add("error", "missing image", file, (f"{where}, which is not there" for where in missing))
+    found = zip(there, decoders().faults(list(there.values())), strict=True)
+    report.add("error", "broken image", file, (f"{where}: {reason}" for where, reason in found if reason is not None))
+    if images:
+        report.counts["images"] = report.counts.get("images", 0) + len(images)
+
+
 def _content(item: Item) -> str:
-    """Equal for items that differ only in case and white space."""
-    return fingerprint_of(" ".join(item.content.casefold().split()), str(item.image), item.instruction or "")
+    """Equal for items whose texts differ only in case and white space and whose images are the same bytes."""
+    image = "" if item.image is None else identity(item.image) if item.image.is_file() else str(item.image)
+    return fingerprint_of(" ".join(item.content.casefold().split()), image, item.instruction or "")
 
 
 def _check_split(root: Path, split: str, queries: Collection[str], documents: Collection[str], report: Report) -> Qrels:

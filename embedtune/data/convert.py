@@ -32,22 +32,32 @@ class Converted:
     notes: tuple[str, ...]
 
 
-def convert(source: str | Path, output: Path, *, split: str = "train", columns: Columns | None = None) -> Converted:
+def convert(
+    source: str | Path,
+    output: Path,
+    *,
+    split: str = "train",
+    columns: Columns | None = None,
+    image_files: bool = True,
+) -> Converted:
     """Writes `source` as a dataset folder, whole or not at all.
 
     `source` is a .jsonl, .csv or .parquet file of pairs or triplets, a FlagEmbedding or Tevatron .jsonl file, a Hugging
     Face dataset saved on disk, or `hf://name@revision` (the only one that uses the network). `split` names the
     judgements of a source that has no splits of its own. Equal documents become one, as do equal queries; ids come
     from content where the source gives none. Given negatives become `negatives/given.run`, the first of each query
-    with the highest score. Raises InputError for an output that exists and for input that cannot be read, with its
-    line.
+    with the highest score. Images (bytes, `data:` URIs, Hugging Face's Image, and, with image_files, paths inside the
+    source's folder) become files of the folder, named by their content. Raises InputError for an output that exists
+    and for input that cannot be read, with its line.
     """
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise InputError(f"{output}: exists already; choose another folder or remove it")
     if not re.fullmatch(r"\w[\w.-]*", split):
         raise InputError(f"split {split!r}: expected letters, digits, '.', '_' and '-'")
     notes: list[str] = []
-    with whole_folder(output) as temporary, FolderWriter(temporary) as writer:
+    place = Path(source).expanduser()
+    beside = (place if place.is_dir() else place.parent) if image_files and not is_hub_name(str(source)) else None
+    with whole_folder(output) as temporary, FolderWriter(temporary, beside) as writer:
         if huggingface.is_source(source):
             tables = huggingface.open_tables(str(source), split)
             if huggingface.is_beir(tables):
@@ -55,10 +65,9 @@ def convert(source: str | Path, output: Path, *, split: str = "train", columns: 
             else:
                 for name, table in tables.items():
                     rows = huggingface.rows_of(table, f"{source} ({name})")
-                    _add_all(writer, name, _records(f"{source} ({name})", rows, columns, notes))
+                    _add_all(writer, name, _records(f"{source} ({name})", rows, columns, writer, notes))
         else:
-            path = _file(Path(source).expanduser())
-            _add_all(writer, split, _records(str(source), rows_of(path), columns, notes))
+            _add_all(writer, split, _records(str(source), rows_of(_file(place)), columns, writer, notes))
         if not writer.qrels:
             raise InputError(f"{source}: no rows")
     return _summary(output, writer, notes)
@@ -90,7 +99,9 @@ def _file(path: Path) -> Path:
     return path
 
 
-def _records(source: str, rows: Iterator[Row], columns: Columns | None, notes: list[str]) -> Iterator[Record]:
+def _records(
+    source: str, rows: Iterator[Row], columns: Columns | None, writer: FolderWriter, notes: list[str]
+) -> Iterator[Record]:
     """The rows as records, by the format that the first of them shows."""
     first = list(islice(rows, PEEK))
     every: Iterable[Row] = chain(first, rows)
@@ -105,7 +116,7 @@ def _records(source: str, rows: Iterator[Row], columns: Columns | None, notes: l
         return flagembedding.records(every)
     chosen, said = pairs.choose_columns(source, first, columns or Columns())
     notes.extend(said)
-    return pairs.records(every, chosen)
+    return pairs.records(every, chosen, writer.images)
 
 
 def _add_all(writer: FolderWriter, split: str, records: Iterable[Record]) -> None:
@@ -116,6 +127,8 @@ def _add_all(writer: FolderWriter, split: str, records: Iterable[Record]) -> Non
 def _summary(output: Path, writer: FolderWriter, notes: list[str]) -> Converted:
     if writer.contradicted:
         notes.append(f"{writer.contradicted} given negatives are positives of the same query; left out")
+    if unreadable := writer.images.unreadable:
+        notes.append(f"{len(unreadable)} images are none by their first bytes, the first at {unreadable[0]}")
     return Converted(
         folder=output,
         documents=len(writer.documents.seen),

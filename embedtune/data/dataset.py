@@ -13,8 +13,10 @@ from ..errors import InputError
 from ..files import cache_folder, fingerprint_of
 from ..recipe import REVERSED, Data, split_of
 from ..types import Dataset, Items, Qrels
+from .broken import broken, pictured
 from .jsonl import JsonLines
 from .mixture import mixture_of, own_qrels
+from .selection import Selection
 from .trec import read_qrels
 
 LAYOUT = "corpus.jsonl, queries.jsonl and qrels/<split>.tsv"
@@ -52,10 +54,14 @@ def load_dataset(name: str | Path, split: str | None = None) -> Dataset:
 
 
 def load_training(data: Data) -> Dataset:
-    """What a recipe trains on: of each dataset the split that it names itself (`DIR:split`), else `data.split`."""
+    """What a recipe trains on: of each dataset the split that it names itself (`DIR:split`), else `data.split`.
+
+    Items with a broken image are left out, up to the share that `data.broken_images` allows.
+    """
     names = [data.train] if isinstance(data.train, str) else data.train
     splits = [None if split_of(name.removeprefix(REVERSED))[1] else data.split for name in names]
-    datasets = [load_dataset(name, split) for name, split in zip(names, splits, strict=True)]
+    loaded = [load_dataset(name, split) for name, split in zip(names, splits, strict=True)]
+    datasets = [without_broken(dataset, data.broken_images) for dataset in loaded]
     return datasets[0] if len(datasets) == 1 else mixture_of(datasets)
 
 
@@ -104,6 +110,47 @@ def queries_file(source: str) -> Path:
     return Path(source) / "queries.jsonl"
 
 
+def without_broken(dataset: Dataset, share: float) -> Dataset:
+    """The dataset without the items whose image cannot be read and without their judgements, named in `left_out`.
+
+    Raises InputError where more than `share` of the images are broken, or where no positive is left.
+    """
+    corpus, lost_documents = readable(dataset.corpus, share, f"{dataset.folder}: corpus")
+    queries, lost_queries = readable(dataset.queries, share, f"{dataset.folder}: queries")
+    left_out = (*lost_documents, *lost_queries)
+    if not left_out:
+        return dataset
+    qrels = {
+        query_id: {doc_id: grade for doc_id, grade in judged.items() if doc_id in corpus}
+        for query_id, judged in dataset.qrels.items()
+        if query_id in queries
+    }
+    if not any(grade > 0 for judged in qrels.values() for grade in judged.values()):
+        raise InputError(f"{dataset.folder}: no positive is left without the broken images, first {left_out[0]}")
+    fingerprint = _fingerprint(corpus, queries, qrels)
+    return dataclasses.replace(
+        dataset, corpus=corpus, queries=queries, qrels=qrels, fingerprint=fingerprint, left_out=left_out
+    )
+
+
+def readable(items: Items, share: float, name: str) -> tuple[Items, tuple[str, ...]]:
+    """The items without those whose image cannot be read, and a sentence for each of these.
+
+    Raises InputError, which begins with `name`, where more than `share` of the images are broken.
+    """
+    faults = broken(items)
+    if not faults:
+        return items, ()
+    said = tuple(f"{items[item_id].image}: {reason}" for item_id, reason in faults.items())
+    total = pictured(items)
+    if len(said) > share * total:
+        raise InputError(
+            f"{name}: {len(said):,} of {total:,} images are broken ({len(said) / total:.1%}) and {share:.1%} may be "
+            f"(broken_images), first {said[0]}"
+        )
+    return Selection(items, [item_id for item_id in items.ids if item_id not in faults]), said
+
+
 def subset(dataset: Dataset, query_ids: Collection[str]) -> Dataset:
     """The dataset with the judgements of these queries only. Corpus and queries stay as they are."""
     qrels = {query_id: dataset.qrels[query_id] for query_id in query_ids}
@@ -148,7 +195,7 @@ def _convert_once(folder: Path, source: str, split: str) -> None:
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
-            for note in convert(source, folder, split=split).notes:
+            for note in convert(source, folder, split=split, image_files=False).notes:
                 logging.getLogger(__name__).warning(note)
 
 

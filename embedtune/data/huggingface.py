@@ -36,7 +36,20 @@ def open_tables(source: str, split: str) -> dict[str, Table]:
         loaded = load_from_disk(str(Path(source).expanduser()))
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{source}: cannot be read as a saved dataset: {_first_line(error)}") from None
-    return dict(loaded) if isinstance(loaded, DatasetDict) else {split: loaded}
+    tables = dict(loaded) if isinstance(loaded, DatasetDict) else {split: loaded}
+    return {name: _as_stored(table) for name, table in tables.items()}
+
+
+def _as_stored(table: Table) -> Table:
+    """With images as the bytes that they are stored as, not decoded."""
+    from datasets import Image, List
+
+    for name, feature in table.features.items():
+        if isinstance(feature, Image):
+            table = table.cast_column(name, Image(decode=False))
+        elif isinstance(feature, List) and isinstance(feature.feature, Image):
+            table = table.cast_column(name, List(Image(decode=False)))
+    return table
 
 
 def rows_of(table: Table, where: str) -> Iterator[Row]:
@@ -50,14 +63,15 @@ def is_beir(tables: Mapping[str, Table]) -> bool:
 
 
 def copy_beir(tables: Mapping[str, Table], writer: FolderWriter, source: str) -> None:
-    """Writes corpus (`_id`, `title`, `text`), queries and judgements (`query-id`, `corpus-id`, `score`) as they are."""
+    """Writes corpus (`_id`, `title`, `text`, `image`), queries and judgements (`query-id`, `corpus-id`, `score`)."""
     for name, written in (("corpus", writer.documents), ("queries", writer.queries)):
         for where, values in rows_of(tables[name], f"{source} ({name})"):
             item_id = id_in(values, "_id", where) or id_in(values, "id", where)
             if not item_id:
                 raise LineError(where, "missing id", 'no "_id"; every row needs one')
             title, text = ("".join(texts((where, values), key)) for key in ("title", "text"))
-            written.add(Item(id=item_id, title=title, text=text), where)
+            image = next(writer.images.of((where, values), "image"), None)
+            written.add(Item(id=item_id, title=title, text=text, image=image), where)
     for split, table in tables.items():
         if split not in ("corpus", "queries"):
             for where, values in rows_of(table, f"{source} ({split})"):
@@ -100,7 +114,8 @@ def _load(source: str, config: str) -> dict[str, Table]:
     from datasets import load_dataset
 
     name, _, revision = _parts(source)
-    return dict(_asking(source, lambda: load_dataset(name, config or None, revision=revision)))
+    tables = _asking(source, lambda: load_dataset(name, config or None, revision=revision))
+    return {split: _as_stored(table) for split, table in tables.items()}
 
 
 def _parts(source: str) -> tuple[str, str, str]:

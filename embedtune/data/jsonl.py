@@ -9,6 +9,7 @@ import os
 import re
 from array import array
 from collections.abc import Iterator, Sequence
+from functools import cached_property, lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..files import fingerprint_of
 from ..types import Item
+from .images import BrokenImage, identity
 
 _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 _BREAKS_COLUMNS = re.compile(r"[\x00-\x20\x7f]")
@@ -37,11 +40,11 @@ class JsonLines:
     One pass over the file checks every line and notes where it starts; afterwards texts are read when asked for, so
     memory holds ids and offsets only. `image` is a path inside the file's folder. Raises InputError with the file and
     line for invalid UTF-8, malformed JSON, a missing or repeated `_id`, a field that is not a string, and an image
-    outside the folder.
+    outside the folder. images: how many items have one.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.images = path, 0
         self._ids: list[str] = []
         self._rows: dict[str, int] = {}
         digest = hashlib.sha256()
@@ -55,10 +58,18 @@ class JsonLines:
                     raise LineError(f"{path}:{number}", "duplicate id", f"_id {item.id!r} is also on line {first}")
                 self._rows[item.id] = len(self._ids)
                 self._ids.append(item.id)
+                self.images += item.image is not None
                 offsets.append(offset)
             offset += len(raw)
         self._offsets = np.array(offsets, dtype=np.int64)  # (n,)
-        self.fingerprint = digest.hexdigest()
+        self._digest = digest.hexdigest()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the file's bytes, and of those of the images that it names: a changed picture is another item."""
+        if not self.images:
+            return self._digest
+        return fingerprint_of(self._digest, *(_identity(item.image) for item in self if item.image is not None))
 
     @property
     def ids(self) -> Sequence[str]:
@@ -191,11 +202,27 @@ def _image(values: dict[str, Any], where: str, folder: Path) -> Path | None:
     name = _text(values, "image", where)
     if not name:
         return None
-    # By name only: folders that a hub client downloads are made of links to elsewhere, and those are fine.
     path = Path(os.path.normpath(name))
-    if path.is_absolute() or path.parts[:1] == ("..",) or path == Path() or "\0" in name:
+    outside = path.is_absolute() or path.parts[:1] == ("..",) or path == Path() or "\0" in name
+    if outside or not any(Path(os.path.realpath(folder / path)).is_relative_to(root) for root in _roots(folder)):
         raise LineError(where, "image outside", f'"image" must be a path inside {folder}, got {name!r}')
     return folder / path
+
+
+@lru_cache(maxsize=64)
+def _roots(folder: Path) -> tuple[Path, ...]:
+    """Where a folder's images may be, links resolved: in it, or in the blobs that a hub client's snapshot links to."""
+    absolute = folder.absolute()
+    snapshot = next((place for place in (absolute, *absolute.parents) if place.parent.name == "snapshots"), None)
+    blobs = (snapshot.parent.parent / "blobs",) if snapshot is not None else ()
+    return tuple(Path(os.path.realpath(root)) for root in (absolute, *blobs))
+
+
+def _identity(image: Path) -> str:
+    try:
+        return identity(image)
+    except BrokenImage as fault:
+        return fault.reason
 
 
 def _line_at(path: Path, offset: int) -> int:

@@ -1,4 +1,4 @@
-"""Builds a dataset folder item by item: equal texts become one item, ids come from content where none is given."""
+"""Builds a dataset folder item by item: equal ones become one, ids come from content where none is given."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TextIO
 from ..errors import InputError
 from ..files import fingerprint_of
 from ..types import Item, Qrels, Run
+from .image_columns import ImageFiles
 from .records import Record
 from .trec import write_qrels, write_run
 
@@ -18,29 +19,34 @@ class _Written:
     """One .jsonl file being written, and which contents it has: id -> (fingerprint, where it was first seen)."""
 
     def __init__(self, path: Path) -> None:
+        self.folder = path.parent
         self.file: TextIO = path.open("w", encoding="utf-8")
         self.seen: dict[str, tuple[str, str]] = {}
 
     def add(self, item: Item, where: str) -> str:
         """Writes the item unless it is there already, and gives its id."""
-        content = fingerprint_of(item.title, item.text, item.instruction or "")
+        image = "" if item.image is None else str(item.image.relative_to(self.folder))  # named by its content
+        content = fingerprint_of(item.title, item.text, item.instruction or "", *filter(None, [image]))
         item_id = item.id or content[:20]
         if item_id not in self.seen:
             self.seen[item_id] = (content, where)
-            title = {"title": item.title} if item.title else {}
-            instruction = {"instruction": item.instruction} if item.instruction else {}
-            line = {"_id": item_id, **title, "text": item.text, **instruction}
-            self.file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            given = {"title": item.title, "text": item.text, "image": image, "instruction": item.instruction}
+            line = {key: value for key, value in given.items() if value or (key == "text" and not image)}
+            self.file.write(json.dumps({"_id": item_id, **line}, ensure_ascii=False) + "\n")
         elif self.seen[item_id][0] != content:
-            raise InputError(f"{where}: id {item_id!r} stands for another text than at {self.seen[item_id][1]}")
+            raise InputError(f"{where}: id {item_id!r} stands for another item than at {self.seen[item_id][1]}")
         return item_id
 
 
 class FolderWriter:
-    """A dataset folder being written. Use it in `with`: qrels and negatives are written at the end."""
+    """A dataset folder being written. Use it in `with`: qrels and negatives are written at the end.
 
-    def __init__(self, folder: Path) -> None:
+    images_beside: where the source's image files are; None where it may name none.
+    """
+
+    def __init__(self, folder: Path, images_beside: Path | None = None) -> None:
         self.folder = folder
+        self.images = ImageFiles(folder, images_beside)
         self.documents = _Written(folder / "corpus.jsonl")
         self.queries = _Written(folder / "queries.jsonl")
         self.qrels: dict[str, Qrels] = {}  # split -> judgements

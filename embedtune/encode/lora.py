@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from safetensors import safe_open
 
 from ..errors import InputError
 from ..recipe import Lora
+from .towers import transformers_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -23,42 +24,68 @@ _IN_A_LAYER = re.compile(r"\.\d+\.")
 
 
 def target_modules(backbone: torch.nn.Module, chosen: str | list[str]) -> list[str]:
-    """Full names of the linear modules that LoRA adapts.
+    """Full names of the modules that LoRA adapts; none where a list names none of this model's.
 
-    `auto`: every linear layer inside the repeated layers (attention and MLP) of the language part; never poolers,
-    embeddings, heads or a vision tower. A list matches the ends of names, as peft does.
+    `auto`: every linear layer inside the repeated layers (attention and MLP); never poolers, embeddings or heads. Of a
+    model whose language part reads what its vision part gives, the language part alone; of CLIP and its like both; of
+    a convolutional network the 1 x 1 convolutions, which are linear layers over channels, but for its gates. A list
+    matches the ends of names, as peft does.
     """
-    linear = [name for name, module in backbone.named_modules() if isinstance(module, torch.nn.Linear)]
-    if chosen == "auto":
-        found = [name for name in linear if _IN_A_LAYER.search(f".{name}.") and not _VISION.search(name)]
-    else:
-        found = [name for name in linear if any(name == end or name.endswith(f".{end}") for end in chosen)]
-        missed = [end for end in chosen if not any(n == end or n.endswith(f".{end}") for n in linear)]
-        if missed:
-            ends = sorted({name.rpartition(".")[2] for name in linear})
-            raise InputError(f"model.lora.target_modules: {missed} match no linear layer; there are {ends}")
-    if not found:
-        raise InputError("model.lora.target_modules: auto found no linear layers here; name them in a list")
-    return found
+    linear = [name for name, module in backbone.named_modules() if _is_linear(module)]
+    if chosen != "auto":
+        return [name for name in linear if any(name == end or name.endswith(f".{end}") for end in chosen)]
+    inside = [name for name in linear if _IN_A_LAYER.search(f".{name}.") and "squeeze" not in name]
+    language = [name for name in inside if not _VISION.search(name)]
+    return inside if hasattr(backbone, "get_text_features") or not language else language
 
 
-def attach(model: SentenceTransformer, lora: Lora, base_name: str) -> list[str]:
-    """Puts a fresh adapter on the model's transformer and freezes everything else; returns the adapted modules.
+def _is_linear(module: torch.nn.Module) -> bool:
+    pointwise = isinstance(module, torch.nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1
+    return pointwise or isinstance(module, torch.nn.Linear)
 
-    The zero-initialised B makes the adapted model equal the base model until the first step.
+
+def attach(model: SentenceTransformer, lora: Lora, base_names: str | Mapping[str, str]) -> list[str]:
+    """Puts a fresh adapter on the model's transformers and freezes everything else; returns the adapted modules.
+
+    The zero-initialised B makes the adapted model equal the base model until the first step. base_names: what each
+    adapter says that it is of; by route where the model has several transformers.
     """
     from peft import LoraConfig, get_peft_model
 
-    backbone = model[0].model
-    modules = target_modules(backbone, lora.target_modules)
-    config = LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, bias="none", target_modules=modules
-    )
+    towers = transformers_of(model)
+    targets = {route: target_modules(tower.model, lora.target_modules) for route, tower in towers.items()}
+    _refuse_unmatched(targets, lora.target_modules, [tower.model for tower in towers.values()])
     model.requires_grad_(False)
-    with quiet():
-        model[0].model = get_peft_model(backbone, config)
-    model[0].model.peft_config["default"].base_model_name_or_path = base_name
-    return modules
+    for route, modules in targets.items():
+        if not modules:
+            continue
+        config = LoraConfig(
+            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, bias="none", target_modules=modules
+        )
+        with quiet():
+            towers[route].model = get_peft_model(towers[route].model, config)
+        name = base_names if isinstance(base_names, str) else base_names[route]
+        towers[route].model.peft_config["default"].base_model_name_or_path = name
+    return [f"{route}.{name}" if route else name for route, modules in targets.items() for name in modules]
+
+
+def _refuse_unmatched(
+    targets: Mapping[str, list[str]], chosen: str | list[str], backbones: Sequence[torch.nn.Module]
+) -> None:
+    found = [name for modules in targets.values() for name in modules]
+    if chosen == "auto" and not found:
+        raise InputError("model.lora.target_modules: auto found no linear layers here; name them in a list")
+    wanted = [] if chosen == "auto" else chosen
+    missed = [end for end in wanted if not any(n == end or n.endswith(f".{end}") for n in found)]
+    if missed:
+        linear = (name for model in backbones for name, module in model.named_modules() if _is_linear(module))
+        ends = sorted({name.rpartition(".")[2] for name in linear})
+        raise InputError(f"model.lora.target_modules: {missed} match no linear layer; there are {ends}")
+
+
+def adapted(model: SentenceTransformer) -> dict[str, Any]:
+    """The transformers that carry an adapter, by route."""
+    return {route: tower for route, tower in transformers_of(model).items() if hasattr(tower.model, "peft_config")}
 
 
 @contextmanager
@@ -70,14 +97,16 @@ def quiet() -> Iterator[None]:
 
 
 def save_adapter(model: SentenceTransformer, folder: Path) -> None:
-    """Writes adapter_config.json and adapter_model.safetensors, which peft opens."""
-    with quiet():
-        model[0].model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+    """Writes adapter_config.json and adapter_model.safetensors, which peft opens; in a folder for each of several."""
+    for route, tower in adapted(model).items():
+        with quiet():
+            tower.model.save_pretrained(str(folder / route), safe_serialization=True, save_embedding_layers=False)
 
 
 def merge(model: SentenceTransformer) -> None:
-    """Adds the adapter to the weights, in place; the model is then plain and self-contained."""
-    model[0].model = model[0].model.merge_and_unload()
+    """Adds the adapters to the weights, in place; the model is then plain and self-contained."""
+    for tower in adapted(model).values():
+        tower.model = tower.model.merge_and_unload()
 
 
 def merge_adapter_folder(model: SentenceTransformer, folder: Path) -> None:

@@ -46,8 +46,7 @@ class Texts:
         if self._queries is None or query_id not in self._queries:
             return None, None
         item = self._queries[query_id]
-        name, file = (item.image.name, str(item.image)) if item.image is not None else (None, None)
-        return item.content or name, file
+        return item.shown or None, str(item.image) if item.image is not None else None
 
 
 def largest_changes(

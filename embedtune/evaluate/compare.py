@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..data.dataset import load_dataset
 from ..errors import InputError
+from ..relevance import item_key
 from .changes import Change, Texts, largest_changes
 from .measures import parse_compared
 from .results import distinct
@@ -304,7 +305,7 @@ def _same_judgements(one: Measured, other: Measured, shared: Iterable[str]) -> b
         return False
     return all(
         left.qrels[query_id] == right.qrels[query_id]
-        and left.queries[query_id].content == right.queries[query_id].content
+        and item_key(left.queries[query_id]) == item_key(right.queries[query_id])
         for query_id in shared
     )
 

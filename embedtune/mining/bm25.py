@@ -19,10 +19,11 @@ class Bm25:
     depth, first: the candidates of ranks first to depth, the query's positives not counted. A document that shares no
     word with the query is no candidate.
     k1, b: how much a repeated word counts more, and a long document less; at k1 = 0 a score is the sum of the IDFs of
-    the words that occur. The defaults are those of Anserini for passages.
+    the words that occur. The defaults are those of Anserini for passages. Images are not read.
     stopwords: a language for which bm25s has a list, or null for none. Words are not stemmed.
 
-    The index is made once and kept in memory. Raises InputError where bm25s is not installed.
+    The index is made once and kept in memory. Raises InputError where bm25s is not installed, and for a corpus
+    without any text.
     """
 
     def __init__(
@@ -47,6 +48,10 @@ class Bm25:
     def _index_of(self, dataset: Dataset) -> Any:
         if self._index is None or self._index[0] != dataset.corpus.fingerprint:
             bm25s = _library()
+            if not any(item.content for item in dataset.corpus):
+                raise InputError(
+                    f"mining.bm25: reads text, and no document of {dataset.folder} has any; mine with dense"
+                )
             index = bm25s.BM25(k1=self.k1, b=self.b, method="lucene")
             index.index(self._words([item.content for item in dataset.corpus]), show_progress=False)
             self._index = (dataset.corpus.fingerprint, index)

@@ -8,10 +8,10 @@ from typing import Any
 from ..encode.locate import MINILM, locate
 from ..evaluate.measures import mteb_name
 from ..files import write_text
-from ..recipe import split_of
+from ..recipe import Model, split_of
 from .markdown import to_markdown
 from .record import Record, read_record
-from .setting import data_name, trained_on
+from .setting import data_name, towers_of, trained_on
 from .single import card_document
 
 TAGS = ["sentence-transformers", "sentence-similarity", "feature-extraction", "dense", "retrieval", "embedtune"]
@@ -47,7 +47,7 @@ def metadata(record: Record) -> str:
         for measure, value in part.measures.items()
     ]
     data = ModelCardData(
-        base_model=hub_id(record.recipe.model.name),
+        base_model=_base_models(record.recipe.model),
         datasets=[_hub_dataset(name) for name in trained_on(record.recipe)],
         library_name="sentence-transformers",
         pipeline_tag="sentence-similarity",
@@ -56,6 +56,11 @@ def metadata(record: Record) -> str:
         eval_results=results or None,
     )
     return str(data.to_yaml())
+
+
+def _base_models(model: Model) -> str | list[str] | None:
+    found = [hub for name in towers_of(model) if (hub := hub_id(name)) is not None]
+    return found if len(found) > 1 else found[0] if found else None
 
 
 def hub_id(name: str) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from ..recipe import Chosen, Recipe, dump, split_of
+from ..recipe import Chosen, Model, Recipe, dump, split_of
 from .document import Block, Code, Facts, Figure, Figures, Section, Table, Text, number, plural
 from .figures import lines
 from .learning import Learning
@@ -15,9 +15,18 @@ POINTS = 300  # at most on a curve
 ACROSS = "training step"
 
 
-def model_name(name: str) -> str:
-    """A model by the last part of its path or hub id that says something."""
-    parts = [part for part in name.removeprefix("package:").split("/") if part not in ("", "model")]
+def model_name(model: Model) -> str:
+    """A model by the last part of its path or hub id that says something; of a composed one, both towers' so."""
+    return " + ".join(_last_part(name) for name in towers_of(model))
+
+
+def towers_of(model: Model) -> list[str]:
+    """The names of what a model was loaded from: its own, or its towers'."""
+    return [model.compose.text, model.compose.image] if model.compose is not None else [str(model.name)]
+
+
+def _last_part(name: str) -> str:
+    parts = [part for part in name.removeprefix("package:").split("/") if part not in ("", "model", "models")]
     return parts[-1] if parts else name
 
 
@@ -36,7 +45,7 @@ def trained_on(recipe: Recipe) -> list[str]:
 def subtitle(recipe: Recipe) -> str:
     how = "with LoRA" if recipe.model.lora else "all weights"
     on = " and ".join(map(data_name, trained_on(recipe)))
-    return f"{model_name(recipe.model.name)}, fine-tuned ({how}) on {on}"
+    return f"{model_name(recipe.model)}, fine-tuned ({how}) on {on}"
 
 
 def training_section(record: Record, *, drawn: bool = True) -> Section:
@@ -56,7 +65,7 @@ def _model(recipe: Recipe) -> str:
     model = recipe.model
     how = f"LoRA of rank {model.lora.rank}, alpha {model.lora.alpha:g}" if model.lora else "all weights trained"
     length = f", at most {model.max_length:,} tokens" if model.max_length else ""
-    return f"{model.name}; {how}{length}"
+    return f"{model.label}; {how}{length}"
 
 
 def _data(recipe: Recipe) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..relevance import Relevance
+from ..relevance import Relevance, item_key
 from ..types import Item, Turn
 
 
@@ -48,9 +48,12 @@ def lay_out(
         positive[row, [column[d] for d in relevance.positives[query_id] if d in column]] = True
         own[row, [column[d] for d in negatives.get(query_id, ())]] = True
         own[row, [column[item.id] for item in made.get(query_id, ())]] = True
-    texts = [item.text for item in items.values()]
-    forbidden = torch.tensor([relevance.forbidden(q, real) + relevance.forbidden_texts(q, texts) for q in query_ids])
-    candidate = ~forbidden & ~positive
+    with_key: dict[str, list[int]] = {}  # what is the same -> its columns
+    for place, key in enumerate([*map(relevance.document_key, real), *map(item_key, items.values())]):
+        with_key.setdefault(key, []).append(place)
+    candidate = ~positive
+    for row, query_id in enumerate(query_ids):
+        candidate[row, [c for key in relevance.forbidden_keys(query_id) for c in with_key.get(key, ())]] = False
     return Batch(
         query_ids=query_ids,
         doc_ids=doc_ids,

@@ -9,6 +9,7 @@ import torch
 
 from .. import methods
 from ..encode.encoder import Encoder
+from ..encode.prepared import blocks
 from ..recipe import Recipe
 from ..scorers import EncoderScores
 from ..types import Dataset, Items, Role, Turn
@@ -54,5 +55,8 @@ def _lengths(
 
 
 def _of_role(encoder: Encoder, items: Items, ids: Sequence[str], role: Role) -> dict[tuple[Role, str], int]:
-    prepared = encoder.prepare([items[item_id] for item_id in ids], role)
-    return {(role, item_id): one.length for item_id, one in zip(ids, prepared, strict=True)}
+    lengths = {}
+    for block in blocks(items[item_id] for item_id in ids):
+        for item, prepared in zip(block, encoder.prepare(block, role), strict=True):
+            lengths[role, item.id] = prepared.length
+    return lengths

@@ -17,6 +17,8 @@ from ..report.record import read_summary
 from ..strict_yaml import flattened
 from . import checkpoint
 
+LEFT_OUT = "left-out.txt"  # the items with a broken image, a line each
+
 
 def claim(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> bool:
     """Prepares the folder for a run, under its lock; True where a run in it is to go on.

@@ -12,7 +12,8 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
-from ..encode.encoder import Encoder, Prepared, Progress
+from ..encode.encoder import Encoder, Progress
+from ..encode.prepared import Prepared
 from ..encode.similarity import as_scored
 from ..errors import InputError
 from ..files import fingerprint_of
@@ -45,7 +46,7 @@ class FrozenDocuments(Encoder):
     def prepare(self, items: Sequence[Item], role: Role) -> list[Prepared]:
         if role == "query":
             return super().prepare(items, role)
-        return [Prepared(None, self._corpus.row(item.id), 1) for item in items]
+        return [Prepared(raw=self._corpus.row(item.id)) for item in items]
 
     def forward(self, chunk: Sequence[Prepared], role: Role) -> Tensor:
         if role == "query":

@@ -26,7 +26,7 @@ from .made import made_documents
 from .modes import training_mode
 from .negatives import Drawn
 from .plan import Place, Plan
-from .schedule import learning_rate
+from .stages import Stages
 from .step import Objective, Observe, Tokens, accumulate_gradients, sum_gradients
 
 Validate = Callable[[], float]
@@ -52,6 +52,7 @@ class Training:
     encoder: Encoder
     dataset: Dataset
     plan: Plan
+    stages: Stages
     relevance: Relevance
     negatives: Drawn
     objective: Objective
@@ -80,9 +81,7 @@ def fit(t: Training, state: State) -> State:
     while state.step < t.plan.steps and not out_of_patience(t, state):
         started = time.perf_counter()
         torch.manual_seed(seed_for(train.seed, "step", state.step, t.accelerator.process_index))
-        rate = learning_rate(
-            state.step, steps=t.plan.steps, peak=train.learning_rate, warmup=train.warmup, schedule=train.schedule
-        )
+        rate = t.stages.begin(state.step, t.encoder)
         for group in t.optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         losses, pairs, epoch = [], 0, state.place.epoch
@@ -99,6 +98,7 @@ def fit(t: Training, state: State) -> State:
                 progress=state.step / t.plan.steps,
                 generator=generator,
                 observe=observer(t, state.step),
+                keep=train.backward.keep if train.backward is not None else None,
             )
             losses.append(loss)
             pairs += len(batch.query_ids)

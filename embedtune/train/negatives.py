@@ -113,7 +113,9 @@ def mined_once(
 
 def with_cache(encoder: Encoder) -> Encoder:
     """The same model as it is now, with its embeddings cached by content: later weights have other names."""
-    return Encoder(encoder.model, encoder.name, encoder.precision)
+    cached = Encoder(encoder.model, encoder.name, encoder.precision)
+    cached.frozen = encoder.frozen
+    return cached
 
 
 def read_negatives(recipe: Recipe, files: Files) -> Drawn:
@@ -160,7 +162,7 @@ def mine_recipe(
 ) -> Report:
     """Mines what training by the recipe would begin with: the same queries, the same model and precision."""
     query_ids, _ = held_out(dataset, recipe.data.validation, recipe.train.seed)
-    encoder = load_encoder(recipe.model, precision=recipe.train.precision)
+    encoder = load_encoder(recipe.model, precision=recipe.train.precision, seed=recipe.train.seed)
     return mine(
         dataset,
         encoder,

@@ -15,11 +15,12 @@ import torch
 
 from .. import methods
 from ..batching import BatchContext
+from ..data.images import identity
 from ..data.mixture import label_in
 from ..errors import InputError
 from ..recipe import Recipe
 from ..seeds import generator_for
-from ..types import Dataset, Turn
+from ..types import Dataset, Item, Turn
 
 
 def turns_of_epoch(
@@ -38,6 +39,11 @@ def turns_of_epoch(
                 judged = [judged[i] for i in drawn]
             turns.append(Turn(query_id=query_id, positives=tuple(judged)))
     return turns
+
+
+def _same_as(query: Item) -> str:
+    """What must not meet itself in a batch: the text, and the picture where there is one."""
+    return query.content if query.image is None else f"{query.content}\0{identity(query.image)}"
 
 
 Facts = Callable[[Sequence[Turn]], dict[str, Any]]
@@ -69,18 +75,23 @@ class Plan:
                 f"choose at most {self.turns}"
             )
         self.batches_per_epoch = len(self.epoch(0))
-        batches = max(1, round(self.batches_per_epoch * recipe.train.epochs))
-        self.steps = -(-batches // recipe.train.accumulate)
-        if recipe.train.max_steps is not None:
-            self.steps = min(self.steps, recipe.train.max_steps)
+        train, first = recipe.train, recipe.train.projections_first
+        self.first = self._steps(first.epochs) if first is not None else 0  # steps of the first stage
+        self.steps = self.first + self._steps(train.epochs)
+        if train.max_steps is not None:
+            self.steps = min(self.steps, train.max_steps)
+
+    def _steps(self, epochs: float) -> int:
+        return -(-max(1, round(self.batches_per_epoch * epochs)) // self._recipe.train.accumulate)
 
     def _epoch(self, epoch: int) -> list[list[Turn]]:
         train = self._recipe.train
+        epochs = train.epochs + (train.projections_first.epochs if train.projections_first else 0)
         turns = turns_of_epoch(self._dataset, self._query_ids, self._recipe.data.positives, train.seed, epoch)
-        texts = {query_id: self._dataset.queries[query_id].content for query_id in self._query_ids}
+        texts = {query_id: _same_as(self._dataset.queries[query_id]) for query_id in self._query_ids}
         facts = self._facts(turns) if self._facts is not None else {}
         labels = {query_id: label_in(query_id) for query_id in self._query_ids} if self._dataset.parts else None
-        context = BatchContext(query_texts=texts, dataset_of=labels, progress=min(1.0, epoch / train.epochs), **facts)
+        context = BatchContext(query_texts=texts, dataset_of=labels, progress=min(1.0, epoch / epochs), **facts)
         generator = generator_for(train.seed, "batches", epoch)
         batches: list[list[Turn]] = self._batching(turns, train.batch_size, context, generator=generator)
         if not batches:

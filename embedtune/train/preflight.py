@@ -7,18 +7,20 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .. import methods
 from ..data.dataset import load_dataset, load_training
 from ..encode.locate import locate
 from ..errors import InputError
-from ..recipe import REVERSED, Recipe
+from ..recipe import REVERSED, Lora, Recipe
 from ..types import Dataset
 
 # Activations kept for the backward pass, in bytes for each token, layer and hidden unit in fp32. Measured on MiniLM
 # (1.6 GB for 9,000 tokens, 6 layers, 384 units); other architectures are of the same order.
 ACTIVATION_BYTES = 80
 TOKENS_IN_A_PIECE = 2048
+_READS_VISION = {"image_token_id", "image_token_index"}  # in a config: the language part reads the vision part's output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,9 @@ def preflight(recipe: Recipe, output: Path) -> Preflight:
         raise InputError(
             f"train.batch_size: {train.batch_size} is more than the {turns} turns of an epoch; choose at most {turns}"
         )
-    steps = max(1, math.ceil(math.ceil(turns / train.batch_size) * train.epochs / train.accumulate))
+    batches, first = math.ceil(turns / train.batch_size), train.projections_first
+    first_steps = max(1, math.ceil(batches * first.epochs / train.accumulate)) if first else 0
+    steps = first_steps + max(1, math.ceil(batches * train.epochs / train.accumulate))
     steps = min(steps, train.max_steps) if train.max_steps else steps
     own = recipe.negatives.sampling.options.get("count", 4) if recipe.negatives.mining else 0
     processes = int(os.environ.get("WORLD_SIZE", "1"))
@@ -53,7 +57,8 @@ def preflight(recipe: Recipe, output: Path) -> Preflight:
                 "data",
                 f"{dataset.folder}, split {dataset.split}: {queries:,} queries with {sum(judged):,} positives, "
                 f"{len(dataset.corpus):,} documents"
-                + (f"; {len(judged) - queries:,} queries without a positive are left out" * (queries < len(judged))),
+                + (f"; {len(judged) - queries:,} queries without a positive are left out" * (queries < len(judged)))
+                + (f"; {len(dataset.left_out):,} items with a broken image are left out" * bool(dataset.left_out)),
             ),
             ("validation", f"{share:.0%} of the queries, by {recipe.evaluate.measure}" if share else "none"),
             (
@@ -61,7 +66,11 @@ def preflight(recipe: Recipe, output: Path) -> Preflight:
                 f"{train.batch_size} queries a batch over {processes} process(es), {train.accumulate} batch(es) a step",
             ),
             ("negatives", _negatives(recipe, own)),
-            ("steps", f"about {steps:,} ({train.epochs:g} epoch(s) of {turns:,} turns)"),
+            (
+                "steps",
+                f"about {steps:,} ({train.epochs:g} epoch(s) of {turns:,} turns)"
+                + (f", of which the first {min(first_steps, steps):,} train the projections alone" * bool(first)),
+            ),
             *_model_lines(recipe, own),
             ("precision", _precision(recipe)),
             ("dropout", "off (model.dropout: off)" if recipe.model.dropout == "off" else "the model's own"),
@@ -98,39 +107,83 @@ def refuse_without_texts(recipe: Recipe, dataset: Dataset) -> None:
 
 
 def _model_lines(recipe: Recipe, own: int) -> list[tuple[str, str]]:
-    folder = locate(recipe.model.name).folder
-    if folder is None:
-        return [("model", f"{recipe.model.name}, from the hub"), ("memory", "known once the model is here")]
-    config = _config(folder)
-    total = sum(_parameters(file) for file in folder.rglob("*.safetensors"))
-    hidden, layers = config.get("hidden_size", 0), config.get("num_hidden_layers", 0)
+    compose, lora = recipe.model.compose, recipe.model.lora
+    names = {"model": recipe.model.label} if compose is None else {"text": compose.text, "image": compose.image}
+    lines, sizes, pictured = [], [], compose is not None
+    for what, name in names.items():
+        folder = locate(name).folder
+        if folder is None:
+            lines.append((what, f"{name}, from the hub"))
+            continue
+        size = _size(folder, recipe.model.max_length or 0)
+        how = "frozen" if compose is not None and compose.towers == "frozen" else _trained(size, lora)
+        length = f", {size.length} tokens at most" if what != "image" else ""
+        lines.append((what, f"{name}: {size.parameters:,} parameters, {how}{length}"))
+        sizes.append(size)
+        pictured = pictured or "vision_config" in size.config
+        reads = "vision_config" in size.config and size.config.keys() & _READS_VISION
+        if reads and lora is not None and lora.target_modules == "auto":
+            lines.append(("vision", "frozen: LoRA adapts the language part alone (model.lora.target_modules: auto)"))
+    if compose is not None:
+        lines.append(("projections", f"into {compose.dimension} dimensions, trained"))
+    if len(sizes) < len(names):
+        return [*lines, ("memory", "known once the model is here")]
+    if pictured:
+        return [*lines, ("memory", "not estimated for images; train.chunk_size bounds it whatever the batch")]
+    return [*lines, ("memory", _memory(recipe, own, sizes[0]))]
+
+
+def _trained(size: _Size, lora: Lora | None) -> str:
+    if lora is None:
+        return "all trained"
+    count = size.adapter(lora.rank)  # 0: of a kind that it is not known for
+    return f"LoRA of rank {lora.rank}" + (f", about {count:,} trained" if count else "")
+
+
+def _memory(recipe: Recipe, own: int, size: _Size) -> str:
     lora = recipe.model.lora
-    # Each adapted matrix gets rank x (in + out) parameters; attention and MLP of a layer come to about 18 x hidden.
-    trained = lora.rank * 18 * hidden * layers if lora else total
-    how = f"LoRA of rank {lora.rank}, about {trained:,} trained" if lora else "all trained"
-    length = recipe.model.max_length or config.get("max_position_embeddings", 512)
     if recipe.train.chunk_size is None:
         encoded = 1 if recipe.negatives.live is not None else 2 + own  # items a query
-        tokens = recipe.train.batch_size * encoded * length
+        tokens = recipe.train.batch_size * encoded * size.length
     else:
-        tokens = min(recipe.train.chunk_size * length, TOKENS_IN_A_PIECE)
-    memory = 4 * total + 12 * trained + ACTIVATION_BYTES * tokens * layers * hidden
-    return [
-        ("model", f"{recipe.model.name}: {total:,} parameters, {how}, {length} tokens at most"),
-        (
-            "memory",
-            f"at most about {memory / 2**30:.1f} GiB and the libraries' own 0.7 GiB; "
-            "train.chunk_size bounds it whatever the batch",
-        ),
-    ]
+        tokens = min(recipe.train.chunk_size * size.length, TOKENS_IN_A_PIECE)
+    trained = size.adapter(lora.rank) if lora else size.parameters
+    memory = 4 * size.parameters + 12 * trained + ACTIVATION_BYTES * tokens * size.layers * size.hidden
+    return (
+        f"at most about {memory / 2**30:.1f} GiB and the libraries' own 0.7 GiB; "
+        "train.chunk_size bounds it whatever the batch"
+    )
 
 
-def _config(folder: Path) -> dict[str, int]:
-    """The sizes in config.json; a multimodal model keeps those of its language part under text_config."""
+@dataclass(frozen=True)
+class _Size:
+    """What a model's files say of it. length: tokens at most, of those that the recipe allows."""
+
+    parameters: int
+    hidden: int
+    layers: int
+    length: int
+    config: dict[str, Any]
+
+    def adapter(self, rank: int) -> int:
+        """Each adapted matrix gets rank x (in + out) parameters; attention and MLP of a layer: about 18 x hidden."""
+        return rank * 18 * self.hidden * self.layers
+
+
+def _size(folder: Path, length: int) -> _Size:
+    files = [*folder.rglob("*.safetensors")] or [*folder.rglob("*.pth")]
+    parameters = sum(_parameters(file) if file.suffix == ".safetensors" else file.stat().st_size // 4 for file in files)
+    config = _config(folder)
+    sizes = config if "hidden_size" in config else config.get("text_config", {})
+    hidden, layers = sizes.get("hidden_size", 0), sizes.get("num_hidden_layers", 0)
+    return _Size(parameters, hidden, layers, length or sizes.get("max_position_embeddings", 512), config)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """config.json; a multimodal model keeps the sizes of its language part under text_config."""
     path = next((p for p in (folder / "config.json", *sorted(folder.glob("*/config.json"))) if p.exists()), None)
-    found = json.loads(path.read_text(encoding="utf-8")) if path else {}
-    sizes: dict[str, int] = found if "hidden_size" in found else found.get("text_config", {})
-    return sizes
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path else {}
+    return found
 
 
 def _parameters(file: Path) -> int:

@@ -13,9 +13,13 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from ..encode import lora
-from ..encode.encoder import Encoder, weights_fingerprint
+from ..encode.compose import projections
+from ..encode.encoder import Encoder
+from ..encode.frozen import FrozenTowers
 from ..encode.loading import load_model
 from ..encode.precision import resolve_device, resolve_precision
+from ..encode.towers import transformers_of
+from ..encode.weights import weights_fingerprint
 from ..errors import InputError
 from ..evidence import Files
 from ..recipe import Recipe
@@ -31,6 +35,7 @@ from .loop import State, Training
 from .modes import switch_off_dropout
 from .negatives import Drawn, Negatives, mined_once, read_negatives, teacher_of, with_cache
 from .plan import Plan
+from .stages import stages_of
 from .step import Objective
 from .validation import Validator, held_out
 
@@ -73,10 +78,12 @@ def set_up(
     """Everything that the loop works with, and the base weights' fingerprint."""
     query_ids, validation = held_out(dataset, recipe.data.validation, recipe.train.seed)
     encoder = load_trainable(recipe, accelerator)
+    log = Log(folder / "log.jsonl", accelerator, on_event, _logged_until(folder))
+    with accelerator.main_process_first():  # which computes it; the others find it in the cache
+        encoder.frozen = frozen_towers(recipe, dataset, encoder, log)
     with accelerator.main_process_first():
         plan = Plan(recipe, dataset, query_ids, facts_for(recipe, with_cache(encoder), dataset, query_ids))
     base_fingerprint = weights_fingerprint(encoder.model)
-    log = Log(folder / "log.jsonl", accelerator, on_event, _logged_until(folder))
     relevance = Relevance(dataset)
     mined = miner(recipe, dataset, encoder, query_ids, relevance, accelerator, folder, log)
     documents = None
@@ -90,30 +97,26 @@ def set_up(
         stream = None
         if recipe.stay_close.distill is not None:
             stream = stream_of(recipe.stay_close.distill, with_cache(encoder), plan.steps, recipe.train.seed)
-    if recipe.model.lora is not None:
-        torch.manual_seed(recipe.train.seed)  # the adapter's initial weights
-        lora.attach(encoder.model, recipe.model.lora, recipe.model.name)
-    if recipe.model.gradient_checkpointing:
-        enable_gradient_checkpointing(encoder)
-    if recipe.model.dropout == "off":
-        switch_off_dropout(encoder.model)
-    if recipe.stay_close.freeze_layers:
-        freeze(encoder.model, recipe.stay_close.freeze_layers)
+    make_trainable(recipe, encoder)
     if recipe.negatives.live is not None and documents is not None:
         encoder = FrozenDocuments(encoder, dataset.corpus, documents)
         negatives = LiveNegatives(encoder, dataset, relevance, recipe.negatives.live.depth, accelerator)
     objective = dataclasses.replace(Objective.of(recipe), teacher=teacher)
     objective.modules.to(encoder.device)
-    validate = Validator(encoder, validation, recipe.evaluate.measure, accelerator) if validation else None
+    optimizer = make_optimizer(recipe, encoder, objective)
+    # Where the student mines again, a validation at the same step leaves it the corpus's embeddings.
+    measured = with_cache(encoder) if recipe.negatives.refresh is not None else encoder
+    validate = Validator(measured, validation, recipe.evaluate.measure, accelerator) if validation else None
     training = Training(
         recipe=recipe,
         encoder=encoder,
         dataset=dataset,
         plan=plan,
+        stages=stages_of(recipe, plan, encoder, trained(encoder)),
         relevance=relevance,
         negatives=negatives,
         objective=objective,
-        optimizer=make_optimizer(recipe, encoder, objective),
+        optimizer=optimizer,
         accelerator=accelerator,
         folder=folder,
         log=log,
@@ -125,6 +128,30 @@ def set_up(
         origins=origins_of(encoder) if recipe.stay_close.pull else {},
     )
     return training, base_fingerprint
+
+
+def make_trainable(recipe: Recipe, encoder: Encoder) -> None:
+    """Sets what is trained (all, an adapter, the projections of a composed model) and how its modules behave."""
+    compose = recipe.model.compose
+    if recipe.model.lora is not None:
+        torch.manual_seed(recipe.train.seed)  # the adapter's initial weights
+        names = {"text": compose.text, "image": compose.image} if compose is not None else recipe.model.label
+        lora.attach(encoder.model, recipe.model.lora, names)
+    elif compose is not None and compose.towers == "frozen":
+        encoder.model.requires_grad_(False)
+    if compose is not None:
+        for projection in projections(encoder.model):
+            projection.requires_grad_()
+    if recipe.model.gradient_checkpointing:
+        enable_gradient_checkpointing(encoder)
+    if recipe.model.dropout == "off":
+        switch_off_dropout(encoder.model)
+    if recipe.stay_close.freeze_layers:
+        freeze(encoder.model, recipe.stay_close.freeze_layers)
+
+
+def trained(encoder: Encoder) -> list[torch.nn.Parameter]:
+    return [parameter for parameter in encoder.model.parameters() if parameter.requires_grad]
 
 
 def miner(
@@ -168,15 +195,32 @@ def miner(
 def load_trainable(recipe: Recipe, accelerator: Accelerator) -> Encoder:
     """The model on this process's device. Its embeddings are not cached: its weights change."""
     precision = resolve_precision(recipe.train.precision, accelerator.device)
-    return Encoder(load_model(recipe.model, accelerator.device), recipe.model.name, precision, cached=False)
+    model = load_model(recipe.model, accelerator.device, seed=recipe.train.seed)
+    return Encoder(model, recipe.model.label, precision, cached=False)
+
+
+def frozen_towers(recipe: Recipe, dataset: Dataset, encoder: Encoder, log: Log) -> FrozenTowers | None:
+    """What the towers give for the training data, where there is a stage in which they are frozen."""
+    compose = recipe.model.compose
+    if compose is None or (compose.towers == "trained" and recipe.train.projections_first is None):
+        return None
+    log.tell("phase", name="encode with the frozen towers")
+    return FrozenTowers(
+        encoder,
+        [(dataset.queries, "query"), (dataset.corpus, "document")],
+        on_progress=lambda done, total: log.tell("progress", done=done, total=total),
+    )
 
 
 def enable_gradient_checkpointing(encoder: Encoder) -> None:
-    backbone = encoder.model[0].model
+    able = [tower for tower in transformers_of(encoder.model).values() if tower.model.supports_gradient_checkpointing]
+    if not able:
+        raise InputError(f"model.gradient_checkpointing: {encoder.name} has nothing that can do it")
     with lora.quiet():
-        encoder.model.gradient_checkpointing_enable({"use_reentrant": False})
-        if hasattr(backbone, "enable_input_require_grads"):
-            backbone.enable_input_require_grads()  # frozen embeddings would cut the graph of a checkpointed layer
+        for tower in able:  # a convolutional tower beside a transformer cannot
+            tower.model.gradient_checkpointing_enable({"use_reentrant": False})
+            if hasattr(tower.model, "enable_input_require_grads"):
+                tower.model.enable_input_require_grads()  # frozen embeddings would cut a checkpointed layer's graph
 
 
 def origins_of(encoder: Encoder) -> dict[torch.nn.Parameter, torch.Tensor]:

@@ -19,7 +19,7 @@ from ..encode.encoder import Encoder, load_encoder
 from ..encode.loading import load_model
 from ..evaluate.results import Evaluation, distinct
 from ..evaluate.retrieval import evaluate
-from ..files import fingerprints_of_weights, locked, whole_folder, write_json
+from ..files import fingerprints_of_weights, locked, whole_folder, write_json, write_lines
 from ..recipe import Recipe, resolve
 from ..report.card import write_card
 from ..report.record import SUMMARY
@@ -105,6 +105,10 @@ def _train(
     if accelerator.is_main_process:
         for difference in run_folder.keep_environment(folder, recipe, facts, resumed=resumed):
             training.log.tell("message", text=difference)
+        if dataset.left_out:
+            write_lines(folder / run_folder.LEFT_OUT, dataset.left_out)
+            said = f"{len(dataset.left_out):,} items with a broken image are left out: {folder / run_folder.LEFT_OUT}"
+            training.log.tell("message", text=said)
     state = resume_state(training) if resumed else State()
     accelerator.init_trackers("embedtune", config={"recipe": str(folder / "recipe.yaml")})
     training.log.tell("phase", name="train", steps=training.plan.steps, at=state.step)
@@ -196,8 +200,8 @@ def evaluate_suites(
     own = {"tuned": "model", "unmixed": UNMIXED}
     block = recipe.model
     if which != "base":
-        block = dataclasses.replace(recipe.model, name=str(folder / own[which]), pooling=None)
-    encoder = load_encoder(block, precision=recipe.evaluate.precision)
+        block = dataclasses.replace(recipe.model, name=str(folder / own[which]), compose=None, pooling=None)
+    encoder = load_encoder(block, precision=recipe.evaluate.precision, seed=recipe.train.seed)
     guarded = recipe.evaluate.guard.measure if recipe.evaluate.guard is not None else None
     measures = [recipe.evaluate.measure, *([guarded] if guarded is not None else []), *recipe.evaluate.measures]
     found = {}

@@ -12,13 +12,14 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from .. import methods
-from ..encode.encoder import Encoder, Prepared
+from ..encode.encoder import Encoder
+from ..encode.prepared import Prepared
 from ..encode.similarity import scored
 from ..errors import InputError
 from ..recipe import Recipe
 from ..types import Item, Items, Role, Scores
 from .batch import Batch
-from .gradients import Embedded, backward, embed
+from .gradients import Embedded, backward, embed, without_negligible
 from .made import maker_of
 
 Observe = Callable[[Scores], dict[str, float]]
@@ -26,7 +27,10 @@ Observe = Callable[[Scores], dict[str, float]]
 
 
 class Tokens:
-    """Prepared items by id: each is tokenised once while it stays among the `most` used last."""
+    """Prepared items by id: each text is tokenised once while it stays among the `most` used last.
+
+    What is large or slow to make (images, a frozen tower's output) the encoder itself keeps, by content.
+    """
 
     def __init__(self, encoder: Encoder, items: Items, role: Role, most: int = 200_000) -> None:
         self._encoder, self._items, self._role, self._most = encoder, items, role, most
@@ -38,13 +42,13 @@ class Tokens:
         self._held.update(zip([i.id for i in fresh], self._encoder.prepare(fresh, self._role), strict=True))
 
     def __call__(self, ids: Sequence[str]) -> list[Prepared]:
-        absent = [item_id for item_id in ids if item_id not in self._held]
-        if absent:
-            prepared = self._encoder.prepare([self._items[item_id] for item_id in absent], self._role)
-            self._held.update(zip(absent, prepared, strict=True))
-        found = [self._held[item_id] for item_id in ids]
+        absent = [self._items[item_id] for item_id in dict.fromkeys(ids) if item_id not in self._held]
+        fresh = dict(zip([item.id for item in absent], self._encoder.prepare(absent, self._role), strict=True))
+        found = [fresh.get(item_id) or self._held[item_id] for item_id in ids]
+        self._held.update((item.id, fresh[item.id]) for item in absent if not self._encoder.keeps(item))
         for item_id in ids:
-            self._held.move_to_end(item_id)
+            if item_id in self._held:
+                self._held.move_to_end(item_id)
         while len(self._held) > max(self._most, len(ids)):
             self._held.popitem(last=False)
         return found
@@ -134,8 +138,11 @@ def accumulate_gradients(
     progress: float,
     generator: torch.Generator,
     observe: Observe | None = None,
+    keep: float | None = None,
 ) -> tuple[float, dict[str, float]]:
     """Adds this batch's gradient, divided by `divide_by`, to the weights' .grad; returns the loss and its parts.
+
+    keep: the share of the squared gradient norm, over items, that is carried back; absent, all of it.
 
     Every process encodes its share of the batch and sees all embeddings, so all compute the same loss; the weights'
     gradients are then this process's part, and their sum over processes is the gradient of the whole batch.
@@ -154,7 +161,10 @@ def accumulate_gradients(
     scaled = loss / divide_by if accelerator.scaler is None else accelerator.scaler.scale(loss / divide_by)
     if scaled.requires_grad:
         scaled.backward()
-        backward(encoder, towers, [_gradient(all_values)[mine] for all_values in (queries, documents)])
+        gradients = [_gradient(all_values)[mine] for all_values in (queries, documents)]
+        if keep is not None:
+            towers, parts["skipped"] = without_negligible(encoder, towers, gradients, keep, chunk_size)
+        backward(encoder, towers, gradients)
     return float(loss.detach()), parts
 
 

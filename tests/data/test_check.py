@@ -97,6 +97,7 @@ def test_every_fault_is_found_at_once(broken: Path) -> None:
     assert report.errors == 14
     assert report.counts == {
         "documents": 5,
+        "images": 1,
         "queries": 4,
         "test: queries": 4,
         "test: judgements": 5,

@@ -89,10 +89,10 @@ def test_auto_lora_adapts_every_layer_and_starts_at_the_base_model(tiny_model: P
 
 
 def test_chosen_target_modules(tiny_model: Path) -> None:
-    backbone = load_encoder(str(tiny_model)).model[0].model
-    assert len(lora.target_modules(backbone, ["query", "value"])) == 4
+    model = load_encoder(str(tiny_model)).model
+    assert len(lora.target_modules(model[0].model, ["query", "value"])) == 4
     with pytest.raises(InputError, match=r"\['kwery'\] match no linear layer; there are \['dense', 'key'"):
-        lora.target_modules(backbone, ["kwery"])
+        lora.attach(model, Lora(target_modules=["query", "kwery"]), "base")
 
 
 def adapter_of(model: Path, folder: Path) -> np.ndarray:

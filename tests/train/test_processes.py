@@ -112,3 +112,25 @@ def test_a_run_on_two_processes_is_a_run_on_one(
     one, two = (load_file(tmp_path / f"on-{n}" / "model" / weights) for n in (1, 2))
     for name, expected in one.items():
         torch.testing.assert_close(two[name], expected, atol=2e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_pictures_in_stages_on_two_processes(image_models: dict[str, Path], pictures: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    text, image = image_models["words"], image_models["vit"]
+    recipe.write_text(
+        f"version: 1\nmodel: {{compose: {{text: {text}, image: {image}, dimension: 8}}, lora: {{rank: 2}}}}\n"
+        f"data: {{train: {pictures}, validation: {{share: 0.3, documents: 30}}}}\n"
+        "negatives: {mining: {name: dense, depth: 10}, sampling: {name: top, count: 2}}\n"
+        "train: {projections_first: {epochs: 1.0, learning_rate: 1e-3}, batch_size: 5, epochs: 1, precision: fp32,\n"
+        "        learning_rate: 1e-4, chunk_size: 2}\n"
+    )
+    for processes in (1, 2):
+        launch(processes, "-m", "embedtune_cli", "train", recipe, "--output", tmp_path / f"on-{processes}")
+    folders = [tmp_path / f"on-{processes}/model" for processes in (1, 2)]
+    files = sorted(file.relative_to(folders[0]) for file in folders[0].rglob("*.safetensors"))
+    assert len(files) == 4  # two towers and their projections
+    for file in files:
+        one, two = load_file(folders[0] / file), load_file(folders[1] / file)
+        for name, expected in one.items():
+            torch.testing.assert_close(two[name], expected, atol=2e-5, rtol=0)

@@ -1,0 +1,120 @@
+"""Composed dual encoders: a text tower and an image tower, each with a projection into one space.
+
+Built of sentence-transformers' own modules, Router[Transformer, Pooling, Dense] and Normalize, so that a saved folder
+opens with `SentenceTransformer(path)` and runs no code of its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..errors import InputError
+from ..recipe import Compose
+from . import efficientnet_lite
+from .locate import Location, locate, with_safetensors
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+ROUTES = ("text", "image")
+TOWER = 2  # modules of a route before its projection: Transformer and Pooling
+
+
+def compose(chosen: Compose, text: SentenceTransformer, device: torch.device) -> SentenceTransformer:
+    """The model of these towers, with new projections. text: the loaded text encoder."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Router
+
+    towers = {"text": _tower(text, chosen.text), "image": _image_tower(chosen)}
+    for tower in towers.values():
+        tower.append(Dense(tower[-1].get_embedding_dimension(), chosen.dimension, activation_function=None))
+    router = Router(towers, route_mappings={(None, route): route for route in ROUTES})
+    model = SentenceTransformer(modules=[router, Normalize()], device=str(device), similarity_fn_name="cosine")
+    model.prompts = text.prompts
+    return model
+
+
+def is_composed(model: SentenceTransformer) -> bool:
+    """Whether the model is of the form that `compose` makes, so that its towers can be told from its projections."""
+    routes = getattr(model[0], "sub_modules", {})
+    return bool(routes) and all(
+        [type(module).__name__ for module in route] == ["Transformer", "Pooling", "Dense"] for route in routes.values()
+    )
+
+
+def projections(model: SentenceTransformer) -> list[torch.nn.Module]:
+    return [route[TOWER] for route in model[0].sub_modules.values()]
+
+
+def tower_output(model: SentenceTransformer, features: dict[str, Any]) -> torch.Tensor:
+    """(n, F) what the tower of these features' modality gives, before its projection."""
+    for module in list(model[0].sub_modules[features["modality"]])[:TOWER]:
+        features = module(features)
+    output: torch.Tensor = features["sentence_embedding"]
+    return output
+
+
+def from_tower(model: SentenceTransformer, features: dict[str, Any]) -> dict[str, Any]:
+    """The rest of the model on features that hold a tower's output as sentence_embedding."""
+    for module in [*list(model[0].sub_modules[features["modality"]])[TOWER:], *list(model)[1:]]:
+        features = module(features)
+    return features
+
+
+def _tower(model: SentenceTransformer, name: str) -> list[Any]:
+    """The transformer and the pooling of a model; a normalisation after them is left out."""
+    modules = list(model)
+    names = [type(module).__name__ for module in modules]
+    if names[:2] != ["Transformer", "Pooling"] or set(names[2:]) - {"Normalize"}:
+        raise InputError(f"model.compose: {name} is {' + '.join(names)}; a tower is a Transformer and a Pooling")
+    return modules[:TOWER]
+
+
+def _image_tower(chosen: Compose) -> list[Any]:
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    location = locate(chosen.image)
+    folder = location.folder
+    if folder is not None:
+        weights = efficientnet_lite.weights_in(folder) if not (folder / "config.json").exists() else None
+        location = Location(str(efficientnet_lite.converted(weights) if weights else _checked(folder)))
+    try:
+        transformer = Transformer(
+            location.name,
+            model_kwargs={"dtype": "float32", "use_safetensors": True, "revision": location.revision},
+            processor_kwargs={"revision": location.revision},
+            config_kwargs={"revision": location.revision},
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"model.compose.image: {chosen.image}: cannot be loaded: {reason}") from error
+    if transformer.modalities != ["image"] or transformer.module_output_name != "token_embeddings":
+        reads = ", ".join(map(str, transformer.modalities))
+        raise InputError(f"model.compose.image: {chosen.image} reads {reads}; expected a vision model alone")
+    transformer.processor.do_convert_rgb = True  # whoever opens the saved folder may hand it any picture
+    patches = getattr(transformer.config, "patch_size", None) is not None
+    if chosen.image_size is not None:
+        _set_size(transformer, chosen, fixed=patches)
+    if chosen.image_pooling == "cls" and not patches:
+        raise InputError(f"model.compose.image_pooling: {chosen.image} has no first token; use mean")
+    return [transformer, Pooling(transformer.get_embedding_dimension(), chosen.image_pooling)]
+
+
+def _set_size(transformer: Any, chosen: Compose, *, fixed: bool) -> None:
+    """fixed: the model has a position embedding for each patch of images of one size."""
+    size, own = chosen.image_size, getattr(transformer.config, "image_size", None)
+    if fixed and size != own:
+        raise InputError(f"model.compose.image_size: {chosen.image} takes images of {own} pixels a side, not {size}")
+    processor = transformer.processor
+    processor.size = type(processor.size)(height=size, width=size)
+    if getattr(processor, "do_center_crop", False):
+        processor.crop_size = type(processor.crop_size)(height=size, width=size)
+
+
+def _checked(folder: Path) -> Path:
+    if not (folder / "config.json").exists():
+        raise InputError(f"model.compose.image: {folder}: not a model folder (no config.json)")
+    return with_safetensors(folder)

@@ -1,0 +1,83 @@
+"""What a composed model's towers give while they are frozen: computed once for whole sets, kept on disk by content."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..types import Item, Items, Role
+from . import store
+from .compose import TOWER, tower_output
+from .prepare import kind_of
+from .prepared import Prepared, blocks, chunks
+from .weights import weights_fingerprint
+
+if TYPE_CHECKING:
+    from .encoder import Encoder, Progress
+
+
+class FrozenTowers:
+    """Prepares items as their tower's output, of which only the projection is left to be computed.
+
+    Every set is computed in its own order, so the same sets give the same bits in every run, resumed or not. Items of
+    no set (made ones) are computed alone.
+    """
+
+    def __init__(
+        self, encoder: Encoder, sets: Sequence[tuple[Items, Role]], *, on_progress: Progress | None = None
+    ) -> None:
+        self._encoder = encoder
+        routes = encoder.model[0].sub_modules
+        self._widths = {name: int(route[TOWER - 1].get_embedding_dimension()) for name, route in routes.items()}
+        towers = torch.nn.ModuleDict({name: torch.nn.ModuleList(route[:TOWER]) for name, route in routes.items()})
+        fingerprint = encoder.fingerprint_of(weights_fingerprint(towers), encoder.preparer.processing)
+        self._rows: dict[Hashable, npt.NDArray[np.float32]] = {}
+        for items, role in sets:
+            key = store.Key(encoder=fingerprint, role=role, items=items.fingerprint, count=len(items))
+            shape = (len(items), max(self._widths.values()))
+            rows = store.cached(key, shape, self._filling(items, role, on_progress))
+            for row, item in enumerate(items):
+                self._rows[encoder.preparer.key(item, role)] = rows[row]
+
+    def __call__(self, items: Sequence[Item], role: Role) -> list[Prepared]:
+        found = []
+        for item in items:
+            row = self._rows.get(self._encoder.preparer.key(item, role))
+            if row is None:
+                row = np.zeros(max(self._widths.values()), dtype=np.float32)
+                self._fill(row[None], [item], role)
+            name = kind_of(item)[0]
+            output = torch.from_numpy(np.array(row[: self._widths[name]]))
+            constant = (("modality", name), ("task", role))
+            found.append(Prepared(joined={"sentence_embedding": output[None]}, constant=constant))
+        return found
+
+    def _filling(self, items: Items, role: Role, on_progress: Progress | None) -> store.Fill:
+        def fill(rows: npt.NDArray[np.float32]) -> None:
+            done = 0
+            for block in blocks(items):
+                self._fill(rows[done : done + len(block)], block, role)
+                done += len(block)
+                if on_progress is not None:
+                    on_progress(done, len(items))
+
+        return fill
+
+    @torch.no_grad()
+    def _fill(self, rows: npt.NDArray[np.float32], items: Sequence[Item], role: Role) -> None:
+        model = self._encoder.model
+        was_training = model.training
+        model.eval()
+        try:
+            prepared = self._encoder.preparer(items, role)
+            for chunk in chunks(prepared, self._encoder.tokens_per_chunk):
+                features = self._encoder.features([prepared[row] for row in chunk], role)
+                with self._encoder.autocast():
+                    output = tower_output(model, features).float().cpu().numpy()
+                rows[chunk, : output.shape[1]] = output
+        finally:
+            model.train(was_training)

@@ -1,0 +1,141 @@
+"""Turns items into what a model takes: texts without padding, images opened and in the model's own form."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
+
+from ..data.decoding import decoders
+from ..data.images import identity
+from ..errors import InputError
+from ..files import fingerprint_of
+from ..types import Item, Role
+from .prepared import KEPT, KEPT_TEXTS, Kept, Prepared, collated, separated
+from .towers import processing_of
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from sentence_transformers import SentenceTransformer
+
+TEXTS_AT_ONCE = 64  # the tokenizer pads what it is given; small groups waste little
+IMAGES_AT_ONCE = 32  # opened before the first is made small
+INSTRUCTION = "{instruction}"  # in a prompt: where an item's instruction goes
+READ_IMAGES = (
+    "CLIP and SigLIP models read either, Qwen2-VL, Qwen2.5-VL and Qwen3-VL both at once, and model.compose makes one "
+    "that reads either"
+)
+Kind = tuple[str, ...]  # ("text",), ("image",) or both, sorted, as sentence-transformers names what it is given
+
+
+def role_prompt(model: SentenceTransformer, role: Role) -> str | None:
+    """The text put before each item of a role: the model's own names for it, as encode_query/_document use them."""
+    names = ("query",) if role == "query" else ("document", "passage", "corpus")
+    return next((model.prompts[name] for name in names if name in model.prompts), None) or None
+
+
+class Preparer:
+    """Prepares items for a model, and puts chunks of them together. Images are kept, by content, as the model takes
+    them."""
+
+    def __init__(self, model: SentenceTransformer, name: str) -> None:
+        self.model, self.name = model, name
+
+    def __call__(self, items: Sequence[Item], role: Role) -> list[Prepared]:
+        """The items ready for the model, in order. Raises InputError for a broken image, and for an item that the model
+        cannot take."""
+        for kind, item in {kind_of(item): item for item in items}.items():
+            self._refuse_unsupported(kind, item)
+        keys = {row: self.key(item, role) for row, item in enumerate(items)}
+        ready = {row: found for row, key in keys.items() if (found := _kept(items[row]).get(key)) is not None}
+        fresh = [row for row in range(len(items)) if row not in ready]
+        prompts = {row: self._prompt(items[row], role) for row in fresh}
+        for prompt in dict.fromkeys(prompts.values()):
+            texts = [row for row in fresh if prompts[row] == prompt and items[row].image is None]
+            for start in range(0, len(texts), TEXTS_AT_ONCE):
+                part = texts[start : start + TEXTS_AT_ONCE]
+                for row, text in zip(part, self._texts([items[row] for row in part], prompt, role), strict=True):
+                    ready[row] = text
+                    KEPT_TEXTS.put(keys[row], text)
+        images = {row: image for row in fresh if (image := items[row].image) is not None}
+        for start in range(0, len(images), IMAGES_AT_ONCE):
+            part = list(images)[start : start + IMAGES_AT_ONCE]
+            for row, picture in zip(part, decoders().open([images[row] for row in part]), strict=True):
+                ready[row] = self._pictured(items[row], picture, prompts[row], role)
+                KEPT.put(keys[row], ready[row])
+        return [ready[row] for row in range(len(items))]
+
+    def features(self, chunk: Sequence[Prepared], role: Role) -> dict[str, Any]:
+        """A chunk of prepared items as the model's features."""
+        if chunk[0].raw is not None:
+            inputs, prompt = [item.raw for item in chunk], dict(chunk[0].constant)["prompt"]
+            return cast("dict[str, Any]", self.model.preprocess(inputs, prompt=prompt, task=role))
+        return collated(chunk, getattr(self.model.tokenizer, "pad_token_id", None) or 0)
+
+    def _texts(self, items: Sequence[Item], prompt: str | None, role: Role) -> list[Prepared]:
+        # Told that it is text where it could be taken for the address of an image, and fetched.
+        inputs: list[Any] = [{"text": item.content} if self._reads_images else item.content for item in items]
+        found = separated(self.model.preprocess(inputs, prompt=prompt, task=role), len(items), self._width)
+        if found is not None:
+            return found
+        constant = (("prompt", prompt),)
+        return [
+            Prepared(raw=one, constant=constant, length=len(item.content) // 4 + 1)
+            for one, item in zip(inputs, items, strict=True)
+        ]
+
+    def _pictured(self, item: Item, picture: Image, prompt: str | None, role: Role) -> Prepared:
+        """One at a time: an item may have any number of the rows that a batch of images comes to."""
+        given = {"image": picture, "text": item.content} if item.content else {"image": picture}
+        try:
+            found = separated(self.model.preprocess([given], prompt=prompt, task=role), 1, self._width)
+        except (ValueError, ImportError, RuntimeError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise InputError(f"model {self.name}: cannot take item {item.id!r} ({item.image}): {reason}") from error
+        if found is None:
+            raise InputError(f"model {self.name}: takes images in a form that is not known here; {READ_IMAGES}")
+        return found[0]
+
+    @cached_property
+    def _reads_images(self) -> bool:
+        return bool(self.model.supports("image"))
+
+    @property
+    def _width(self) -> int | None:
+        return cast("int | None", self.model.max_seq_length)
+
+    def _refuse_unsupported(self, kind: Kind, item: Item) -> None:
+        if self.model.supports(kind if len(kind) > 1 else kind[0]):
+            return
+        what = " and ".join("an image" if part == "image" else "text" for part in kind)
+        reads = "text only" if not self._reads_images else "text or an image, not both" if len(kind) > 1 else "no text"
+        raise InputError(f"model {self.name}: reads {reads}, and item {item.id!r} has {what}; {READ_IMAGES}")
+
+    def _prompt(self, item: Item, role: Role) -> str | None:
+        """What is put before an item: its instruction, in the place that the role's prompt has for one, or instead."""
+        prompt = role_prompt(self.model, role)
+        if prompt is not None and INSTRUCTION in prompt:
+            if item.instruction is None:
+                raise InputError(f"item {item.id!r} has no instruction, and the {role} prompt asks for one: {prompt!r}")
+            return prompt.replace(INSTRUCTION, item.instruction)
+        return item.instruction or prompt
+
+    @cached_property
+    def processing(self) -> str:
+        """What an item's features depend on besides the item."""
+        return fingerprint_of(processing_of(self.model), str(self._width), str(self.model.modalities))
+
+    def key(self, item: Item, role: Role) -> Hashable:
+        """Equal for items whose features are the same."""
+        image = identity(item.image) if item.image is not None else None
+        return self.processing, role, self._prompt(item, role), item.content, image
+
+
+def _kept(item: Item) -> Kept:
+    return KEPT if item.image is not None else KEPT_TEXTS
+
+
+def kind_of(item: Item) -> Kind:
+    if item.image is None:
+        return ("text",)
+    return ("image", "text") if item.content else ("image",)
