@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import peer
 import pytest
 import scale
 from measuring import Failed, measure, timed
-from peer_plan import QUICK, Sizes, tasks_of
+from peer_plan import NAMES, QUICK, Sizes, tasks_of
 from peer_ratios import Runs, Spread, loss_apart, ratio_rows, ratios, share, spread, summary, variant_rows
 from peer_tasks import Comparison, Task, Variant
+
+from embedtune.errors import InputError
 
 FACTS = {"multiply_adds": 100, "tokens": {"8": {"pair": 5.0}}, "flops": {"fp32": 60_000.0, "bf16": 120_000.0}}
 
@@ -51,7 +54,7 @@ def test_a_ratio_is_taken_within_an_alternation_and_shown_with_its_spread() -> N
 
 def test_times_are_compared_for_a_unit_of_work() -> None:
     runs: Runs = {"peer": [run(6.0)], "ours": [run(6.0, work=30)]}
-    assert ratios(TASK.comparisons[0], runs, "seconds") == [3.0]
+    assert ratios(TASK.comparisons[0], runs, "seconds") == pytest.approx([3.0])
 
 
 def test_an_alternation_in_which_one_side_failed_is_left_out() -> None:
@@ -59,7 +62,7 @@ def test_an_alternation_in_which_one_side_failed_is_left_out() -> None:
     assert ratios(TASK.comparisons[0], runs, "cpu_seconds") == [2.0, 1.0]
     nothing = ratio_rows(TASK, {"peer": [{"failed": "killed"}], "ours": [RUNS["ours"][0]]})
     assert nothing == [["train", "ours / peer", *[None] * 6]]
-    assert variant_rows(TASK, runs, FACTS)[1][2:6] == [2, 17.5 / 6, 3.5, 7.0]
+    assert variant_rows(TASK, runs, FACTS)[1][2:6] == pytest.approx([2, 17.5 / 6, 3.5, 7.0])
 
 
 def test_the_second_time_is_compared_with_the_first() -> None:
@@ -89,10 +92,10 @@ def test_every_command_line_is_understood(sizes: Sizes, precision: str, tmp_path
     import run_embedtune
     import run_sentence_transformers
 
-    named = [("keep", ["train.backward.keep=0.99"])]
+    named = [("keep", peer.KEEP[1:])]
     tasks = tasks_of("MODEL", "DATA", precision, sizes, named, tmp_path)
-    assert {name for task in tasks for name in peer.NAMES if peer.chosen(task, [name])} == set(peer.NAMES)
-    assert all(any(peer.chosen(task, [name]) for name in peer.NAMES) for task in tasks)
+    assert [task.name for task in tasks] == NAMES
+    assert all(name in peer.parser().format_help() for name in NAMES)
     for task in tasks:
         names = [variant.name for variant in task.variants]
         assert {name for c in task.comparisons for name in (c.ours, c.other)} <= set(names)
@@ -118,17 +121,38 @@ def test_every_change_that_the_plan_makes_is_a_key_of_the_recipe(tmp_path: Path,
 
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"version: 1\nmodel: {{name: m}}\ndata: {{train: {tiny_dataset}}}\n")
-    for task in tasks_of("MODEL", "DATA", "bf16", Sizes(), [], tmp_path):
+    for task in tasks_of("MODEL", "DATA", "bf16", Sizes(), [("keep", peer.KEEP[1:])], tmp_path):
         for variant in task.variants:
             given = variant.command(tmp_path)
-            changes = [after for before, after in zip(given, given[1:], strict=False) if before == "--set"]
-            load_recipe(recipe, changes)
+            changes = [after for before, after in pairwise(given) if before == "--set"]
+            found = load_recipe(recipe, changes)
+            assert (found.train.backward is not None) == variant.name.endswith("keep")
+
+
+def test_steps_are_the_same_on_both_sides(tmp_path: Path) -> None:
+    sizes = Sizes().with_steps(7)
+    assert {name: steps.measured for name, steps in sizes.training.items()} == dict.fromkeys(NAMES[:4], 7) | {
+        NAMES[4]: 1
+    }
+    for task in tasks_of("MODEL", "DATA", "bf16", sizes, [], tmp_path)[:5]:
+        counted = set()
+        for variant in task.variants:
+            given = variant.command(tmp_path)
+            counted.add((given[given.index("--steps") + 1], given[given.index("--skip") + 1]))
+        assert len(counted) == 1
+
+
+def test_more_steps_than_an_epoch_are_refused() -> None:
+    arguments = peer.parser().parse_args(["train-tuned", "--steps", "28"])
+    peer.refuse_more_than_an_epoch(arguments, Sizes().with_steps(27), 919)
+    with pytest.raises(InputError, match="train-tuned: 28 steps of 32 pairs are more than an epoch of 919; at most"):
+        peer.refuse_more_than_an_epoch(arguments, Sizes().with_steps(28), 919)
 
 
 def test_an_unknown_task_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["peer.py", "trian", "--quick"])
+    monkeypatch.setattr(sys, "argv", ["peer.py", "encoed", "--quick"])
     assert peer.main() == 2
-    assert capsys.readouterr().err == "error: unknown task 'trian': did you mean 'train'?\n"
+    assert capsys.readouterr().err == "error: unknown task 'encoed': did you mean 'encode'?\n"
 
 
 def test_a_process_is_measured_from_outside() -> None:

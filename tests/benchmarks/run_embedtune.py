@@ -35,12 +35,12 @@ MINED = Negatives(
 )
 
 
-def open_encoder(arguments: argparse.Namespace) -> Encoder:
-    model = Model(name=arguments.model, max_length=arguments.max_length)
-    return load_encoder(model, precision=arguments.precision)
+def open_encoder(given: argparse.Namespace) -> Encoder:
+    return load_encoder(Model(name=given.model, max_length=given.max_length), precision=given.precision)
 
 
 def train(arguments: argparse.Namespace) -> dict[str, Any]:
+    """skipped: the share of items that selective backward left out, for each step."""
     from embedtune.train.run import train as run
 
     recipe = {
@@ -49,7 +49,7 @@ def train(arguments: argparse.Namespace) -> dict[str, Any]:
         "data": {"train": str(arguments.data)},
         "train": {"max_steps": arguments.steps},
     }
-    clock, taken, losses, work = Clock(DEVICE), {}, [], []
+    clock, taken, losses, work, skipped = Clock(DEVICE), {}, [], [], []
 
     def watch(event: dict[str, Any]) -> None:
         """Measures whole steps, with the making of their batches, after the first `skip` ones."""
@@ -57,6 +57,7 @@ def train(arguments: argparse.Namespace) -> dict[str, Any]:
             clock.start()
         elif event["event"] == "step":
             losses.append(event["loss"])
+            skipped.append(event.get("skipped"))
             work.append(round(event["pairs_per_second"] * event["seconds"]))
             if event["step"] == arguments.skip:
                 clock.start()
@@ -67,7 +68,7 @@ def train(arguments: argparse.Namespace) -> dict[str, Any]:
         file = Path(folder) / "recipe.yaml"
         file.write_text(json.dumps(recipe))  # JSON is YAML
         run(load_recipe(file, arguments.set), Path(folder) / "run", on_event=watch)
-    return {"work": sum(work[arguments.skip :]), **taken, "losses": losses}
+    return {"work": sum(work[arguments.skip :]), **taken, "losses": losses, "skipped": skipped}
 
 
 def mine(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -84,10 +85,9 @@ def refresh(arguments: argparse.Namespace) -> dict[str, Any]:
     from embedtune.train.live import two_towers
 
     dataset = load_dataset(arguments.data, "train")
-    config = Model(name=arguments.model, max_length=arguments.max_length)
-    towers = [load_model(config, resolve_device()) for _ in range(2)]
-    model = two_towers(*towers)
-    encoder = Encoder(model, config.name, resolve_precision(arguments.precision, resolve_device()))
+    config, device = Model(name=arguments.model, max_length=arguments.max_length), resolve_device()
+    towers = [load_model(config, device) for _ in range(2)]
+    encoder = Encoder(two_towers(*towers), config.name, resolve_precision(arguments.precision, device))
     with tempfile.TemporaryDirectory() as folder:
         cold, _ = _mined(dataset, encoder, Path(folder) / "cold.run")
         with torch.no_grad():
@@ -127,15 +127,15 @@ def evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
         found = measure(encoder, dataset, measures="nDCG@10 R@10 RR@10 AP@100")
     with timed(DEVICE) as again:
         measure(encoder, dataset, measures="nDCG@10 R@10 RR@10 AP@100")
-    return {**asdict(cold), **_named("again", asdict(again)), "nDCG@10": found.measures["nDCG@10"],
-            "peak_memory_mib": peak_memory_mib(DEVICE)}  # fmt: skip
+    of_again = _named("again", asdict(again))
+    return {**asdict(cold), **of_again, **found.measures, "peak_memory_mib": peak_memory_mib(DEVICE)}
 
 
 def facts(arguments: argparse.Namespace) -> dict[str, Any]:
     """What shares of the machine's rate are reckoned with, and what `auto` is here.
 
-    multiply_adds: of the linear layers, for each token. tokens: max_length -> the mean of a training pair, and of a
-    document. flops: precision -> FLOP/s of matrix products.
+    pairs: an epoch's. multiply_adds: of the linear layers, for each token. tokens: max_length -> the mean of a training
+    pair, and of a document. flops: precision -> FLOP/s of matrix products.
     """
     encoder, dataset = open_encoder(arguments), load_dataset(arguments.data, "train")
     linear = [m for name, m in encoder.model.named_modules() if isinstance(m, torch.nn.Linear) and "pooler" not in name]
@@ -157,6 +157,7 @@ def facts(arguments: argparse.Namespace) -> dict[str, Any]:
         "device_name": torch.cuda.get_device_name() if DEVICE == "cuda" else None,
         "threads": torch.get_num_threads(),
         "precision": auto,
+        "pairs": len(pairs),
         "multiply_adds": sum(layer.in_features * layer.out_features for layer in linear),
         "tokens": tokens,
         "flops": {precision: _rate(DTYPES[precision]) for precision in dict.fromkeys(("fp32", auto))},

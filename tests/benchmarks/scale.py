@@ -71,7 +71,7 @@ def build(folder: Path, kind: str) -> dict[str, Any]:
 
     from embedtune import build_index, nearest
 
-    corpus, queries = build_index.read_corpus(str(folder))
+    corpus, queries, _ = build_index.read_corpus(str(folder))
     of_faiss, built = nearest.build, {}
 
     def building(*arguments: Any) -> Any:
