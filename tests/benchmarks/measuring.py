@@ -20,7 +20,6 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 VERSIONS = ("embedtune", "sentence-transformers", "transformers", "torch", "faiss-cpu", "numpy")
-_RSS_UNITS = 2**20 if sys.platform == "darwin" else 2**10  # in a MiB
 
 
 @dataclass
@@ -69,7 +68,10 @@ def peak_memory_mib(device: str = "cpu") -> float:
         import torch
 
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _RSS_UNITS
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss would count what the process that started this one held then
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line[:6] == "VmHWM:") / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 class Failed(Exception):
@@ -105,7 +107,7 @@ def measure(
     if process.returncode:
         stopped = f"stopped after {limit:.0f} s" if limit and wall >= limit else f"exit code {process.returncode}"
         raise Failed(complaint[-1] if complaint else stopped)
-    whole = {"process_seconds": wall, "process_cpu_seconds": cpu, "process_memory_mib": used.ru_maxrss / _RSS_UNITS}
+    whole = {"process_seconds": wall, "process_cpu_seconds": cpu}
     if others is not None and (machine := _cpu_of_machine()) is not None:
         whole["other_load"] = max(0.0, (machine - others - cpu) / wall)  # CPU seconds of others in a second
     return {**_json_of(said), **whole}

@@ -132,9 +132,8 @@ def measured(variant: Variant, folder: Path, device: str) -> dict[str, Any]:
             found = measure(variant.command(folder), environment={**environment_of(device), "EMBEDTUNE_CACHE": cache})
         except Failed as reason:
             return {"failed": str(reason)}
-    if variant.side == "command":  # nothing of it is measured from inside
-        of_process = ("seconds", "process_seconds"), ("cpu_seconds", "process_cpu_seconds")
-        found |= {name: found[value] for name, value in (*of_process, ("peak_memory_mib", "process_memory_mib"))}
+    if variant.side == "command":  # nothing of it is measured from inside, and memory can only be
+        found |= {"seconds": found["process_seconds"], "cpu_seconds": found["process_cpu_seconds"]}
     return found
 
 

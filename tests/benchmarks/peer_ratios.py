@@ -74,7 +74,8 @@ def summary(task: Task, runs: Runs) -> list[dict[str, Any]]:
     found = []
     for comparison in task.comparisons:
         by_wall, by_cpu = (ratios(comparison, runs, value) for value in ("seconds", "cpu_seconds"))
-        memory = [other["peak_memory_mib"] / ours["peak_memory_mib"] for ours, other in _both(comparison, runs)]
+        measured = [both for both in _both(comparison, runs) if all("peak_memory_mib" in run for run in both)]
+        memory = [other["peak_memory_mib"] / ours["peak_memory_mib"] for ours, other in measured]
         same_batches = replayed[comparison.ours] == comparison.other
         found.append(
             {
@@ -111,7 +112,10 @@ def variant_rows(task: Task, runs: Runs, facts: dict[str, Any]) -> list[list[obj
                 variant.name,
                 len(ended),
                 _median([run["work"] / run["seconds"] for run in ended if "work" in run]),
-                *(_median([run[name] for run in ended]) for name in ("seconds", "cpu_seconds", "peak_memory_mib")),
+                *(
+                    _median([run[name] for run in ended if name in run])
+                    for name in ("seconds", "cpu_seconds", "peak_memory_mib")
+                ),
                 _median([found for found in shares if found is not None]),
                 _median([run["other_load"] for run in ended if "other_load" in run]),
             ]
