@@ -144,7 +144,7 @@ def facts(arguments: argparse.Namespace) -> dict[str, Any]:
     documents = [dataset.corpus[doc_id] for doc_id in dataset.corpus.ids[: arguments.documents]]
     tokens = {}
     for length in arguments.lengths:
-        encoder.model.max_seq_length = length
+        encoder = load_encoder(Model(name=arguments.model, max_length=length))
         of_queries, of_positives = encoder.prepare(queries, "query"), encoder.prepare(positives, "document")
         of_documents = encoder.prepare(documents, "document")
         tokens[str(length)] = {
