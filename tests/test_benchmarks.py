@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -127,6 +128,35 @@ def test_every_change_that_the_plan_makes_is_a_key_of_the_recipe(tmp_path: Path,
             changes = [after for before, after in pairwise(given) if before == "--set"]
             found = load_recipe(recipe, changes)
             assert (found.train.backward is not None) == variant.name.endswith("keep")
+
+
+def test_tokens_are_counted_at_each_length(
+    tiny_model: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import run_embedtune
+
+    monkeypatch.setattr(run_embedtune, "_rate", lambda dtype: 1e9)
+    given = ["facts", "--model", str(tiny_model), "--data", str(tiny_dataset), "--lengths", "3", "6"]
+    found = run_embedtune.facts(run_embedtune.parser().parse_args(given))
+    assert found["tokens"]["3"]["document"] == 3
+    assert 3 < found["tokens"]["6"]["document"] <= 6
+    assert found["pairs"] > 0
+
+
+@pytest.mark.slow
+def test_both_sides_train_on_the_same_batches(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "figures.json"
+    given = ["train-tuned", "mine-refresh", "startup", "--quick", "--model", str(tiny_model), "--json", str(kept)]
+    monkeypatch.setattr(sys, "argv", ["peer.py", *given])
+    assert peer.main() == 0
+    found = json.loads(kept.read_text())
+    equal, keep = found["tasks"]["train-tuned"]["comparisons"]
+    assert equal["loss_apart"] < 0.01
+    assert len(equal["ratios"]) == len(keep["ratios"]) == 1
+    assert found["environment"]["versions"]["torch"]
+    assert "train-tuned\tours, equal / peer, tuned\t" in capsys.readouterr().out
 
 
 def test_steps_are_the_same_on_both_sides(tmp_path: Path) -> None:
