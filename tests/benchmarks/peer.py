@@ -103,8 +103,10 @@ def run(arguments: argparse.Namespace, folder: Path) -> int:
 def facts_of(arguments: argparse.Namespace, sizes: Sizes, model: str) -> dict[str, Any]:
     """The machine's rates, what `auto` is on it, and mean tokens: see run_embedtune.facts."""
     say("measuring the machine's rate of matrix products")
+    wanted = [steps.length for name, steps in sizes.training.items() if name in arguments.tasks or not arguments.tasks]
+    lengths = sorted({sizes.default.length, *wanted})  # a model may be too short for the others
     given = ["facts", "--model", model, "--data", str(arguments.data), "--documents", str(sizes.documents)]
-    command = [sys.executable, str(HERE / "run_embedtune.py"), *given, "--lengths", *map(str, sizes.lengths)]
+    command = [sys.executable, str(HERE / "run_embedtune.py"), *given, "--lengths", *map(str, lengths)]
     found = measure(command, environment=environment_of(arguments.device))
     if arguments.device == "cuda" and found["device"] != "cuda":
         raise InputError("--device cuda: torch sees no GPU here")

@@ -52,10 +52,6 @@ class Sizes:
         """The training tasks, by name."""
         return dict(zip(NAMES, (self.default, self.tuned, self.long, self.cached, self.memory), strict=False))
 
-    @property
-    def lengths(self) -> list[int]:
-        return [self.default.length, self.long.length]
-
     def with_steps(self, measured: int | None) -> Sizes:
         """As many measured steps in every training task but the one about memory, which needs one."""
         if measured is None:
