@@ -8,10 +8,9 @@ Names load on first use, so that importing the package (as the command line does
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import Any
 
-__version__ = version("embedtune")
+__version__: str
 
 # Not `train` and `evaluate`: those are subpackages, and a name can be only one thing.
 _HOMES = {
@@ -28,6 +27,10 @@ __all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version  # takes longer to import than all of this package
+
+        return version("embedtune")
     if name not in _HOMES:
         raise AttributeError(f"module 'embedtune' has no attribute {name!r}")
     module, _, attribute = _HOMES[name].partition(":")

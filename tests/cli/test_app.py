@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -40,13 +39,6 @@ def test_every_help_text_has_an_example(path: tuple[str, ...], run_cli: RunCli) 
 )
 def test_help_names_the_extra_that_is_needed(verb: str, named: str, run_cli: RunCli) -> None:
     assert named in run_cli(verb, "--help").stdout  # brackets are markup unless they are escaped
-
-
-def test_help_is_quick() -> None:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-    for _ in range(3):
-        subprocess.run([sys.executable, "-m", "embedtune_cli", "--help"], capture_output=True, check=True)
-    assert (resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before) / 3 < 0.5
 
 
 def test_without_a_verb_it_shows_its_help(run_cli: RunCli) -> None:

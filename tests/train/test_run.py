@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -301,18 +300,6 @@ def test_the_command_line_says_what_it_does(
     again = run_cli("train", path, "--output", tmp_path / "out")
     assert again.exit_code == 2
     assert again.stderr.strip().splitlines()[-1].startswith("error: ")
-
-
-def test_dry_run_does_not_import_torch(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
-    path = tmp_path / "small.yaml"
-    path.write_text(
-        f"version: 1\nmodel: {{name: {tiny_model}}}\ndata: {{train: {tiny_dataset}}}\ntrain: {{batch_size: 8}}\n"
-    )
-    code = (
-        "import sys; from embedtune_cli.app import run; "
-        f"code = run(['train', {str(path)!r}, '--dry-run']); assert code == 0; assert 'torch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=tmp_path)
 
 
 def test_a_read_only_output_is_one_line(
