@@ -122,12 +122,15 @@ def fingerprint_of(*parts: str) -> str:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds the folder for this process (flock on `.lock`; freed by the kernel whatever happens to the process)."""
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Holds the folder for this process (flock on `.lock`; freed by the kernel whatever happens to the process).
+
+    Where another has it: waits for that one, or raises InputError.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "unknown"

@@ -6,6 +6,7 @@ bounded in tokens, so that little is padded and a chunk stays in cache. The same
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -152,22 +153,31 @@ class Encoder:
         if self.cached and content is not None:
             key = store.Key(encoder=self.fingerprint_for(role), role=role, items=content, count=len(items))
             shape = (len(items), self.dimension)
-            return store.cached(key, shape, lambda rows: self._fill(rows, items, role, on_progress))
+            return store.cached(
+                key, shape, lambda rows, first, filled: self._fill(rows, items, role, on_progress, first, filled)
+            )
         rows = np.empty((len(items), self.dimension), dtype=np.float32)
         self._fill(rows, items, role, on_progress)
         return rows
 
     def _fill(
-        self, rows: npt.NDArray[np.float32], items: Iterable[Item], role: Role, on_progress: Progress | None
+        self,
+        rows: npt.NDArray[np.float32],
+        items: Iterable[Item],
+        role: Role,
+        on_progress: Progress | None,
+        first: int = 0,
+        filled: Callable[[int], None] | None = None,
     ) -> None:
+        """Encodes the items from `first` on, in blocks, each a step from which it could go on."""
         if isinstance(items, JoinedItems):
             self._fill_from_parts(rows, items, role, on_progress)
             return
         was_training = self.model.training
         self.model.eval()
         try:
-            start = done = 0
-            for block in blocks(items):
+            start = done = first
+            for block in blocks(itertools.islice(items, first, None)):
                 prepared = self.prepare(block, role)
                 for chunk in chunks(prepared, self.tokens_per_chunk):
                     embeddings = self.forward([prepared[i] for i in chunk], role)
@@ -176,6 +186,8 @@ class Encoder:
                     if on_progress is not None:
                         on_progress(done, len(rows))
                 start += len(block)
+                if filled is not None:
+                    filled(start)
         finally:
             self.model.train(was_training)
 

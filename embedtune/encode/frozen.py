@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import itertools
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,11 +58,12 @@ class FrozenTowers:
         return found
 
     def _filling(self, items: Items, role: Role, on_progress: Progress | None) -> store.Fill:
-        def fill(rows: npt.NDArray[np.float32]) -> None:
-            done = 0
-            for block in blocks(items):
+        def fill(rows: npt.NDArray[np.float32], first: int, filled: Callable[[int], None]) -> None:
+            done = first
+            for block in blocks(itertools.islice(items, first, None)):
                 self._fill(rows[done : done + len(block)], block, role)
                 done += len(block)
+                filled(done)
                 if on_progress is not None:
                     on_progress(done, len(items))
 

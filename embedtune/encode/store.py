@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -12,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from ..files import cache_folder, fingerprint_of, whole_folder, write_json
+from ..files import cache_folder, fingerprint_of, locked, write_json
 from ..types import Role
 
-Fill = Callable[[npt.NDArray[np.float32]], None]
+Fill = Callable[[npt.NDArray[np.float32], int, Callable[[int], None]], None]
+"""(rows, first, filled): fills the rows from `first` on, and may say now and then how many are filled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +40,36 @@ def versions() -> dict[str, str]:
 
 
 def cached(key: Key, shape: tuple[int, int], fill: Fill) -> npt.NDArray[np.float32]:
-    """(n, H) float32, memory-mapped: from the cache, or computed by `fill` into it, whole or not at all."""
+    """(n, H) float32, memory-mapped: from the cache, or computed by `fill` into it.
+
+    What stands in the cache is whole. What a killed process had filled is gone on with, from where it last said; of two
+    processes that want the same, one computes and the other waits.
+    """
     if not key.folder.is_dir():
-        with whole_folder(key.folder) as temporary:
-            write_array(temporary / "embeddings.npy", shape, "float32", fill)
-            write_json(temporary / "manifest.json", asdict(key) | {"dimension": shape[1], "dtype": "float32"})
+        partial = key.folder.with_name(f".{key.folder.name}.partial")
+        with locked(partial, wait=True):
+            if not key.folder.is_dir():
+                _fill(partial / "data", key, shape, fill)
+                (partial / "data").replace(key.folder)
+            shutil.rmtree(partial, ignore_errors=True)
     return _open(key, shape)
+
+
+def _fill(folder: Path, key: Key, shape: tuple[int, int], fill: Fill) -> None:
+    """Fills the folder's array from where an earlier process stopped."""
+    path, progress = folder / "embeddings.npy", folder / "progress.json"
+    folder.mkdir(exist_ok=True)
+    first = int(json.loads(progress.read_text(encoding="utf-8"))["rows"]) if progress.exists() else 0
+    rows = np.lib.format.open_memmap(path, mode="r+" if first else "w+", dtype="float32", shape=shape)
+
+    def filled(count: int) -> None:
+        rows.flush()
+        write_json(progress, {"rows": count})
+
+    fill(rows, first, filled)
+    rows.flush()
+    progress.unlink(missing_ok=True)
+    write_json(folder / "manifest.json", asdict(key) | {"dimension": shape[1], "dtype": "float32"})
 
 
 def _open(key: Key, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
@@ -60,7 +86,9 @@ def _open(key: Key, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
     return rows  # type: ignore[no-any-return]
 
 
-def write_array(path: Path, shape: tuple[int, ...], dtype: str, fill: Fill) -> None:
+def write_array(
+    path: Path, shape: tuple[int, ...], dtype: str, fill: Callable[[npt.NDArray[np.float32]], None]
+) -> None:
     """A `.npy` file of that shape, filled through a memory map."""
     mapped = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
     fill(mapped)

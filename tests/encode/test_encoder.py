@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,11 @@ from embedtune.data.dataset import load_dataset
 from embedtune.encode import store
 from embedtune.encode.encoder import Encoder, load_encoder
 from embedtune.encode.export import encode_dataset
-from embedtune.encode.prepared import chunks_by_length
+from embedtune.encode.prepared import Prepared, chunks_by_length
 from embedtune.encode.similarity import as_scored, scored
 from embedtune.errors import InputError
 from embedtune.recipe import Model, Prompts
-from embedtune.types import Item
+from embedtune.types import Item, Role
 
 TEXTS = [
     "the old river",
@@ -153,6 +154,34 @@ def test_a_cache_that_does_not_match_is_refused(tiny_model: Path, tiny_dataset: 
     with pytest.raises(InputError, match="damaged embedding cache"):
         encoder.encode(corpus, "query")
     shutil.rmtree(key.folder)
+
+
+def test_a_killed_encoding_goes_on_where_it_was(
+    tiny_model: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus, whole = load_dataset(tiny_dataset).corpus, load_encoder(str(tiny_model), cached=False)
+    expected = whole.encode(corpus, "document")
+    monkeypatch.setattr("embedtune.encode.prepared.BLOCK", 16)
+    encoder = load_encoder(Model(name=str(tiny_model), prompts=Prompts(document="")))
+    prepare, blocks = encoder.prepare, []
+
+    def killed_in_the_third(items: Sequence[Item], role: Role) -> list[Prepared]:
+        blocks.append(len(items))
+        if len(blocks) == 3:
+            raise KeyboardInterrupt
+        return prepare(items, role)
+
+    monkeypatch.setattr(encoder, "prepare", killed_in_the_third)
+    key = store.Key(encoder=encoder.fingerprint, role="document", items=corpus.fingerprint, count=len(corpus))
+    shutil.rmtree(key.folder, ignore_errors=True)
+    with pytest.raises(KeyboardInterrupt):
+        encoder.encode(corpus, "document")
+    assert not key.folder.exists()  # nothing that is not whole
+    found = encoder.encode(corpus, "document")
+    assert sum(blocks[3:]) == len(corpus) - 32
+    np.testing.assert_allclose(found, expected, atol=1e-6)  # other blocks, other padding
+    assert sorted(path.name for path in key.folder.iterdir()) == ["embeddings.npy", "manifest.json"]
+    assert not list(key.folder.parent.glob(f".{key.folder.name}*"))
 
 
 def test_encode_dataset_writes_arrays_ids_and_a_manifest(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
