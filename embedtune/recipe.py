@@ -228,12 +228,22 @@ class FirstStage:
 
 @_strict
 @dataclass(frozen=True, kw_only=True)
+class Backward:
+    """Selective backward: in the second pass of gradient caching, items with next to no gradient are left out."""
+
+    keep: Annotated[float, Field(gt=0, lt=1)] = 0.99  # of the squared gradient norm over all items of a batch
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
 class Train:
     projections_first: FirstStage | None = None  # a stage of its own, with its own warm-up, before `epochs`
     epochs: Annotated[float, Field(gt=0)] = 1.0
     max_steps: Count | None = None  # stops earlier than `epochs` would
     batch_size: Count = 32  # queries a step over all processes: a choice about learning
-    chunk_size: Count | None = None  # items encoded at once with gradient caching: a choice about memory
+    # gradient caching: so many of the longest item encoded at once (more of shorter ones); a choice about memory
+    chunk_size: Count | None = None
+    backward: Backward | None = None  # absent: every item is carried back
     accumulate: Count = 1  # batches whose gradients are averaged into one step
     learning_rate: Annotated[float, Field(gt=0)] = 2e-5
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -318,7 +328,7 @@ class Recipe:
 
 _BLOCKS = (
     *(Model, Compose, Lora, Prompts, Data, Validation, Negatives, Refresh, Replace, Live, EarlyStopping, FirstStage),
-    *(Train, StayClose, Distill, Evaluate, Guard),
+    *(Train, Backward, StayClose, Distill, Evaluate, Guard),
 )
 
 
@@ -370,6 +380,7 @@ def _without_effect(recipe: Recipe) -> list[str]:
         ("negatives.replace", recipe.negatives.replace is not None, mines, "negatives.mining"),
         ("train.early_stopping", recipe.train.early_stopping is not None, validates, "data.validation"),
         ("train.validate_every", recipe.train.validate_every is not None, validates, "data.validation"),
+        ("train.backward", recipe.train.backward is not None, recipe.train.chunk_size is not None, "train.chunk_size"),
         ("evaluate.guard", recipe.evaluate.guard is not None, foreign, "evaluate.out_of_domain"),
         ("evaluate.guard.alphas", guard.alphas != default.alphas, guard.interpolate, "interpolate: true"),
         ("evaluate.guard.weights", guard.weights != default.weights, guard.interpolate, "interpolate: true"),
@@ -389,6 +400,9 @@ def _without_effect(recipe: Recipe) -> list[str]:
     problems = [
         f"{key}: has no effect without {other}" for key, given, fulfilled, other in wants if given and not fulfilled
     ]
+    dropped_out = recipe.model.dropout == "model" or (recipe.model.lora is not None and recipe.model.lora.dropout > 0)
+    if recipe.train.backward is not None and dropped_out:
+        problems.append("train.backward: not with dropout, whose masks belong to whole chunks (model.dropout: off)")
     if recipe.evaluate.guard is not None and compose is not None:
         problems.append("evaluate.guard: not with model.compose, which has no pretrained whole to compare with")
     if guard.interpolate and recipe.negatives.live is not None:

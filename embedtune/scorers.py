@@ -120,7 +120,9 @@ def teacher_scores(
 
 def _needed(encoder: Encoder, corpus: Items, doc_ids: Collection[str] | None) -> Items:
     """The corpus where most of it is needed or its embeddings are there already, else the documents alone."""
-    whole = store.Key(encoder=encoder.fingerprint, role="document", items=corpus.fingerprint, count=len(corpus))
+    whole = store.Key(
+        encoder=encoder.fingerprint_for("document"), role="document", items=corpus.fingerprint, count=len(corpus)
+    )
     if doc_ids is None or 2 * len(doc_ids) >= len(corpus) or (encoder.cached and whole.folder.is_dir()):
         return corpus
     return Selection(corpus, sorted(doc_ids, key=corpus.row))

@@ -95,10 +95,23 @@ def _image_tower(chosen: Compose) -> list[Any]:
         reads = ", ".join(map(str, transformer.modalities))
         raise InputError(f"model.compose.image: {chosen.image} reads {reads}; expected a vision model alone")
     transformer.processor.do_convert_rgb = True  # whoever opens the saved folder may hand it any picture
+    patches = getattr(transformer.config, "patch_size", None) is not None
     if chosen.image_size is not None:
-        side = {"height": chosen.image_size, "width": chosen.image_size}
-        transformer.processor.size = type(transformer.processor.size)(**side)
+        _set_size(transformer, chosen, fixed=patches)
+    if chosen.image_pooling == "cls" and not patches:
+        raise InputError(f"model.compose.image_pooling: {chosen.image} has no first token; use mean")
     return [transformer, Pooling(transformer.get_embedding_dimension(), chosen.image_pooling)]
+
+
+def _set_size(transformer: Any, chosen: Compose, *, fixed: bool) -> None:
+    """fixed: the model has a position embedding for each patch of images of one size."""
+    size, own = chosen.image_size, getattr(transformer.config, "image_size", None)
+    if fixed and size != own:
+        raise InputError(f"model.compose.image_size: {chosen.image} takes images of {own} pixels a side, not {size}")
+    processor = transformer.processor
+    processor.size = type(processor.size)(height=size, width=size)
+    if getattr(processor, "do_center_crop", False):
+        processor.crop_size = type(processor.crop_size)(height=size, width=size)
 
 
 def _checked(folder: Path) -> Path:

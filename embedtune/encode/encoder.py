@@ -53,7 +53,7 @@ class Encoder:
         self.preparer = Preparer(model, name)
         self.frozen: FrozenTowers | None = None  # set: items are prepared as what frozen towers give
         self.tokens_per_chunk = TOKENS_PER_CHUNK[self.device.type]
-        self._identity: tuple[int, str] | None = None
+        self._identities: dict[str, tuple[int, str]] = {}  # of a part of the model: its weights' version, and it
 
     @property
     def dimension(self) -> int:
@@ -86,9 +86,20 @@ class Encoder:
     @property
     def identity(self) -> str:
         """Which model this is, whatever computes it: weights, processor, modules, prompts, truncation."""
-        tensors = self.model.state_dict()
-        version = sum(tensor._version for tensor in tensors.values())
-        if self._identity is None or self._identity[0] != version:
+        return self._identity_of(self.model, "whole")
+
+    def fingerprint_for(self, role: Role) -> str:
+        """What the embeddings of one role depend on: of a model with a tower for each role, on that tower alone, so
+        that documents are not encoded again where only queries were trained."""
+        routes = getattr(self.model[0], "sub_modules", None)
+        if routes is None or set(routes) != {"query", "document"}:
+            return self.fingerprint
+        return self.fingerprint_of(self._identity_of(routes[role], role), *map(_config_of, list(self.model)[1:]))
+
+    def _identity_of(self, part: torch.nn.Module, name: str) -> str:
+        version = sum(tensor._version for tensor in part.state_dict().values())
+        known = self._identities.get(name)
+        if known is None or known[0] != version:
             settings = {
                 "prompts": [self.prompt("query"), self.prompt("document")],
                 "max_length": self.max_length,
@@ -96,9 +107,9 @@ class Encoder:
                 "modules": [f"{type(module).__name__} {_config_of(module)}" for module in modules_of(self.model)],
             }
             described = json.dumps(settings, sort_keys=True, default=str)
-            parts = (weights_fingerprint(self.model), processing_of(self.model), described)
-            self._identity = (version, fingerprint_of(*parts))
-        return self._identity[1]
+            parts = (weights_fingerprint(part), processing_of(self.model), described)
+            known = self._identities[name] = (version, fingerprint_of(*parts))
+        return known[1]
 
     def prepare(self, items: Sequence[Item], role: Role) -> list[Prepared]:
         """The items ready for the model, in order. Raises InputError for a broken image, and for an item that the model
@@ -138,7 +149,7 @@ class Encoder:
         """
         content = getattr(items, "fingerprint", None)
         if self.cached and content is not None:
-            key = store.Key(encoder=self.fingerprint, role=role, items=content, count=len(items))
+            key = store.Key(encoder=self.fingerprint_for(role), role=role, items=content, count=len(items))
             shape = (len(items), self.dimension)
             return store.cached(key, shape, lambda rows: self._fill(rows, items, role, on_progress))
         rows = np.empty((len(items), self.dimension), dtype=np.float32)

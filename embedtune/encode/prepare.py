@@ -11,7 +11,7 @@ from ..data.images import identity
 from ..errors import InputError
 from ..files import fingerprint_of
 from ..types import Item, Role
-from .prepared import KEPT, Prepared, collated, separated
+from .prepared import KEPT, KEPT_TEXTS, Kept, Prepared, collated, separated
 from .towers import processing_of
 
 if TYPE_CHECKING:
@@ -46,15 +46,17 @@ class Preparer:
         cannot take."""
         for kind, item in {kind_of(item): item for item in items}.items():
             self._refuse_unsupported(kind, item)
-        keys = {row: self.key(item, role) for row, item in enumerate(items) if item.image is not None}
-        ready = {row: found for row, key in keys.items() if (found := KEPT.get(key)) is not None}
+        keys = {row: self.key(item, role) for row, item in enumerate(items)}
+        ready = {row: found for row, key in keys.items() if (found := _kept(items[row]).get(key)) is not None}
         fresh = [row for row in range(len(items)) if row not in ready]
         prompts = {row: self._prompt(items[row], role) for row in fresh}
         for prompt in dict.fromkeys(prompts.values()):
             texts = [row for row in fresh if prompts[row] == prompt and items[row].image is None]
             for start in range(0, len(texts), TEXTS_AT_ONCE):
                 part = texts[start : start + TEXTS_AT_ONCE]
-                ready.update(zip(part, self._texts([items[row] for row in part], prompt, role), strict=True))
+                for row, text in zip(part, self._texts([items[row] for row in part], prompt, role), strict=True):
+                    ready[row] = text
+                    KEPT_TEXTS.put(keys[row], text)
         images = {row: image for row in fresh if (image := items[row].image) is not None}
         for start in range(0, len(images), IMAGES_AT_ONCE):
             part = list(images)[start : start + IMAGES_AT_ONCE]
@@ -131,6 +133,10 @@ class Preparer:
         """Equal for items whose features are the same."""
         image = identity(item.image) if item.image is not None else None
         return self.processing, role, self._prompt(item, role), item.content, image
+
+
+def _kept(item: Item) -> Kept:
+    return KEPT if item.image is not None else KEPT_TEXTS
 
 
 def kind_of(item: Item) -> Kind:

@@ -21,6 +21,7 @@ from ..types import Item
 BLOCK, IMAGE_IN_BLOCK = 4096, 64  # an image takes as much room as so many texts
 PIXELS_PER_TOKEN = 256  # a vision transformer's usual patch of 16 x 16
 KEPT_BYTES = 2**30  # of prepared images: some 1,700 of 224 x 224 pixels, 7,000 of 112 x 112
+KEPT_TEXT_BYTES = 2**27  # of tokens: some 30,000 texts of 256
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Prepared:
 
     @property
     def bytes(self) -> int:
-        return sum(tensor.nbytes for tensor in (*self.padded.values(), *self.joined.values()))
+        tensors = sum(tensor.nbytes for tensor in (*self.padded.values(), *self.joined.values()))
+        return tensors + (len(str(self.raw)) if self.raw is not None else 0)
 
 
 def separated(features: Mapping[str, Any], count: int, width: int | None) -> list[Prepared] | None:
@@ -120,20 +122,23 @@ def blocks(items: Iterable[Item]) -> Iterator[list[Item]]:
         yield block
 
 
-def chunks(items: Sequence[Prepared], tokens: int, most: int | None = None) -> list[list[int]]:
+def chunks(items: Sequence[Prepared], tokens: int) -> list[list[int]]:
     """Rows in chunks of items of one kind, by length (`chunks_by_length`); kinds in the order in which they appear."""
     kinds: dict[Hashable, list[int]] = {}
     for row, item in enumerate(items):
-        kinds.setdefault((item.constant, tuple(item.padded), tuple(item.joined)), []).append(row)
+        shapes = tuple(
+            (name, rows.shape[1:]) for name, rows in item.joined.items()
+        )  # images of one size, where it shows
+        kinds.setdefault((item.constant, tuple(item.padded), shapes), []).append(row)
     return [
         [rows[place] for place in chunk]
         for rows in kinds.values()
-        for chunk in chunks_by_length([items[row].length for row in rows], tokens, most)
+        for chunk in chunks_by_length([items[row].length for row in rows], tokens)
     ]
 
 
-def chunks_by_length(lengths: Sequence[int], tokens: int, most: int | None = None) -> list[list[int]]:
-    """Rows grouped by length, longest first, so that no chunk exceeds `tokens` after padding (nor `most` rows).
+def chunks_by_length(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Rows grouped by length, longest first, so that no chunk exceeds `tokens` after padding.
 
     A single row longer than `tokens` is a chunk of its own. Ties keep their order, so the result is deterministic.
     """
@@ -141,8 +146,7 @@ def chunks_by_length(lengths: Sequence[int], tokens: int, most: int | None = Non
     found: list[list[int]] = []
     for row in order:
         current = found[-1] if found else []
-        fits = current and (len(current) + 1) * lengths[current[0]] <= tokens and (most is None or len(current) < most)
-        if fits:
+        if current and (len(current) + 1) * lengths[current[0]] <= tokens:
             current.append(row)
         else:
             found.append([row])
@@ -172,4 +176,6 @@ class Kept:
 
 
 KEPT = Kept(KEPT_BYTES)
-"""This process's: models of one processor share it, as a run's base and tuned model do."""
+"""This process's images: models of one processor share it, as a run's base and tuned model do."""
+KEPT_TEXTS = Kept(KEPT_TEXT_BYTES)
+"""The same for texts: a validation set, or the corpus that is mined again, is tokenised once."""

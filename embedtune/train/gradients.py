@@ -39,11 +39,14 @@ class Embedded:
 
 
 def embed(encoder: Encoder, items: Sequence[Prepared], role: Role, *, chunk_size: int | None) -> Embedded:
-    """Encodes items in chunks of one kind by length: of at most `chunk_size` without a graph, or with one (None)."""
+    """Encodes items in chunks of one kind by length, without a graph, or with one (chunk_size None).
+
+    chunk_size: how many of the longest item a chunk may hold, and so many more of shorter ones.
+    """
     if not items:
         return Embedded(torch.empty(0, encoder.dimension, device=encoder.device), [], role)
     pieces = []
-    for rows in chunks(items, encoder.tokens_per_chunk, chunk_size):
+    for rows in chunks(items, _tokens_in_a_chunk(encoder, items, chunk_size)):
         chunk = [items[row] for row in rows]
         state = generator_state(encoder.device) if chunk_size is not None else None
         with torch.set_grad_enabled(chunk_size is None):
@@ -55,6 +58,38 @@ def embed(encoder: Encoder, items: Sequence[Prepared], role: Role, *, chunk_size
         for piece in pieces:
             piece.output = None
     return Embedded(values, pieces, role)
+
+
+def _tokens_in_a_chunk(encoder: Encoder, items: Sequence[Prepared], chunk_size: int | None) -> int:
+    if chunk_size is None:
+        return encoder.tokens_per_chunk
+    return min(encoder.tokens_per_chunk, chunk_size * max(item.length for item in items))
+
+
+def without_negligible(
+    encoder: Encoder, embedded: Sequence[Embedded], gradients: Sequence[Tensor], keep: float, chunk_size: int | None
+) -> tuple[list[Embedded], float]:
+    """The items that hold a share `keep` of all squared gradient norms, in chunks anew, and the share left out.
+
+    Selective backward: as training converges most items have next to no gradient, and need no second forward. Only for
+    what was embedded without a graph, and without dropout, whose masks belong to the first chunks.
+    """
+    squared = torch.cat([gradient.float().square().sum(1) for gradient in gradients])
+    order = squared.argsort(descending=True, stable=True)
+    held = squared[order].cumsum(0)
+    kept = torch.zeros(len(squared), dtype=torch.bool)
+    kept[order[: int((held < keep * held[-1]).sum()) + 1].cpu()] = True
+    found = []
+    for tower, chosen in zip(embedded, torch.split(kept, [len(g) for g in gradients]), strict=True):
+        items = {row: item for piece in tower.pieces for row, item in zip(piece.rows, piece.items, strict=True)}
+        rows = [row for row in sorted(items) if chosen[row]]
+        some = [items[row] for row in rows]
+        cut = chunks(some, _tokens_in_a_chunk(encoder, some, chunk_size)) if some else []
+        pieces = [
+            Piece([rows[place] for place in chunk], [some[place] for place in chunk], None, None) for chunk in cut
+        ]
+        found.append(Embedded(tower.values, pieces, tower.role))
+    return found, 1 - float(kept.sum()) / len(kept)
 
 
 def backward(encoder: Encoder, embedded: Sequence[Embedded], gradients: Sequence[Tensor]) -> None:

@@ -98,6 +98,7 @@ def fit(t: Training, state: State) -> State:
                 progress=state.step / t.plan.steps,
                 generator=generator,
                 observe=observer(t, state.step),
+                keep=train.backward.keep if train.backward is not None else None,
             )
             losses.append(loss)
             pairs += len(batch.query_ids)

@@ -104,7 +104,9 @@ def set_up(
     objective = dataclasses.replace(Objective.of(recipe), teacher=teacher)
     objective.modules.to(encoder.device)
     optimizer = make_optimizer(recipe, encoder, objective)
-    validate = Validator(encoder, validation, recipe.evaluate.measure, accelerator) if validation else None
+    # Where the student mines again, a validation at the same step leaves it the corpus's embeddings.
+    measured = with_cache(encoder) if recipe.negatives.refresh is not None else encoder
+    validate = Validator(measured, validation, recipe.evaluate.measure, accelerator) if validation else None
     training = Training(
         recipe=recipe,
         encoder=encoder,

@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..recipe import Recipe
 from ..types import Item, Items, Role, Scores
 from .batch import Batch
-from .gradients import Embedded, backward, embed
+from .gradients import Embedded, backward, embed, without_negligible
 from .made import maker_of
 
 Observe = Callable[[Scores], dict[str, float]]
@@ -138,8 +138,11 @@ def accumulate_gradients(
     progress: float,
     generator: torch.Generator,
     observe: Observe | None = None,
+    keep: float | None = None,
 ) -> tuple[float, dict[str, float]]:
     """Adds this batch's gradient, divided by `divide_by`, to the weights' .grad; returns the loss and its parts.
+
+    keep: the share of the squared gradient norm, over items, that is carried back; absent, all of it.
 
     Every process encodes its share of the batch and sees all embeddings, so all compute the same loss; the weights'
     gradients are then this process's part, and their sum over processes is the gradient of the whole batch.
@@ -158,7 +161,10 @@ def accumulate_gradients(
     scaled = loss / divide_by if accelerator.scaler is None else accelerator.scaler.scale(loss / divide_by)
     if scaled.requires_grad:
         scaled.backward()
-        backward(encoder, towers, [_gradient(all_values)[mine] for all_values in (queries, documents)])
+        gradients = [_gradient(all_values)[mine] for all_values in (queries, documents)]
+        if keep is not None:
+            towers, parts["skipped"] = without_negligible(encoder, towers, gradients, keep, chunk_size)
+        backward(encoder, towers, gradients)
     return float(loss.detach()), parts
 
 

@@ -17,6 +17,8 @@ from ..recipe import Validation
 from ..seeds import generator_for
 from ..types import Dataset
 
+WHOLE = 1000  # how deep a measure without a cut-off looks
+
 
 def held_out(dataset: Dataset, validation: Validation | None, seed: int) -> tuple[list[str], Dataset | None]:
     """The queries to train on, and the validation set.
@@ -56,6 +58,7 @@ class Validator:
     def __call__(self) -> float:
         value = torch.zeros(1, device=self._accelerator.device)
         if self._accelerator.is_main_process:
-            found = evaluate(self._encoder, self._dataset, measures=[self._measure])
+            depth = 1 if "@" in self._measure else WHOLE  # no deeper than the measure looks
+            found = evaluate(self._encoder, self._dataset, measures=[self._measure], depth=depth)
             value += found.measures[self._measure]
         return float(broadcast(value))

@@ -66,6 +66,8 @@ def test_lite0_in_a_composed_model(lite0: Path, tiny_model: Path, tmp_path: Path
         shapes[size] = tuple(encoder.prepare([image], "document")[0].joined["pixel_values"].shape)
         assert encoder.encode([image], "document").shape == (1, 16)
     assert shapes == {None: (1, 3, 112, 112), 64: (1, 3, 64, 64)}
+    with pytest.raises(InputError, match=r"image_pooling: .* has no first token; use mean"):
+        load_encoder(Model(compose=Compose(text=str(tiny_model), image=LITE0, image_pooling="cls")))
     pixels = encoder.prepare([image], "document")[0].joined["pixel_values"]
     by_hand = (np.asarray(open_image(tmp_path / "red.png").resize((64, 64), 2), np.float32) - 127) / 128
     np.testing.assert_allclose(pixels[0].permute(1, 2, 0).numpy(), by_hand, atol=1e-6)
@@ -134,6 +136,8 @@ def test_what_cannot_be_composed(tiny_model: Path, bare_checkpoint: Path, image_
     assert "tiny reads text; expected a vision model alone" in refused(tiny_model, tiny_model)
     assert "a bare checkpoint has no pooling; set model.pooling" in refused(bare_checkpoint, vit)
     assert "no such folder" in refused(tiny_model, "./nowhere/at-all")
+    with pytest.raises(InputError, match=r"image_size: .*vit takes images of 32 pixels a side, not 64"):
+        load_encoder(Model(compose=Compose(text=str(tiny_model), image=str(vit), image_size=64)))
     saved = load_encoder(Model(compose=Compose(text=str(bare_checkpoint), image=str(vit)), pooling="mean"))
     assert saved.dimension == 256
     assert isinstance(saved.model, SentenceTransformer)

@@ -78,7 +78,7 @@ def test_a_chunk_holds_one_kind_and_is_cut_by_items() -> None:
     ]
     items = [texts[0], images[0], texts[1], images[1], texts[2]]
     assert chunks(items, 100) == [[0, 4, 2], [1, 3]]
-    assert chunks(items, 100, most=1) == [[0], [4], [2], [1], [3]]
+    assert chunks(items, 1) == [[0], [4], [2], [1], [3]]
     features = collated(texts, pad=9)
     assert features["input_ids"].tolist() == [[0, 1, 2], [0, 9, 9], [0, 1, 9]]
     assert features["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 0]]
@@ -138,6 +138,21 @@ def test_no_image_is_opened_twice_while_it_is_kept(
     changed = encoder.encode(load_dataset(folder).corpus, "document")
     assert opened[2 * len(corpus) :] == [folder / "images/5.png"]
     assert np.flatnonzero(np.abs(changed - first).max(axis=1) > 1e-4).tolist() == [5]
+
+
+def test_images_of_different_shapes_are_chunked_apart() -> None:
+    shapes = [(1, 3, 8, 8), (1, 3, 8, 4), (1, 3, 8, 8)]
+    items = [Prepared(joined={"pixel_values": torch.zeros(shape)}) for shape in shapes]
+    assert chunks(items, 100) == [[0, 2], [1]]
+
+
+def test_a_raw_input_counts_by_its_text() -> None:
+    kept = Kept(10)
+    for key in ("a", "b"):
+        kept.put(key, Prepared(raw="eight ch"))
+    assert kept.get("a") is None
+    assert kept.get("b") is not None
+    assert kept.bytes == 8
 
 
 def test_what_is_kept_stays_within_its_bytes(image_models: dict[str, Path], pictures: Path, kept: Kept) -> None:

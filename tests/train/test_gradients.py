@@ -11,10 +11,10 @@ from accelerate import Accelerator
 from embedtune.data.dataset import load_dataset
 from embedtune.encode import lora
 from embedtune.encode.encoder import Encoder, load_encoder
-from embedtune.recipe import Chosen, Lora, Recipe, check_recipe
+from embedtune.recipe import Chosen, Lora, Model, Recipe, check_recipe
 from embedtune.relevance import Relevance
 from embedtune.train.batch import Batch, lay_out
-from embedtune.train.gradients import backward, embed
+from embedtune.train.gradients import backward, embed, without_negligible
 from embedtune.train.modes import switch_off_dropout, training_mode
 from embedtune.train.plan import Plan
 from embedtune.train.step import Objective, Tokens, accumulate_gradients
@@ -28,7 +28,13 @@ def recipe_for(data: Path, **train: object) -> Recipe:
 
 
 def gradients(
-    encoder: Encoder, data: Path, chunk_size: int | None, *, batch_size: int = 16, tokens_per_chunk: int = 64
+    encoder: Encoder,
+    data: Path,
+    chunk_size: int | None,
+    *,
+    batch_size: int = 16,
+    tokens_per_chunk: int = 64,
+    keep: float | None = None,
 ) -> tuple[float, torch.Tensor]:
     """The loss and the flat gradient of one batch, from the same generator state every time."""
     dataset = load_dataset(data, "train")
@@ -49,6 +55,7 @@ def gradients(
         divide_by=1,
         progress=0.0,
         generator=torch.Generator(),
+        keep=keep,
     )
     flat = [p.grad.flatten() for p in encoder.model.parameters() if p.grad is not None]
     return loss, torch.cat(flat).clone()
@@ -72,6 +79,45 @@ def test_chunks_give_the_gradient_of_one_piece(
         loss, chunked = gradients(encoder, tiny_dataset, chunk_size)
         assert loss == pytest.approx(whole_loss, abs=1e-6)
         assert relative_error(chunked, whole) < tolerance
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+def test_a_real_model_at_batch_128_in_chunks_of_16(
+    minilm: Path, shared: Path, dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = load_encoder(Model(name=str(minilm), max_length=128))
+    encoder.model.to(dtype)
+    if dtype == torch.float64:
+        monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor)
+    switch_off_dropout(encoder.model)
+    whole_loss, whole = gradients(encoder, shared / "scifact", None, batch_size=128, tokens_per_chunk=10**9)
+    loss, chunked = gradients(encoder, shared / "scifact", 16, batch_size=128, tokens_per_chunk=2048)
+    assert loss == pytest.approx(whole_loss, abs=1e-6)
+    assert relative_error(chunked, whole) < tolerance
+
+
+def test_selective_backward_leaves_out_what_hardly_counts(tiny_model: Path, tiny_dataset: Path) -> None:
+    encoder = load_encoder(str(tiny_model))
+    switch_off_dropout(encoder.model)
+    _, whole = gradients(encoder, tiny_dataset, 4)
+    errors = []
+    for keep in (0.999999, 0.9, 0.5):
+        _, some = gradients(encoder, tiny_dataset, 4, keep=keep)
+        errors.append(relative_error(some, whole))
+    assert errors[0] < 1e-3
+    assert errors[0] < errors[1] < errors[2]
+
+
+def test_the_kept_items_are_those_of_the_largest_gradients(tiny_model: Path, tiny_dataset: Path) -> None:
+    encoder = load_encoder(str(tiny_model))
+    items = encoder.prepare(list(load_dataset(tiny_dataset).corpus)[:5], "document")
+    towers = [embed(encoder, items[:3], "query", chunk_size=2), embed(encoder, items[3:], "document", chunk_size=2)]
+    sizes = torch.tensor([1.0, 3.0, 0.0, 0.5, 4.0])  # squared: 1, 9, 0, .25, 16 of 26.25
+    rows = torch.eye(encoder.dimension)[:5] * sizes[:, None]
+    kept, skipped = without_negligible(encoder, towers, [rows[:3], rows[3:]], 0.95, 2)  # 25 / 26.25 = .952
+    assert [[row for piece in tower.pieces for row in piece.rows] for tower in kept] == [[1], [1]]
+    assert skipped == pytest.approx(0.6)
 
 
 def test_dropout_draws_the_same_masks_in_the_second_pass(tiny_model: Path, tiny_dataset: Path) -> None:

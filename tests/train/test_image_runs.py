@@ -31,6 +31,7 @@ from embedtune.relevance import Relevance
 from embedtune.train.batch import lay_out
 from embedtune.train.modes import switch_off_dropout, training_mode
 from embedtune.train.plan import Plan
+from embedtune.train.preflight import preflight
 from embedtune.train.run import TrainedRun, train
 from embedtune.train.step import Objective, Tokens, accumulate_gradients
 
@@ -220,6 +221,23 @@ def test_frozen_towers_are_passed_once(
     data = {"validation": 0.25}
     train(recipe_of(model, pictures, data=data, negatives=mined), tmp_path / "run")
     assert sum(passed) == 48  # the pictures of the corpus, whatever the steps, validations and minings
+
+
+def test_the_preflight_says_what_is_trained_and_in_which_stages(
+    block_of: Callable[[str], dict[str, Any]], pictures: Path, tmp_path: Path
+) -> None:
+    first = {"projections_first": {"epochs": 2.0}, "epochs": 1}
+    model = {**block_of("composed"), "lora": {"rank": 4}}
+    lines = dict(preflight(recipe_of(model, pictures, train=first), tmp_path).lines)
+    assert lines["steps"] == "about 12 (1 epoch(s) of 32 turns), of which the first 8 train the projections alone"
+    assert lines["text"].endswith(" parameters, LoRA of rank 4, about 4,608 trained, 16 tokens at most")
+    assert lines["image"].endswith(" parameters, LoRA of rank 4, about 4,608 trained")
+    assert lines["projections"] == "into 24 dimensions, trained"
+    assert lines["memory"] == "not estimated for images; train.chunk_size bounds it whatever the batch"
+    frozen = block_of("composed")
+    frozen["compose"]["towers"] = "frozen"
+    lines = dict(preflight(recipe_of(frozen, pictures), tmp_path).lines)
+    assert lines["image"].endswith(" parameters, frozen")
 
 
 def test_keys_of_composed_models_that_would_have_no_effect() -> None:

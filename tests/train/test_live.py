@@ -14,13 +14,14 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
 from embedtune.data.dataset import load_dataset
-from embedtune.encode.encoder import load_encoder
+from embedtune.encode.encoder import Encoder, load_encoder
 from embedtune.errors import InputError
 from embedtune.recipe import Recipe, check_recipe
 from embedtune.relevance import Relevance
 from embedtune.train.live import FrozenDocuments, LiveNegatives, two_towers
 from embedtune.train.preflight import preflight
 from embedtune.train.run import train
+from embedtune.types import Role
 
 LOSS = {"name": "lambda_rank", "negatives": "own"}
 
@@ -114,3 +115,26 @@ def test_two_towers_of_two_towers_are_refused(tiny_model: Path) -> None:
 def test_what_excludes_it_is_said(parts: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         recipe_of(Path("m"), Path("d"), **parts)
+
+
+def test_documents_are_not_encoded_again_where_only_the_query_tower_changed(
+    tiny_model: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = two_towers(*(load_encoder(str(tiny_model)).model for _ in range(2)))
+    encoder, dataset = Encoder(model, "two", "fp32"), load_dataset(tiny_dataset)
+    documents, queries = encoder.encode(dataset.corpus, "document"), encoder.encode(dataset.queries, "query")
+    with torch.no_grad():
+        for parameter in model[0].sub_modules["query"].parameters():
+            parameter.add_(0.01)
+    encoded: list[str] = []
+    forward = Encoder.forward
+
+    def noted(self: Encoder, chunk: Any, role: Role) -> torch.Tensor:
+        encoded.append(role)
+        return forward(self, chunk, role)
+
+    monkeypatch.setattr(Encoder, "forward", noted)
+    np.testing.assert_array_equal(encoder.encode(dataset.corpus, "document"), documents)
+    assert not encoded
+    assert not np.array_equal(encoder.encode(dataset.queries, "query"), queries)
+    assert set(encoded) == {"query"}
