@@ -140,9 +140,9 @@ def find_all(index: Index, encoder: Encoder, queries: Sequence[Item], k: int) ->
 
 def _encoded(encoder: Encoder, queries: Items | Sequence[Item]) -> Floats:
     """(Q, H) embeddings of the queries, as `Index.search` says."""
-    parts = [_parts(encoder, query) for query in queries]
-    if all(len(of_query) == 1 for of_query in parts):
+    if not any(_in_parts(encoder, query) for query in queries):
         return encoder.encode(queries, "query")
+    parts = [_parts(query) if _in_parts(encoder, query) else [query] for query in queries]
     encoded = iter(encoder.encode([part for of_query in parts for part in of_query], "query"))
     rows = []
     for of_query in parts:
@@ -151,10 +151,12 @@ def _encoded(encoder: Encoder, queries: Items | Sequence[Item]) -> Floats:
     return np.stack(rows)
 
 
-def _parts(encoder: Encoder, query: Item) -> list[Item]:
-    """The query; as its text and its image where it has both and the model reads either alone."""
-    if not query.content or query.image is None or encoder.reads(query):
-        return [query]
+def _in_parts(encoder: Encoder, query: Item) -> bool:
+    """Whether it has text and image and the model reads either alone."""
+    return bool(query.content) and query.image is not None and not encoder.reads(query)
+
+
+def _parts(query: Item) -> list[Item]:
     return [replace(query, image=None), replace(query, text="", title="")]
 
 

@@ -34,6 +34,7 @@ def audit(
         Path | None,
         typer.Option(help="A picture (.png, .jpg, .webp) to draw the suspects in, beside query and positive."),
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace SHEET.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show which filter dropped what, the likeliest false negatives, and how scores lie to the positives'.
@@ -55,7 +56,7 @@ def audit(
     if (relabel is None) != (above is None):
         raise InputError("--relabel OUT.tsv and --above NUMBER go together")
     if sheet is not None:
-        refuse(sheet)
+        refuse(sheet, overwrite=overwrite)
         if relabel is not None or not suspects:
             raise InputError("--sheet draws the suspects: leave --relabel and --suspects 0 out")
     files = files_of(negatives)

@@ -37,7 +37,10 @@ def search(
     ] = None,
     sheet: Annotated[
         Path | None,
-        typer.Option(help=f"A picture (.png, .jpg, .webp) to draw query and results in; of --queries the first {FEW}."),
+        typer.Option(
+            help="A picture (.png, .jpg, .webp) to draw query and results in, 50 at most; "
+            f"of --queries the first {FEW}, with 10 results each."
+        ),
     ] = None,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Where the index's model is now; else where it was.")

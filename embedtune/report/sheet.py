@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ..data.images import BrokenImage
 from ..errors import InputError
 from ..files import whole_file
 from ..types import Item
+from .lettering import font_of, is_cut, one_line, wrapped
 from .pictures import small
 
 FORMS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-MOST_ROWS, MOST_ACROSS = 40, 8  # a sheet stays within some 9,000 x 1,800 pixels
+MOST_ROWS, MOST_ACROSS = 40, 10  # of one line each, a sheet stays within some 2,300 x 10,200 pixels
 MARGIN, GAP, PAD = 24, 12, 8
 SIDE = 168  # pixels of a picture's longer side
 LINE, SMALL, LARGE = 17, 13, 17  # pixels: from line to line, and of the letters
 CAPTION = 2  # lines
 CARD = (SIDE + 2 * PAD, 2 * PAD + LINE + SIDE + 4 + CAPTION * LINE)
-DOTS = " ..."  # where a text is cut
 TITLE = 40  # pixels of the line above everything
 INK, FAINT, LINES, PAPER, ASKED, RIGHT = "#1f2328", "#6e7781", "#d0d7de", "#f6f8fa", "#eaf2ff", "#1a7f37"
 
@@ -58,7 +55,7 @@ def refuse(path: Path, *, overwrite: bool = False) -> None:
     if path.suffix.lower() not in FORMS:
         raise InputError(f"--sheet {path}: expected a name that ends in {', '.join(FORMS)}")
     if path.exists() and not overwrite:
-        raise InputError(f"--sheet {path}: exists already; choose another name")
+        raise InputError(f"--sheet {path}: exists already; choose another name, or replace it with --overwrite")
 
 
 def write_sheet(path: Path, title: str, rows: Sequence[Row]) -> list[str]:
@@ -69,13 +66,13 @@ def write_sheet(path: Path, title: str, rows: Sequence[Row]) -> list[str]:
     shown = rows[:MOST_ROWS]
     if len(rows) > len(shown):
         title = f"{title} (the first {len(shown)} of {len(rows):,})"
-    across = min(MOST_ACROSS, max(_across(len(row.others), len(shown)) for row in shown))
+    across = min(MOST_ACROSS, max((_across(len(row.others), len(shown)) for row in shown), default=1))
     lines = [max(1, -(-len(row.others) // across)) for row in shown]
     step = CARD[1] + GAP
     width = 2 * MARGIN + (across + 1) * (CARD[0] + GAP)
     sheet = Image.new("RGB", (width, TITLE + 2 * MARGIN + sum(lines) * step - GAP), "white")
     pen = ImageDraw.Draw(sheet)
-    pen.text((MARGIN, MARGIN - 6), _one_line(title, LARGE, width - 2 * MARGIN), fill=INK, font=_font(LARGE))
+    pen.text((MARGIN, MARGIN - 6), one_line(title, LARGE, width - 2 * MARGIN), fill=INK, font=font_of(LARGE))
     missing: list[str] = []
     top = MARGIN + TITLE
     for row, count in zip(shown, lines, strict=True):
@@ -99,7 +96,7 @@ def _across(others: int, rows: int) -> int:
 def _draw(sheet: Image.Image, corner: tuple[int, int], card: Card, missing: list[str]) -> None:
     left, top = corner[0] + PAD, corner[1] + PAD
     pen = ImageDraw.Draw(sheet)
-    pen.text((left, top), _one_line(card.heading, SMALL, SIDE), fill=FAINT, font=_font(SMALL))
+    pen.text((left, top), one_line(card.heading, SMALL, SIDE), fill=FAINT, font=font_of(SMALL))
     top += LINE + 2
     box = (left, top, left + SIDE, top + SIDE)
     words = card.item.content
@@ -118,90 +115,16 @@ def _draw(sheet: Image.Image, corner: tuple[int, int], card: Card, missing: list
         _write_within(pen, box, words)
     edge = (RIGHT, 3) if card.marked else (LINES, 1)
     pen.rectangle((box[0] - edge[1], box[1] - edge[1], box[2] + edge[1], box[3] + edge[1]), None, *edge)
-    for number, line in enumerate(_wrapped(card.name, SMALL, SIDE, CAPTION)):
+    for number, line in enumerate(wrapped(card.name, SMALL, SIDE, CAPTION)):
         place = (left, top + SIDE + 6 + number * LINE)
-        pen.text(place, line, fill=RIGHT if card.marked else INK, font=_font(SMALL))
+        pen.text(place, line, fill=RIGHT if card.marked else INK, font=font_of(SMALL))
 
 
 def _write_within(pen: ImageDraw.ImageDraw, box: tuple[int, int, int, int], words: str) -> None:
     """The words in a box, in large letters where they have room."""
     side = SIDE - 2 * PAD
-    lines = _wrapped(words, LARGE, side, side // (LINE + 5))
-    size, line_height = (LARGE, LINE + 5) if not _is_cut(lines) else (SMALL, LINE)
-    for number, line in enumerate(lines if size == LARGE else _wrapped(words, SMALL, side, side // LINE)):
+    lines = wrapped(words, LARGE, side, side // (LINE + 5))
+    size, line_height = (LARGE, LINE + 5) if not is_cut(lines) else (SMALL, LINE)
+    for number, line in enumerate(lines if size == LARGE else wrapped(words, SMALL, side, side // LINE)):
         place = (box[0] + PAD, box[1] + PAD + number * line_height)
-        pen.text(place, line, fill=INK, font=_font(size))
-
-
-def _wrapped(text: str, size: int, width: int, most: int) -> list[str]:
-    """The text in at most so many lines of so many pixels; a word that is wider than a line is broken."""
-    font, words = _font(size), _legible(text, width * most).split()
-    lines: list[str] = []
-    while words and len(lines) < most:
-        line = words.pop(0)
-        while words and font.getlength(f"{line} {words[0]}") <= width:
-            line = f"{line} {words.pop(0)}"
-        fits = _fitting(line, font, width)
-        if fits < len(line):
-            words.insert(0, line[fits:])
-        lines.append(line[:fits])
-    if words and lines:
-        lines[-1] = _cut(f"{lines[-1]} {words[0]}", font, width)
-    return lines
-
-
-def _is_cut(lines: Sequence[str]) -> bool:
-    return bool(lines) and lines[-1].endswith(DOTS)
-
-
-def _one_line(text: str, size: int, width: int) -> str:
-    """As much of the text as fits."""
-    font, words = _font(size), _legible(text, width)
-    return words if font.getlength(words) <= width else _cut(words, font, width)
-
-
-def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    return text[: _fitting(text, font, int(width - font.getlength(DOTS)))].rstrip() + DOTS
-
-
-def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> int:
-    """How many of its first letters fit, at least one."""
-    fits = len(text)
-    while fits > 1 and font.getlength(text[:fits]) > width:
-        fits -= 1
-    return fits
-
-
-def _legible(text: str, most: int) -> str:
-    """One line without what cannot be drawn, cut far beyond its place. Accents go where the font has none."""
-    cut = " ".join(text[:most].encode("utf-8", "replace").decode().split())
-    if _found() is not None:
-        return cut
-    return "".join(letter for letter in unicodedata.normalize("NFKD", cut) if not unicodedata.combining(letter))
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    found = _found()
-    if found is not None:
-        return ImageFont.truetype(found, size)
-    font = ImageFont.load_default(size)
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        raise InputError("this Pillow was built without FreeType and cannot draw a sheet; pip install pillow")
-    return font
-
-
-@cache
-def _found() -> str | None:
-    """DejaVu Sans, for Latin, Greek, Cyrillic and more: the system's or matplotlib's. Pillow's own has ASCII alone."""
-    spec = find_spec("matplotlib")
-    inside = [
-        Path(place) / "mpl-data/fonts/ttf/DejaVuSans.ttf" for place in (spec and spec.submodule_search_locations) or ()
-    ]
-    for name in ["DejaVuSans.ttf", *map(str, inside)]:
-        try:
-            ImageFont.truetype(name, SMALL)
-        except OSError:
-            continue
-        return name
-    return None
+        pen.text(place, line, fill=INK, font=font_of(size))

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from ..audit import Audit
 from ..index import Found
 from ..types import Dataset, Item, Qrels
-from .sheet import Card, Row
+from .sheet import MOST_ACROSS, Card, Row
 
-MOST_FOUND = 48  # of a query
+MOST_FOUND = 5 * MOST_ACROSS  # of a query alone; of several, one line each
 
 
 def of_search(queries: Sequence[Item], found: Sequence[Sequence[Found]], qrels: Qrels | None = None) -> list[Row]:
     """A row for each query: its results with rank and score; those judged relevant are marked."""
+    most = MOST_FOUND if len(queries) == 1 else MOST_ACROSS
     return [
         Row(
             first=Card(heading="query", item=query),
@@ -23,7 +24,7 @@ def of_search(queries: Sequence[Item], found: Sequence[Sequence[Found]], qrels: 
                     item=one.document,
                     marked=(qrels or {}).get(query.id, {}).get(one.document.id, 0) > 0,
                 )
-                for one in of_query[:MOST_FOUND]
+                for one in of_query[:most]
             ],
         )
         for query, of_query in zip(queries, found, strict=True)
