@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from .data.emoji import make_openmoji, make_openmoji_held_out, make_twemoji_held
 from .data.python_functions import make_functions, make_prose
 from .encode.encoder import Encoder, load_encoder
 from .errors import InputError, Interrupted
+from .evaluate.sources import read_evaluation
 from .files import write_text
 from .index import Found, Index, find, find_all, open_index
 from .recipe import Recipe, dump, load_recipe
@@ -30,7 +30,7 @@ from .train.log import Listener
 from .train.run import TrainedRun, train
 from .types import Dataset
 
-SHOWN, FOUND = 8, 7  # queries of the sheet, and documents of each
+SHOWN, FOUND = 8, 10  # queries of the sheet, and documents of each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ IMAGES = Plan(
         "twemoji-held-out": make_twemoji_held_out,
     },
     source="emoji of installed packages and their names in Unicode",
-    example="something sweet to eat",
+    example="a wild animal",
 )
 
 
@@ -124,7 +124,7 @@ def quickstart(
         index=output / "index",
         query=plan.example,
         found=found,
-        sheet=_sheet(index, encoder, tested, output / "sheet.png") if pictured else None,
+        sheet=_sheet(index, encoder, tested, run.folder / "evaluation", output / "sheet.png") if pictured else None,
         picture=Path(recipe.evaluate.out_of_domain[0]) / "images" / pictured.name if pictured else None,
     )
 
@@ -157,10 +157,13 @@ def _recipe(plan: Plan, output: Path) -> Recipe:
     )
 
 
-def _sheet(index: Index, encoder: Encoder, dataset: Dataset, path: Path) -> Path:
-    """Queries drawn by chance, so neither the best nor the worst, and what each finds."""
-    query_ids = sorted(random.Random(0).sample(sorted(dataset.qrels), min(SHOWN, len(dataset.qrels))))
-    queries = [dataset.queries[query_id] for query_id in query_ids]
+def _sheet(index: Index, encoder: Encoder, dataset: Dataset, evaluation: Path, path: Path) -> Path:
+    """Queries from the best answered to the worst in even steps, and what each finds."""
+    ranks = read_evaluation(evaluation / dataset.name).first_ranks
+    ordered = sorted(ranks, key=lambda query_id: (ranks[query_id] or len(dataset.corpus), query_id))
+    shown = min(SHOWN, len(ordered))
+    queries = [dataset.queries[ordered[(2 * n + 1) * len(ordered) // (2 * shown)]] for n in range(shown)]
+    title = f"{dataset.name}: {shown} of {len(ordered)} queries, from the best answered to the worst in even steps"
     rows = side_by_side.of_search(queries, find_all(index, encoder, queries, FOUND), dataset.qrels)
-    write_sheet(path, f"{dataset.name}: queries drawn by chance and what they find; framed: what was asked for", rows)
+    write_sheet(path, f"{title}; framed: what was asked for", rows)
     return path

@@ -27,11 +27,12 @@ With your own data, a folder with corpus.jsonl, queries.jsonl and qrels/{{train,
 """
 NEXT_IMAGES = """
 Untrained, it finds by chance: a composed model's projections begin as random numbers.
-A contact sheet, of names drawn by chance and the pictures that they find: {sheet}
+A contact sheet, of names and the pictures that they find, from the best answered to the worst: {sheet}
 
 Search it by words, by a picture (this one is drawn in the other style), or by both:
-  embedtune search {index} "a wild animal" --sheet found.png
+  embedtune search {index} "a vehicle with wheels" --sheet found.png
   embedtune search {index} --image {picture} --sheet found.png --overwrite
+  embedtune search {index} "red" --image {picture} --sheet found.png --overwrite
 
 With your own pictures, named in a .jsonl beside them: {{"query": "a red car", "image": "photos/1.jpg"}}
   embedtune data convert pairs.jsonl all-data
