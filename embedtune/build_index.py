@@ -152,7 +152,7 @@ def _lines(corpus: Items, folder: Path) -> Iterator[tuple[str, bytes | None]]:
     for item in corpus:
         image = item.image and str(item.image.absolute())
         values = {"_id": item.id, "title": item.title, "text": item.text, "image": image}
-        values["image_from_here"] = image and os.path.relpath(image, folder.absolute())
+        values["image_from_here"] = image and os.path.relpath(image, folder.resolve())
         given = {key: value for key, value in values.items() if value}
         yield item.id, (json.dumps(given, ensure_ascii=False) + "\n").encode()
 

@@ -1,7 +1,7 @@
 """An index folder: a FAISS index, the documents it finds, and which model it belongs to.
 
     index.faiss      row n is document n
-    documents.jsonl  the documents, as in a corpus
+    documents.jsonl  the documents, as in a corpus; images stay where they are, and their places are noted
     offsets.npy      (D,) where each row's document starts in documents.jsonl; -1: removed
     ids.json         each row's document id
     manifest.json    the model, how it scores, the kind of index, its measured recall

@@ -51,7 +51,7 @@ def quickstart(
         ),
     ] = None,
     images: Annotated[
-        bool, typer.Option("--images", help="With pictures: emoji found by their names; needs embedtune[images].")
+        bool, typer.Option("--images", help="With pictures: emoji found by their names; needs embedtune\\[images].")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Train again, in place of an earlier run.")] = False,
 ) -> None:

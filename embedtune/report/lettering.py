@@ -15,11 +15,13 @@ from PIL import ImageFont
 from ..errors import InputError
 
 DOTS = " ..."  # where a text is cut
+SEAMS = "-/_."
 _PROBE = 13  # pixels; any size finds out whether a font is there
 
 
 def wrapped(text: str, size: int, width: int, most: int) -> list[str]:
-    """The text in at most so many lines of so many pixels; a word that is wider than a line is broken."""
+    """The text in at most so many lines of so many pixels; a word that is wider than a line is broken, at
+    best where identifiers and paths have a seam."""
     font, words = font_of(size), _legible(text, width * most).split()
     lines: list[str] = []
     while words and len(lines) < most:
@@ -28,6 +30,8 @@ def wrapped(text: str, size: int, width: int, most: int) -> list[str]:
             line = f"{line} {words.pop(0)}"
         fits = _fitting(line, font, width)
         if fits < len(line):
+            after = 1 + max(line.rfind(mark, 0, fits) for mark in SEAMS)
+            fits = after if after > fits // 2 else fits
             words.insert(0, line[fits:])
         lines.append(line[:fits])
     if words and lines:

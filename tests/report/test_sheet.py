@@ -111,6 +111,12 @@ def test_words_are_wrapped_whole_and_what_is_left_out_shows() -> None:
     assert second.endswith(" ...")
 
 
+def test_a_long_identifier_is_broken_at_a_seam() -> None:
+    width = int(font_of(13).getlength("two-women-holding-ha")) + 1
+    assert wrapped("two-women-holding-hands", 13, width, 2) == ["two-women-holding-", "hands"]
+    assert wrapped("x-" + "w" * 30, 13, width, 9)[0].startswith("x-w")  # too early for a seam
+
+
 def test_without_a_font_for_them_accents_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lettering, "_found", lambda: None)
     font_of.cache_clear()
