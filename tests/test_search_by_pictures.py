@@ -174,10 +174,10 @@ def test_an_audit_draws_its_suspects(clip: Encoder, pictures: Path, tmp_path: Pa
     assert len(suspects) == 4
     assert suspects[0]["suspect text"] == f"[{suspects[0]['suspect'][1:]}.png]"
     width, height = size_of(sheet)
-    assert (width // 196, height // 250) == (3, 4)
-    left, top = 24 + 184 + 24 + 196 + 8, 24 + 40 + 8 + 19
+    assert (width // 348, height // 403) == (3, 4)
+    left, top = 24 + 336 + 24 + 348 + 8, 24 + 40 + 8 + 19
     with Image.open(sheet) as drawn:
-        shown = np.asarray(drawn.crop((left, top, left + 168, top + 168)).resize((40, 40)), np.int64)
+        shown = np.asarray(drawn.crop((left, top, left + 320, top + 320)).resize((40, 40)), np.int64)
     apart = {}
     for path in (pictures / "images").iterdir():
         with Image.open(path) as picture:

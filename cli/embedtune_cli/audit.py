@@ -71,7 +71,7 @@ def audit(
     for text in found.warnings:
         say(f"warning: {text}")
     if sheet is not None and dataset is not None and found.suspects:
-        title = f"{dataset.name}: kept candidates nearest to the lowest positive, or above it"
+        title = f"{dataset.name}: kept candidates that score most like a positive"
         missing = write_sheet(sheet, title, side_by_side.of_suspects(found, dataset))
         say(f"written: {sheet}")
         say_missing_images(missing)

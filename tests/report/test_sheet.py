@@ -11,7 +11,20 @@ from PIL import Image
 from embedtune.errors import InputError
 from embedtune.report import lettering
 from embedtune.report.lettering import font_of, one_line, wrapped
-from embedtune.report.sheet import CARD, GAP, MARGIN, PAD, RIGHT, SIDE, TITLE, Card, Row, refuse, write_sheet
+from embedtune.report.sheet import (
+    GAP,
+    LARGE_SIDE,
+    MARGIN,
+    PAD,
+    RIGHT,
+    SIDE,
+    TITLE,
+    Card,
+    Row,
+    card_size,
+    refuse,
+    write_sheet,
+)
 from embedtune.types import Item
 
 COLOURS = [(200, 30, 30), (30, 160, 50), (40, 70, 220)]
@@ -27,10 +40,11 @@ def cards(tmp_path: Path) -> list[Card]:
     return made
 
 
-def middle(column: int, line: int) -> tuple[int, int]:
+def middle(column: int, line: int, side: int = SIDE) -> tuple[int, int]:
     """Of a card's thumbnail: column 0 is the row's first card."""
-    left = MARGIN + PAD + (CARD[0] + 2 * GAP + (column - 1) * (CARD[0] + GAP) if column else 0)
-    return left + SIDE // 2, MARGIN + TITLE + PAD + 19 + SIDE // 2 + line * (CARD[1] + GAP)
+    width, height = card_size(side)
+    left = MARGIN + PAD + (width + 2 * GAP + (column - 1) * (width + GAP) if column else 0)
+    return left + side // 2, MARGIN + TITLE + PAD + 19 + side // 2 + line * (height + GAP)
 
 
 def colours_of(image: Image.Image, box: tuple[int, int, int, int]) -> set[tuple[int, ...]]:
@@ -45,15 +59,15 @@ def test_a_row_is_drawn_from_left_to_right(cards: list[Card], tmp_path: Path) ->
     assert missing == []
     sheet = Image.open(tmp_path / "s.png")
     for column, colour in enumerate(COLOURS, start=1):
-        assert sheet.getpixel(middle(column, 0)) == colour
-    assert sheet.getpixel(middle(0, 1)) == COLOURS[2]
-    x, y = middle(1, 0)
-    assert sheet.getpixel((x - SIDE // 2 + 1, y)) == COLOURS[0]  # 400 x 100 fills the width
-    assert sheet.getpixel((x, y - SIDE // 4)) == (255, 255, 255)  # and not the height
+        assert sheet.getpixel(middle(column, 0, LARGE_SIDE)) == colour
+    assert sheet.getpixel(middle(0, 1, LARGE_SIDE)) == COLOURS[2]
+    x, y = middle(1, 0, LARGE_SIDE)
+    assert sheet.getpixel((x - LARGE_SIDE // 2 + 1, y)) == COLOURS[0]  # 400 x 100 fills the width
+    assert sheet.getpixel((x, y - LARGE_SIDE // 4)) == (255, 255, 255)  # and not the height
     right = tuple(int(RIGHT[n : n + 2], 16) for n in (1, 3, 5))
     for column, framed in ((1, False), (2, True), (3, False)):
-        x, y = middle(column, 0)
-        assert (sheet.getpixel((x, y - SIDE // 2 - 2)) == right) == framed
+        x, y = middle(column, 0, LARGE_SIDE)
+        assert (sheet.getpixel((x, y - LARGE_SIDE // 2 - 2)) == right) == framed
 
 
 def test_a_long_row_is_folded_and_many_rows_are_not(cards: list[Card], tmp_path: Path) -> None:
@@ -70,7 +84,8 @@ def test_a_sheet_is_bounded(cards: list[Card], tmp_path: Path) -> None:
     rows = [Row(first=cards[0], others=cards[1:])] * 60
     write_sheet(tmp_path / "s.webp", "sixty", rows)
     with Image.open(tmp_path / "s.webp") as sheet:
-        assert sheet.size == (2 * MARGIN + 3 * (CARD[0] + GAP), 40 * (CARD[1] + GAP) + 76)
+        width, height = card_size(LARGE_SIDE)
+        assert sheet.size == (2 * MARGIN + 3 * (width + GAP), 40 * (height + GAP) + 76)  # WebP ends at 16,383
 
 
 def test_pictures_that_cannot_be_read_are_said_and_drawn_as_words(cards: list[Card], tmp_path: Path) -> None:
@@ -80,8 +95,8 @@ def test_pictures_that_cannot_be_read_are_said_and_drawn_as_words(cards: list[Ca
     assert [fault.split(": ")[0] for fault in missing] == [str(tmp_path / "bomb.png"), str(tmp_path / "nowhere.png")]
     assert "more than 80,000,000 pixels" in missing[0]
     drawn = Image.open(tmp_path / "s.png")
-    x, y = middle(2, 0)
-    assert len(colours_of(drawn, (x - 80, y - 80, x + 80, y + 80))) > 2  # paper and ink
+    x, y = middle(2, 0, LARGE_SIDE)
+    assert len(colours_of(drawn, (x - 150, y - 150, x + 150, y + 150))) > 2  # paper and ink
 
 
 @pytest.mark.parametrize("font", ["found", "pillow"])
