@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -191,3 +192,16 @@ def test_an_audit_draws_its_suspects(clip: Encoder, pictures: Path, tmp_path: Pa
     assert run_cli("audit", tmp_path / "mined.run", "--sheet", sheet, "--overwrite").exit_code == 0
     useless = run_cli("audit", tmp_path / "mined.run", "--suspects", "0", "--sheet", tmp_path / "no.png")
     assert useless.stderr.startswith("error: --sheet draws the suspects: leave --relabel and --suspects 0 out")
+    assert not (tmp_path / "no.png").exists()
+
+
+def test_an_audit_of_other_data_is_refused(clip: Encoder, pictures: Path, tmp_path: Path, run_cli: RunCli) -> None:
+    negatives = Negatives(mining=[Chosen(name="dense", options={"depth": 5})])
+    mine(load_dataset(pictures, "train"), clip, negatives, tmp_path / "mined.run")
+    few = write_pictures(tmp_path / "few", documents=6, test=2)
+    done = run_cli("audit", tmp_path / "mined.run", "--data", few, "--sheet", tmp_path / "s.png")
+    assert done.exit_code == 2
+    assert re.fullmatch(
+        rf"error: {few}: (query|document) '\w+' is not in it; give --data what was mined", done.stderr.strip()
+    )
+    assert not (tmp_path / "s.png").exists()

@@ -68,6 +68,8 @@ def audit(
     found = auditing.audit(negatives, threshold=chosen, suspects=suspects)
     wanted = suspects and (data or files.complete or sheet)
     dataset = auditing.dataset_of(files, data) if wanted else None
+    if dataset is not None:
+        auditing.refuse_other_data(found, dataset)
     for text in found.warnings:
         say(f"warning: {text}")
     if sheet is not None and dataset is not None and found.suspects:
