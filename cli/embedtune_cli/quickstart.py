@@ -32,7 +32,7 @@ A contact sheet, of names and the pictures that they find, from the best answere
 Search it by words, by a picture (this one is drawn in the other style), or by both:
   embedtune search {index} "a vehicle with wheels" --sheet found.png
   embedtune search {index} --image {picture} --sheet found.png --overwrite
-  embedtune search {index} "red" --image {picture} --sheet found.png --overwrite
+  embedtune search {index} "a vehicle" --image {picture} --sheet found.png --overwrite
 
 With your own pictures, named in a .jsonl beside them: {{"query": "a red car", "image": "photos/1.jpg"}}
   embedtune data convert pairs.jsonl all-data
