@@ -206,6 +206,15 @@ def dataset_of(files: Files, name: str | None = None) -> Dataset:
     return load_training(Data(train=said))
 
 
+def refuse_other_data(found: Audit, dataset: Dataset) -> None:
+    """Raises InputError where a suspect's query or documents are not in the dataset."""
+    for s in found.suspects:
+        of_corpus = [("document", doc_id, dataset.corpus) for doc_id in (s.positive_id, s.doc_id)]
+        for kind, item_id, known in [("query", s.query_id, dataset.queries), *of_corpus]:
+            if item_id not in known:
+                raise InputError(f"{dataset.folder}: {kind} {item_id!r} is not in it; give --data what was mined")
+
+
 def _folders(files: Files) -> list[str]:
     """The dataset folders (`DIR:split`) that were mined."""
     if not files.complete:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -65,7 +66,7 @@ def build(
     if chosen != "exact":
         recall = _recall(faiss, manifest, embeddings, _sample_of(encoder, queries, embeddings))
         manifest = dataclasses.replace(manifest, recall=recall)
-    _write(folder, manifest, faiss, _lines(corpus))
+    _write(folder, manifest, faiss, _lines(corpus, folder))
     return manifest
 
 
@@ -91,7 +92,7 @@ def add_documents(
         data=[*index.manifest.data, corpus.fingerprint],
     )
     kept = _kept_lines(index, {there[doc_id] for doc_id in known})
-    _write(folder, manifest, index.faiss, (line for lines in (kept, _lines(corpus)) for line in lines))
+    _write(folder, manifest, index.faiss, (line for lines in (kept, _lines(corpus, folder)) for line in lines))
     return manifest
 
 
@@ -146,11 +147,12 @@ def read_corpus(data: str, broken_images: float | None = None) -> tuple[Items, I
     return corpus, queries, left_out
 
 
-def _lines(corpus: Items) -> Iterator[tuple[str, bytes | None]]:
-    """Each document's id and line."""
+def _lines(corpus: Items, folder: Path) -> Iterator[tuple[str, bytes | None]]:
+    """Each document's id and line. An image stays where it is; its place is noted twice, for one of them may change."""
     for item in corpus:
         image = item.image and str(item.image.absolute())
         values = {"_id": item.id, "title": item.title, "text": item.text, "image": image}
+        values["image_from_here"] = image and os.path.relpath(image, folder.resolve())
         given = {key: value for key, value in values.items() if value}
         yield item.id, (json.dumps(given, ensure_ascii=False) + "\n").encode()
 

@@ -1,7 +1,7 @@
 """An index folder: a FAISS index, the documents it finds, and which model it belongs to.
 
     index.faiss      row n is document n
-    documents.jsonl  the documents, as in a corpus
+    documents.jsonl  the documents, as in a corpus; images stay where they are, and their places are noted
     offsets.npy      (D,) where each row's document starts in documents.jsonl; -1: removed
     ids.json         each row's document id
     manifest.json    the model, how it scores, the kind of index, its measured recall
@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import nearest
-from .encode.similarity import Similarity
+from .encode.similarity import Similarity, as_scored
 from .errors import InputError
 from .nearest import Kind
 from .recipe import Model, Prompts
@@ -71,13 +71,15 @@ class Index:
     def search(self, encoder: Encoder, queries: Items | Sequence[Item], k: int) -> tuple[Floats, Rows]:
         """Scores and rows (Q, min(k, documents)), best first; row -1 where an approximate index found fewer.
 
-        Raises InputError where the encoder is not the model that built the index, and for a query without content.
+        A query of text and image is one input where the model reads both at once; where it reads either, the query is
+        the mean of the two embeddings, each of length 1. Raises InputError where the encoder is not the model that
+        built the index, and for a query without content.
         """
         self.refuse_other_model(encoder)
         for query in queries:
             if not query.content.strip() and query.image is None:
                 raise InputError(f"query {query.id!r} is empty; there is nothing to search for")
-        embeddings = encoder.encode(queries, "query")
+        embeddings = _encoded(encoder, queries)
         return ask(self.faiss, self.manifest, embeddings, k, np.flatnonzero(self.offsets < 0))
 
     def refuse_other_model(self, encoder: Encoder) -> None:
@@ -91,11 +93,15 @@ class Index:
             )
 
     def document(self, row: int) -> Item:
-        """The document of a row, read from disk."""
+        """The document of a row, read from disk. Its image is looked for where it was, and then as seen from the index,
+        with which it may have moved; in neither place, it is said to be where it was."""
         with (self.folder / "documents.jsonl").open("rb") as file:
             file.seek(int(self.offsets[row]))
             values = json.loads(file.readline())
         image = Path(values["image"]) if "image" in values else None
+        moved = self.folder / values["image_from_here"] if "image_from_here" in values else None
+        if image is not None and moved is not None and not image.exists() and moved.exists():
+            image = moved.resolve()
         return Item(id=values["_id"], title=values.get("title", ""), text=values.get("text", ""), image=image)
 
     def run(self, encoder: Encoder, queries: Items, k: int) -> Run:
@@ -112,15 +118,46 @@ class Found:
     document: Item
 
 
-def find(index: Index, encoder: Encoder, words: str, k: int) -> list[Found]:
-    """The k best documents for some words, best first, equal scores by id from high to low."""
-    scores, rows = index.search(encoder, [Item(id="words", text=words)], k)
-    row_of = {index.ids[row]: row for row in rows[0].tolist() if row >= 0}
-    ranked = as_run(["words"], index.ids, scores, rows)["words"]
+def find(index: Index, encoder: Encoder, query: Item | str, k: int) -> list[Found]:
+    """The k best documents for an item, or for some words, best first, equal scores by id from high to low."""
+    item = Item(id="words", text=query) if isinstance(query, str) else query
+    return find_all(index, encoder, [item], k)[0]
+
+
+def find_all(index: Index, encoder: Encoder, queries: Sequence[Item], k: int) -> list[list[Found]]:
+    """For each query what `find` gives."""
+    scores, rows = index.search(encoder, queries, k)
+    row_of = {index.ids[row]: row for row in set(rows.ravel().tolist()) if row >= 0}
+    runs = as_run([query.id for query in queries], index.ids, scores, rows)
     return [
-        Found(rank=rank, score=score, document=index.document(row_of[doc_id]))
-        for rank, (doc_id, score) in enumerate(ranked.items(), start=1)
+        [
+            Found(rank=rank, score=score, document=index.document(row_of[doc_id]))
+            for rank, (doc_id, score) in enumerate(runs[query.id].items(), start=1)
+        ]
+        for query in queries
     ]
+
+
+def _encoded(encoder: Encoder, queries: Items | Sequence[Item]) -> Floats:
+    """(Q, H) embeddings of the queries, as `Index.search` says."""
+    if not any(_in_parts(encoder, query) for query in queries):
+        return encoder.encode(queries, "query")
+    parts = [_parts(query) if _in_parts(encoder, query) else [query] for query in queries]
+    encoded = iter(encoder.encode([part for of_query in parts for part in of_query], "query"))
+    rows = []
+    for of_query in parts:
+        own = np.stack([next(encoded) for _ in of_query])  # (1 or 2, H)
+        rows.append(own[0] if len(own) == 1 else as_scored(own, "cosine").mean(axis=0))
+    return np.stack(rows)
+
+
+def _in_parts(encoder: Encoder, query: Item) -> bool:
+    """Whether it has text and image and the model reads either alone."""
+    return bool(query.content) and query.image is not None and not encoder.reads(query)
+
+
+def _parts(query: Item) -> list[Item]:
+    return [replace(query, image=None), replace(query, text="", title="")]
 
 
 def open_index(folder: Path, *, mapped: bool = True) -> Index:

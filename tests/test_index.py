@@ -272,8 +272,12 @@ def test_adding_by_command(
         (["index", "{out}", "-m", "x", "-o", "{out}"], "{out}: no such file or folder"),
         (["search", "{out}", "river"], "{out}: not an index (no manifest.json)"),
         (["search", "{out}", " "], "the query is empty; give some words"),
-        (["search", "{out}"], "expected words to search for or --queries FILE, and not both"),
-        (["search", "{out}", "--queries", "{data}"], "--queries FILE and --output RUN go together"),
+        (["search", "{out}"], "expected something to search for (words, --image FILE) or --queries FILE, and not both"),
+        (["search", "{out}", "x", "--queries", "{data}"], "expected something to search for (words, --image FILE) or"),
+        (["search", "{out}", "x", "--text", "y"], "the words after DIR and --text are the same thing; give one of"),
+        (["search", "{out}", "x", "--output", "{out}"], "--output RUN goes with --queries FILE"),
+        (["search", "{out}", "--queries", "{data}"], "--queries FILE wants --output RUN, --sheet FILE, or both"),
+        (["search", "{out}", "x", "--sheet", "s.gif"], "--sheet s.gif: expected a name that ends in .png, .jpg, .jpeg"),
     ],
 )
 def test_commands_refuse(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .output import say, show_json, show_table
+from .output import say, say_missing_images, show_json, show_table
 
 if TYPE_CHECKING:
     from embedtune.audit import Audit
@@ -30,6 +30,11 @@ def audit(
     above: Annotated[
         float | None, typer.Option(help="For --relabel: how far above the lowest positive's score a suspect lies.")
     ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(help="A picture (.png, .jpg, .webp) to draw the suspects in, beside query and positive."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace SHEET.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show which filter dropped what, the likeliest false negatives, and how scores lie to the positives'.
@@ -38,14 +43,22 @@ def audit(
 
     Example: embedtune audit mined.run --threshold positive_ratio=0.9
 
+    Example: embedtune audit runs/emoji/negatives/mined.run --suspects 20 --sheet suspects.png
+
     Example: embedtune audit mined.run --relabel data/scifact/qrels/train-relabelled.tsv --above 0.02
     """
     from embedtune import audit as auditing
     from embedtune.errors import InputError
     from embedtune.evidence import files_of
+    from embedtune.report import side_by_side
+    from embedtune.report.sheet import refuse, write_sheet
 
     if (relabel is None) != (above is None):
         raise InputError("--relabel OUT.tsv and --above NUMBER go together")
+    if sheet is not None:
+        refuse(sheet, overwrite=overwrite)
+        if relabel is not None or not suspects:
+            raise InputError("--sheet draws the suspects: leave --relabel and --suspects 0 out")
     files = files_of(negatives)
     if relabel is not None and above is not None:
         added = auditing.relabel(negatives, auditing.dataset_of(files, data), relabel, above=above)
@@ -53,9 +66,19 @@ def audit(
         return
     chosen = auditing.parse_threshold(threshold) if threshold is not None else None
     found = auditing.audit(negatives, threshold=chosen, suspects=suspects)
-    dataset = auditing.dataset_of(files, data) if suspects and (data or files.complete) else None
+    wanted = suspects and (data or files.complete or sheet)
+    dataset = auditing.dataset_of(files, data) if wanted else None
+    if dataset is not None:
+        auditing.refuse_other_data(found, dataset)
     for text in found.warnings:
         say(f"warning: {text}")
+    if sheet is not None and dataset is not None and found.suspects:
+        title = f"{dataset.name}: kept candidates that score most like a positive"
+        missing = write_sheet(sheet, title, side_by_side.of_suspects(found, dataset))
+        say(f"written: {sheet}")
+        say_missing_images(missing)
+    elif sheet is not None:
+        say(f"{sheet}: not written; no candidate is kept, so there is no suspect to draw")
     if as_json:
         show_json(_as_json(found, dataset))
         return

@@ -72,6 +72,12 @@ def say_left_out(left_out: Sequence[str]) -> None:
         say(f"left out: {sentence}")
 
 
+def say_missing_images(faults: Sequence[str]) -> None:
+    """Says that images which a result names cannot be shown."""
+    if faults:
+        say(f"note: {len(faults):,} of the images cannot be read, the first {faults[0]}")
+
+
 @contextmanager
 def progress(description: str) -> Iterator[Callable[..., None]]:
     """Gives on_progress(done, total, description=None), which moves a bar on stderr and says what it is of.

@@ -26,7 +26,7 @@ from . import store
 from .compose import from_tower
 from .loading import load_model
 from .precision import DTYPES, Resolved, resolve_device, resolve_precision
-from .prepare import Preparer, role_prompt
+from .prepare import Preparer, kind_of, role_prompt
 from .prepared import BLOCK, Prepared, blocks, chunks
 from .similarity import Similarity
 from .towers import modules_of, processing_of
@@ -116,6 +116,10 @@ class Encoder:
         """The items ready for the model, in order. Raises InputError for a broken image, and for an item that the model
         cannot take."""
         return (self.frozen or self.preparer)(items, role)
+
+    def reads(self, item: Item) -> bool:
+        """Whether the model takes an item of its kind: text, an image, or both at once."""
+        return self.preparer.reads(kind_of(item))
 
     def keeps(self, item: Item) -> bool:
         """Whether what `prepare` makes of the item is kept already, by content."""

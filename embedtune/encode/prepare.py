@@ -104,8 +104,12 @@ class Preparer:
     def _width(self) -> int | None:
         return cast("int | None", self.model.max_seq_length)
 
+    def reads(self, kind: Kind) -> bool:
+        """Whether the model takes such items."""
+        return bool(self.model.supports(kind if len(kind) > 1 else kind[0]))
+
     def _refuse_unsupported(self, kind: Kind, item: Item) -> None:
-        if self.model.supports(kind if len(kind) > 1 else kind[0]):
+        if self.reads(kind):
             return
         what = " and ".join("an image" if part == "image" else "text" for part in kind)
         reads = "text only" if not self._reads_images else "text or an image, not both" if len(kind) > 1 else "no text"

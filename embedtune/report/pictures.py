@@ -1,14 +1,16 @@
-"""Pictures inside a page: small, bounded, as data."""
+"""Pictures made small: for pages, as data, and for contact sheets."""
 
 from __future__ import annotations
 
 import base64
 import io
-import warnings
 from pathlib import Path
 
+from PIL import Image
+
+from ..data.images import BrokenImage, open_image
+
 SIDE = 96  # pixels of the longer side
-MOST_PIXELS = 64_000_000  # of the file, before it is decoded
 MOST_BYTES = 1_500_000  # of all pictures of one page
 
 
@@ -32,22 +34,22 @@ class Pictures:
         return self._found[path]
 
 
+def small(path: Path, side: int, *, enlarge: bool = False) -> Image.Image:
+    """The picture as a model is shown it, at most so many pixels high and wide. Raises BrokenImage."""
+    image = open_image(path)
+    scale = side / max(image.size)
+    if scale >= 1 and not enlarge:
+        return image
+    width, height = (max(1, round(edge * scale)) for edge in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=2.0)
+
+
 def thumbnail(path: Path) -> str | None:
     """At most 96 pixels high and wide, as WebP; None for what is no image, or too large to decode."""
-    from PIL import Image, UnidentifiedImageError
-
     try:
-        with (
-            warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
-            Image.open(path) as image,
-        ):
-            if image.width * image.height > MOST_PIXELS:
-                return None
-            image.draft("RGB", (SIDE, SIDE))
-            small = image.convert("RGBA") if "A" in image.getbands() or image.mode == "P" else image.convert("RGB")
-            small.thumbnail((SIDE, SIDE))
-            buffer = io.BytesIO()
-            small.save(buffer, format="WEBP", quality=80)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError):
+        image = small(path, SIDE)
+    except BrokenImage:
         return None
+    buffer = io.BytesIO()
+    image.save(buffer, format="WEBP", quality=80)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

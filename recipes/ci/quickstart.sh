@@ -1,7 +1,12 @@
 #!/usr/bin/env bash
-# Installs embedtune into .venv and runs its quickstart. Arguments go to `embedtune quickstart`.
+# Installs embedtune into .venv and runs its quickstart. Arguments go to `embedtune quickstart`; --images, which is one of
+# them, does it with pictures and installs what that takes.
+extra=quickstart
+for argument in "$@"; do
+  if [ "$argument" = --images ]; then extra=images; fi
+done
 source "$(dirname "${BASH_SOURCE[0]}")/install.sh"
-install_extra quickstart
-echo "Running embedtune quickstart (some five minutes on two cores) ..."
+install_extra "$extra"
+echo "Running embedtune quickstart (some minutes on two cores) ..."
 .venv/bin/embedtune quickstart "$@"
 echo "For these commands, first: source $PWD/.venv/bin/activate"

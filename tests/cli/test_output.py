@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from embedtune_cli.output import progress, show_table, show_wide_table
+from embedtune_cli.train import Watcher
 
 ROWS = [["a\tb", 0.123456789, None], ["[c]", 2, "x\ny"]]
 COLUMNS = ["name", "nDCG@10", "note"]
@@ -53,3 +54,15 @@ def test_without_a_terminal_there_is_no_bar(capsys: pytest.CaptureFixture[str]) 
     with progress("Encoding") as on_progress:
         on_progress(1, 2)
     assert capsys.readouterr().err == ""
+
+
+def test_a_run_that_mines_again_keeps_count_of_its_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    watcher = Watcher(lambda *given: None)
+    watcher({"event": "phase", "name": "train", "steps": 4})
+    watcher({"event": "phase", "name": "mine negatives"})
+    watcher({"event": "step", "step": 3, "loss": 0.5, "pairs_per_second": 8.0, "seconds": 2.0})
+    assert capsys.readouterr().err.splitlines() == [
+        "train: 4 steps",
+        "mine negatives",
+        "step 3/4: loss 0.5000, 8.0 pairs/s, about 2 s left",
+    ]

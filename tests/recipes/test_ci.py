@@ -59,6 +59,27 @@ def test_shellcheck_finds_nothing(name: str) -> None:
     assert subprocess.run(["shellcheck", str(SCRIPTS / name)], capture_output=True, check=False).stdout == b""
 
 
+STUB = """#!/bin/sh
+echo "${0##*/} $*" >>calls
+case "$1" in -c) echo stamp ;; esac
+"""
+
+
+@pytest.mark.parametrize(("arguments", "extra"), [(["--output", "a b"], "quickstart"), (["--images"], "images")])
+def test_the_quickstart_installs_what_it_needs(arguments: list[str], extra: str, tmp_path: Path) -> None:
+    shutil.copytree(SCRIPTS, tmp_path / "recipes" / "ci")
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    for name in ("python", "embedtune"):
+        (tmp_path / ".venv" / "bin" / name).write_text(STUB)
+        (tmp_path / ".venv" / "bin" / name).chmod(0o755)
+    script = tmp_path / "recipes" / "ci" / "quickstart.sh"
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    subprocess.run(["bash", script, *arguments], check=True, capture_output=True, env={**os.environ, "PATH": path})
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert any(call.startswith("python -m pip ") and call.endswith(f"--editable .[{extra}]") for call in calls)
+    assert calls[-1] == f"embedtune quickstart {' '.join(arguments)}"
+
+
 @pytest.mark.slow
 def test_train_and_guard(tiny_model: Path, tiny_dataset: Path, command: Path, tmp_path: Path) -> None:
     recipe = recipe_file(tmp_path, tiny_model, tiny_dataset, f"{{in_domain: [{tiny_dataset}]}}")

@@ -216,7 +216,7 @@ def test_thumbnails_are_small_and_bounded(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "no.png").write_text("no image")
     assert thumbnail(tmp_path / "no.png") is None
     assert thumbnail(tmp_path / "nowhere.png") is None
-    monkeypatch.setattr("embedtune.report.pictures.MOST_PIXELS", 100)
+    monkeypatch.setattr("embedtune.data.images.MOST_PIXELS", 100)
     assert thumbnail(tmp_path / "0.png") is None
 
 
