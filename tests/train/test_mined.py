@@ -107,6 +107,15 @@ def test_a_cross_encoder_scores_mined_pairs_only(
     assert all(math.isnan(score) for score in scores[1].tolist())
 
 
+def test_a_teacher_leaves_made_texts_unscored(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
+    losses = [Chosen(name="infonce"), Chosen(name="listwise_kl", weight=0.5)]
+    recipe = recipe_of(tiny_model, tiny_dataset, filtering=[{"name": "guide", "margin": 0.01}], teacher=str(tiny_model))
+    recipe = dataclasses.replace(recipe, synthesis=[Chosen(name="number")], loss=losses)
+    run = train(recipe, tmp_path / "run")
+    steps = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    assert all(step["made"] > 0 and math.isfinite(step["loss"]) for step in steps if step["event"] == "step")
+
+
 @pytest.mark.parametrize("name", ["length", "clustered", "neighbours"])
 def test_batching_gets_what_it_needs(tiny_model: Path, tiny_dataset: Path, name: str) -> None:
     recipe = dataclasses.replace(recipe_of(tiny_model, tiny_dataset), batching=Chosen(name=name))
