@@ -24,7 +24,7 @@ from embedtune.errors import InputError
 from embedtune.evidence import Evidence, Files, as_line, files_of, read_evidence
 from embedtune.judging import judges_of
 from embedtune.recipe import Chosen, Negatives
-from embedtune.scorers import EncoderScores
+from embedtune.scorers import EncoderScores, teacher_scores
 from embedtune.types import Dataset
 
 
@@ -265,6 +265,13 @@ def test_a_cross_encoder_as_teacher(data: Dataset, encoder: Encoder, bare_checkp
         mine(data, encoder, block(DENSE, teacher=f"cross-encoder:{several}"), tmp_path / "x.run")
     with pytest.raises(InputError, match=r"^model .*nowhere: no such folder$"):
         mine(data, encoder, block(DENSE, teacher=f"cross-encoder:{tmp_path}/nowhere"), tmp_path / "x.run")
+
+
+def test_a_model_without_a_head_for_pairs_is_no_cross_encoder(
+    data: Dataset, encoder: Encoder, tiny_model: Path
+) -> None:
+    with pytest.raises(InputError, match=r"tiny: is a BertModel, which scores no pairs; name a cross-encoder$"):
+        teacher_scores(f"cross-encoder:{tiny_model}", encoder, data)
 
 
 def test_what_is_drawn_is_written(data: Dataset, encoder: Encoder, tmp_path: Path) -> None:
