@@ -71,7 +71,7 @@ train: {epochs: two, batchsize: 3}
         ),
         (
             "version: 1\nmodel: {name: m}\ndata: {train: d}\nnegatives: {sampling: simans, empty: refuse}\n",
-            r"negatives\.empty: has no effect .*\n  negatives\.sampling\.simans: has no effect without negatives\.mining",
+            r"negatives\.empty: has no effect .*\n  negatives\.sampling\.simans: has no effect without .*mining",
         ),
         (
             "version: 1\nmodel: {name: m}\ndata: {train: d}\nnegatives: {filtering: guide}\nloss: listwise_kl\n",
