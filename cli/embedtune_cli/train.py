@@ -62,11 +62,11 @@ class Watcher:
     def __call__(self, event: dict[str, Any]) -> None:
         kind = event["event"]
         if kind == "phase":
-            self._steps, self._phase = event.get("steps", self._steps), event["name"]  # mining comes between steps
+            self._steps, self._phase = event.get("steps", 0), event["name"]
             if self._bar:
                 self._show(0, None, self._phase)
             else:
-                say(self._phase + (f": {self._steps} steps" if "steps" in event else ""))
+                say(self._phase + (f": {self._steps} steps" if self._steps else ""))
         elif kind == "progress":
             self._show(event["done"], event["total"], self._phase)
         elif kind == "step":
