@@ -5,6 +5,7 @@ Blocks of queries are mined and judged one after another and streamed to disk, s
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -133,10 +134,15 @@ def mine(
     Raises InputError where nothing is found, where everything is dropped, and (negatives.empty: refuse) where a query
     is left without negatives; then nothing is written.
     """
+    if output.suffix in (".json", ".jsonl"):
+        raise InputError(
+            f"{output}: names a run; its evidence (.jsonl) and summary (.json) go beside it: end it in .run"
+        )
     relevance = relevance or Relevance(dataset)
     ids = list(query_ids if query_ids is not None else (q for q, found in relevance.positives.items() if found))
     judges = judges_of(negatives.filtering, filters)
     sample = methods.bind("sampling", negatives.sampling.name, negatives.sampling.options)
+    sample(torch.empty(0), 0.0, generator=torch.Generator())  # refuses options out of range before hours of mining
     report = Report(
         asked=asked(negatives),
         dropped=Counter({judge.name: 0 for judge in judges if judge.started}),
@@ -303,7 +309,8 @@ def _run_lines(kept: Sequence[Evidence], *, by_place: bool) -> Iterator[str]:
     for place, candidate in enumerate(kept, start=1):
         own = candidate.mined if candidate.teacher is None else candidate.teacher
         score = 1 / place if by_place else own
-        yield f"{candidate.query_id} Q0 {candidate.doc_id} {place} {score!r} {candidate.source}\n"
+        tag = re.sub(r"\s+", "_", candidate.source)  # a source is named by its model, a column has no blanks
+        yield f"{candidate.query_id} Q0 {candidate.doc_id} {place} {score!r} {tag}\n"
 
 
 def _cross_encoder(negatives: Negatives, encoder: Encoder, dataset: Dataset) -> Scorer | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any
 
 from .data.jsonl import parse_object, read_lines
 from .errors import InputError
+
+NUMBERS = {"rank", "mined", "score", "positive_score", "teacher", "positive_teacher"}
+"""The keys of a line that hold numbers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,6 +108,10 @@ def read_evidence(path: Path) -> Iterator[Evidence]:
     for number, raw in read_lines(path):
         where = f"{path}:{number}"
         values: dict[str, Any] = parse_object(raw, where)
+        for name in NUMBERS & values.keys():
+            number = values[name]
+            if not isinstance(number, int | float) or not math.isfinite(number):
+                raise InputError(f"{where}: {name} must be a finite number, got {number!r}")
         try:
             verdicts = tuple(Verdict(**verdict) for verdict in values.pop("filters", ()))
             yield Evidence(**values, filters=verdicts)

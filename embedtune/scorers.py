@@ -86,6 +86,9 @@ class CrossEncoderScores:
             self._model: Any = CrossEncoder(where.name, revision=where.revision, device=device)
         except (OSError, ValueError) as error:
             raise InputError(f"cross-encoder {name}: cannot be loaded: {str(error).splitlines()[0]}") from None
+        kind = next(iter(self._model.config.architectures or ()), "")
+        if kind.endswith(("Model", "ForMaskedLM", "ForPreTraining")):  # its head would be random numbers
+            raise InputError(f"cross-encoder {name}: is a {kind}, which scores no pairs; name a cross-encoder")
         if self._model.num_labels != 1:
             raise InputError(f"cross-encoder {name}: gives {self._model.num_labels} numbers a pair, expected one")
 

@@ -108,7 +108,7 @@ class Scores:
     made: (D,) bool, True where the column is synthetic.
     made_by: for each column the maker of its text (the method's name), empty for a document.
     made_queries: (Q,) bool, True where the query itself is generated.
-    progress: 0 at the first step, 1 at the last.
+    progress: the share of the steps that are done: 0 at the first step, just below 1 at the last.
     """
 
     student: Tensor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,10 @@ from embedtune.data.dataset import load_dataset
 from embedtune.data.trec import read_run
 from embedtune.encode.encoder import Encoder, load_encoder
 from embedtune.errors import InputError
-from embedtune.evidence import Evidence, Files, files_of, read_evidence
+from embedtune.evidence import Evidence, Files, as_line, files_of, read_evidence
 from embedtune.judging import judges_of
 from embedtune.recipe import Chosen, Negatives
-from embedtune.scorers import EncoderScores
+from embedtune.scorers import EncoderScores, teacher_scores
 from embedtune.types import Dataset
 
 
@@ -266,6 +267,13 @@ def test_a_cross_encoder_as_teacher(data: Dataset, encoder: Encoder, bare_checkp
         mine(data, encoder, block(DENSE, teacher=f"cross-encoder:{tmp_path}/nowhere"), tmp_path / "x.run")
 
 
+def test_a_model_without_a_head_for_pairs_is_no_cross_encoder(
+    data: Dataset, encoder: Encoder, tiny_model: Path
+) -> None:
+    with pytest.raises(InputError, match=r"tiny: is a BertModel, which scores no pairs; name a cross-encoder$"):
+        teacher_scores(f"cross-encoder:{tiny_model}", encoder, data)
+
+
 def test_what_is_drawn_is_written(data: Dataset, encoder: Encoder, tmp_path: Path) -> None:
     negatives = block(DENSE, sampling={"name": "window", "first": 3, "last": 4, "count": 2})
     report = mine(data, encoder, negatives, tmp_path / "mined.run", draw=True)
@@ -273,6 +281,29 @@ def test_what_is_drawn_is_written(data: Dataset, encoder: Encoder, tmp_path: Pat
     for query_id, ranked in read_run(tmp_path / "mined.run").items():
         assert list(ranked) == [e.doc_id for e in evidence if e.query_id == query_id][2:4]
     assert report.written == 2 * len(data.qrels)
+
+
+def test_a_run_with_the_name_of_its_evidence_is_refused(data: Dataset, encoder: Encoder, tmp_path: Path) -> None:
+    for name in ("mined.jsonl", "mined.json"):
+        with pytest.raises(InputError, match=rf"{name}: names a run; .* end it in \.run$"):
+            mine(data, encoder, block(DENSE), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_source_with_a_blank_in_its_name_gives_a_run_that_can_be_read(
+    data: Dataset, encoder: Encoder, tiny_model: Path, tmp_path: Path
+) -> None:
+    other = shutil.copytree(tiny_model, tmp_path / "my model")
+    mine(data, encoder, block({"name": "dense", "depth": 3, "model": str(other)}), tmp_path / "mined.run")
+    assert all(len(found) == 3 for found in read_run(tmp_path / "mined.run").values())
+
+
+def test_a_sampler_is_asked_before_anything_is_mined(
+    data: Dataset, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candidates, "_judged", lambda *a, **k: pytest.fail("mined"))
+    with pytest.raises(InputError, match=r"^sampling\.window: expected 1 <= first <= last"):
+        mine(data, encoder, block(DENSE, sampling={"name": "window", "first": 0}), tmp_path / "mined.run")
 
 
 def test_fewer_than_asked_is_said_and_not_padded(data: Dataset, encoder: Encoder, tmp_path: Path) -> None:
@@ -327,6 +358,13 @@ def test_evidence_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.jsonl").write_text('{"query_id": "q1"}\n')
     with pytest.raises(InputError, match=r"other\.jsonl:1: is no evidence of `embedtune mine`"):
         list(read_evidence(files_of(tmp_path / "other.run").evidence))
+    line = as_line(
+        Evidence(query_id="q", doc_id="d", source="s", rank=1, mined=1, score=1, positive_id="p", positive_score=2)
+    )
+    for wrong in ('"1"', "NaN", "null"):
+        (tmp_path / "other.jsonl").write_text(line.replace('"score": 1', f'"score": {wrong}') + "\n")
+        with pytest.raises(InputError, match=r"other\.jsonl:1: score must be a finite number, got "):
+            list(read_evidence(tmp_path / "other.jsonl"))
 
 
 def test_options_that_follow_a_schedule_start_at_their_start(data: Dataset, encoder: Encoder, tmp_path: Path) -> None:

@@ -76,6 +76,8 @@ def test_what_is_refused(
 ) -> None:
     neither = run_cli("merge", tiny_model, tuned.model, "--output", tmp_path / "x")
     assert (neither.exit_code, neither.stderr) == (2, "error: expected --alpha or --choose-on, one of them\n")
+    unused = run_cli("merge", tiny_model, tuned.model, "--alpha", "1", "--try", "0.5", "--output", tmp_path / "x")
+    assert (unused.exit_code, unused.stderr) == (2, "error: --try has no effect without --choose-on\n")
     other = tmp_path / "other"
     encoder = load_encoder(str(tiny_model))
     encoder.model.save_pretrained(str(other), create_model_card=False)

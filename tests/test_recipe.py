@@ -70,6 +70,14 @@ train: {epochs: two, batchsize: 3}
             r"negatives\.refresh: has no effect without negatives\.mining",
         ),
         (
+            "version: 1\nmodel: {name: m}\ndata: {train: d}\nnegatives: {sampling: simans, empty: refuse}\n",
+            r"negatives\.empty: has no effect .*\n  negatives\.sampling\.simans: has no effect without .*mining",
+        ),
+        (
+            "version: 1\nmodel: {name: m}\ndata: {train: d}\nnegatives: {filtering: guide}\nloss: listwise_kl\n",
+            r"filtering\.guide: goes by a teacher's .*\n  loss\.listwise_kl: goes by .*; give negatives\.teacher",
+        ),
+        (
             "version: 1\nmodel: {name: m}\ndata: {train: d}\ntrain: {validate_every: 5}\n",
             r"train\.validate_every: has no effect without data\.validation",
         ),

@@ -18,8 +18,12 @@ def merge(
     choose_on: Annotated[
         list[str] | None, typer.Option("--choose-on", metavar="DIR", help="A foreign set (DIR:split); repeatable.")
     ] = None,
-    largest_drop: Annotated[float, typer.Option(min=0, help="With --choose-on: what each set may lose.")] = 0.01,
-    measure: Annotated[str, typer.Option(help="With --choose-on: by which it is measured.")] = "nDCG@10",
+    largest_drop: Annotated[
+        float | None, typer.Option(min=0, help="With --choose-on: what each set may lose. [default: 0.01]")
+    ] = None,
+    measure: Annotated[
+        str | None, typer.Option(help="With --choose-on: by which it is measured. [default: nDCG@10]")
+    ] = None,
     alphas: Annotated[
         list[float] | None, typer.Option("--try", min=0, max=1, help="With --choose-on: an alpha; repeatable.")
     ] = None,
@@ -36,12 +40,21 @@ def merge(
     --choose-on takes the largest alpha with which no set loses more than it may, by half of its queries; the other half
     reports. An adapter folder stays one: its effect is scaled by alpha.
     """
+    from embedtune.errors import InputError
     from embedtune.evaluate.measures import parse
     from embedtune.merge import merge as run
     from embedtune.recipe import Guard
 
-    (name,) = parse([measure])
-    guard = Guard(largest_drop=largest_drop, measure=name, alphas=alphas or Guard().alphas)
+    for option, given in {"--largest-drop": largest_drop, "--measure": measure, "--try": alphas}.items():
+        if given is not None and not choose_on:
+            raise InputError(f"{option} has no effect without --choose-on")
+    (name,) = parse([measure or "nDCG@10"])
+    default = Guard()
+    guard = Guard(
+        largest_drop=default.largest_drop if largest_drop is None else largest_drop,
+        measure=name,
+        alphas=alphas or default.alphas,
+    )
     found = run(base, tuned, output, alpha=alpha, choose_on=choose_on or (), guard=guard, precision=precision)
     if as_json:
         curve = [vars(point) for point in found.points]

@@ -23,7 +23,7 @@ class BatchContext:
     query_embeddings: (n, H) one row a turn; document_embeddings: (n, H) the turn's first positive; both as scored
         (normalised where the similarity is cosine).
     dataset_of: query_id -> the label of the dataset that it came from.
-    progress: 0 at the first step of training, 1 at the last.
+    progress: 0 in the first epoch of training, 1 in the last; 1 where there is one only.
     """
 
     query_texts: Mapping[str, str] | None = None

@@ -25,7 +25,8 @@ def clustered(
     Queries are clustered by balanced, hierarchical 2-means on their embeddings; the clusters are shuffled, laid end to
     end and cut into batches, so that a query's in-batch negatives are partly its near neighbours'.
 
-    doublings: a cluster holds 1 query at first, which is a plain shuffle, and up to 2^doublings at the end.
+    doublings: a cluster holds 1 query at first, which is a plain shuffle, and up to 2^doublings in the last epoch;
+        where there is one epoch only, that many at once.
 
     Departures: NGAME doubles at fixed epochs of a long training (10, 20, 25, 50, ... 200, so up to 2^9); here the
     doublings are spread evenly over context.progress. Every turn is used once. Raises InputError where

@@ -6,6 +6,8 @@ from torch import Tensor
 from ..errors import InputError
 from ..types import Scores
 
+NEEDS = ("teacher",)
+
 
 def complementary(scores: Scores, *, at_most: float = 0.9) -> Tensor:
     """Drops candidates that a frozen second encoder finds too similar (the instance weights of DCLR, arXiv 2205.00656).

@@ -8,6 +8,8 @@ from ..errors import InputError
 from ..similarities import full, lowest_positive
 from ..types import Scores
 
+NEEDS = ("teacher",)
+
 
 def guide(scores: Scores, *, margin: float = 0.0, margin_kind: Literal["absolute", "relative"] = "absolute") -> Tensor:
     """Drops candidates that a frozen guide model scores above the positive (GISTEmbed, arXiv 2402.16829).

@@ -50,21 +50,28 @@ class Rrra(nn.Module):
         self.register_buffer("steps", torch.zeros(()))
 
     def forward(self, scores: Scores) -> Tensor:
-        if scores.queries is None or scores.documents is None:
-            raise InputError("filtering.rrra: needs the embeddings of queries and documents")
-        queries, documents = full(scores.queries.detach()), full(scores.documents.detach())
+        keep = scores.candidate & ~(self.chances(scores) > self.threshold)
+        if self.training:
+            self.learn(scores, keep)
+        return keep
+
+    def chances(self, scores: Scores) -> Tensor:
+        """(Q, D) the chances of relevance, by the adapter as it is."""
+        queries, documents = embeddings(scores)
         if not len(self.weights):
             self._start(queries)
         with torch.no_grad():  # row by row: all pairs at once would be (Q, D, 3H)
-            chances = [self.chance(self.weights, query.expand_as(documents), documents)[0] for query in queries]
-        keep = scores.candidate & ~(torch.stack(chances) > self.threshold)
-        if self.training:
-            similar = (queries @ documents.T).masked_fill(~keep, -torch.inf)
-            chosen = similar.topk(min(self.negatives, similar.shape[1]), dim=1).indices
-            hard = torch.zeros_like(keep).scatter(1, chosen, True) & keep
-            with torch.enable_grad():
-                self._learn(queries, documents, scores.positive, hard)
-        return keep
+            rows = [self.chance(self.weights, query.expand_as(documents), documents)[0] for query in queries]
+        return torch.stack(rows)
+
+    def learn(self, scores: Scores, keep: Tensor) -> None:
+        """One step on the adapter, from the positives and each query's most similar kept candidates."""
+        queries, documents = embeddings(scores)
+        similar = (queries @ documents.T).masked_fill(~keep, -torch.inf)
+        chosen = similar.topk(min(self.negatives, similar.shape[1]), dim=1).indices
+        hard = torch.zeros_like(keep).scatter(1, chosen, True) & keep
+        with torch.enable_grad():
+            self._learn(queries, documents, scores.positive, hard)
 
     def chance(self, weights: Tensor, queries: Tensor, documents: Tensor) -> tuple[Tensor, Tensor]:
         """For pairs of rows (n, H): the chances of relevance (n,) and the moved documents c' (n, H)."""
@@ -105,6 +112,13 @@ class Rrra(nn.Module):
         for name in ("weights", "moments"):  # their sizes are known only when saved
             setattr(self, name, torch.empty_like(state_dict[prefix + name]))
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def embeddings(scores: Scores) -> tuple[Tensor, Tensor]:
+    """(Q, H) queries and (D, H) documents as scored, without gradient."""
+    if scores.queries is None or scores.documents is None:
+        raise InputError("rrra: needs the embeddings of queries and documents")
+    return full(scores.queries.detach()), full(scores.documents.detach())
 
 
 def off_segment(points: Tensor, starts: Tensor, ends: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from ..types import Scores
 from ._lists import lists
 
 KIND = "objective"
+NEEDS = ("teacher",)
 
 
 def listwise_kl(

@@ -9,6 +9,7 @@ from ..types import Scores
 from ._pairs import count_without_negatives, mean_by_group
 
 KIND = "objective"
+NEEDS = ("teacher",)
 
 
 class MarginMse(nn.Module):

@@ -8,7 +8,22 @@ from .schema import Guard, Negatives, Recipe
 
 def broken_rules(recipe: Recipe) -> list[str]:
     """A sentence for each key that has no effect, or that another excludes."""
-    return _without_effect(recipe) + _at_odds(recipe)
+    return _without_effect(recipe) + _untaught(recipe) + _at_odds(recipe)
+
+
+def _untaught(recipe: Recipe) -> list[str]:
+    """Methods that go by a teacher's scores, where there is no teacher."""
+    families = {
+        "filtering": recipe.negatives.filtering,
+        "weighting": recipe.weighting,
+        "loss": recipe.loss,
+    }
+    return [
+        f"{family}.{chosen.name}: goes by a teacher's scores; give negatives.teacher"
+        for family, listed in families.items()
+        for chosen in listed
+        if recipe.negatives.teacher is None and "teacher" in methods.describe(family, chosen.name).needs
+    ]
 
 
 def _without_effect(recipe: Recipe) -> list[str]:
@@ -23,6 +38,13 @@ def _without_effect(recipe: Recipe) -> list[str]:
         ("train.projections_first", first is not None, trained, "model.compose with towers: trained"),
         ("negatives.refresh", recipe.negatives.refresh is not None, mines, "negatives.mining"),
         ("negatives.replace", recipe.negatives.replace is not None, mines, "negatives.mining"),
+        ("negatives.empty", recipe.negatives.empty == "refuse", mines, "negatives.mining"),
+        (
+            f"negatives.sampling.{recipe.negatives.sampling.name}",
+            recipe.negatives.sampling.name != Negatives().sampling.name and recipe.negatives.live is None,
+            mines,
+            "negatives.mining",
+        ),
         ("train.early_stopping", recipe.train.early_stopping is not None, validates, "data.validation"),
         ("train.validate_every", recipe.train.validate_every is not None, validates, "data.validation"),
         ("train.backward", recipe.train.backward is not None, recipe.train.chunk_size is not None, "train.chunk_size"),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ._draw import draw
 
 
@@ -22,6 +23,8 @@ def mixed(
     here the random ones are drawn from the remaining candidates, so it works best on a union with a random source.
     scores: (K,) one query's kept candidates, in rank order. Without replacement.
     """
+    if hard < 0 or depth < 1:
+        raise InputError(f"sampling.mixed: expected hard of at least 0 and depth of at least 1, got {hard} and {depth}")
     chosen = draw(torch.zeros(min(depth, len(scores))), min(hard, count), generator)
     rest = torch.ones(len(scores), dtype=torch.bool)
     rest[chosen] = False

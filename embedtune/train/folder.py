@@ -44,6 +44,16 @@ def claim(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> boo
     return False
 
 
+def withdraw(folder: Path) -> None:
+    """Takes back the claim of a run that was refused before it had done anything, so that it can be tried again."""
+    own = {".lock", "recipe.yaml", "environment.json", LEFT_OUT}
+    if any(path.is_file() and path.name not in own and path.stat().st_size for path in folder.rglob("*")):
+        return
+    for path in folder.iterdir():
+        if path.name != ".lock":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def _refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
     then = flattened(yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")))
     now = flattened(yaml.safe_load(dump(recipe)))

@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..data.dataset import load_dataset, source_of, splits_of, subset
+from ..data.dataset import load_dataset, load_texts, source_of, splits_of, subset
 from ..errors import InputError
 from ..evaluate.guarded import Guarded, GuardedSet, Point, write_guard
 from ..evaluate.results import Evaluation
 from ..evaluate.significance import TIE, Paired, paired
 from ..recipe import Guard, Recipe
-from ..relevance import Relevance
+from ..relevance import Relevance, item_key
 from ..types import Dataset
 
 VALIDATION = ("validation", "dev")  # what a set's own split for choosing is called
@@ -80,6 +80,20 @@ def refuse_overlap(training: Dataset, guarded: Sequence[Dataset]) -> None:
                 f"evaluate.guard: {dataset.folder} (split {dataset.split}) overlaps with the training data: "
                 f"{len(shared)} of its queries and positives were trained on, first its {kind} {its!r}, which is "
                 f"{other!r} in {training.folder}; guard by a set that was not trained on"
+            )
+
+
+def refuse_distilled(folder: str, guarded: Sequence[Dataset]) -> None:
+    """Raises InputError where the base model is distilled on a guard set's own queries: they would only show that."""
+    held = {item_key(query): query.id for query in load_texts(folder)[1]}
+    for dataset in guarded:
+        own = Relevance(dataset)
+        shared = [(q, held[key]) for q in dataset.qrels if (key := own.query_key(q)) in held]
+        if shared:
+            raise InputError(
+                f"evaluate.guard: {len(shared)} queries of {dataset.folder} (split {dataset.split}) are in "
+                f"stay_close.distill.data, first {shared[0][0]!r}, which is {shared[0][1]!r} in {folder}; hold the "
+                "model by other text than what guards it"
             )
 
 

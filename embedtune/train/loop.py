@@ -24,7 +24,7 @@ from .distill import Stream
 from .log import Log
 from .made import made_documents
 from .modes import training_mode
-from .negatives import Drawn
+from .negatives import Drawn, Mine, Teach
 from .plan import Place, Plan
 from .stages import Stages
 from .step import Objective, Observe, Tokens, accumulate_gradients, fetched, sum_gradients
@@ -62,7 +62,8 @@ class Training:
     log: Log
     validate: Validate | None
     validation: Dataset | None
-    mine: Callable[[str], Drawn]  # with the weights as they are, into a file of that name, or from it
+    mine: Mine
+    teach: Callable[[str], Teach | None] | None  # where the teacher knows mined pairs alone: of the file in force
     stop_requested: Callable[[], bool]
     stream: Stream | None = None  # unlabelled text that holds the student near the base model
     origins: dict[nn.Parameter, torch.Tensor] = field(default_factory=dict)  # the base weights that it is pulled to
@@ -196,7 +197,7 @@ def now_and_then(t: Training, state: State) -> None:
     improved = due["validate"] and t.validate is not None and note_validation(t, state, t.validate())
     if not last and refresh_due(t, state):
         state.negatives = f"step-{state.step:06d}"
-        t.negatives = t.mine(state.negatives)
+        put_in_force(t, state.negatives, state.step)
     training_mode(t.encoder.model, t.objective.modules)
     stop = agreed(t.stop_requested(), t.accelerator)
     if due["checkpoint"] or improved or stop or out_of_patience(t, state):
@@ -209,6 +210,13 @@ def out_of_patience(t: Training, state: State) -> bool:
     """Early stopping. Asked of the state alone, so that a run killed after its last step knows it when resumed."""
     early = t.recipe.train.early_stopping
     return early is not None and state.stale >= early.patience
+
+
+def put_in_force(t: Training, name: str, step: int) -> None:
+    """Mines again with the student and the filters as they are, or takes what was; the teacher scores those pairs."""
+    t.negatives = t.mine(name, t.objective.filters, step / t.plan.steps)
+    if t.teach is not None:
+        t.objective.teacher = t.teach(name)
 
 
 def refresh_due(t: Training, state: State) -> bool:
@@ -280,7 +288,7 @@ def load_checkpoint(t: Training, path: Path, *, weights_only: bool = False) -> S
         if t.accelerator.scaler is not None:
             t.accelerator.scaler.load_state_dict(found["scaler"])
         if found["negatives"] != State().negatives:
-            t.negatives = t.mine(found["negatives"])
+            put_in_force(t, found["negatives"], found["step"])
         t.negatives.load(tensors.get("negatives", {}))
     fields = {name: found[name] for name in ("step", "best_step", "best_value", "stale", "negatives")}
     return State(place=Place(**found["place"]), **fields)

@@ -73,7 +73,8 @@ def points_of(
 def mix_run(t: Training, guard: Guard, watched: Sequence[Watched], validation: Dataset | None) -> list[Point]:
     """Chooses alpha for a run whose model/ is saved; model/ becomes the chosen one, model-unmixed/ what it was.
 
-    A LoRA adapter is scaled with it: adapter/ goes with model/, adapter-unmixed/ with model-unmixed/.
+    A LoRA adapter is scaled with it: adapter/ goes with model/, adapter-unmixed/ with model-unmixed/. Mixed by Fisher
+    information, model/ is no adapter's effect, and there is no adapter/.
     """
     recipe, model = t.recipe, t.folder / "model"
     fisher = fishers_of(t) if guard.weights == "fisher" else None
@@ -85,9 +86,10 @@ def mix_run(t: Training, guard: Guard, watched: Sequence[Watched], validation: D
     shutil.copytree(model, t.folder / UNMIXED)
     if alpha != 1:
         mixtures.save(alpha, model)
-        if recipe.model.lora is not None and guard.weights == "linear":
+        if recipe.model.lora is not None:
             shutil.rmtree(t.folder / "adapter-unmixed", ignore_errors=True)
-            shutil.copytree(t.folder / "adapter", t.folder / "adapter-unmixed")
+            (t.folder / "adapter").rename(t.folder / "adapter-unmixed")
+        if recipe.model.lora is not None and guard.weights == "linear":
             scale_adapter(t.folder / "adapter-unmixed", t.folder / "adapter", alpha)
     return points
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import methods
 from ..candidates import Report, for_sampling, mine
@@ -46,6 +47,13 @@ class Drawn(Protocol):
     def observe(self, scores: Scores, step: int) -> dict[str, float]: ...
     def state(self) -> dict[str, Tensor]: ...
     def load(self, state: dict[str, Tensor]) -> None: ...
+
+
+class Mine(Protocol):
+    """Mines with the weights as they are into a file of that name, or reads it. filters: the recipe's, as they have
+    learned so far; progress: where training stands."""
+
+    def __call__(self, name: str, filters: Sequence[Any] | None = None, progress: float = 0.0) -> Drawn: ...
 
 
 class Negatives:
@@ -86,6 +94,8 @@ def mined_once(
     files: Files,
     accelerator: Accelerator,
     *,
+    filters: Sequence[Any] | None = None,
+    progress: float = 0.0,
     on_progress: Progress | None = None,
 ) -> Report | None:
     """Mines into `files` where they are not there yet, by the main process while the others wait.
@@ -102,6 +112,9 @@ def mined_once(
             files.run,
             query_ids=query_ids,
             relevance=relevance,
+            # Copies where mined candidates are judged, so that what training goes on with is not touched.
+            filters=[copy.deepcopy(f).cpu() if isinstance(f, nn.Module) else f for f in filters] if filters else None,
+            progress=progress,
             seed=recipe.train.seed,
             on_progress=on_progress,
         )

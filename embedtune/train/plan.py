@@ -6,6 +6,7 @@ run needs no generator's state to go on exactly as it would have.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -91,7 +92,9 @@ class Plan:
         texts = {query_id: _same_as(self._dataset.queries[query_id]) for query_id in self._query_ids}
         facts = self._facts(turns) if self._facts is not None else {}
         labels = {query_id: label_in(query_id) for query_id in self._query_ids} if self._dataset.parts else None
-        context = BatchContext(query_texts=texts, dataset_of=labels, progress=min(1.0, epoch / epochs), **facts)
+        last = math.ceil(epochs) - 1
+        progress = min(1.0, epoch / last) if last > 0 else 1.0
+        context = BatchContext(query_texts=texts, dataset_of=labels, progress=progress, **facts)
         generator = generator_for(train.seed, "batches", epoch)
         batches: list[list[Turn]] = self._batching(turns, train.batch_size, context, generator=generator)
         if not batches:

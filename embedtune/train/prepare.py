@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -22,7 +23,7 @@ from ..encode.towers import transformers_of
 from ..encode.weights import weights_fingerprint
 from ..errors import InputError
 from ..evidence import Files
-from ..recipe import Recipe
+from ..recipe import CROSS_ENCODER, Recipe
 from ..relevance import Relevance
 from ..types import Dataset
 from . import checkpoint
@@ -33,7 +34,7 @@ from .live import FrozenDocuments, LiveNegatives
 from .log import Listener, Log
 from .loop import State, Training
 from .modes import switch_off_dropout
-from .negatives import Drawn, Negatives, mined_once, read_negatives, teacher_of, with_cache
+from .negatives import Drawn, Mine, Negatives, Teach, mined_once, read_negatives, teacher_of, with_cache
 from .plan import Plan
 from .stages import stages_of
 from .step import Objective
@@ -91,8 +92,13 @@ def set_up(
         with accelerator.main_process_first():
             documents = with_cache(encoder).encode(dataset.corpus, "document")
     negatives: Drawn = mined(State().negatives)  # by the base weights
+
+    def taught(name: str) -> Teach | None:
+        return teacher_of(recipe, dataset, encoder, Files(folder / "negatives" / f"{name}.run"))
+
     with accelerator.main_process_first():  # which encodes for the teacher; the others find that in the cache
-        teacher = teacher_of(recipe, dataset, encoder, Files(folder / "negatives" / f"{State().negatives}.run"))
+        teacher = taught(State().negatives)
+    by_pair = (recipe.negatives.teacher or "").startswith(CROSS_ENCODER)
     with accelerator.main_process_first():
         stream = None
         if recipe.stay_close.distill is not None:
@@ -123,6 +129,7 @@ def set_up(
         validate=validate,
         validation=validation,
         mine=mined,
+        teach=taught if by_pair else None,
         stop_requested=stop_requested,
         stream=stream,
         origins=origins_of(encoder) if recipe.stay_close.pull else {},
@@ -163,13 +170,13 @@ def miner(
     accelerator: Accelerator,
     folder: Path,
     log: Log,
-) -> Callable[[str], Drawn]:
+) -> Mine:
     """Gives a function that mines with the encoder as it is into negatives/<name>.run, or reads what is there.
 
     What is there was mined by this very run at this very step: with the same weights, so with the same result.
     """
 
-    def mined(name: str) -> Drawn:
+    def mined(name: str, filters: Sequence[Any] | None = None, progress: float = 0.0) -> Drawn:
         if not recipe.negatives.mining:
             return Negatives(recipe, {})
         files = Files(folder / "negatives" / f"{name}.run")
@@ -183,6 +190,8 @@ def miner(
             relevance,
             files,
             accelerator,
+            filters=filters,
+            progress=progress,
             on_progress=lambda done, total: log.tell("progress", done=done, total=total),
         )
         for text in report.sentences() if report else []:

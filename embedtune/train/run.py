@@ -17,6 +17,7 @@ from ..data.dataset import load_dataset, load_training
 from ..encode import lora, store
 from ..encode.encoder import Encoder, load_encoder
 from ..encode.loading import load_model
+from ..errors import InputError
 from ..evaluate.guarded import Point
 from ..evaluate.results import Evaluation, distinct
 from ..evaluate.retrieval import evaluate
@@ -27,7 +28,7 @@ from ..report.record import SUMMARY
 from ..types import Dataset
 from . import checkpoint
 from . import folder as run_folder
-from .guard import Watched, conclude, refuse_overlap, verdicts, watch
+from .guard import Watched, conclude, refuse_distilled, refuse_overlap, verdicts, watch
 from .live import two_towers
 from .log import Listener, Log
 from .loop import State, Training, fit, load_checkpoint
@@ -89,7 +90,12 @@ def train(
         accelerator.wait_for_everyone()
         if done is not None:
             return TrainedRun(folder=target, already_finished=True, **done)
-        return _train(recipe, target, accelerator, resumed=resumed, on_event=on_event)
+        try:
+            return _train(recipe, target, accelerator, resumed=resumed, on_event=on_event)
+        except InputError:
+            if not resumed:
+                run_folder.withdraw(target)
+            raise
 
 
 def _train(
@@ -99,7 +105,10 @@ def _train(
     refuse_without_texts(recipe, dataset)
     suites = load_suites(recipe)
     if recipe.evaluate.guard is not None:
-        refuse_overlap(dataset, suites[len(recipe.evaluate.in_domain) :])
+        guarded = suites[len(recipe.evaluate.in_domain) :]
+        refuse_overlap(dataset, guarded)
+        if recipe.stay_close.distill is not None:
+            refuse_distilled(recipe.stay_close.distill.data, guarded)
     stop = threading.Event()
     training, base_fingerprint = set_up(recipe, dataset, accelerator, folder, on_event, stop.is_set)
     facts = environment(training, suites, base_fingerprint)

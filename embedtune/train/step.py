@@ -188,7 +188,7 @@ def over_prefixes(
     generator: torch.Generator,
 ) -> tuple[Tensor, dict[str, Tensor | float]]:
     """The mean of the objective on whole embeddings and on each prefix of them. The parts are the whole's."""
-    teacher = objective.teacher(batch.query_ids, batch.doc_ids).to(queries.device) if objective.teacher else None
+    teacher = _taught(objective.teacher, batch).to(queries.device) if objective.teacher else None
     found = []
     for dimensions in (queries.shape[1], *objective.dimensions):
         if dimensions > queries.shape[1]:
@@ -196,6 +196,12 @@ def over_prefixes(
         scores = scores_of(encoder, batch, queries[:, :dimensions], documents[:, :dimensions], progress)
         found.append(objective(replace(scores, teacher=teacher), generator))
     return torch.stack([loss for loss, _ in found]).mean(), found[0][1]
+
+
+def _taught(teacher: Callable[[Sequence[str], Sequence[str]], Tensor], batch: Batch) -> Tensor:
+    """(Q, D) the teacher's scores; it knows the corpus alone, so what was made for the batch has none (NaN)."""
+    real = batch.doc_ids[: len(batch.doc_ids) - len(batch.made)]
+    return nn.functional.pad(teacher(batch.query_ids, real), (0, len(batch.made)), value=torch.nan)
 
 
 def scores_of(encoder: Encoder, batch: Batch, queries: Tensor, documents: Tensor, progress: float) -> Scores:

@@ -8,13 +8,14 @@ from ..similarities import full
 from ..types import Scores
 
 NEUTRAL = {"gamma": 0.0}
+NEEDS = ("teacher",)
 
 
 def false_negative_probability(scores: Scores, keep: Tensor, *, gamma: float = 1.0) -> Tensor:
     """Weighs a negative by (1 - p)^gamma, p its chance of being false (RRRA, arXiv 2508.11670, second-hand).
 
-    p is the teacher's score, which must be a probability: a judge's yes, or RRRA's adapter. gamma: 0 is off; the
-    paper's value is not known here.
+    p is the teacher's score, which must be a probability, as a cross-encoder with a single label gives it. For RRRA's
+    own adapter see `rrra_weight`. gamma: 0 is off; the paper's value is not known here.
 
     Departure: RRRA draws negatives in proportion to it; here all stay and are weighted. Not normalised; weights are
     at most 1 and at least 1e-6^gamma. Detached. Where there is no score (NaN) the weight is 1. Raises InputError

@@ -83,5 +83,5 @@ def test_it_learns_under_no_grad_and_gives_the_encoder_no_gradient() -> None:
 
 
 def test_without_embeddings_it_is_refused() -> None:
-    with pytest.raises(InputError, match=r"^filtering.rrra: needs the embeddings of queries and documents$"):
+    with pytest.raises(InputError, match=r"^rrra: needs the embeddings of queries and documents$"):
         Rrra()(fixture())

@@ -62,6 +62,11 @@ def test_a_mix_holds_what_was_asked_from_the_top() -> None:
     assert first == {0, 1, 2}
 
 
+def test_a_mix_refuses_a_share_below_nothing() -> None:
+    with pytest.raises(InputError, match=r"^sampling.mixed: expected hard of at least 0 .*, got -1 and 3$"):
+        mixed(RANKED, 0.8, count=2, hard=-1, depth=3, generator=generator())
+
+
 @pytest.mark.parametrize("method", [top, window, softmax, mixed])
 def test_a_count_below_zero_is_refused(method: object) -> None:
     with pytest.raises(InputError, match=r"^sampling.count: must be 0 or more, got -1$"):

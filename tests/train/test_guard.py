@@ -84,6 +84,26 @@ def test_a_guard_set_that_was_trained_on_is_refused(tiny_dataset: Path, foreign:
         refuse_overlap(training, [load_dataset(tiny_dataset, "train")])
 
 
+def test_a_guard_sets_queries_are_not_distilled_on_and_nothing_is_left_of_what_was_refused(
+    tiny_model: Path, tiny_dataset: Path, foreign: Path, tmp_path: Path
+) -> None:
+    values = {
+        "version": 1,
+        "model": {"name": str(tiny_model)},
+        "data": {"train": str(tiny_dataset)},
+        "stay_close": {"distill": {"data": str(foreign)}},
+        "evaluate": {"out_of_domain": [str(foreign)], "guard": {}},
+        "train": {"batch_size": 6, "max_steps": 1},
+    }
+    with pytest.raises(InputError, match=r"11 queries of .*foreign \(split test\) are in stay_close\.distill\.data"):
+        train(check_recipe(values), tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "corpus.jsonl").write_bytes((foreign / "corpus.jsonl").read_bytes())  # but no queries
+    values["stay_close"] = {"distill": {"data": str(tmp_path / "texts"), "batch_size": 2}}
+    assert train(check_recipe(values), tmp_path / "run").steps == 1
+
+
 def test_the_curve_starts_at_the_base_and_marks_what_fits(foreign: Path) -> None:
     guard = Guard(interpolate=True, alphas=[1.0, 0.5], largest_drop=0.1)
     watched = [watch(load_dataset(foreign), guard)]

@@ -12,6 +12,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from embedtune.batching import BatchContext
 from embedtune.data.dataset import load_dataset
 from embedtune.encode.encoder import load_encoder
 from embedtune.encode.similarity import as_scored
@@ -105,6 +106,35 @@ def test_a_cross_encoder_scores_mined_pairs_only(
     scores = teach(["q1", "q2"], [first.positive_id, first.doc_id, "d1" if first.positive_id != "d1" else "d3"])
     assert scores[0, :2].tolist() == pytest.approx([first.positive_teacher, first.teacher])
     assert all(math.isnan(score) for score in scores[1].tolist())
+
+
+def test_a_teacher_leaves_made_texts_unscored(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
+    losses = [Chosen(name="infonce"), Chosen(name="listwise_kl", weight=0.5)]
+    recipe = recipe_of(tiny_model, tiny_dataset, filtering=[{"name": "guide", "margin": 0.01}], teacher=str(tiny_model))
+    recipe = dataclasses.replace(recipe, synthesis=[Chosen(name="number")], loss=losses)
+    run = train(recipe, tmp_path / "run")
+    steps = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    assert all(step["made"] > 0 and math.isfinite(step["loss"]) for step in steps if step["event"] == "step")
+
+
+@pytest.mark.parametrize(("epochs", "expected"), [(1.0, [1.0]), (2.0, [0.0, 1.0]), (2.5, [0.0, 0.5, 1.0])])
+def test_batching_knows_how_far_training_is(
+    tiny_model: Path, tiny_dataset: Path, epochs: float, expected: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NGAME's clusters would never grow in a single epoch that began at 0."""
+    seen: list[float] = []
+    recipe, data = recipe_of(tiny_model, tiny_dataset), load_dataset(tiny_dataset, "train")
+    recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, epochs=epochs))
+    plan = Plan(recipe, data, list(data.qrels))
+
+    def batching(turns: Any, size: int, context: BatchContext, *, generator: torch.Generator) -> list[Any]:
+        seen.append(context.progress)
+        return [list(turns)]
+
+    monkeypatch.setattr(plan, "_batching", batching)
+    for epoch in range(len(expected)):
+        plan._epoch(epoch)
+    assert seen == expected
 
 
 @pytest.mark.parametrize("name", ["length", "clustered", "neighbours"])

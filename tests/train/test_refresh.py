@@ -17,7 +17,7 @@ from embedtune.recipe import Recipe, check_recipe
 from embedtune.train.run import train
 
 
-def recipe_of(model: Path, data: Path, every: int | str) -> Recipe:
+def recipe_of(model: Path, data: Path, every: int | str, **changes: Any) -> Recipe:
     return check_recipe(
         {
             "version": 1,
@@ -27,8 +27,10 @@ def recipe_of(model: Path, data: Path, every: int | str) -> Recipe:
                 "mining": {"name": "dense", "depth": 10},
                 "sampling": {"name": "top", "count": 2},
                 "refresh": {"every": every},
+                **changes.pop("negatives", {}),
             },
             "train": {"batch_size": 8, "epochs": 3, "learning_rate": 3e-3, "checkpoint_every": 2},
+            **changes,
         }
     )
 
@@ -57,3 +59,33 @@ def test_mined_again_every_so_many_steps(tiny_model: Path, tiny_dataset: Path, t
 def test_mined_again_every_epoch(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
     run = train(recipe_of(tiny_model, tiny_dataset, "epoch"), tmp_path / "run")
     assert len(list((run.folder / "negatives").glob("step-*.run"))) == 2  # not after the last epoch
+
+
+def test_a_cross_encoder_teaches_what_was_mined_last(
+    tiny_model: Path, bare_checkpoint: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    from sentence_transformers import CrossEncoder
+
+    torch.manual_seed(0)
+    CrossEncoder(str(bare_checkpoint), num_labels=1).save_pretrained(str(tmp_path / "cross"))
+    block = {"teacher": f"cross-encoder:{tmp_path}/cross", "mining": {"name": "dense", "depth": 3}}
+    steps = {"batch_size": 8, "epochs": 2, "learning_rate": 3e-2}
+    recipe = recipe_of(tiny_model, tiny_dataset, 1, negatives=block, train=steps, loss="listwise_kl")
+    run = train(recipe, tmp_path / "run")
+    events = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    found = [event["rows_without_negatives"] for event in events if event["event"] == "step"]
+    assert found == [0.0] * run.steps  # had the first mining's pairs alone been known, later ones would have no teacher
+
+
+def test_filters_mine_again_as_they_have_become(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
+    moving = {"name": "positive_ratio", "at_most": {"from": 2.0, "to": 1.0}}
+    learning = {"name": "cluster", "clusters": 4, "start_at": 1.0}
+    recipe = recipe_of(tiny_model, tiny_dataset, 4, negatives={"filtering": [moving, learning]})
+    folder = train(recipe, tmp_path / "run").folder / "negatives"
+    said = {}
+    for name in ("mined", "step-000004"):
+        first = json.loads((folder / f"{name}.jsonl").read_text().splitlines()[0])
+        said[name] = {verdict["name"]: verdict for verdict in first["filters"]}
+        limit = said[name]["positive_ratio"]["limit"] / first["positive_score"]
+        assert limit == pytest.approx({"mined": 2.0, "step-000004": 1 + 5 / 9}[name], abs=1e-5)
+    assert [sorted(verdicts) for verdicts in said.values()] == [["positive_ratio"], ["cluster", "positive_ratio"]]

@@ -16,6 +16,7 @@ from embedtune.sampling.simans import log_preference
 from embedtune.weighting.false_negative_probability import false_negative_probability
 from embedtune.weighting.propensity import propensity
 from embedtune.weighting.relative_hardness import relative_hardness
+from embedtune.weighting.rrra_weight import RrraWeight
 from embedtune.weighting.simans_weight import simans_weight
 
 
@@ -93,3 +94,24 @@ def test_weights_are_detached_and_ignore_rows_without_positives(method: Callable
     assert not weights.requires_grad
     torch.testing.assert_close(weights[0], torch.zeros(3))
     assert weights[1:].any()
+
+
+def test_rrras_weight_is_what_its_adapter_leaves() -> None:
+    """An unlearned adapter gives sigmoid(10 s - 10), so a cosine of 0.8 weighs 1 - sigmoid(-2)."""
+    queries = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    documents = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]])
+    positive = torch.tensor([[True, False, False], [False, True, False]])
+    scores = fixture(queries @ documents.T)
+    scores = dataclasses.replace(scores, positive=positive, candidate=~positive, queries=queries, documents=documents)
+    method = RrraWeight(gamma=2.0)
+    weights = method(scores, ~positive)
+    assert weights[0].tolist() == pytest.approx(
+        [0, 2 * math.log1p(-1 / (1 + math.exp(10))), -2 * math.log1p(math.exp(-2))], abs=1e-6
+    )
+    assert method.adapter.steps == 1
+    before = method.adapter.weights.clone()
+    assert not torch.equal(method(scores, ~positive), weights)  # it has learned from the first batch
+    method.eval()
+    method(scores, ~positive)
+    assert method.adapter.steps == 2
+    assert not torch.equal(method.adapter.weights, before)
