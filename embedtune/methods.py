@@ -76,6 +76,7 @@ class Method:
     options: tuple[Option, ...]
     kind: str | None  # the file's KIND, where its family tells methods apart by one
     needs: tuple[str, ...]  # the file's NEEDS: what the method does not work without
+    scheduled: tuple[str, ...]  # the file's SCHEDULED: a class's options that it reads from itself at every call
 
 
 def names(family: str) -> list[str]:
@@ -119,9 +120,11 @@ def _method(
     docstring = ast.get_docstring(node) or ""
     options = _options(signature) if signature else ()
     kind = ast.literal_eval(constants["KIND"]) if "KIND" in constants else None
-    needs = ast.literal_eval(constants["NEEDS"]) if "NEEDS" in constants else ()
+    needs, scheduled = (
+        ast.literal_eval(constants[name]) if name in constants else () for name in ("NEEDS", "SCHEDULED")
+    )
     summary = docstring.split("\n\n")[0].replace("\n", " ")
-    return Method(family, name, node.name, summary, docstring, options, kind, needs)
+    return Method(family, name, node.name, summary, docstring, options, kind, needs, scheduled)
 
 
 def _constants(tree: ast.Module) -> dict[str, ast.expr]:
@@ -154,7 +157,9 @@ def check(family: str, name: str, options: dict[str, Any]) -> list[tuple[str, st
                 problems.append((option.name, f"{name} needs this option ({option.annotation})"))
             continue
         if isinstance(options[option.name], dict) and "dict" not in option.annotation:
-            problems += [(option.name, problem) for problem in _schedule_problems(method, option, options[option.name])]
+            learned = options.get(f"learn_{option.name}") is True
+            found = _schedule_problems(method, option, options[option.name], learned)
+            problems += [(option.name, problem) for problem in found]
             continue
         try:
             _adapter(option.annotation).validate_python(options[option.name], strict=True)
@@ -163,9 +168,12 @@ def check(family: str, name: str, options: dict[str, Any]) -> list[tuple[str, st
     return problems
 
 
-def _schedule_problems(method: Method, option: Option, given: dict[str, Any]) -> list[str]:
+def _schedule_problems(method: Method, option: Option, given: dict[str, Any], learned: bool) -> list[str]:
     """What is wrong with {from: 0, to: 9, over: 0.5} where a number is expected."""
-    if option.annotation != "float" or method.family not in SCHEDULED or method.symbol != method.name:
+    if learned:
+        return ["cannot both be learned and follow a schedule"]
+    follows = method.symbol == method.name or option.name in method.scheduled
+    if option.annotation != "float" or method.family not in SCHEDULED or not follows:
         return [f"cannot follow a schedule; expected {option.annotation}, got {given!r}"]
     numbers = {key: value for key, value in given.items() if isinstance(value, int | float) and value is not True}
     if not {"from", "to"} <= numbers.keys() <= {"from", "to", "over"} or len(numbers) < len(given):
@@ -187,8 +195,6 @@ def bind(family: str, name: str, options: dict[str, Any]) -> Any:
         raise InputError("; ".join(f"{family}.{name}.{key}: {message}" for key, message in problems))
     method = describe(family, name)
     symbol = getattr(import_module(f".{family}.{name}", __package__), method.symbol)
-    if isinstance(symbol, type):
-        return symbol(**options)
     annotations = {option.name: option.annotation for option in method.options}
     schedules = {
         name: Schedule(value["from"], value["to"], value.get("over", 1.0))
@@ -196,4 +202,20 @@ def bind(family: str, name: str, options: dict[str, Any]) -> Any:
         if isinstance(value, dict) and "dict" not in annotations[name]
     }
     fixed = {name: value for name, value in options.items() if name not in schedules}
+    if isinstance(symbol, type):
+        return _scheduled_instance(symbol, fixed, schedules)
     return Scheduled(symbol, fixed, schedules) if schedules else partial(symbol, **fixed)
+
+
+def _scheduled_instance(symbol: type, fixed: dict[str, Any], schedules: dict[str, Schedule]) -> Any:
+    """An instance whose options follow schedules: set before every call, from the Scores that it is called with."""
+    for end in (1.0, 0.0):  # both ends are checked as an option is
+        instance: Any = symbol(**fixed, **{name: schedule.at(end) for name, schedule in schedules.items()})
+
+    def set_options(instance: Any, arguments: tuple[Any, ...]) -> None:
+        for name, schedule in schedules.items():
+            setattr(instance, name, schedule.at(arguments[0].progress))
+
+    if schedules:
+        instance.register_forward_pre_hook(set_options)
+    return instance

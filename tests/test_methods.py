@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -83,6 +85,36 @@ def test_an_option_may_follow_a_schedule() -> None:
         assert bound(scores, ~positive).tolist() == [[0.0, alpha * 0.5]]
 
 
+SCHEDULED = [
+    (family, name, option)
+    for family in methods.SCHEDULED
+    for name in methods.names(family)
+    for option in methods.describe(family, name).scheduled
+]
+
+
+def test_a_classs_option_may_follow_a_schedule_too() -> None:
+    changing = methods.bind("loss", "infonce", {"temperature": {"from": 0.1, "to": 0.05}})
+    student = torch.tensor([[0.9, 0.5], [0.2, 0.7]])
+    positive = torch.eye(2, dtype=torch.bool)
+    for progress, temperature in ((0.0, 0.1), (0.5, 0.075), (1.0, 0.05)):
+        scores = Scores(student=student, positive=positive, candidate=~positive, progress=progress)
+        still = methods.bind("loss", "infonce", {"temperature": temperature})
+        none = torch.zeros_like(student)
+        assert changing(scores, ~positive, none)[0] == pytest.approx(still(scores, ~positive, none)[0].item())
+    assert isinstance(changing, torch.nn.Module)  # so that what it learns is trained and saved
+    with pytest.raises(InputError, match="must be above 0"):
+        methods.bind("loss", "infonce", {"temperature": {"from": 0.1, "to": 0.0}})
+
+
+@pytest.mark.parametrize(("family", "name", "option"), SCHEDULED)
+def test_what_a_class_says_may_change_is_read_from_itself(family: str, name: str, option: str) -> None:
+    method = methods.describe(family, name)
+    assert option in {known.name for known in method.options if known.annotation == "float"}
+    file = Path(methods.__file__).parent / family / f"{name}.py"
+    assert re.search(rf"(?<!\w)self\.{option}\b(?!.* = )", file.read_text(encoding="utf-8"))
+
+
 @pytest.mark.parametrize(
     ("family", "name", "options", "message"),
     [
@@ -91,7 +123,13 @@ def test_an_option_may_follow_a_schedule() -> None:
         ("weighting", "hardness", {"alpha": {"from": 0, "to": 1, "over": 0}}, "over is a share of the steps"),
         ("weighting", "hardness", {"negatives": {"from": 0, "to": 1}}, "cannot follow a schedule"),
         ("sampling", "softmax", {"temperature": {"from": 0, "to": 1}}, "cannot follow a schedule"),
-        ("loss", "infonce", {"temperature": {"from": 0.1, "to": 0.05}}, "cannot follow a schedule"),
+        ("loss", "ncu", {"temperature": {"from": 0.1, "to": 0.05}}, "cannot follow a schedule"),
+        (
+            "loss",
+            "infonce",
+            {"temperature": {"from": 0.1, "to": 0.05}, "learn_temperature": True},
+            "cannot both be learned and follow a schedule",
+        ),
     ],
 )
 def test_a_schedule_that_cannot_be_is_refused(family: str, name: str, options: dict[str, object], message: str) -> None:

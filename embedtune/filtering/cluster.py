@@ -10,6 +10,8 @@ from ..errors import InputError
 from ..similarities import full
 from ..types import Scores
 
+SCHEDULED = ("rate", "start_at")
+
 
 class Cluster(nn.Module):
     """Drops candidates of a positive's own cluster, clusters being learned on the way (ClusterNS, arXiv 2305.09892).

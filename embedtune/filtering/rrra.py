@@ -10,6 +10,8 @@ from ..errors import InputError
 from ..similarities import full
 from ..types import Scores
 
+SCHEDULED = ("threshold",)
+
 
 class Rrra(nn.Module):
     """Drops candidates that an adapter, trained on the way, finds relevant (RRRA, arXiv 2508.11670, second-hand).

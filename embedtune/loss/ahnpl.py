@@ -13,6 +13,7 @@ from ._pairs import cross_entropy, mean_by_group, own_negatives
 
 KIND = "regulariser"
 NEEDS = ("own",)
+SCHEDULED = ("temperature",)
 PREFIX, MINED = "threshold_", "mined"
 LARGEST = 10.0
 

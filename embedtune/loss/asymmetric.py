@@ -10,6 +10,7 @@ from ..types import Scores
 from ._pairs import count_without_negatives
 
 KIND = "objective"
+SCHEDULED = ("gamma_negative", "gamma_positive", "shift")
 
 
 class Asymmetric(nn.Module):

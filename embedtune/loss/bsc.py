@@ -11,6 +11,7 @@ from ..types import Scores
 from .infonce import Infonce
 
 KIND = "objective"
+SCHEDULED = ("contrast",)
 
 
 class Bsc(nn.Module):

@@ -12,6 +12,7 @@ from ..types import Scores
 from ._pairs import count_without_negatives, cross_entropy, mean_by_group, negatives_of, own_negatives
 
 KIND = "objective"
+SCHEDULED = ("temperature",)
 LARGEST_SCALE = 100.0
 
 

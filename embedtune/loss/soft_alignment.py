@@ -11,6 +11,7 @@ from ..types import Scores
 from ._lists import lists
 
 KIND = "objective"
+SCHEDULED = ("temperature", "judge_temperature")
 SMALLEST = math.log(1e-8)
 
 

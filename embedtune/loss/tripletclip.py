@@ -11,6 +11,7 @@ from ..types import Scores
 from ._pairs import count_without_negatives, cross_entropy, mean_by_group, negatives_of
 
 KIND = "objective"
+SCHEDULED = ("temperature",)
 
 
 class Tripletclip(nn.Module):

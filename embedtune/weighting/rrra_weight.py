@@ -7,6 +7,8 @@ from ..types import Scores
 
 NEUTRAL = {"gamma": 0.0}
 
+SCHEDULED = ("gamma",)
+
 
 class RrraWeight(nn.Module):
     """Weighs a negative by (1 - p)^gamma, p the chance that an adapter gives it (RRRA, arXiv 2508.11670, second-hand).
