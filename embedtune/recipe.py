@@ -27,6 +27,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 CROSS_ENCODER = "cross-encoder:"  # before a teacher's name
 REVERSED = "reversed:"  # before a dataset's: its documents are the queries, and its queries the documents
+JUDGED = "judged:"  # before that: only the documents that the split judges are ranked
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -298,7 +299,8 @@ class StayClose:
 @_strict
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    in_domain: list[str] = field(default_factory=list)  # dataset folders, each DIR or DIR:split
+    # dataset folders, each DIR or DIR:split; judged:DIR ranks only the documents that the split judges
+    in_domain: list[str] = field(default_factory=list)
     out_of_domain: list[str] = field(default_factory=list)
     measure: str = "nDCG@10"  # chooses the best checkpoint
     measures: list[str] = field(default_factory=lambda: ["nDCG@10", "R@100", "RR@10"])
@@ -562,12 +564,18 @@ def _absolute_teacher(name: str | None) -> str | None:
 
 def _absolute(name: str) -> str:
     """An existing path (with or without `:split`) as an absolute one; hub names as they are."""
-    if name.startswith(REVERSED):
-        return REVERSED + _absolute(name.removeprefix(REVERSED))
+    for prefix in (JUDGED, REVERSED):
+        if name.startswith(prefix):
+            return prefix + _absolute(name.removeprefix(prefix))
     path, split = split_of(name)
     if not Path(path).expanduser().exists():
         return name
     return str(Path(path).expanduser().resolve()) + (f":{split}" if split else "")
+
+
+def without_prefixes(name: str) -> str:
+    """`judged:reversed:DIR` as DIR."""
+    return name.removeprefix(JUDGED).removeprefix(REVERSED)
 
 
 def split_of(name: str) -> tuple[str, str | None]:

@@ -26,6 +26,7 @@ from embedtune.data.images import open_image
 from embedtune.encode.encoder import Encoder, load_encoder
 from embedtune.encode.prepared import Kept
 from embedtune.errors import InputError, Interrupted
+from embedtune.evaluate.retrieval import evaluate
 from embedtune.recipe import Recipe, check_recipe
 from embedtune.relevance import Relevance
 from embedtune.train.batch import lay_out
@@ -191,8 +192,6 @@ def test_the_first_stage_trains_the_projections_alone(
     assert changed(
         train(recipe_of(block_of("composed"), pictures, train={**stages, "max_steps": 8}), tmp_path / "a")
     ) == {"projections"}
-    frozen = block_of("composed")
-    frozen["compose"]["towers"] = "frozen"
     short = recipe_of(block_of("composed"), pictures, train={**stages, "max_steps": 8})
     assert changed(train(short, tmp_path / "first")) == {"projections"}
     frozen = block_of("composed")
@@ -219,8 +218,15 @@ def test_frozen_towers_are_passed_once(
     model["compose"]["towers"] = "frozen"
     mined = {"mining": {"name": "dense", "depth": 10}, "sampling": {"name": "top", "count": 2}, "refresh": {"every": 3}}
     data = {"validation": 0.25}
-    train(recipe_of(model, pictures, data=data, negatives=mined), tmp_path / "run")
-    assert sum(passed) == 48  # the pictures of the corpus, whatever the steps, validations and minings
+    measured = {"in_domain": [str(pictures), f"judged:{pictures}"]}
+    recipe = recipe_of(model, pictures, data=data, negatives=mined, evaluate=measured)
+    run = train(recipe, tmp_path / "run")
+    assert sum(passed) == 48  # the pictures of the corpus, whatever the steps, validations, minings and evaluations
+    again = load_encoder(str(run.model))
+    for name in measured["in_domain"]:
+        dataset = load_dataset(name)
+        found = evaluate(again, dataset, measures="nDCG@10")  # through the whole model
+        assert found.measures["nDCG@10"] == pytest.approx(run.tuned[dataset.label]["nDCG@10"], abs=1e-6)
 
 
 def test_the_preflight_says_what_is_trained_and_in_which_stages(
