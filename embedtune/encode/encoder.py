@@ -28,7 +28,7 @@ from .precision import DTYPES, Resolved, resolve_device, resolve_precision
 from .prepare import Preparer, role_prompt
 from .prepared import BLOCK, Prepared, blocks, chunks
 from .similarity import Similarity
-from .towers import modules_of, processing_of
+from .towers import modules_of
 from .weights import weights_fingerprint
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Encoder:
                 "modules": [f"{type(module).__name__} {_config_of(module)}" for module in modules_of(self.model)],
             }
             described = json.dumps(settings, sort_keys=True, default=str)
-            parts = (weights_fingerprint(part), processing_of(self.model), described)
+            parts = (weights_fingerprint(part), self.preparer.readers, described)
             known = self._identities[name] = (version, fingerprint_of(*parts))
         return known[1]
 
