@@ -62,11 +62,12 @@ class Watcher:
     def __call__(self, event: dict[str, Any]) -> None:
         kind = event["event"]
         if kind == "phase":
-            self._steps, self._phase = event.get("steps", 0), event["name"]
+            self._phase, steps = event["name"], event.get("steps")
+            self._steps = steps or self._steps  # mining again interrupts training, which then goes on
             if self._bar:
                 self._show(0, None, self._phase)
             else:
-                say(self._phase + (f": {self._steps} steps" if self._steps else ""))
+                say(self._phase + (f": {steps} steps" if steps else ""))
         elif kind == "progress":
             self._show(event["done"], event["total"], self._phase)
         elif kind == "step":
