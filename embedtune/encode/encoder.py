@@ -6,6 +6,7 @@ bounded in tokens, so that little is padded and a chunk stays in cache. The same
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -110,6 +111,12 @@ class Encoder:
             parts = (weights_fingerprint(part), self.preparer.readers, described)
             known = self._identities[name] = (version, fingerprint_of(*parts))
         return known[1]
+
+    def with_cache(self) -> Encoder:
+        """The same model as it is now, with its embeddings cached by content: later weights have other names."""
+        same = copy.copy(self)
+        same.cached = True
+        return same
 
     def prepare(self, items: Sequence[Item], role: Role) -> list[Prepared]:
         """The items ready for the model, in order. Raises InputError for a broken image, and for an item that the model
