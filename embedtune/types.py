@@ -58,7 +58,8 @@ class Dataset:
     """One split of a dataset folder. `queries` holds all the folder's queries; `qrels` says which the split judges.
 
     parts: the datasets of a mixture, whose ids carry their label in front; empty for a single dataset.
-    reversed: queries are the folder's documents, and documents its queries.
+    reversed: queries are the folder's documents, and documents its queries. judged_only: the corpus is without the
+    documents that the split does not judge.
     """
 
     folder: Path
@@ -70,6 +71,7 @@ class Dataset:
     fingerprint: str
     parts: tuple[Dataset, ...] = ()
     reversed: bool = False
+    judged_only: bool = False
     left_out: tuple[str, ...] = ()  # a sentence for each item whose image is broken
 
     @property

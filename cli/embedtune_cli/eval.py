@@ -22,7 +22,7 @@ Mteb = Annotated[
 Data = Annotated[
     list[str] | None,
     typer.Option(
-        "--data", "-d", help="A dataset folder, DIR:split, reversed:DIR:split, or a protocol's folder; repeatable."
+        "--data", "-d", help="DIR or DIR:split, reversed:DIR, judged:DIR, or a protocol's folder; repeatable."
     ),
 ]
 Identical = Annotated[
@@ -54,7 +54,7 @@ def evaluate(
     ] = None,
     images: Annotated[Path | None, typer.Option(help="Where a protocol's images are, if not in its folder.")] = None,
     judged_only: Annotated[
-        bool, typer.Option("--judged-only", help="Rank only documents that the split judges, not the whole corpus.")
+        bool, typer.Option("--judged-only", help="Rank only documents that the split judges, as judged:DIR does.")
     ] = False,
     broken_images: Annotated[
         float | None,

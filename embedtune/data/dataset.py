@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..files import cache_folder, fingerprint_of
-from ..recipe import REVERSED, Data, split_of
+from ..recipe import JUDGED, REVERSED, Data, split_of, without_prefixes
 from ..types import Dataset, Items, Qrels
 from .broken import broken, pictured
 from .jsonl import JsonLines
@@ -27,12 +27,18 @@ def load_dataset(name: str | Path, split: str | None = None) -> Dataset:
 
     `name` may also be whatever `embedtune data convert` reads (pairs in a .jsonl, .csv or .parquet file, a Hugging Face
     dataset saved on disk, `hf://name@revision`); it is converted once and kept in the cache. A file holds one split:
-    the one that is asked for. `reversed:` before the name asks with the documents for the queries. Raises InputError
-    for a missing folder, file or split, an empty corpus, judgements of ids that are not there, and a split without any
-    positive.
+    the one that is asked for. `reversed:` before the name asks with the documents for the queries, and `judged:` before
+    that has only the documents that the split judges. Raises InputError for a missing folder, file or split, an empty
+    corpus, judgements of ids that are not there, and a split without any positive.
     """
+    if str(name).startswith(JUDGED):
+        dataset = judged_documents(load_dataset(str(name).removeprefix(JUDGED), split))
+        return dataclasses.replace(dataset, name=f"{dataset.name}-judged")
     if str(name).startswith(REVERSED):
-        return reverse(load_dataset(str(name).removeprefix(REVERSED), split))
+        rest = str(name).removeprefix(REVERSED)
+        if rest.startswith(JUDGED):
+            raise InputError(f"{name}: write {JUDGED}{REVERSED}{rest.removeprefix(JUDGED)}, in this order")
+        return reverse(load_dataset(rest, split))
     source, named = split_of(str(name))
     if named and split and named != split:
         raise InputError(f"{name}: names the split {named!r}, but {split!r} is asked for; name one of them")
@@ -59,7 +65,7 @@ def load_training(data: Data) -> Dataset:
     Items with a broken image are left out, up to the share that `data.broken_images` allows.
     """
     names = [data.train] if isinstance(data.train, str) else data.train
-    splits = [None if split_of(name.removeprefix(REVERSED))[1] else data.split for name in names]
+    splits = [None if split_of(without_prefixes(name))[1] else data.split for name in names]
     loaded = [load_dataset(name, split) for name, split in zip(names, splits, strict=True)]
     datasets = [without_broken(dataset, data.broken_images) for dataset in loaded]
     return datasets[0] if len(datasets) == 1 else mixture_of(datasets)
@@ -98,16 +104,26 @@ def reverse(dataset: Dataset) -> Dataset:
     )
 
 
+def judged_documents(dataset: Dataset) -> Dataset:
+    """The dataset with the documents that its split judges, in the corpus's order; one that has no others as it is."""
+    if dataset.judged_only:
+        return dataset
+    judged = {doc_id for found in dataset.qrels.values() for doc_id in found}
+    corpus = Selection(dataset.corpus, [doc_id for doc_id in dataset.corpus.ids if doc_id in judged])
+    fingerprint = fingerprint_of(dataset.fingerprint, "judged only")  # not to be compared with the whole
+    return dataclasses.replace(dataset, corpus=corpus, fingerprint=fingerprint, judged_only=True)
+
+
 def source_of(dataset: Dataset) -> str:
     """The name by which `load_dataset` finds the folder again, without the split."""
-    return (REVERSED if dataset.reversed else "") + str(dataset.folder.resolve())
+    prefixes = (JUDGED if dataset.judged_only else "") + (REVERSED if dataset.reversed else "")
+    return prefixes + str(dataset.folder.resolve())
 
 
 def queries_file(source: str) -> Path:
     """Where the queries of a dataset, named as by `source_of`, are."""
-    if source.startswith(REVERSED):
-        return Path(source.removeprefix(REVERSED)) / "corpus.jsonl"
-    return Path(source) / "queries.jsonl"
+    backwards = source.removeprefix(JUDGED).startswith(REVERSED)
+    return Path(without_prefixes(source)) / ("corpus.jsonl" if backwards else "queries.jsonl")
 
 
 def without_broken(dataset: Dataset, share: float) -> Dataset:

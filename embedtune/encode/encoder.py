@@ -6,6 +6,7 @@ bounded in tokens, so that little is padded and a chunk stays in cache. The same
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -29,7 +30,7 @@ from .precision import DTYPES, Resolved, resolve_device, resolve_precision
 from .prepare import Preparer, kind_of, role_prompt
 from .prepared import BLOCK, Prepared, blocks, chunks
 from .similarity import Similarity
-from .towers import modules_of, processing_of
+from .towers import modules_of
 from .weights import weights_fingerprint
 
 if TYPE_CHECKING:
@@ -108,9 +109,15 @@ class Encoder:
                 "modules": [f"{type(module).__name__} {_config_of(module)}" for module in modules_of(self.model)],
             }
             described = json.dumps(settings, sort_keys=True, default=str)
-            parts = (weights_fingerprint(part), processing_of(self.model), described)
+            parts = (weights_fingerprint(part), self.preparer.readers, described)
             known = self._identities[name] = (version, fingerprint_of(*parts))
         return known[1]
+
+    def with_cache(self) -> Encoder:
+        """The same model as it is now, with its embeddings cached by content: later weights have other names."""
+        same = copy.copy(self)
+        same.cached = True
+        return same
 
     def prepare(self, items: Sequence[Item], role: Role) -> list[Prepared]:
         """The items ready for the model, in order. Raises InputError for a broken image, and for an item that the model

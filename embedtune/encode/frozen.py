@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class FrozenTowers:
     """Prepares items as their tower's output, of which only the projection is left to be computed.
 
-    Every set is computed in its own order, so the same sets give the same bits in every run, resumed or not. Items of
-    no set (made ones) are computed alone.
+    Every set is computed in its own order, so the same sets give the same bits in every run, resumed or not; one whose
+    items are all in sets before it is not computed. Items of no set (made ones) are computed alone.
     """
 
     def __init__(
@@ -38,11 +38,13 @@ class FrozenTowers:
         fingerprint = encoder.fingerprint_of(weights_fingerprint(towers), encoder.preparer.processing)
         self._rows: dict[Hashable, npt.NDArray[np.float32]] = {}
         for items, role in sets:
-            key = store.Key(encoder=fingerprint, role=role, items=items.fingerprint, count=len(items))
+            keys = [encoder.preparer.key(item, role) for item in items]
+            if all(key in self._rows for key in keys):
+                continue
+            stored = store.Key(encoder=fingerprint, role=role, items=items.fingerprint, count=len(items))
             shape = (len(items), max(self._widths.values()))
-            rows = store.cached(key, shape, self._filling(items, role, on_progress))
-            for row, item in enumerate(items):
-                self._rows[encoder.preparer.key(item, role)] = rows[row]
+            rows = store.cached(stored, shape, self._filling(items, role, on_progress))
+            self._rows.update(zip(keys, rows, strict=True))
 
     def __call__(self, items: Sequence[Item], role: Role) -> list[Prepared]:
         found = []

@@ -127,7 +127,12 @@ class Preparer:
     @cached_property
     def processing(self) -> str:
         """What an item's features depend on besides the item."""
-        return fingerprint_of(processing_of(self.model), str(self._width), str(self.model.modalities))
+        return fingerprint_of(self.readers, str(self._width), str(self.model.modalities))
+
+    @cached_property
+    def readers(self) -> str:
+        """The model's tokenizers and image processors, which stay as they are; to write a large one down takes time."""
+        return processing_of(self.model)
 
     def key(self, item: Item, role: Role) -> Hashable:
         """Equal for items whose features are the same."""

@@ -6,17 +6,15 @@ are float32 cosines or inner products, whichever the model asks for. https://arx
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..data.dataset import source_of
-from ..data.selection import Selection
+from ..data.dataset import judged_documents, source_of
 from ..data.trec import read_run
 from ..errors import InputError
-from ..files import fingerprint_of, fingerprint_of_file
+from ..files import fingerprint_of_file
 from ..search import as_run, exact_search, tie_order
 from ..types import Dataset, Run
 from .measures import DEFAULT_MEASURES, deepest, mean, parse, per_query
@@ -57,22 +55,14 @@ def evaluate(
     dimensions = truncate_dim or encoder.dimension
     without_self = is_self_retrieval(dataset) if ignore_identical_ids is None else ignore_identical_ids
     depth = max(depth, deepest(names))
-    dataset = _judged(dataset) if judged_only else dataset
+    dataset = judged_documents(dataset) if judged_only else dataset
     run = _retrieve(encoder, dataset, depth + without_self, dimensions, on_progress)
     if without_self:
         run = {query_id: _without(query_id, scores, depth) for query_id, scores in run.items()}
     protocol = {"depth": depth, "ignore_identical_ids": without_self, "dimensions": dimensions}
-    protocol |= {"judged_only": True} if judged_only else {}
+    protocol |= {"judged_only": True} if dataset.judged_only else {}
     fingerprints = {"data": dataset.fingerprint, "model": encoder.fingerprint}
     return _measured(dataset, run, names, encoder.name, fingerprints, protocol, output)
-
-
-def _judged(dataset: Dataset) -> Dataset:
-    """The dataset with the documents that its split judges, in the corpus's order."""
-    judged = {doc_id for found in dataset.qrels.values() for doc_id in found}
-    corpus = Selection(dataset.corpus, [doc_id for doc_id in dataset.corpus.ids if doc_id in judged])
-    fingerprint = fingerprint_of(dataset.fingerprint, "judged only")  # not to be compared with the whole
-    return dataclasses.replace(dataset, corpus=corpus, fingerprint=fingerprint)
 
 
 def is_self_retrieval(dataset: Dataset) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from ..data.dataset import load_dataset, source_of
 from ..data.jsonl import decode, parse_object, read_lines
 from ..errors import InputError, unknown
-from ..recipe import REVERSED
+from ..recipe import without_prefixes
 from ..strict_yaml import parse as parse_yaml
 from ..types import Dataset
 from .measures import DEFAULT_MEASURES, MAIN_SCORE, from_mteb, mean
@@ -150,7 +150,7 @@ def read_evaluation(folder: Path) -> Measured:
 
 def unchanged(part: Measured) -> Dataset | None:
     """The dataset that was evaluated on, where it is still there as it was."""
-    folder = Path(str(part.folder).removeprefix(REVERSED))
+    folder = Path(without_prefixes(str(part.folder)))
     if part.folder is None or not (folder / "qrels" / f"{part.split}.tsv").exists():
         return None
     dataset = load_dataset(part.folder, part.split)

@@ -3,7 +3,7 @@
 Paths are relative to the current folder, as in a shell; the resolved recipe that a run keeps has them absolute.
 """
 
-from .paths import CROSS_ENCODER, REVERSED, resolve, split_of
+from .paths import CROSS_ENCODER, JUDGED, REVERSED, resolve, split_of, without_prefixes
 from .reading import check_recipe, dump, load_recipe, plain
 from .schema import (
     Backward,
@@ -31,6 +31,7 @@ from .schema import (
 
 __all__ = [
     "CROSS_ENCODER",
+    "JUDGED",
     "REVERSED",
     "Backward",
     "Chosen",
@@ -59,4 +60,5 @@ __all__ = [
     "plain",
     "resolve",
     "split_of",
+    "without_prefixes",
 ]

@@ -10,6 +10,7 @@ from .schema import Chosen, Recipe
 
 CROSS_ENCODER = "cross-encoder:"  # before a teacher's name
 REVERSED = "reversed:"  # before a dataset's: its documents are the queries, and its queries the documents
+JUDGED = "judged:"  # before that: only the documents that the split judges are ranked
 
 
 def resolve(recipe: Recipe) -> Recipe:
@@ -79,12 +80,18 @@ def _absolute_teacher(name: str | None) -> str | None:
 
 def _absolute(name: str) -> str:
     """An existing path (with or without `:split`) as an absolute one; hub names as they are."""
-    if name.startswith(REVERSED):
-        return REVERSED + _absolute(name.removeprefix(REVERSED))
+    for prefix in (JUDGED, REVERSED):
+        if name.startswith(prefix):
+            return prefix + _absolute(name.removeprefix(prefix))
     path, split = split_of(name)
     if not Path(path).expanduser().exists():
         return name
     return str(Path(path).expanduser().resolve()) + (f":{split}" if split else "")
+
+
+def without_prefixes(name: str) -> str:
+    """`judged:reversed:DIR` as DIR."""
+    return name.removeprefix(JUDGED).removeprefix(REVERSED)
 
 
 def split_of(name: str) -> tuple[str, str | None]:

@@ -285,7 +285,8 @@ class StayClose:
 @_strict
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    in_domain: list[str] = field(default_factory=list)  # dataset folders, each DIR or DIR:split
+    # dataset folders, each DIR or DIR:split; judged:DIR ranks only the documents that the split judges
+    in_domain: list[str] = field(default_factory=list)
     out_of_domain: list[str] = field(default_factory=list)
     measure: str = "nDCG@10"  # chooses the best checkpoint
     measures: list[str] = field(default_factory=lambda: ["nDCG@10", "R@100", "RR@10"])

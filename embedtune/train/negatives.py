@@ -107,7 +107,7 @@ def mined_once(
         clear_leftovers(files.run.parent)
         report = mine(
             dataset,
-            with_cache(encoder),
+            encoder.with_cache(),
             recipe.negatives,
             files.run,
             query_ids=query_ids,
@@ -122,13 +122,6 @@ def mined_once(
         time.sleep(0.5)
     accelerator.wait_for_everyone()
     return report
-
-
-def with_cache(encoder: Encoder) -> Encoder:
-    """The same model as it is now, with its embeddings cached by content: later weights have other names."""
-    cached = Encoder(encoder.model, encoder.name, encoder.precision)
-    cached.frozen = encoder.frozen
-    return cached
 
 
 def read_negatives(recipe: Recipe, files: Files) -> Drawn:

@@ -34,7 +34,7 @@ from .live import FrozenDocuments, LiveNegatives
 from .log import Listener, Log
 from .loop import State, Training
 from .modes import switch_off_dropout
-from .negatives import Drawn, Mine, Negatives, Teach, mined_once, read_negatives, teacher_of, with_cache
+from .negatives import Drawn, Mine, Negatives, Teach, mined_once, read_negatives, teacher_of
 from .plan import Plan
 from .stages import stages_of
 from .step import Objective
@@ -83,14 +83,14 @@ def set_up(
     with accelerator.main_process_first():  # which computes it; the others find it in the cache
         encoder.frozen = frozen_towers(recipe, dataset, encoder, log)
     with accelerator.main_process_first():
-        plan = Plan(recipe, dataset, query_ids, facts_for(recipe, with_cache(encoder), dataset, query_ids))
+        plan = Plan(recipe, dataset, query_ids, facts_for(recipe, encoder.with_cache(), dataset, query_ids))
     base_fingerprint = weights_fingerprint(encoder.model)
     relevance = Relevance(dataset)
     mined = miner(recipe, dataset, encoder, query_ids, relevance, accelerator, folder, log)
     documents = None
     if recipe.negatives.live is not None:
         with accelerator.main_process_first():
-            documents = with_cache(encoder).encode(dataset.corpus, "document")
+            documents = encoder.with_cache().encode(dataset.corpus, "document")
     negatives: Drawn = mined(State().negatives)  # by the base weights
 
     def taught(name: str) -> Teach | None:
@@ -102,7 +102,7 @@ def set_up(
     with accelerator.main_process_first():
         stream = None
         if recipe.stay_close.distill is not None:
-            stream = stream_of(recipe.stay_close.distill, with_cache(encoder), plan.steps, recipe.train.seed)
+            stream = stream_of(recipe.stay_close.distill, encoder.with_cache(), plan.steps, recipe.train.seed)
     make_trainable(recipe, encoder)
     if recipe.negatives.live is not None and documents is not None:
         encoder = FrozenDocuments(encoder, dataset.corpus, documents)
@@ -111,8 +111,9 @@ def set_up(
     objective.modules.to(encoder.device)
     optimizer = make_optimizer(recipe, encoder, objective)
     # Where the student mines again, a validation at the same step leaves it the corpus's embeddings.
-    measured = with_cache(encoder) if recipe.negatives.refresh is not None else encoder
-    validate = Validator(measured, validation, recipe.evaluate.measure, accelerator) if validation else None
+    keep = recipe.negatives.refresh is not None
+    measure = recipe.evaluate.measure
+    validate = Validator(encoder, validation, measure, accelerator, keep=keep) if validation else None
     training = Training(
         recipe=recipe,
         encoder=encoder,

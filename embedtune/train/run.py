@@ -6,6 +6,7 @@ import dataclasses
 import platform
 import shutil
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +15,10 @@ import torch
 from accelerate import Accelerator
 
 from ..data.dataset import load_dataset, load_training
+from ..data.selection import Selection
 from ..encode import lora, store
 from ..encode.encoder import Encoder, load_encoder
+from ..encode.frozen import FrozenTowers
 from ..encode.loading import load_model
 from ..errors import InputError
 from ..evaluate.guarded import Point
@@ -25,7 +28,7 @@ from ..files import fingerprints_of_weights, locked, whole_folder, write_json, w
 from ..recipe import Recipe, resolve
 from ..report.card import write_card
 from ..report.record import SUMMARY
-from ..types import Dataset
+from ..types import Dataset, Items, Role
 from . import checkpoint
 from . import folder as run_folder
 from .guard import Watched, conclude, refuse_distilled, refuse_overlap, verdicts, watch
@@ -212,6 +215,9 @@ def evaluate_suites(
     if which != "base":
         block = dataclasses.replace(recipe.model, name=str(folder / own[which]), compose=None, pooling=None)
     encoder = load_encoder(block, precision=recipe.evaluate.precision, seed=recipe.train.seed)
+    if recipe.model.compose is not None and recipe.model.compose.towers == "frozen":
+        log.tell("phase", name=f"encode with the {which} model's towers")
+        encoder.frozen = _frozen(encoder, suites, log)
     guarded = recipe.evaluate.guard.measure if recipe.evaluate.guard is not None else None
     measures = [recipe.evaluate.measure, *([guarded] if guarded is not None else []), *recipe.evaluate.measures]
     found = {}
@@ -225,6 +231,14 @@ def evaluate_suites(
             on_progress=lambda done, total: log.tell("progress", done=done, total=total),
         )
     return found
+
+
+def _frozen(encoder: Encoder, suites: Sequence[Dataset], log: Log) -> FrozenTowers:
+    """What the towers give for the suites: computed once for the base model and every model that is tuned from it."""
+    sets: list[tuple[Items, Role]] = []
+    for dataset in suites:
+        sets += [(Selection(dataset.queries, list(dataset.qrels)), "query"), (dataset.corpus, "document")]
+    return FrozenTowers(encoder, sets, on_progress=lambda done, total: log.tell("progress", done=done, total=total))
 
 
 def environment(training: Training, suites: list[Dataset], base_fingerprint: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Any
 
 import torch
@@ -30,11 +30,13 @@ Observe = Callable[[Scores], dict[str, float]]
 class Tokens:
     """Prepared items by id: each text is tokenised once while it stays among the `most` used last.
 
-    What is large or slow to make (images, a frozen tower's output) the encoder itself keeps, by content.
+    What is large or slow to make (images, a frozen tower's output) the encoder itself keeps, by content; of such items
+    only what their set says of them is held here.
     """
 
     def __init__(self, encoder: Encoder, items: Items, role: Role, most: int = 200_000) -> None:
-        self._encoder, self._items, self._role, self._most = encoder, items, role, most
+        self._encoder, self._role, self._most = encoder, role, most
+        self._item = lru_cache(maxsize=most)(items.__getitem__)
         self._held: OrderedDict[str, Prepared] = OrderedDict()
 
     def hold(self, items: Sequence[Item]) -> None:
@@ -43,7 +45,7 @@ class Tokens:
         self._held.update(zip([i.id for i in fresh], self._encoder.prepare(fresh, self._role), strict=True))
 
     def __call__(self, ids: Sequence[str]) -> list[Prepared]:
-        absent = [self._items[item_id] for item_id in dict.fromkeys(ids) if item_id not in self._held]
+        absent = [self._item(item_id) for item_id in dict.fromkeys(ids) if item_id not in self._held]
         fresh = dict(zip([item.id for item in absent], self._encoder.prepare(absent, self._role), strict=True))
         found = [fresh.get(item_id) or self._held[item_id] for item_id in ids]
         self._held.update((item.id, fresh[item.id]) for item in absent if not self._encoder.keeps(item))

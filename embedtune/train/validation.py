@@ -52,13 +52,18 @@ def _documents(dataset: Dataset, query_ids: list[str], most: int | None, seed: i
 class Validator:
     """Measures the model as it stands. Only the main process works; all get the value."""
 
-    def __init__(self, encoder: Encoder, dataset: Dataset, measure: str, accelerator: Accelerator) -> None:
+    def __init__(
+        self, encoder: Encoder, dataset: Dataset, measure: str, accelerator: Accelerator, *, keep: bool = False
+    ) -> None:
+        """keep: put the embeddings in the cache, where they will be asked for again at the same step."""
         self._encoder, self._dataset, self._measure, self._accelerator = encoder, dataset, measure, accelerator
+        self._keep = keep
 
     def __call__(self) -> float:
         value = torch.zeros(1, device=self._accelerator.device)
         if self._accelerator.is_main_process:
             depth = 1 if "@" in self._measure else WHOLE  # no deeper than the measure looks
-            found = evaluate(self._encoder, self._dataset, measures=[self._measure], depth=depth)
+            encoder = self._encoder.with_cache() if self._keep else self._encoder
+            found = evaluate(encoder, self._dataset, measures=[self._measure], depth=depth)
             value += found.measures[self._measure]
         return float(broadcast(value))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from embedtune.data.dataset import load_dataset, reverse
+from embedtune.errors import InputError
 from embedtune.recipe import check_recipe, resolve
 from embedtune.train.run import train
 
@@ -79,3 +80,37 @@ def test_training_in_reverse_makes_hard_queries_of_the_other_direction(
     assert list(run.tuned) == ["tiny", "tiny-reversed"]
     events = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
     assert [event["made"] for event in events if event["event"] == "step"] == [8.0, 8.0]
+
+
+def test_only_judged_documents(two_ways: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """music is judged for no query; asked the other way round, all queries are judged."""
+    whole, judged = load_dataset(two_ways), load_dataset(f"judged:{two_ways}")
+    assert (list(whole.corpus.ids), list(judged.corpus.ids)) == (["d0", "d1", "d2"], ["d0", "d1"])
+    assert judged.label == "pictures-judged"
+    assert judged.qrels == whole.qrels
+    assert judged.fingerprint != whole.fingerprint
+    backward = load_dataset(f"judged:reversed:{two_ways}:test")
+    assert backward.label == "pictures-reversed-judged"
+    assert list(backward.corpus.ids) == ["q0", "q1", "q2"]
+    with pytest.raises(InputError, match=f"write judged:reversed:{two_ways}, in this order"):
+        load_dataset(f"reversed:judged:{two_ways}")
+    monkeypatch.chdir(two_ways.parent)
+    evaluated = {"in_domain": ["judged:reversed:pictures:test"]}
+    values = {"version": 1, "model": {"name": "x"}, "data": {"train": "pictures"}, "evaluate": evaluated}
+    assert resolve(check_recipe(values)).evaluate.in_domain == [f"judged:reversed:{two_ways}:test"]
+
+
+def test_judged_documents_are_found_again(
+    two_ways: Path, tiny_model: Path, run_cli: Callable[..., object], tmp_path: Path
+) -> None:
+    """By the name that results keep: for the texts that a comparison shows, and for other measures of the same run."""
+    data = ["--data", f"judged:{two_ways}", "--data", f"judged:reversed:{two_ways}"]
+    for name in ("one", "two"):
+        result = run_cli("eval", tiny_model, *data, "--output", tmp_path / name, "--measures", "R@1 RR@3")
+        assert result.exit_code == 0, result.stderr  # type: ignore[attr-defined]
+    written = json.loads((tmp_path / "one" / "pictures-judged" / "measures.json").read_text())
+    assert written["folder"] == f"judged:{two_ways}"
+    assert written["protocol"]["judged_only"] is True
+    result = run_cli("compare", tmp_path / "one", tmp_path / "two", *data, "--json")
+    assert result.exit_code == 0, result.stderr  # type: ignore[attr-defined]
+    assert "is not there any more" not in result.stderr  # type: ignore[attr-defined]

@@ -26,6 +26,7 @@ from embedtune.data.images import open_image
 from embedtune.encode.encoder import Encoder, load_encoder
 from embedtune.encode.prepared import Kept
 from embedtune.errors import InputError, Interrupted
+from embedtune.evaluate.retrieval import evaluate
 from embedtune.recipe import Recipe, check_recipe
 from embedtune.relevance import Relevance
 from embedtune.train.batch import lay_out
@@ -34,6 +35,7 @@ from embedtune.train.plan import Plan
 from embedtune.train.preflight import preflight
 from embedtune.train.run import TrainedRun, train
 from embedtune.train.step import Objective, Tokens, accumulate_gradients
+from embedtune.train.validation import held_out
 
 LOSS = {"name": "infonce", "temperature": 0.1, "directions": ["query_document", "document_query"]}
 
@@ -191,14 +193,29 @@ def test_the_first_stage_trains_the_projections_alone(
     assert changed(
         train(recipe_of(block_of("composed"), pictures, train={**stages, "max_steps": 8}), tmp_path / "a")
     ) == {"projections"}
-    frozen = block_of("composed")
-    frozen["compose"]["towers"] = "frozen"
     short = recipe_of(block_of("composed"), pictures, train={**stages, "max_steps": 8})
     assert changed(train(short, tmp_path / "first")) == {"projections"}
     frozen = block_of("composed")
     frozen["compose"]["towers"] = "frozen"
     alone = recipe_of(frozen, pictures, train={"epochs": 1})
     assert changed(train(alone, tmp_path / "alone")) == {"projections"}
+
+
+def test_the_second_stage_is_validated_with_its_own_towers(
+    block_of: Callable[[str], dict[str, Any]], pictures: Path, tmp_path: Path
+) -> None:
+    """Also where what is encoded is kept for mining again: what the towers gave in the first stage is out of date."""
+    stages = {"projections_first": {"epochs": 1, "learning_rate": 1e-3}, "epochs": 2, "validate_every": 6}
+    mined = {"mining": {"name": "dense", "depth": 10}, "sampling": {"name": "top", "count": 1}, "refresh": {"every": 3}}
+    recipe = recipe_of(block_of("composed"), pictures, train=stages, data={"validation": 0.25}, negatives=mined)
+    run = train(recipe, tmp_path / "run")
+    events = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    values = {event["step"]: event["value"] for event in events if event["event"] == "validation"}
+    assert run.best_step in (6, 9)  # 3 are the first stage's
+    _, held = held_out(load_dataset(pictures, "train"), recipe.data.validation, recipe.train.seed)
+    assert held is not None
+    found = evaluate(load_encoder(str(run.model)), held, measures="nDCG@10")
+    assert found.measures["nDCG@10"] == pytest.approx(values[run.best_step], abs=1e-6)
 
 
 def test_frozen_towers_are_passed_once(
@@ -219,8 +236,15 @@ def test_frozen_towers_are_passed_once(
     model["compose"]["towers"] = "frozen"
     mined = {"mining": {"name": "dense", "depth": 10}, "sampling": {"name": "top", "count": 2}, "refresh": {"every": 3}}
     data = {"validation": 0.25}
-    train(recipe_of(model, pictures, data=data, negatives=mined), tmp_path / "run")
-    assert sum(passed) == 48  # the pictures of the corpus, whatever the steps, validations and minings
+    measured = {"in_domain": [str(pictures), f"judged:{pictures}"]}
+    recipe = recipe_of(model, pictures, data=data, negatives=mined, evaluate=measured)
+    run = train(recipe, tmp_path / "run")
+    assert sum(passed) == 48  # the pictures of the corpus, whatever the steps, validations, minings and evaluations
+    again = load_encoder(str(run.model))
+    for name in measured["in_domain"]:
+        dataset = load_dataset(name)
+        found = evaluate(again, dataset, measures="nDCG@10")  # through the whole model
+        assert found.measures["nDCG@10"] == pytest.approx(run.tuned[dataset.label]["nDCG@10"], abs=1e-6)
 
 
 def test_the_preflight_says_what_is_trained_and_in_which_stages(
