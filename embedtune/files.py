@@ -121,6 +121,12 @@ def fingerprint_of(*parts: str) -> str:
     return digest.hexdigest()[:32]
 
 
+def refuse_existing(path: Path, *, overwrite: bool, option: str = "--output") -> None:
+    """Raises InputError where something is there that is not to be replaced."""
+    if path.exists() and not overwrite:
+        raise InputError(f"{path}: exists already; choose another {option}, or replace it with --overwrite")
+
+
 @contextmanager
 def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Holds the folder for this process (flock on `.lock`; freed by the kernel whatever happens to the process).

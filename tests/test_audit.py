@@ -196,7 +196,15 @@ def test_the_verbs(tiny_model: Path, tiny_dataset: Path, tmp_path: Path, run_cli
     assert shown.exit_code == 0, shown.stderr
     assert "positive text" in shown.stdout
     assert "dropped by" in shown.stdout
+    assert "Likeliest among the dropped" in shown.stdout
+    again = run_cli("mine", f"{tiny_dataset}:train", "--model", tiny_model, "--output", out)
+    assert (again.exit_code, again.stderr) == (
+        2,
+        f"error: {out}: exists already; choose another --output, or replace it with --overwrite\n",
+    )
     tried = json.loads(run_cli("audit", out, "--threshold", "positive_ratio=0.97", "--json").stdout)
+    assert [s["name"] for s in tried["sources"]] == ["dense"]
+    assert sum(row["kept"] + row["dropped"] for row in tried["scores"]) == tried["sources"][0]["candidates"]
     assert sum(q["kept"] for q in tried["queries"]) < int(table["kept"])
     wrong = run_cli("audit", out, "--relabel", tmp_path / "x.tsv")
     assert (wrong.exit_code, wrong.stderr) == (2, "error: --relabel OUT.tsv and --above NUMBER go together\n")

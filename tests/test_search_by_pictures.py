@@ -186,9 +186,7 @@ def test_an_audit_draws_its_suspects(clip: Encoder, pictures: Path, tmp_path: Pa
     assert min(apart, key=apart.__getitem__) == suspects[0]["suspect"]
     again = run_cli("audit", tmp_path / "mined.run", "--sheet", sheet)
     assert again.exit_code == 2
-    assert again.stderr == (
-        f"error: --sheet {sheet}: exists already; choose another name, or replace it with --overwrite\n"
-    )
+    assert again.stderr == (f"error: {sheet}: exists already; choose another --sheet, or replace it with --overwrite\n")
     assert run_cli("audit", tmp_path / "mined.run", "--sheet", sheet, "--overwrite").exit_code == 0
     useless = run_cli("audit", tmp_path / "mined.run", "--suspects", "0", "--sheet", tmp_path / "no.png")
     assert useless.stderr.startswith("error: --sheet draws the suspects: leave --relabel and --suspects 0 out")

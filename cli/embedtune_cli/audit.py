@@ -11,6 +11,7 @@ from .output import say, say_missing_images, show_json, show_table
 
 if TYPE_CHECKING:
     from embedtune.audit import Audit
+    from embedtune.evidence import Evidence
     from embedtune.types import Dataset
 
 WIDTH = 40  # of the longest bar
@@ -98,10 +99,15 @@ def _show(found: Audit, dataset: Dataset | None, queries: bool) -> None:
         columns = ["filter", "candidates", "dropped", "it alone", "lowest limit", "highest limit"]
         show_table(columns, rows, as_json=False, title="Filters")
         print()
-    if found.suspects:
-        listed = [list(suspect.values()) for suspect in _suspects(found, dataset)]
-        show_table(list(_suspects(found, dataset)[0]), listed, as_json=False, title="Suspects among the kept")
+    if len(found.sources) > 1:
+        rows = [[s.name, s.candidates, s.kept, s.shared] for s in found.sources]
+        show_table(["source", "candidates", "kept", "others had too"], rows, as_json=False, title="Sources")
         print()
+    for title, listed in (("Suspects among the kept", found.suspects), ("Likeliest among the dropped", found.caught)):
+        if listed:
+            shown = _side_by_side(listed, dataset)
+            show_table(list(shown[0]), [list(row.values()) for row in shown], as_json=False, title=title)
+            print()
     largest = max(max(kept + dropped for _, _, kept, dropped in found.gaps), 1)
     bars = [
         [low, high, kept, dropped, "#" * round(WIDTH * kept / largest) + "-" * round(WIDTH * dropped / largest)]
@@ -115,10 +121,10 @@ def _counts(dropped: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in dropped.items())
 
 
-def _suspects(found: Audit, dataset: Dataset | None) -> list[dict[str, Any]]:
-    """Side by side: the query, its lowest positive, and the suspect."""
+def _side_by_side(listed: list[Evidence], dataset: Dataset | None) -> list[dict[str, Any]]:
+    """The query, its lowest positive, and the suspect."""
     rows: list[dict[str, Any]] = []
-    for s in found.suspects:
+    for s in listed:
         row = {"query": s.query_id, "suspect": s.doc_id, "score": s.judged, "positive": s.positive_id,
                "its score": s.positive_judged}  # fmt: skip
         if dataset is not None:
@@ -138,8 +144,11 @@ def _shortened(text: str, most: int = 240) -> str:
 def _as_json(found: Audit, dataset: Dataset | None) -> dict[str, object]:
     return {
         "queries": [vars(q) for q in found.queries],
+        "sources": [vars(s) for s in found.sources],
         "filters": [vars(f) for f in found.filters],
-        "suspects": _suspects(found, dataset),
+        "suspects": _side_by_side(found.suspects, dataset),
+        "caught": _side_by_side(found.caught, dataset),
+        "scores": [dict(zip(("from", "to", "positives", "kept", "dropped"), row, strict=True)) for row in found.scores],
         "gaps": [dict(zip(("from", "to", "kept", "dropped"), row, strict=True)) for row in found.gaps],
         "warnings": found.warnings,
     }

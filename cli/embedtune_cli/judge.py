@@ -33,11 +33,11 @@ def judge(
     from embedtune.data.trec import write_run
     from embedtune.errors import InputError
     from embedtune.evidence import files_of
+    from embedtune.files import refuse_existing
 
     if (by is None) == (command is None):
         raise InputError("expected --by MODEL or --command PROGRAM, one of them")
-    if output.exists() and not overwrite:
-        raise InputError(f"{output}: exists already; choose another --output, or replace it with --overwrite")
+    refuse_existing(output, overwrite=overwrite)
     files = files_of(negatives)
     dataset = dataset_of(files, data)
 

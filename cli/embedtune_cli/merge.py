@@ -21,6 +21,10 @@ def merge(
     largest_drop: Annotated[
         float | None, typer.Option(min=0, help="With --choose-on: what each set may lose. [default: 0.01]")
     ] = None,
+    largest_flips: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="With --choose-on: the share of its queries that may go from right to wrong."),
+    ] = None,
     measure: Annotated[
         str | None, typer.Option(help="With --choose-on: by which it is measured. [default: nDCG@10]")
     ] = None,
@@ -45,13 +49,20 @@ def merge(
     from embedtune.merge import merge as run
     from embedtune.recipe import Guard
 
-    for option, given in {"--largest-drop": largest_drop, "--measure": measure, "--try": alphas}.items():
+    only_choosing = {
+        "--largest-drop": largest_drop,
+        "--largest-flips": largest_flips,
+        "--measure": measure,
+        "--try": alphas,
+    }
+    for option, given in only_choosing.items():
         if given is not None and not choose_on:
             raise InputError(f"{option} has no effect without --choose-on")
     (name,) = parse([measure or "nDCG@10"])
     default = Guard()
     guard = Guard(
         largest_drop=default.largest_drop if largest_drop is None else largest_drop,
+        largest_flips=largest_flips,
         measure=name,
         alphas=alphas or default.alphas,
     )

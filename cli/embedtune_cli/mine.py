@@ -28,6 +28,7 @@ def mine(
     max_score: Annotated[float | None, typer.Option(help="Below this.")] = None,
     sampling_strategy: Annotated[Literal["top", "random"] | None, typer.Option(help="Of those that are left.")] = None,
     max_length: Annotated[int | None, typer.Option(min=1, help="For DATA: tokens; the model's own if absent.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run and what is beside it.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Find hard negatives, keep the false ones out, and keep the evidence for `embedtune audit`.
@@ -42,6 +43,7 @@ def mine(
     """
     from embedtune.data.dataset import load_training
     from embedtune.errors import InputError
+    from embedtune.files import refuse_existing
     from embedtune.mining_flags import Flags, adjusted
     from embedtune.recipe import Data, Model, Recipe, load_recipe
 
@@ -68,6 +70,7 @@ def mine(
     dataset = load_training(recipe.data)
     say_left_out(dataset.left_out)
     target = output or dataset.folder / "negatives" / f"{Path(source).stem}.run"
+    refuse_existing(target, overwrite=overwrite)
 
     from embedtune.train.negatives import mine_recipe
 

@@ -58,6 +58,7 @@ def search(
     Example: embedtune search indexes/scifact --queries data/scifact --output scifact.run -k 100
     """
     from embedtune.errors import InputError
+    from embedtune.files import refuse_existing
 
     if words is not None and text is not None:
         raise InputError("the words after DIR and --text are the same thing; give one of them")
@@ -70,8 +71,8 @@ def search(
         raise InputError("--output RUN goes with --queries FILE")
     if queries is not None and output is None and sheet is None:
         raise InputError("--queries FILE wants --output RUN, --sheet FILE, or both")
-    if output is not None and output.exists() and not overwrite:
-        raise InputError(f"{output}: exists already; choose another --output, or replace it with --overwrite")
+    if output is not None:
+        refuse_existing(output, overwrite=overwrite)
 
     from embedtune.data.jsonl import JsonLines
     from embedtune.data.trec import write_run

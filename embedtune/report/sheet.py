@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from ..data.images import BrokenImage
 from ..errors import InputError
-from ..files import whole_file
+from ..files import refuse_existing, whole_file
 from ..types import Item
 from .lettering import font_of, is_cut, one_line, wrapped
 from .pictures import small
@@ -53,8 +53,7 @@ def refuse(path: Path, *, overwrite: bool = False) -> None:
     """Raises InputError for a file that a sheet cannot be written as, and for one that is there."""
     if path.suffix.lower() not in FORMS:
         raise InputError(f"--sheet {path}: expected a name that ends in {', '.join(FORMS)}")
-    if path.exists() and not overwrite:
-        raise InputError(f"--sheet {path}: exists already; choose another name, or replace it with --overwrite")
+    refuse_existing(path, overwrite=overwrite, option="--sheet")
 
 
 def write_sheet(path: Path, title: str, rows: Sequence[Row]) -> list[str]:

@@ -22,6 +22,8 @@ class MemoryQueue(nn.Module):
     size: documents held; the paper takes 65,536, the codes of small models 4,096. 0 is off.
     hardest: keep only so many of them for each query, the most similar ones (selective negatives, arXiv 2501.16360,
         second-hand); without it all.
+    momentum: held embeddings are those of a slow copy of what is trained, which after each step keeps so much of itself
+        (MoCo: 0.999); without it, the student's own of earlier steps, which agree with it the less the older they are.
 
     A call first offers what the queue holds, as constants, then, in training, takes in the batch's real documents:
     positives and mined negatives. Held are embeddings, with hashes of their document ids; both are state, saved with
@@ -29,20 +31,23 @@ class MemoryQueue(nn.Module):
     nor for a query that it is judged relevant for. A document that comes again replaces its older self, and a queue
     that is not full offers only what it has.
 
-    Departures: no momentum encoder. The embeddings are the student's own, of earlier steps, and the older, the less
-    they agree with it: small queues and learning rates suit. No second view in which the document asks. Raises
-    InputError without embeddings, document ids or the queries' judged documents.
+    Departures: in the batch a query meets the student's own embeddings of documents, with their gradient, and only the
+    queue's are the slow copy's. No second view in which the document asks. Raises InputError without embeddings,
+    document ids or the queries' judged documents.
     """
 
     embeddings: Tensor  # (size, H)
     documents: Tensor  # (size,) hashes of document ids
     position: Tensor  # of the next document to be taken in
 
-    def __init__(self, *, size: int = 4096, hardest: int | None = None) -> None:
+    def __init__(self, *, size: int = 4096, hardest: int | None = None, momentum: float | None = None) -> None:
         super().__init__()
+        if momentum is not None and not 0 <= momentum < 1:
+            raise InputError(f"synthesis.memory_queue.momentum: expected 0 to below 1, got {momentum}")
         if size < 0 or (hardest is not None and hardest < 1):
             raise InputError("synthesis.memory_queue: expected size of at least 0 and hardest of at least 1")
-        self.size, self.hardest = size, hardest
+        self.size, self.hardest, self.momentum = size, hardest, momentum
+        self.keys: Tensor | None = None  # (D, H) the batch's documents by the slow copy, set before a call
         self.register_buffer("embeddings", torch.empty(size, 0))
         self.register_buffer("documents", torch.full((size,), EMPTY))
         self.register_buffer("position", torch.zeros((), dtype=torch.int64))
@@ -67,7 +72,7 @@ class MemoryQueue(nn.Module):
             chosen = similar.topk(min(self.hardest, len(held)), dim=1).indices
             allowed = allowed & torch.zeros_like(allowed).scatter(1, chosen, True)
         if self.training:
-            self._take(ids, documents)
+            self._take(ids, documents if self.keys is None else self.keys)
         return append(scores, keep, held, allowed)
 
     def _take(self, ids: Tensor, documents: Tensor) -> None:

@@ -24,6 +24,7 @@ from .distill import Stream
 from .log import Log
 from .made import made_documents
 from .modes import training_mode
+from .momentum import Momentum, load_state, state_of
 from .negatives import Drawn, Mine, Teach
 from .plan import Place, Plan
 from .stages import Stages
@@ -66,6 +67,7 @@ class Training:
     teach: Callable[[str], Teach | None] | None  # where the teacher knows mined pairs alone: of the file in force
     stop_requested: Callable[[], bool]
     stream: Stream | None = None  # unlabelled text that holds the student near the base model
+    momenta: list[Momentum] = field(default_factory=list)  # slow copies of the weights, for memory queues
     origins: dict[nn.Parameter, torch.Tensor] = field(default_factory=dict)  # the base weights that it is pulled to
 
 
@@ -88,6 +90,8 @@ def fit(t: Training, state: State) -> State:
         losses, pairs, epoch = [], 0, state.place.epoch
         for _ in range(train.accumulate):
             batch, generator = batch_at(t, state.place)
+            for momentum in t.momenta:
+                momentum.offer(batch, tokens[1], t.accelerator, train.chunk_size)
             loss, parts = accumulate_gradients(
                 t.encoder,
                 t.objective,
@@ -174,6 +178,8 @@ def step_optimizer(t: Training, step: int, loss: float, norm: float) -> None:
     else:
         t.optimizer.step()
     pull_to_origins(t)
+    for momentum in t.momenta:
+        momentum.follow()
     t.optimizer.zero_grad(set_to_none=True)
 
 
@@ -264,6 +270,7 @@ def save_checkpoint(t: Training, state: State) -> None:
         "optimizer": checkpoint.optimizer_tensors(t.optimizer, names),
         "objective": dict(t.objective.modules.state_dict()),
         **({"negatives": t.negatives.state()} if t.negatives.state() else {}),
+        **({"momentum": state_of(t.momenta)} if t.momenta else {}),
     }
     scaler = t.accelerator.scaler.state_dict() if t.accelerator.scaler is not None else None
     folder = t.folder / "checkpoints"
@@ -285,6 +292,7 @@ def load_checkpoint(t: Training, path: Path, *, weights_only: bool = False) -> S
     if not weights_only:
         checkpoint.load_optimizer(t.optimizer, names, tensors["optimizer"])
         t.objective.modules.load_state_dict(tensors["objective"])
+        load_state(t.momenta, tensors.get("momentum", {}))
         if t.accelerator.scaler is not None:
             t.accelerator.scaler.load_state_dict(found["scaler"])
         if found["negatives"] != State().negatives:

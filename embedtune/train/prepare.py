@@ -34,6 +34,7 @@ from .live import FrozenDocuments, LiveNegatives
 from .log import Listener, Log
 from .loop import State, Training
 from .modes import switch_off_dropout
+from .momentum import momenta_of
 from .negatives import Drawn, Mine, Negatives, Teach, mined_once, read_negatives, teacher_of
 from .plan import Plan
 from .stages import stages_of
@@ -133,6 +134,7 @@ def set_up(
         teach=taught if by_pair else None,
         stop_requested=stop_requested,
         stream=stream,
+        momenta=momenta_of(objective, encoder, trained(encoder)),
         origins=origins_of(encoder) if recipe.stay_close.pull else {},
     )
     return training, base_fingerprint

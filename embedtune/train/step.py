@@ -157,8 +157,8 @@ def accumulate_gradients(
         embed(encoder, tokens[0](batch.query_ids[mine]), "query", chunk_size=chunk_size),
         embed(encoder, tokens[1](batch.doc_ids[mine]), "document", chunk_size=chunk_size),
     ]
-    queries = _gathered(towers[0], len(batch.query_ids), accelerator)
-    documents = _gathered(towers[1], len(batch.doc_ids), accelerator)
+    queries = gathered(towers[0], len(batch.query_ids), accelerator)
+    documents = gathered(towers[1], len(batch.doc_ids), accelerator)
     loss, parts = over_prefixes(encoder, objective, batch, queries, documents, progress, generator)
     if observe is not None:
         parts |= observe(scores_of(encoder, batch, queries.detach(), documents.detach(), progress))
@@ -228,7 +228,7 @@ def scores_of(encoder: Encoder, batch: Batch, queries: Tensor, documents: Tensor
     )
 
 
-def _gathered(tower: Embedded, count: int, accelerator: Accelerator) -> Tensor:
+def gathered(tower: Embedded, count: int, accelerator: Accelerator) -> Tensor:
     """(count, H) all processes' embeddings in the batch's order, as a leaf. Process r holds rows r, r + world, ..."""
     world = accelerator.num_processes
     if world == 1:

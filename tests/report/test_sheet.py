@@ -143,6 +143,8 @@ def test_a_sheet_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--sheet s\.gif: expected a name that ends in \.png, \.jpg, \.jpeg, \.webp"):
         refuse(Path("s.gif"))
     (tmp_path / "s.png").touch()
-    with pytest.raises(InputError, match=r"s\.png: exists already; choose another name, or replace it with --overwrit"):
+    with pytest.raises(
+        InputError, match=r"s\.png: exists already; choose another --sheet, or replace it with --overwrite"
+    ):
         refuse(tmp_path / "s.png")
     refuse(tmp_path / "s.png", overwrite=True)
