@@ -26,6 +26,7 @@ from ..types import Item, Items, Role
 from . import store
 from .compose import from_tower
 from .loading import load_model
+from .memory import bound_kernels
 from .precision import DTYPES, Resolved, resolve_device, resolve_precision
 from .prepare import Preparer, kind_of, role_prompt
 from .prepared import BLOCK, Prepared, blocks, chunks
@@ -226,6 +227,7 @@ def load_encoder(
     config = model if isinstance(model, Model) else Model(name=str(model))
     where = resolve_device(device)
     resolved = resolve_precision(precision, where)
+    bound_kernels()
     return Encoder(load_model(config, where, seed=seed), config.label, resolved, cached=cached)
 
 

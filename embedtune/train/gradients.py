@@ -15,8 +15,11 @@ import torch
 from torch import Tensor
 
 from ..encode.encoder import Encoder
+from ..encode.memory import give_back
 from ..encode.prepared import Prepared, chunks
 from ..types import Role
+
+GIVE_BACK_EVERY = 2  # chunks: less memory than at every fourth, and no time that could be measured
 
 
 @dataclass
@@ -46,7 +49,9 @@ def embed(encoder: Encoder, items: Sequence[Prepared], role: Role, *, chunk_size
     if not items:
         return Embedded(torch.empty(0, encoder.dimension, device=encoder.device), [], role)
     pieces = []
-    for rows in chunks(items, _tokens_in_a_chunk(encoder, items, chunk_size)):
+    for number, rows in enumerate(chunks(items, _tokens_in_a_chunk(encoder, items, chunk_size))):
+        if chunk_size is not None and number % GIVE_BACK_EVERY == 0:
+            give_back()
         chunk = [items[row] for row in rows]
         state = generator_state(encoder.device) if chunk_size is not None else None
         with torch.set_grad_enabled(chunk_size is None):
@@ -95,9 +100,11 @@ def without_negligible(
 def backward(encoder: Encoder, embedded: Sequence[Embedded], gradients: Sequence[Tensor]) -> None:
     """Carries the gradients at the embeddings, one (n, H) for each `embedded`, into the weights' .grad."""
     for tower, gradient in zip(embedded, gradients, strict=True):
-        for piece in tower.pieces:
+        for number, piece in enumerate(tower.pieces):
             output = piece.output
             if output is None:
+                if number % GIVE_BACK_EVERY == 0:
+                    give_back()
                 with restored(piece.state, encoder.device):
                     output = encoder.forward(piece.items, tower.role)
             if output.requires_grad:  # what is frozen has no way back

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from accelerate import Accelerator
 from embedtune.data.dataset import load_dataset
 from embedtune.encode import lora
 from embedtune.encode.encoder import Encoder, load_encoder
+from embedtune.encode.memory import give_back
 from embedtune.recipe import Chosen, Lora, Model, Recipe, check_recipe
 from embedtune.relevance import Relevance
 from embedtune.train.batch import Batch, lay_out
@@ -187,3 +189,17 @@ def test_what_a_step_says_is_fetched_at_once_and_whole() -> None:
     values = [torch.tensor(0.1), 2, torch.tensor(3), torch.tensor([0.1], dtype=torch.float64)]
     assert fetched(values) == [float(torch.tensor(0.1)), 2.0, 3.0, 0.1]
     assert fetched([]) == []
+
+
+def test_memory_is_given_back_between_chunks_alone(
+    tiny_model: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+    monkeypatch.setattr("embedtune.train.gradients.give_back", lambda: given.append(1))
+    encoder = load_encoder(str(tiny_model))
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]  # from loading on
+    gradients(encoder, tiny_dataset, None)
+    assert not given
+    gradients(encoder, tiny_dataset, 2)
+    assert len(given) > 4  # in both passes over queries and documents
+    give_back()  # itself: nothing to see, on whatever C library
