@@ -7,7 +7,7 @@ import heapq
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 
 from . import methods
 from .data.dataset import load_dataset, load_training
-from .data.trec import write_qrels
+from .data.trec import read_run, write_qrels
 from .errors import InputError
 from .evidence import Evidence, Files, files_of, read_evidence
 from .judging import Judge, judges_of, verdicts_of
@@ -223,25 +223,37 @@ def _folders(files: Files) -> list[str]:
     return found
 
 
-def relabel(path: str | Path, dataset: Dataset, output: Path, *, above: float) -> int:
+def relabel(path: str | Path, dataset: Dataset, output: Path, *, above: float, judge: Path | None = None) -> int:
     """Writes the split's judgements with suspects as further positives (RLHN, arXiv 2505.16967); returns how many.
 
     above: a candidate becomes a positive (of relevance 1), whether kept or dropped, where its score lies at least so
     far above that of the query's lowest positive, in the units of whoever judged (the teacher, where there was one).
-    Raises InputError where `output` exists: judgements are never changed in place.
+    judge: a run with scores of candidates and positives (`embedtune judge`) that decides instead; what it has no score
+    for stays as it is. Raises InputError where `output` exists: judgements are never changed in place.
     """
     if output.exists():
         raise InputError(f"{output}: exists already; judgements are not changed in place, name another file")
     qrels = {query_id: dict(judged) for query_id, judged in dataset.qrels.items()}
+    scores = read_run(judge) if judge is not None else None
     added = 0
     for candidate in read_evidence(files_of(path).evidence):
         if candidate.query_id not in qrels:
             raise InputError(f"{path}: query {candidate.query_id!r} is not in {dataset.folder}, split {dataset.split}")
-        if -candidate.gap >= above:
+        lead = -candidate.gap if scores is None else _lead(scores.get(candidate.query_id, {}), candidate, dataset)
+        if lead is not None and lead >= above:
             qrels[candidate.query_id][candidate.doc_id] = 1
             added += 1
     write_qrels(output, qrels)
     return added
+
+
+def _lead(judged: Mapping[str, float], candidate: Evidence, dataset: Dataset) -> float | None:
+    """How far a judge puts the candidate above the lowest positive that it has a score for; None without scores."""
+    grades = dataset.qrels[candidate.query_id]
+    positives = [judged[doc_id] for doc_id, grade in grades.items() if grade > 0 and doc_id in judged]
+    if candidate.doc_id not in judged or not positives:
+        return None
+    return judged[candidate.doc_id] - min(positives)
 
 
 def _count(candidate: Evidence, counts: OfQuery, filters: dict[str, OfFilter], sources: dict[str, OfSource]) -> None:

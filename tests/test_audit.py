@@ -164,6 +164,16 @@ def test_relabelling_writes_new_judgements_and_never_in_place(tmp_path: Path, ti
         relabel(write(tmp_path / "b.run", evidence("q0", "d1", 0.9)), data, tmp_path / "newer.tsv", above=0.0)
 
 
+def test_a_judge_confirms_what_is_relabelled(tmp_path: Path, tiny_dataset: Path) -> None:
+    found = [evidence("q1", "d40", 0.83), evidence("q1", "d41", 0.81), evidence("q1", "d43", 0.9)]
+    path, data = write(tmp_path / "a.run", *found), load_dataset(tiny_dataset, "train")
+    positive = next(doc_id for doc_id, grade in data.qrels["q1"].items() if grade > 0)
+    judged = {positive: 0.6, "d40": 0.1, "d41": 0.7}  # nothing of d43
+    (tmp_path / "judge.run").write_text("".join(f"q1 Q0 {d} 1 {score} judge\n" for d, score in judged.items()))
+    assert relabel(path, data, tmp_path / "new.tsv", above=0.05, judge=tmp_path / "judge.run") == 1
+    assert read_qrels(tmp_path / "new.tsv")["q1"] == data.qrels["q1"] | {"d41": 1}
+
+
 def test_the_data_is_known_from_the_summary(mined: Callable[..., Path], tiny_dataset: Path, tmp_path: Path) -> None:
     files = Files(mined("plain"))
     assert dataset_of(files).folder.samefile(tiny_dataset)

@@ -31,6 +31,9 @@ def audit(
     above: Annotated[
         float | None, typer.Option(help="For --relabel: how far above the lowest positive's score a suspect lies.")
     ] = None,
+    judge: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="For --relabel: who decides, a run of `embedtune judge`.")
+    ] = None,
     sheet: Annotated[
         Path | None,
         typer.Option(help="A picture (.png, .jpg, .webp) to draw the suspects in, beside query and positive."),
@@ -56,13 +59,15 @@ def audit(
 
     if (relabel is None) != (above is None):
         raise InputError("--relabel OUT.tsv and --above NUMBER go together")
+    if judge is not None and relabel is None:
+        raise InputError("--judge has no effect without --relabel")
     if sheet is not None:
         refuse(sheet, overwrite=overwrite)
         if relabel is not None or not suspects:
             raise InputError("--sheet draws the suspects: leave --relabel and --suspects 0 out")
     files = files_of(negatives)
     if relabel is not None and above is not None:
-        added = auditing.relabel(negatives, auditing.dataset_of(files, data), relabel, above=above)
+        added = auditing.relabel(negatives, auditing.dataset_of(files, data), relabel, above=above, judge=judge)
         say(f"{relabel}: {added:,} candidates are positives there")
         return
     chosen = auditing.parse_threshold(threshold) if threshold is not None else None
