@@ -41,12 +41,12 @@ def judges_of(chosen: Sequence[Chosen], filters: Sequence[Any] | None = None) ->
     names = numbered([c.name for c in chosen])
     made = filters if filters is not None else [methods.bind("filtering", c.name, c.options) for c in chosen]
     return [
-        Judge(name=name, decide=decide, limit=_limit_of(c.name, decide))
+        Judge(name=name, decide=decide, limit=limit_of(c.name, decide))
         for name, c, decide in zip(names, chosen, made, strict=True)
     ]
 
 
-def _limit_of(name: str, decide: Any) -> Any:
+def limit_of(name: str, decide: Any) -> Any:
     """The function `limit` of the filter's file, with the filter's own options."""
     limit = getattr(import_module(f"embedtune.filtering.{name}"), "limit", None)
     if limit is None:

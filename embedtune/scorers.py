@@ -72,6 +72,11 @@ class EncoderScores:
         """(Q, D) the scores of all pairs."""
         return torch.from_numpy(self.queries(query_ids) @ self.documents(doc_ids).T)
 
+    def same_role(self, query_ids: Sequence[str], doc_ids: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """(Q, Q) the queries' scores among each other, and (D, D) the documents'."""
+        queries, documents = self.queries(query_ids), self.documents(doc_ids)
+        return torch.from_numpy(queries @ queries.T), torch.from_numpy(documents @ documents.T)
+
 
 class CrossEncoderScores:
     """A sentence-transformers cross-encoder's scores (one number a pair, through the model's own activation)."""

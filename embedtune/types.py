@@ -103,6 +103,11 @@ class Scores:
         duplicate of a positive. Filters only ever take away from it.
     own: (Q, D) bool, True where the column was mined for this very row (its own hard negatives).
     teacher: (Q, D) similarities of a guide model or cross-encoder, without gradient, in the teacher's own units.
+    teacher_queries: (Q, Q) and teacher_documents: (D, D) the teacher's similarities within a role, where it is an
+        encoder and a loss has the directions query_query or document_document.
+    kept_queries: (Q, Q) bool, the other queries that are negatives of the row in query_query, and kept_documents:
+        (P, D) bool, for each positive pair in the order of positive.nonzero() the documents that are negatives of its
+        document in document_document; both only where a filter decides about them by itself (`guide`).
     queries: (Q, H) and documents: (D, H) embeddings as scored (normalised where the similarity is cosine).
     query_ids, doc_ids: names of rows and columns; a made column has an empty doc_id.
     positive_ids: for each row every document that is judged relevant for it, in the batch or not.
@@ -118,6 +123,10 @@ class Scores:
     candidate: Tensor
     own: Tensor | None = None
     teacher: Tensor | None = None
+    teacher_queries: Tensor | None = None
+    teacher_documents: Tensor | None = None
+    kept_queries: Tensor | None = None
+    kept_documents: Tensor | None = None
     queries: Tensor | None = None
     documents: Tensor | None = None
     query_ids: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ from ..similarities import full, lowest_positive
 from ..types import Scores
 
 NEEDS = ("teacher",)
+SAME_ROLE = True  # its limit also decides between queries and between documents
 
 
 def guide(scores: Scores, *, margin: float = 0.0, margin_kind: Literal["absolute", "relative"] = "absolute") -> Tensor:
@@ -17,9 +18,9 @@ def guide(scores: Scores, *, margin: float = 0.0, margin_kind: Literal["absolute
     margin: a candidate is dropped where guide score > p - margin (absolute) or > p - |p| * margin (relative), p being
     the query's lowest positive score by the guide. Raises InputError without a teacher, who is the guide.
 
-    Departures: GISTEmbed compares in four blocks; this is the query-document block (own negatives included). The
-    query_query and document_document directions of infonce follow its verdicts instead of asking the guide again.
-    Where the guide gave no score (NaN) the candidate stays.
+    GISTEmbed's four blocks: this call decides about documents for a query (in-batch and own negatives); in the
+    directions query_query and document_document of infonce the guide's scores of two queries, or of the positive and
+    another document, are held against the same limit. Where the guide gave no score (NaN) the candidate stays.
     """
     if scores.teacher is None:
         raise InputError("filtering.guide: needs a teacher's scores; give a teacher, or use positive_margin")

@@ -46,12 +46,21 @@ def negatives_of(
     if scores.queries is None or scores.documents is None:
         raise InputError(f"the direction {direction} needs embeddings, and here are scores only")
     if direction == "query_query":
-        dropped = (~keep).float() @ scores.positive.float().T > 0  # (Q, Q) a positive of the other is not kept
+        kept = scores.kept_queries if scores.kept_queries is not None else other_queries(scores, keep)
         logits = full(scores.queries) @ full(scores.queries).T * scale
-        return logits.masked_fill(dropped, -torch.inf)[rows]
-    kept = keep if scores.own is None else keep & ~scores.own
+        return logits.masked_fill(~kept, -torch.inf)[rows]
+    kept = keep[rows]
+    if scores.kept_documents is not None:  # which has no columns for what was made after the filters
+        kept = torch.cat([scores.kept_documents, kept[:, scores.kept_documents.shape[1] :]], dim=1)
+    if scores.own is not None:
+        kept = kept & ~scores.own[rows]
     logits = full(scores.documents)[columns] @ full(scores.documents).T * scale  # (P, D)
-    return logits.masked_fill(~kept[rows], -torch.inf)
+    return logits.masked_fill(~kept, -torch.inf)
+
+
+def other_queries(scores: Scores, keep: Tensor) -> Tensor:
+    """(Q, Q) bool, the queries that are negatives of the row: those of which every positive is kept as one."""
+    return ~((~keep).float() @ scores.positive.float().T > 0)
 
 
 def own_negatives(scores: Scores, keep: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ def stream_of(distill: Distill, base: Encoder, steps: int, seed: int) -> Stream:
         dataset=dataset,
         lists=lists,
         relevance=Relevance(dataset),
-        objective=dataclasses.replace(objective, teacher=EncoderScores(base, dataset).matrix),
+        objective=dataclasses.replace(objective, teacher=EncoderScores(base, dataset)),
         batch_size=distill.batch_size,
         seed=seed,
     )

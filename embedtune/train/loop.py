@@ -25,7 +25,7 @@ from .log import Log
 from .made import made_documents
 from .modes import training_mode
 from .momentum import Momentum, load_state, state_of
-from .negatives import Drawn, Mine, Teach
+from .negatives import Drawn, Mine, Teacher
 from .plan import Place, Plan
 from .stages import Stages
 from .step import Objective, Observe, Tokens, accumulate_gradients, fetched, sum_gradients
@@ -64,7 +64,7 @@ class Training:
     validate: Validate | None
     validation: Dataset | None
     mine: Mine
-    teach: Callable[[str], Teach | None] | None  # where the teacher knows mined pairs alone: of the file in force
+    teach: Callable[[str], Teacher | None] | None  # where the teacher knows mined pairs alone: of the file in force
     stop_requested: Callable[[], bool]
     stream: Stream | None = None  # unlabelled text that holds the student near the base model
     momenta: list[Momentum] = field(default_factory=list)  # slow copies of the weights, for memory queues

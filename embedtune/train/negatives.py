@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,7 +27,14 @@ from .checkpoint import clear_leftovers
 from .replacing import Replacing
 from .validation import held_out
 
-Teach = Callable[[Sequence[str], Sequence[str]], Tensor]
+
+class Teacher(Protocol):
+    """Scores of a batch's pairs by another model. An encoder also has `same_role` (EncoderScores)."""
+
+    def matrix(self, query_ids: Sequence[str], doc_ids: Sequence[str]) -> Tensor:
+        """(Q, D), NaN where it has none."""
+
+
 """(query_ids, doc_ids) -> (Q, D) the teacher's scores, NaN where it gave none."""
 
 
@@ -135,32 +142,33 @@ def read_negatives(recipe: Recipe, files: Files) -> Drawn:
     return negatives if recipe.negatives.replace is None else Replacing(negatives, recipe.negatives.replace)
 
 
-def teacher_of(recipe: Recipe, dataset: Dataset, encoder: Encoder, files: Files) -> Teach | None:
+def teacher_of(recipe: Recipe, dataset: Dataset, encoder: Encoder, files: Files) -> Teacher | None:
     """The recipe's teacher for batches: every pair's score by an encoder, those of mined pairs by a cross-encoder."""
     name = recipe.negatives.teacher
     if name is None:
         return None
     if not name.startswith(CROSS_ENCODER):
-        return EncoderScores(frozen(name, encoder), dataset).matrix
+        return EncoderScores(frozen(name, encoder), dataset)
     if not files.complete:
         raise InputError(
             f"negatives.teacher: {name} scores mined candidates only; give negatives.mining, or an encoder"
         )
-    return _from_evidence(files)
+    return OfMined(files)
 
 
-def _from_evidence(files: Files) -> Teach:
-    known: dict[str, dict[str, float]] = {}
-    for candidate in read_evidence(files.evidence):
-        if candidate.teacher is not None and candidate.positive_teacher is not None:
-            scores = known.setdefault(candidate.query_id, {candidate.positive_id: candidate.positive_teacher})
-            scores[candidate.doc_id] = candidate.teacher
+class OfMined:
+    """A teacher that has scored mined candidates, each beside its query's lowest positive, and nothing else."""
 
-    def teach(query_ids: Sequence[str], doc_ids: Sequence[str]) -> Tensor:
-        rows = [[known.get(q, {}).get(d, float("nan")) for d in doc_ids] for q in query_ids]
+    def __init__(self, files: Files) -> None:
+        self._known: dict[str, dict[str, float]] = {}
+        for candidate in read_evidence(files.evidence):
+            if candidate.teacher is not None and candidate.positive_teacher is not None:
+                first = {candidate.positive_id: candidate.positive_teacher}
+                self._known.setdefault(candidate.query_id, first)[candidate.doc_id] = candidate.teacher
+
+    def matrix(self, query_ids: Sequence[str], doc_ids: Sequence[str]) -> Tensor:
+        rows = [[self._known.get(q, {}).get(d, float("nan")) for d in doc_ids] for q in query_ids]
         return torch.tensor(rows).view(len(query_ids), len(doc_ids))
-
-    return teach
 
 
 def mine_recipe(

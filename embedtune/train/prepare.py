@@ -35,7 +35,7 @@ from .log import Listener, Log
 from .loop import State, Training
 from .modes import switch_off_dropout
 from .momentum import momenta_of
-from .negatives import Drawn, Mine, Negatives, Teach, mined_once, read_negatives, teacher_of
+from .negatives import Drawn, Mine, Negatives, Teacher, mined_once, read_negatives, teacher_of
 from .plan import Plan
 from .stages import stages_of
 from .step import Objective
@@ -94,7 +94,7 @@ def set_up(
             documents = encoder.with_cache().encode(dataset.corpus, "document")
     negatives: Drawn = mined(State().negatives)  # by the base weights
 
-    def taught(name: str) -> Teach | None:
+    def taught(name: str) -> Teacher | None:
         return teacher_of(recipe, dataset, encoder, Files(folder / "negatives" / f"{name}.run"))
 
     with accelerator.main_process_first():  # which encodes for the teacher; the others find that in the cache

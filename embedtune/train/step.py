@@ -18,10 +18,13 @@ from ..encode.prepared import Prepared
 from ..encode.similarity import scored
 from ..errors import InputError
 from ..recipe import Recipe
+from ..scorers import EncoderScores
 from ..types import Item, Items, Role, Scores
 from .batch import Batch
 from .gradients import Embedded, backward, embed, without_negligible
 from .made import maker_of
+from .negatives import Teacher
+from .roles import asks_within_roles, limits_of, within_roles
 
 Observe = Callable[[Scores], dict[str, float]]
 """Sees a batch's scores, without gradient; says what it has for the log."""
@@ -72,8 +75,9 @@ class Objective:
     losses: list[tuple[str, float, Any]]
     dimensions: list[int] = field(default_factory=list)
     modules: nn.ModuleDict = field(default_factory=nn.ModuleDict)
-    # (query_ids, doc_ids) -> (Q, D) the teacher's scores, NaN where it gave none
-    teacher: Callable[[Sequence[str], Sequence[str]], Tensor] | None = None
+    teacher: Teacher | None = None
+    # the limits of filters that also decide between items of one role, by the filters' places; where a loss asks
+    limits: dict[int, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, recipe: Recipe) -> Objective:
@@ -97,7 +101,9 @@ class Objective:
             if isinstance(method, nn.Module)
         }
         texts = [(name, make) for kind, name, make in made if kind == "texts"]
-        objective = cls(filters, texts, vectors, weightings, losses, recipe.matryoshka, nn.ModuleDict(trained))
+        dimensions, modules = recipe.matryoshka, nn.ModuleDict(trained)
+        limits = limits_of(recipe, filters) if any(asks_within_roles(loss) for _, _, loss in losses) else {}
+        objective = cls(filters, texts, vectors, weightings, losses, dimensions, modules, limits=limits)
         if recipe.matryoshka and any(True for _ in objective.modules.buffers()):
             raise InputError("matryoshka: not with a method that keeps state from step to step: it is of one dimension")
         return objective
@@ -107,9 +113,12 @@ class Objective:
 
         generator: for vectors that are drawn; in the same state on every process.
         """
-        keep = scores.candidate
-        for decide in self.filters:
-            keep = keep & decide(scores)
+        keep = alone = scores.candidate
+        for place, decide in enumerate(self.filters):
+            verdict = decide(scores)
+            keep = keep & verdict
+            alone = alone if place in self.limits else alone & verdict
+        scores = within_roles(scores, alone, list(self.limits.values()))
         dropped = scores.candidate.sum() - keep.sum()
         for make in self.vectors:
             scores, keep = make(scores, keep, generator=generator)
@@ -190,20 +199,28 @@ def over_prefixes(
     generator: torch.Generator,
 ) -> tuple[Tensor, dict[str, Tensor | float]]:
     """The mean of the objective on whole embeddings and on each prefix of them. The parts are the whole's."""
-    teacher = _taught(objective.teacher, batch).to(queries.device) if objective.teacher else None
+    taught = _taught(objective, batch, queries.device)
     found = []
     for dimensions in (queries.shape[1], *objective.dimensions):
         if dimensions > queries.shape[1]:
             raise InputError(f"matryoshka: {dimensions} dimensions are more than the model's {queries.shape[1]}")
         scores = scores_of(encoder, batch, queries[:, :dimensions], documents[:, :dimensions], progress)
-        found.append(objective(replace(scores, teacher=teacher), generator))
+        found.append(objective(replace(scores, **taught), generator))
     return torch.stack([loss for loss, _ in found]).mean(), found[0][1]
 
 
-def _taught(teacher: Callable[[Sequence[str], Sequence[str]], Tensor], batch: Batch) -> Tensor:
-    """(Q, D) the teacher's scores; it knows the corpus alone, so what was made for the batch has none (NaN)."""
-    real = batch.doc_ids[: len(batch.doc_ids) - len(batch.made)]
-    return nn.functional.pad(teacher(batch.query_ids, real), (0, len(batch.made)), value=torch.nan)
+def _taught(objective: Objective, batch: Batch, device: torch.device) -> dict[str, Any]:
+    """The teacher's part of Scores; it knows the corpus alone, so what was made for the batch has no score (NaN)."""
+    if objective.teacher is None:
+        return {}
+    made = len(batch.made)
+    ids = batch.query_ids, batch.doc_ids[: len(batch.doc_ids) - made]
+    found = {"teacher": nn.functional.pad(objective.teacher.matrix(*ids), (0, made), value=torch.nan)}
+    if objective.limits and isinstance(objective.teacher, EncoderScores):
+        queries, documents = objective.teacher.same_role(*ids)
+        found["teacher_queries"] = queries
+        found["teacher_documents"] = nn.functional.pad(documents, (0, made, 0, made), value=torch.nan)
+    return {name: values.to(device) for name, values in found.items()}
 
 
 def scores_of(encoder: Encoder, batch: Batch, queries: Tensor, documents: Tensor, progress: float) -> Scores:

@@ -82,7 +82,7 @@ def test_a_teacher_scores_every_pair_of_a_batch(tiny_model: Path, tiny_dataset: 
     assert teacher_of(recipe_of(tiny_model, tiny_dataset), data, encoder, files) is None
     teach = teacher_of(recipe_of(tiny_model, tiny_dataset, teacher=str(tiny_model)), data, encoder, files)
     assert teach is not None
-    scores = teach(["q1", "q2"], ["d1", "d2", "d50"])
+    scores = teach.matrix(["q1", "q2"], ["d1", "d2", "d50"])
     assert scores.shape == (2, 3)
     assert scores[1].tolist() == pytest.approx(EncoderScores(encoder, data)("q2", ["d1", "d2", "d50"]).tolist())
 
@@ -103,7 +103,7 @@ def test_a_cross_encoder_scores_mined_pairs_only(
     first = next(read_evidence(files.evidence))
     teach = teacher_of(recipe, data, encoder, files)
     assert teach is not None
-    scores = teach(["q1", "q2"], [first.positive_id, first.doc_id, "d1" if first.positive_id != "d1" else "d3"])
+    scores = teach.matrix(["q1", "q2"], [first.positive_id, first.doc_id, "d1" if first.positive_id != "d1" else "d3"])
     assert scores[0, :2].tolist() == pytest.approx([first.positive_teacher, first.teacher])
     assert all(math.isnan(score) for score in scores[1].tolist())
 
