@@ -97,11 +97,15 @@ def files_of(path: str | Path) -> Files:
 
 def as_line(evidence: Evidence) -> str:
     # Not asdict, which copies every value: among millions of candidates that is most of the time.
-    values = vars(evidence) | {"filters": [vars(verdict) for verdict in evidence.filters]}
+    values = _fields(evidence) | {"filters": [_fields(verdict) for verdict in evidence.filters]}
     for key in ("also", "teacher", "positive_teacher"):
         if not values[key] and values[key] != 0:
             del values[key]
     return json.dumps(values, ensure_ascii=False, allow_nan=False)
+
+
+def _fields(value: Evidence | Verdict) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in value.__slots__}
 
 
 def read_evidence(path: Path) -> Iterator[Evidence]:
