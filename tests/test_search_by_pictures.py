@@ -107,7 +107,7 @@ def test_a_file_of_queries_has_a_row_each(index: Path, pictures: Path, tmp_path:
     assert (width // 196, height // 250) == (11, 12)  # the query and its 10, and 12 of the 48 queries
     again = run_cli("search", index, "--queries", pictures, "--sheet", tmp_path / "s.png", "-o", tmp_path / "a.run")
     assert again.exit_code == 2
-    assert f"--sheet {tmp_path / 's.png'}: exists already" in again.stderr
+    assert f"{tmp_path / 's.png'}: exists already; choose another --sheet" in again.stderr
     assert not (tmp_path / "a.run").exists()
     options = ("--sheet", tmp_path / "s.png", "-o", tmp_path / "a.run", "--overwrite")
     assert run_cli("search", index, "--queries", pictures, *options).exit_code == 0
