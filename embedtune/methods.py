@@ -209,8 +209,9 @@ def bind(family: str, name: str, options: dict[str, Any]) -> Any:
 
 def _scheduled_instance(symbol: type, fixed: dict[str, Any], schedules: dict[str, Schedule]) -> Any:
     """An instance whose options follow schedules: set before every call, from the Scores that it is called with."""
-    for end in (1.0, 0.0):  # both ends are checked as an option is
-        instance: Any = symbol(**fixed, **{name: schedule.at(end) for name, schedule in schedules.items()})
+    instance: Any = None
+    for end in (1.0, 0.0) if schedules else (0.0,):  # both ends are checked as an option is
+        instance = symbol(**fixed, **{name: schedule.at(end) for name, schedule in schedules.items()})
 
     def set_options(instance: Any, arguments: tuple[Any, ...]) -> None:
         for name, schedule in schedules.items():

@@ -63,6 +63,8 @@ def _fill(folder: Path, key: Key, shape: tuple[int, int], fill: Fill) -> None:
     rows = np.lib.format.open_memmap(path, mode="r+" if first else "w+", dtype="float32", shape=shape)
 
     def filled(count: int) -> None:
+        if count == len(rows):  # what is whole needs no place to go on from
+            return
         rows.flush()
         write_json(progress, {"rows": count})
 

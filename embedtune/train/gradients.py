@@ -50,8 +50,8 @@ def embed(encoder: Encoder, items: Sequence[Prepared], role: Role, *, chunk_size
         return Embedded(torch.empty(0, encoder.dimension, device=encoder.device), [], role)
     pieces = []
     for number, rows in enumerate(chunks(items, _tokens_in_a_chunk(encoder, items, chunk_size))):
-        if chunk_size is not None and number % GIVE_BACK_EVERY == 0:
-            give_back()
+        if chunk_size is not None:
+            _between_chunks(encoder, number)
         chunk = [items[row] for row in rows]
         state = generator_state(encoder.device) if chunk_size is not None else None
         with torch.set_grad_enabled(chunk_size is None):
@@ -103,13 +103,17 @@ def backward(encoder: Encoder, embedded: Sequence[Embedded], gradients: Sequence
         for number, piece in enumerate(tower.pieces):
             output = piece.output
             if output is None:
-                if number % GIVE_BACK_EVERY == 0:
-                    give_back()
+                _between_chunks(encoder, number)
                 with restored(piece.state, encoder.device):
                     output = encoder.forward(piece.items, tower.role)
             if output.requires_grad:  # what is frozen has no way back
                 output.backward(gradient[piece.rows].to(output.dtype))  # type: ignore[no-untyped-call]
             piece.output = None
+
+
+def _between_chunks(encoder: Encoder, number: int) -> None:
+    if encoder.device.type == "cpu" and number % GIVE_BACK_EVERY == 0:  # a GPU's memory is not the C library's
+        give_back()
 
 
 def generator_state(device: torch.device) -> tuple[Tensor, Tensor | None]:

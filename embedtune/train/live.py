@@ -19,8 +19,9 @@ from ..errors import InputError
 from ..files import fingerprint_of
 from ..relevance import Relevance
 from ..search import exact_search, tie_order
-from ..types import Dataset, Item, Items, Role, Scores
+from ..types import Dataset, Item, Items, Role
 from .modes import training_mode
+from .negatives import Drawn
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -60,7 +61,7 @@ class FrozenDocuments(Encoder):
         return np.asarray(self._embeddings[rows], dtype=np.float32)
 
 
-class LiveNegatives:
+class LiveNegatives(Drawn):
     """The documents that each query of a batch scores highest at that moment, without those that may not be negatives.
 
     Exact search over all documents. On several processes all take what the first one found.
@@ -94,15 +95,6 @@ class LiveNegatives:
             forbidden = self._relevance.forbidden(query_id, named)
             found[query_id] = [doc_id for doc_id, out in zip(named, forbidden, strict=True) if not out]
         return found
-
-    def observe(self, scores: Scores, step: int) -> dict[str, float]:
-        return {}
-
-    def state(self) -> dict[str, Tensor]:
-        return {}
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        pass
 
 
 def two_towers(queries: SentenceTransformer, documents: SentenceTransformer) -> SentenceTransformer:

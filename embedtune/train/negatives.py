@@ -48,12 +48,19 @@ class Ranked:
 
 
 class Drawn(Protocol):
-    """What training draws negatives from, and what it tells of the scores that they get."""
+    """What training draws negatives from, and what it tells of the scores that they get: nothing, where scores change
+    nothing, and then there is no state either."""
 
     def draw(self, query_ids: Sequence[str], epoch: int) -> dict[str, list[str]]: ...
-    def observe(self, scores: Scores, step: int) -> dict[str, float]: ...
-    def state(self) -> dict[str, Tensor]: ...
-    def load(self, state: dict[str, Tensor]) -> None: ...
+
+    def observe(self, scores: Scores, step: int) -> dict[str, float]:
+        return {}
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        return None
 
 
 class Mine(Protocol):
@@ -63,8 +70,8 @@ class Mine(Protocol):
     def __call__(self, name: str, filters: Sequence[Any] | None = None, progress: float = 0.0) -> Drawn: ...
 
 
-class Negatives:
-    """Candidates by query, and the draw of an epoch. Scores change nothing, so there is no state."""
+class Negatives(Drawn):
+    """Candidates by query, and the draw of an epoch."""
 
     def __init__(self, recipe: Recipe, candidates: dict[str, Ranked]) -> None:
         self._sample: Any = methods.bind("sampling", recipe.negatives.sampling.name, recipe.negatives.sampling.options)
@@ -81,15 +88,6 @@ class Negatives:
                 chosen = self._sample(ranked.scores, ranked.positive_score, generator=generator)
                 drawn[query_id] = [ranked.doc_ids[i] for i in chosen.tolist()]
         return drawn
-
-    def observe(self, scores: Scores, step: int) -> dict[str, float]:
-        return {}
-
-    def state(self) -> dict[str, Tensor]:
-        return {}
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        pass
 
 
 def mined_once(

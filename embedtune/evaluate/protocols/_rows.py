@@ -44,6 +44,16 @@ def has_columns(path: Path, columns: Sequence[str]) -> bool:
     return first is not None and set(columns) <= set(first[1])
 
 
+def files_of(roots: Sequence[Path], name: str) -> list[Path]:
+    """The file of this name, or the Parquet files of the test split, in the first folder that has either."""
+    for root in roots:
+        if (root / name).is_file():
+            return [root / name]
+        if found := sorted(root.glob("test*.parquet")):
+            return found
+    return []
+
+
 def text_in(row: Row, column: str) -> str:
     where, values = row
     value = values.get(column)

@@ -18,7 +18,7 @@ from ...types import Item
 from ..lists import Task
 from ..suites import Suite
 from ._pictures import Pictures
-from ._rows import has_columns, rows, text_in
+from ._rows import files_of, has_columns, rows, text_in
 
 LAYOUT = "problems.json and images/test/<id>/, or Parquet files with question, choices, answer, hint and image"
 COLUMNS = ("question", "choices", "answer", "hint")
@@ -30,12 +30,7 @@ def recognises(folder: Path) -> bool:
 
 
 def _files(folder: Path) -> list[Path]:
-    for root in (folder, folder / "data", folder / "data/scienceqa"):
-        if (root / "problems.json").is_file():
-            return [root / "problems.json"]
-        if found := sorted(root.glob("test*.parquet")):
-            return found
-    return []
+    return files_of((folder, folder / "data", folder / "data/scienceqa"), "problems.json")
 
 
 def read(folder: Path, images: Path | None) -> Suite:

@@ -16,7 +16,7 @@ from ...types import Item, Qrels, Run
 from ..lists import Reported, Task
 from ..suites import Suite
 from ._pictures import Pictures
-from ._rows import has_columns, rows, text_in
+from ._rows import files_of, has_columns, rows, text_in
 
 LAYOUT = "examples.jsonl (or Parquet files) with image_0, image_1, caption_0 and caption_1, and the images"
 COLUMNS = ("image_0", "image_1", "caption_0", "caption_1")
@@ -27,12 +27,7 @@ def recognises(folder: Path) -> bool:
 
 
 def _files(folder: Path) -> list[Path]:
-    for root in (folder, folder / "data"):
-        if (root / "examples.jsonl").is_file():
-            return [root / "examples.jsonl"]
-        if found := sorted(root.glob("test*.parquet")):
-            return found
-    return []
+    return files_of((folder, folder / "data"), "examples.jsonl")
 
 
 def read(folder: Path, images: Path | None) -> Suite:
