@@ -73,15 +73,9 @@ class FrozenTowers:
 
     @torch.no_grad()
     def _fill(self, rows: npt.NDArray[np.float32], items: Sequence[Item], role: Role) -> None:
-        model = self._encoder.model
-        was_training = model.training
-        model.eval()
-        try:
+        with self._encoder.at_rest():
             prepared = self._encoder.preparer(items, role)
-            for chunk in chunks(prepared, self._encoder.tokens_per_chunk):
+            for chunk in chunks(prepared, self._encoder.tokens_at_once):
                 features = self._encoder.features([prepared[row] for row in chunk], role)
-                with self._encoder.autocast():
-                    output = tower_output(model, features).float().cpu().numpy()
+                output = tower_output(self._encoder.model, features).float().cpu().numpy()
                 rows[chunk, : output.shape[1]] = output
-        finally:
-            model.train(was_training)

@@ -67,7 +67,7 @@ def embed(encoder: Encoder, items: Sequence[Prepared], role: Role, *, chunk_size
 
 def _tokens_in_a_chunk(encoder: Encoder, items: Sequence[Prepared], chunk_size: int | None) -> int:
     if chunk_size is None:
-        return encoder.tokens_per_chunk
+        return encoder.tokens_at_once
     return min(encoder.tokens_per_chunk, chunk_size * max(item.length for item in items))
 
 

@@ -262,6 +262,7 @@ def make_optimizer(recipe: Recipe, encoder: Encoder, objective: Objective) -> to
             for (decayed, scale), parameters in sorted(groups.items(), reverse=True, key=lambda group: group[0])
         ],
         lr=recipe.train.learning_rate,
+        fused=True,  # several times faster than one tensor at a time, on a CPU too
     )
 
 
