@@ -28,6 +28,7 @@ from .attention import BackwardByProducts
 from .compose import from_tower
 from .loading import load_model
 from .memory import bound_kernels
+from .packing import PackedWeights
 from .precision import DTYPES, Resolved, resolve_device, resolve_precision
 from .prepare import Preparer, kind_of, role_prompt
 from .prepared import BLOCK, Prepared, blocks, chunks
@@ -164,12 +165,18 @@ class Encoder:
         return BackwardByProducts() if self.device.type == "cpu" and self.precision == "bf16" else nullcontext()
 
     @contextmanager
+    def without_graph(self) -> Iterator[None]:
+        """Around many chunks, so that weights are brought to the precision, and to the layout that is fastest, once."""
+        with torch.no_grad(), self.autocast(), PackedWeights() if self.device.type == "cpu" else nullcontext():
+            yield
+
+    @contextmanager
     def at_rest(self) -> Iterator[None]:
-        """Evaluation mode, and autocast around all chunks, so that weights are brought to its precision once."""
+        """The same in evaluation mode."""
         was_training = self.model.training
         self.model.eval()
         try:
-            with self.autocast():
+            with self.without_graph():
                 yield
         finally:
             self.model.train(was_training)

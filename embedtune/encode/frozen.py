@@ -71,7 +71,6 @@ class FrozenTowers:
 
         return fill
 
-    @torch.no_grad()
     def _fill(self, rows: npt.NDArray[np.float32], items: Sequence[Item], role: Role) -> None:
         with self._encoder.at_rest():
             prepared = self._encoder.preparer(items, role)

@@ -8,7 +8,7 @@ second forward of each chunk restores the generators' states of the first (dropo
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -49,12 +49,12 @@ def embed(encoder: Encoder, items: Sequence[Prepared], role: Role, *, chunk_size
     if not items:
         return Embedded(torch.empty(0, encoder.dimension, device=encoder.device), [], role)
     pieces = []
-    for number, rows in enumerate(chunks(items, _tokens_in_a_chunk(encoder, items, chunk_size))):
-        if chunk_size is not None:
-            _between_chunks(encoder, number)
-        chunk = [items[row] for row in rows]
-        state = generator_state(encoder.device) if chunk_size is not None else None
-        with torch.set_grad_enabled(chunk_size is None):
+    with encoder.without_graph() if chunk_size is not None else nullcontext():
+        for number, rows in enumerate(chunks(items, _tokens_in_a_chunk(encoder, items, chunk_size))):
+            if chunk_size is not None:
+                _between_chunks(encoder, number)
+            chunk = [items[row] for row in rows]
+            state = generator_state(encoder.device) if chunk_size is not None else None
             pieces.append(Piece(rows, chunk, encoder.forward(chunk, role), state))
     outputs = torch.cat([piece.output.detach() for piece in pieces if piece.output is not None])
     order = torch.tensor([row for piece in pieces for row in piece.rows], device=outputs.device)
