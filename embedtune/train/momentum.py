@@ -17,7 +17,8 @@ from ..synthesis.memory_queue import MemoryQueue
 from .batch import Batch
 from .gradients import embed
 from .modes import training_mode
-from .step import Objective, Tokens, gathered
+from .objective import Objective
+from .step import Tokens, gathered
 
 
 @dataclass

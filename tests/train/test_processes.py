@@ -24,7 +24,8 @@ from embedtune.train.batch import lay_out
 from embedtune.train.modes import switch_off_dropout, training_mode
 from embedtune.train.plan import Plan
 from embedtune.relevance import Relevance
-from embedtune.train.step import Objective, Tokens, accumulate_gradients, sum_gradients
+from embedtune.train.objective import Objective
+from embedtune.train.step import Tokens, accumulate_gradients, sum_gradients
 
 model, data, output = sys.argv[1:]
 accelerator = Accelerator(cpu=True)
