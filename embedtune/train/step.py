@@ -8,14 +8,15 @@ from functools import lru_cache, reduce
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..encode.encoder import Encoder
 from ..encode.prepared import Prepared
 from ..types import Item, Items, Role
 from .batch import Batch
-from .gradients import Embedded, backward, embed, without_negligible
+from .gradients import backward, embed, without_negligible
 from .objective import Objective, Observe, observed, over_prefixes, over_slices
+from .processes import gathering
 from .slices import Parts, slices_of
 
 
@@ -73,12 +74,12 @@ def accumulate_gradients(
     """
     mine = slice(accelerator.process_index, None, accelerator.num_processes)
     tokens[1].hold(batch.made)
-    towers = [
-        embed(encoder, tokens[0](batch.query_ids[mine]), "query", chunk_size=chunk_size),
-        embed(encoder, tokens[1](batch.doc_ids[mine]), "document", chunk_size=chunk_size),
-    ]
-    queries = gathered(towers[0], len(batch.query_ids), accelerator)
-    documents = gathered(towers[1], len(batch.doc_ids), accelerator)
+    towers, underway = [], []
+    roles: list[tuple[Role, tuple[str, ...]]] = [("query", batch.query_ids), ("document", batch.doc_ids)]
+    for prepared, (role, ids) in zip(tokens, roles, strict=True):
+        towers.append(embed(encoder, prepared(ids[mine]), role, chunk_size=chunk_size))
+        underway.append(gathering(towers[-1], len(ids), accelerator))  # the queries', while documents are encoded
+    queries, documents = [gathered() for gathered in underway]
 
     def differentiate(loss: Tensor) -> None:
         scaled = loss / divide_by if accelerator.scaler is None else accelerator.scaler.scale(loss / divide_by)
@@ -110,46 +111,5 @@ def fetched(values: Sequence[Tensor | float]) -> list[float]:
     return [next(numbers) if isinstance(value, Tensor) else float(value) for value in values]
 
 
-def gathered(tower: Embedded, count: int, accelerator: Accelerator) -> Tensor:
-    """(count, H) all processes' embeddings in the batch's order, as a leaf. Process r holds rows r, r + world, ..."""
-    world = accelerator.num_processes
-    if world == 1:
-        return tower.values
-    share = -(-count // world)
-    own = tower.values.detach()
-    padded = own.new_zeros(share, own.shape[1])
-    padded[: len(own)] = own
-    stacked: Tensor = accelerator.gather(padded).view(world, share, -1)
-    return stacked.transpose(0, 1).reshape(world * share, -1)[:count].clone().requires_grad_()
-
-
 def _gradient(values: Tensor) -> Tensor:
     return values.grad if values.grad is not None else torch.zeros_like(values)
-
-
-def sum_gradients(parameters: Sequence[nn.Parameter], accelerator: Accelerator) -> None:
-    """Sums .grad over processes, in buckets. A parameter that no process used keeps no gradient."""
-    if accelerator.num_processes == 1:
-        return
-    used = torch.tensor([float(p.grad is not None) for p in parameters], device=accelerator.device)
-    everywhere = accelerator.reduce(used, "sum")
-    bucket: list[nn.Parameter] = []
-    for parameter, uses in zip(parameters, everywhere.tolist(), strict=True):
-        if uses == 0:
-            continue
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        bucket.append(parameter)
-        if sum(p.numel() for p in bucket) >= 8_000_000:
-            _sum_bucket(bucket, accelerator)
-            bucket = []
-    _sum_bucket(bucket, accelerator)
-
-
-def _sum_bucket(bucket: list[nn.Parameter], accelerator: Accelerator) -> None:
-    if not bucket:
-        return
-    gradients = [p.grad for p in bucket if p.grad is not None]
-    flat = accelerator.reduce(torch.cat([g.reshape(-1) for g in gradients]), "sum")
-    for gradient, piece in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(piece.view_as(gradient))
