@@ -77,6 +77,9 @@ class Method:
     kind: str | None  # the file's KIND, where its family tells methods apart by one
     needs: tuple[str, ...]  # the file's NEEDS: what the method does not work without
     scheduled: tuple[str, ...]  # the file's SCHEDULED: a class's options that it reads from itself at every call
+    # the file's BY_QUERY: whether it treats each query by itself, so that a batch may be taken in parts; or the options
+    # with which it does
+    by_query: bool | dict[str, Any]
 
 
 def names(family: str) -> list[str]:
@@ -110,6 +113,15 @@ def find(name: str) -> list[Method]:
     return found
 
 
+def by_query(family: str, name: str, options: dict[str, Any]) -> bool:
+    """Whether the method, with these options, treats each query by itself."""
+    method = describe(family, name)
+    if isinstance(method.by_query, bool):
+        return method.by_query
+    chosen = {option.name: options.get(option.name, option.default) for option in method.options}
+    return all(chosen[option] == value for option, value in method.by_query.items())
+
+
 def _method(
     family: str,
     name: str,
@@ -123,8 +135,9 @@ def _method(
     needs, scheduled = (
         ast.literal_eval(constants[name]) if name in constants else () for name in ("NEEDS", "SCHEDULED")
     )
+    by_query = ast.literal_eval(constants["BY_QUERY"]) if "BY_QUERY" in constants else False
     summary = docstring.split("\n\n")[0].replace("\n", " ")
-    return Method(family, name, node.name, summary, docstring, options, kind, needs, scheduled)
+    return Method(family, name, node.name, summary, docstring, options, kind, needs, scheduled, by_query)
 
 
 def _constants(tree: ast.Module) -> dict[str, ast.expr]:

@@ -14,6 +14,7 @@ import torch
 from ..errors import InputError
 from ..recipe import Compose
 from . import efficientnet_lite
+from .chosen_attention import attention_argument
 from .locate import Location, locate, with_safetensors
 
 if TYPE_CHECKING:
@@ -23,12 +24,14 @@ ROUTES = ("text", "image")
 TOWER = 2  # modules of a route before its projection: Transformer and Pooling
 
 
-def compose(chosen: Compose, text: SentenceTransformer, device: torch.device) -> SentenceTransformer:
-    """The model of these towers, with new projections. text: the loaded text encoder."""
+def compose(
+    chosen: Compose, text: SentenceTransformer, device: torch.device, *, attention: str | None = None
+) -> SentenceTransformer:
+    """The model of these towers, with new projections. text: the loaded text encoder. attention: the image tower's."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Router
 
-    towers = {"text": _tower(text, chosen.text), "image": _image_tower(chosen)}
+    towers = {"text": _tower(text, chosen.text), "image": _image_tower(chosen, attention)}
     for tower in towers.values():
         tower.append(Dense(tower[-1].get_embedding_dimension(), chosen.dimension, activation_function=None))
     router = Router(towers, route_mappings={(None, route): route for route in ROUTES})
@@ -73,7 +76,7 @@ def _tower(model: SentenceTransformer, name: str) -> list[Any]:
     return modules[:TOWER]
 
 
-def _image_tower(chosen: Compose) -> list[Any]:
+def _image_tower(chosen: Compose, attention: str | None) -> list[Any]:
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
     location = locate(chosen.image)
@@ -84,11 +87,16 @@ def _image_tower(chosen: Compose) -> list[Any]:
     try:
         transformer = Transformer(
             location.name,
-            model_kwargs={"dtype": "float32", "use_safetensors": True, "revision": location.revision},
+            model_kwargs={
+                "dtype": "float32",
+                "use_safetensors": True,
+                "revision": location.revision,
+                **attention_argument(attention),
+            },
             processor_kwargs={"revision": location.revision},
             config_kwargs={"revision": location.revision},
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise InputError(f"model.compose.image: {chosen.image}: cannot be loaded: {reason}") from error
     if transformer.modalities != ["image"] or transformer.module_output_name != "token_embeddings":

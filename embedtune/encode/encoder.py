@@ -25,6 +25,7 @@ from ..recipe import Model, Precision
 from ..types import Item, Items, Role
 from . import store
 from .attention import BackwardByProducts
+from .chosen_attention import implementations, is_flash
 from .compose import from_tower
 from .loading import load_model
 from .memory import bound_kernels
@@ -53,6 +54,9 @@ class Encoder:
         self.model = model
         self.name = name
         self.precision = precision
+        self.attention = implementations(model)
+        if precision == "fp32" and any(is_flash(attention) for attention in self.attention):
+            raise InputError(f"model {name}: {self.attention[0]} computes in bf16 or fp16 alone, and precision is fp32")
         self.cached = cached
         self.device: torch.device = model.device
         self.preparer = Preparer(model, name)
@@ -87,12 +91,13 @@ class Encoder:
 
     @property
     def fingerprint(self) -> str:
-        """What embeddings depend on to the last bit: the model's identity, the precision, the libraries' versions."""
+        """What embeddings depend on to the last bit: the model's identity, the precision, how attention is computed,
+        the libraries' versions."""
         return self.fingerprint_of(self.identity)
 
     def fingerprint_of(self, *parts: str) -> str:
         """What these parts of the model compute here depends on."""
-        return fingerprint_of(*parts, self.precision, json.dumps(store.versions(), sort_keys=True))
+        return fingerprint_of(*parts, self.precision, *self.attention, json.dumps(store.versions(), sort_keys=True))
 
     @property
     def identity(self) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..recipe import Model
+from .chosen_attention import attention_argument, pad_where_it_must, refuse_absent, refuse_other
 from .locate import Location, locate, with_safetensors
 from .towers import image_processors_of, transformers_of
 
@@ -36,7 +37,7 @@ def _load(model: Model, device: torch.device) -> SentenceTransformer:
         from .compose import compose
 
         text = replace(model, name=model.compose.text, compose=None, min_pixels=None, max_pixels=None)
-        loaded = compose(model.compose, _load(text, device), device)
+        loaded = compose(model.compose, _load(text, device), device, attention=model.attention)
         _set_pixels(loaded, model)
         return loaded.eval()
     location = locate(model.label)
@@ -46,7 +47,12 @@ def _load(model: Model, device: torch.device) -> SentenceTransformer:
             return _with_adapter(model, location.folder, device)
         _refuse_unusable(location.folder)
         location = Location(str(with_safetensors(location.folder)))
+    if model.attention is not None:
+        refuse_absent(model.attention, model.trust_remote_code)
     loaded = _open(model, location, device)
+    if model.attention is not None:
+        refuse_other(loaded, model.attention, model.label)
+    pad_where_it_must(loaded)
     for transformer in transformers_of(loaded).values():
         _pad_where_unmasked(transformer)
     _set_prompts(loaded, model)
@@ -89,7 +95,7 @@ def _loaded(model: Model, location: Location, device: torch.device) -> tuple[Sen
 
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
     disable_progress_bar()  # progress is ours to show
-    weights = {"dtype": "float32", "use_safetensors": True}
+    weights = {"dtype": "float32", "use_safetensors": True, **attention_argument(model.attention)}
     if location.folder is not None and not (location.folder / "modules.json").exists():
         transformer = Transformer(location.name, model_kwargs=weights)
         return SentenceTransformer(modules=[transformer], device=str(device)), True

@@ -11,6 +11,7 @@ from ..data.images import identity
 from ..errors import InputError
 from ..files import fingerprint_of
 from ..types import Item, Role
+from .chosen_attention import takes_flat
 from .prepared import KEPT, KEPT_TEXTS, Kept, Prepared, collated, separated
 from .towers import processing_of
 
@@ -127,7 +128,7 @@ class Preparer:
     @cached_property
     def processing(self) -> str:
         """What an item's features depend on besides the item."""
-        return fingerprint_of(self.readers, str(self._width), str(self.model.modalities))
+        return fingerprint_of(self.readers, str(self._width), str(self.model.modalities), str(takes_flat(self.model)))
 
     @cached_property
     def readers(self) -> str:

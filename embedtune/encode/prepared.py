@@ -2,7 +2,7 @@
 
 Each item has its own features, whatever it is: token features without padding, and tensors whose rows are its own
 (pixels, patches, image sizes). A chunk pads the former and puts the latter below each other, so that a chunk can be
-cut by items anywhere.
+cut by items anywhere. Where a model's attention tells texts apart by itself, their tokens stand in one row, unpadded.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ BLOCK, IMAGE_IN_BLOCK = 4096, 64  # an image takes as much room as so many texts
 PIXELS_PER_TOKEN = 256  # a vision transformer's usual patch of 16 x 16
 KEPT_BYTES = 2**30  # of prepared images: some 1,700 of 224 x 224 pixels, 7,000 of 112 x 112
 KEPT_TEXT_BYTES = 2**27  # of tokens: some 30,000 texts of 256
+FLAT = ("input_ids", "position_ids")  # of texts without padding, each numbered from its own beginning
+BOUNDARIES, LONGEST = "cu_seq_lens_q", ("max_length_k", "max_length_q")
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class Prepared:
 
     padded: name -> (T,) token features. joined: name -> (n, ...) tensors whose rows are the item's own. constant: what
     the whole chunk shares; only items with the same can share one. raw: the input itself, where a model pads on its
-    own, and nothing else is there. length: the item's part of a chunk's memory, in tokens.
+    own, and nothing else is there. length: the item's part of a chunk's memory, in tokens. flat: its token features are
+    not padded but stand after those of the item before, as flash attention takes them.
     """
 
     padded: dict[str, Tensor] = field(default_factory=dict)
@@ -38,6 +41,7 @@ class Prepared:
     constant: tuple[tuple[str, Any], ...] = ()
     raw: Any = None
     length: int = 1
+    flat: bool = False
 
     @property
     def bytes(self) -> int:
@@ -50,6 +54,8 @@ def separated(features: Mapping[str, Any], count: int, width: int | None) -> lis
 
     width: how many tokens a model without attention mask pads every text to.
     """
+    if BOUNDARIES in features:
+        return _apart(features)
     found = {name: value for name, value in features.items() if not name.startswith("num_")}  # counts of the batch
     mask, tokens = found.pop("attention_mask", None), found.get("input_ids")
     expected = mask.shape if mask is not None else (count, width)
@@ -61,6 +67,32 @@ def separated(features: Mapping[str, Any], count: int, width: int | None) -> lis
         return None
     constant = tuple(sorted((k, v) for k, v in found.items() if not isinstance(v, Tensor)))
     return [_one(found, like_mask, others, mask, constant, row, count) for row in range(count)]
+
+
+def _apart(features: Mapping[str, Any]) -> list[Prepared]:
+    """The texts of a row without padding, (1, T) for all of them."""
+    lengths = features[BOUNDARIES].diff().tolist()
+    constant = tuple(sorted((k, v) for k, v in features.items() if not isinstance(v, Tensor) and k not in LONGEST))
+    tokens = zip(*(features[name][0].split(lengths) for name in FLAT), strict=True)
+    return [
+        Prepared(dict(zip(FLAT, (part.clone() for part in own), strict=True)), {}, constant, None, length, flat=True)
+        for own, length in zip(tokens, lengths, strict=True)
+    ]
+
+
+def _in_a_row(chunk: Sequence[Prepared]) -> dict[str, Any]:
+    """The same for a chunk, as transformers' DataCollatorWithFlattening makes it, for flash attention."""
+    lengths = torch.tensor([len(item.padded["input_ids"]) for item in chunk])
+    boundaries = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).int()
+    text = torch.repeat_interleave(torch.arange(len(chunk), dtype=torch.int32), lengths)
+    return {
+        **dict(chunk[0].constant),
+        **{name: torch.cat([item.padded[name] for item in chunk])[None] for name in FLAT},
+        "seq_idx": text[None],
+        BOUNDARIES: boundaries,
+        "cu_seq_lens_k": boundaries,
+        **dict.fromkeys(LONGEST, int(lengths.max())),
+    }
 
 
 def _is_tokens(name: str, value: Any) -> bool:
@@ -93,6 +125,8 @@ def _tokens(name: str, rows: Tensor) -> int:
 def collated(chunk: Sequence[Prepared], pad: int) -> dict[str, Any]:
     """The features of a chunk. Pads on the right: attention masks and mask-aware pooling make that correct for every
     model, whatever side its tokenizer pads on, as a causal model never sees what comes after."""
+    if chunk[0].flat:
+        return _in_a_row(chunk)
     features: dict[str, Any] = dict(chunk[0].constant)
     if chunk[0].padded:
         lengths = torch.tensor([len(next(iter(item.padded.values()))) for item in chunk])
@@ -129,7 +163,7 @@ def chunks(items: Sequence[Prepared], tokens: int) -> list[list[int]]:
         shapes = tuple(
             (name, rows.shape[1:]) for name, rows in item.joined.items()
         )  # images of one size, where it shows
-        kinds.setdefault((item.constant, tuple(item.padded), shapes), []).append(row)
+        kinds.setdefault((item.constant, tuple(item.padded), item.flat, shapes), []).append(row)
     return [
         [rows[place] for place in chunk]
         for rows in kinds.values()

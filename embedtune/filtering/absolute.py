@@ -5,6 +5,8 @@ from torch import Tensor
 
 from ..types import Scores
 
+BY_QUERY = True
+
 
 def absolute(scores: Scores, *, below: float = 0.7) -> Tensor:
     """Keeps candidates scored below a fixed cap (TopK-Abs of NV-Retriever, arXiv 2407.15831).

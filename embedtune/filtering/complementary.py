@@ -7,6 +7,7 @@ from ..errors import InputError
 from ..types import Scores
 
 NEEDS = ("teacher",)
+BY_QUERY = True
 
 
 def complementary(scores: Scores, *, at_most: float = 0.9) -> Tensor:

@@ -10,6 +10,7 @@ from ..types import Scores
 
 NEEDS = ("teacher",)
 SAME_ROLE = True  # its limit also decides between queries and between documents
+BY_QUERY = True
 
 
 def guide(scores: Scores, *, margin: float = 0.0, margin_kind: Literal["absolute", "relative"] = "absolute") -> Tensor:

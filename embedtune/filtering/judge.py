@@ -8,6 +8,8 @@ from ..errors import InputError
 from ..similarities import lowest_positive
 from ..types import Run, Scores
 
+BY_QUERY = True
+
 
 class Judge:
     """Drops candidates that a judge scored like the positive (UniME-V2, arXiv 2510.13515), by scores from a file.

@@ -7,6 +7,8 @@ from torch import Tensor
 from ..similarities import full
 from ..types import Scores
 
+BY_QUERY = True
+
 
 def mean_std(scores: Scores, *, deviations: float = 1.0, drop: Literal["above", "below"] = "above") -> Tensor:
     """Cuts each query's candidates at the mean + k std of their scores (the threshold of ATSS, arXiv 1912.02424).

@@ -5,6 +5,8 @@ from torch import Tensor
 from ..similarities import full, lowest_positive
 from ..types import Scores
 
+BY_QUERY = True
+
 
 def positive_margin(scores: Scores, *, margin: float = 0.05) -> Tensor:
     """Keeps candidates scored below the positive by a margin (TopK-MarginPos of NV-Retriever, arXiv 2407.15831).

@@ -5,6 +5,8 @@ from torch import Tensor
 from ..similarities import full, lowest_positive
 from ..types import Scores
 
+BY_QUERY = True
+
 
 def positive_ratio(scores: Scores, *, at_most: float = 0.95) -> Tensor:
     """Keeps candidates scored below a share of the positive's score (TopK-PercPos of NV-Retriever, arXiv 2407.15831).

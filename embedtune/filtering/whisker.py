@@ -7,6 +7,8 @@ from torch import Tensor
 
 from ..types import Scores
 
+BY_QUERY = {"over": "row"}
+
 
 def whisker(scores: Scores, *, reach: float = 1.5, over: Literal["row", "batch"] = "row") -> Tensor:
     """Keeps candidates within the box plot's whiskers of their scores (UNPG, arXiv 2203.11593).

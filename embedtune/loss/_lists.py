@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..similarities import full
 from ..types import Scores
-from ._pairs import count_without_negatives
+from ._pairs import row_counts
 
 
 @dataclass(frozen=True)
@@ -17,13 +17,13 @@ class Lists:
     """A query's list is its positives and its kept negatives, those that the teacher has scored (not NaN).
 
     student, teacher: (R, D) log-probabilities over the lists of the R rows that have one; 0 outside of the list.
-    listed: (R, D) bool. without: how many rows have a positive but no scored negative.
+    listed: (R, D) bool. counts: how many rows have one, and how many have a positive but no scored negative.
     """
 
     student: Tensor
     teacher: Tensor
     listed: Tensor
-    without: Tensor
+    counts: dict[str, float | Tensor]
 
 
 def lists(
@@ -40,11 +40,11 @@ def lists(
     known = ~teacher.isnan()
     judged = scores.positive.any(dim=1)
     valid = (keep & known).any(dim=1) & judged
-    without = count_without_negatives(judged.nonzero().flatten(), valid[judged])
+    counts = row_counts(judged.nonzero().flatten(), valid[judged])
     listed = ((scores.positive | keep) & known)[valid]  # (R, D)
 
     def log_shares(logits: Tensor) -> Tensor:
         return logits.masked_fill(~listed, -torch.inf).log_softmax(dim=1).masked_fill(~listed, 0.0)
 
     student = log_shares(full(scores.student)[valid] / temperature + log_weights[valid])
-    return Lists(student, log_shares(teacher[valid] / teacher_temperature), listed, without)
+    return Lists(student, log_shares(teacher[valid] / teacher_temperature), listed, counts)

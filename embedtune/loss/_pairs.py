@@ -9,6 +9,10 @@ from ..errors import InputError
 from ..similarities import full
 from ..types import Scores
 
+MEAN_OVER = "mean_over"
+"""Among a loss's parts: how many (queries, pairs) its value is the mean over. With it, the values of some queries and
+of the others make that of all; each loss that says BY_QUERY gives it. It is not logged."""
+
 
 def cross_entropy(positive: Tensor, negatives: Tensor, smoothing: float = 0.0) -> Tensor:
     """(P,) minus the log-probability of each positive logit (P,) against its own row of negative logits (P, N).
@@ -76,15 +80,25 @@ def mean_by_group(values: Tensor, group: Tensor, valid: Tensor) -> Tensor:
     return (values * weights).sum() / (size > 0).sum().clamp(min=1)
 
 
-def count_without_negatives(rows: Tensor, valid: Tensor) -> Tensor:
-    """How many rows have a positive pair but none that is valid (that has a negative left).
+class WithoutNegatives(InputError):
+    """Not one of so many queries has a negative left: a batch of them teaches nothing."""
 
-    Raises InputError where no pair at all has a negative: such a batch teaches nothing.
+    def __init__(self, queries: int) -> None:
+        super().__init__(
+            f"no query of this batch of {queries} has a negative left: every other document is a positive "
+            "or was dropped by the filters; use larger batches, mine negatives, or loosen the filters"
+        )
+        self.queries = queries
+
+
+def row_counts(rows: Tensor, valid: Tensor) -> dict[str, float | Tensor]:
+    """What a loss says of its rows: how many its mean is over (MEAN_OVER), and how many have a positive pair but none
+    that is valid (that has a negative left).
+
+    Raises WithoutNegatives where no pair at all is valid.
     """
     all_rows = torch.bincount(rows) > 0
     if not bool(valid.any()):
-        raise InputError(
-            f"no query of this batch of {int(all_rows.sum())} has a negative left: every other document is a positive "
-            "or was dropped by the filters; use larger batches, mine negatives, or loosen the filters"
-        )
-    return all_rows.sum() - (torch.bincount(rows[valid]) > 0).sum()
+        raise WithoutNegatives(int(all_rows.sum()))
+    counted = (torch.bincount(rows[valid]) > 0).sum()
+    return {"rows_without_negatives": all_rows.sum() - counted, MEAN_OVER: counted}

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..similarities import full
 from ..types import Scores
-from ._pairs import count_without_negatives
+from ._pairs import row_counts
 
 KIND = "objective"
+BY_QUERY = True
 SCHEDULED = ("gamma_negative", "gamma_positive", "shift")
 
 
@@ -47,14 +48,13 @@ class Asymmetric(nn.Module):
     def forward(self, scores: Scores, keep: Tensor, log_weights: Tensor) -> tuple[Tensor, dict[str, float | Tensor]]:
         rows = scores.positive.any(dim=1) & keep.any(dim=1)
         judged = scores.positive.any(dim=1).nonzero().flatten()
-        without = count_without_negatives(judged, keep.any(dim=1)[judged])
+        parts = row_counts(judged, keep.any(dim=1)[judged])
         logits = full(scores.student)[rows] * self.log_scale.exp() + self.bias  # (R, D)
         chance = logits.sigmoid()
         positive_cost = -F.logsigmoid(logits) * (1 - chance) ** self.gamma_positive
         shifted = (chance - self.shift).clamp(min=0)
         negative_cost = -(1 - shifted).clamp(min=1e-8).log() * shifted**self.gamma_negative
         total = positive_cost[scores.positive[rows]].sum() + (negative_cost * log_weights[rows].exp())[keep[rows]].sum()
-        parts: dict[str, float | Tensor] = {"rows_without_negatives": without}
         if self.bias.requires_grad:
             parts |= {"scale": self.log_scale.detach().exp(), "bias": self.bias.detach().clone()}
         return total / rows.sum(), parts

@@ -8,8 +8,10 @@ from torch import Tensor
 from ..errors import InputError
 from ..similarities import full
 from ..types import Scores
+from ._pairs import MEAN_OVER
 
 KIND = "regulariser"
+BY_QUERY = True
 
 
 def bidirectional_margin(
@@ -42,4 +44,4 @@ def bidirectional_margin(
     rows, columns = scores.positive.nonzero(as_tuple=True)  # (P,) each
     gap = (student[rows] - student[rows, columns][:, None])[chosen[rows]]  # (pairs,)
     loss = ((gap + alpha).relu() + (-gap - beta).relu()).sum() / max(gap.numel(), 1)
-    return loss, {"soft_negatives": float(gap.numel())}
+    return loss, {"soft_negatives": gap.numel(), MEAN_OVER: gap.numel()}

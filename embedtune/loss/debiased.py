@@ -9,9 +9,10 @@ from torch import Tensor
 from ..errors import InputError
 from ..similarities import full
 from ..types import Scores
-from ._pairs import count_without_negatives, mean_by_group, negatives_of
+from ._pairs import mean_by_group, negatives_of, row_counts
 
 KIND = "objective"
+BY_QUERY = {"two_views": False}
 NEUTRAL = {"positive_rate": 0.0, "beta": 0.0}
 VIEWS = ("query_document", "query_query"), ("document_query", "document_document")
 
@@ -68,12 +69,9 @@ def debiased(
         every = torch.ones_like(at_floor)
         losses.append(mean_by_group(F.softplus(log_g - of_pairs), group[valid], every))
         with_negatives.append(valid)
-        clamped.append(at_floor)
-    without = count_without_negatives(rows, torch.stack(with_negatives).any(dim=0))
-    return torch.stack(losses).mean(), {
-        "rows_without_negatives": without,
-        "clamped_share": torch.cat(clamped).float().mean(),
-    }
+        clamped.append(mean_by_group(at_floor.float(), group[valid], every))
+    parts = row_counts(rows, torch.stack(with_negatives).any(dim=0))
+    return torch.stack(losses).mean(), parts | {"clamped_share": torch.stack(clamped).mean()}
 
 
 def _debiased(

@@ -6,9 +6,10 @@ from torch import Tensor
 from ..errors import InputError
 from ..similarities import full
 from ..types import Scores
-from ._pairs import count_without_negatives, cross_entropy, mean_by_group
+from ._pairs import cross_entropy, mean_by_group, row_counts
 
 KIND = "objective"
+BY_QUERY = True
 
 
 def focal_infonce(
@@ -30,6 +31,6 @@ def focal_infonce(
     negatives = negatives.masked_fill(~keep, -torch.inf)[rows]  # (P, D)
     positive = student[rows, columns]
     valid = keep.any(dim=1)[rows]
-    without = count_without_negatives(rows, valid)
+    parts = row_counts(rows, valid)
     loss = mean_by_group(cross_entropy(positive * positive.abs() / temperature, negatives), rows, valid)
-    return loss, {"rows_without_negatives": without}
+    return loss, parts

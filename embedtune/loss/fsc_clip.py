@@ -6,9 +6,10 @@ from torch import Tensor
 from ..errors import InputError
 from ..similarities import full
 from ..types import Scores
-from ._pairs import mean_by_group, own_negatives
+from ._pairs import MEAN_OVER, mean_by_group, own_negatives
 
 KIND = "regulariser"
+BY_QUERY = True
 NEEDS = ("own",)
 
 
@@ -37,7 +38,8 @@ def fsc_clip(
     if not temperature > 0 or focus < 0 or not 0 <= smoothing < 1:
         raise InputError("loss.fsc_clip: expected temperature above 0, focus from 0 up and smoothing from 0 to below 1")
     rows, columns = scores.positive.nonzero(as_tuple=True)  # (P,) each
-    hard = own_negatives(scores, keep)[rows]  # (P, D)
+    own = own_negatives(scores, keep)
+    hard = own[rows]  # (P, D)
     logits = full(scores.student)[rows] / temperature
     negatives = (logits + log_weights[rows]).masked_fill(~hard, -torch.inf)
     log_share = torch.cat([logits.gather(1, columns[:, None]), negatives], dim=1).log_softmax(dim=1)  # (P, 1 + D)
@@ -46,4 +48,5 @@ def fsc_clip(
     target[:, 0] = 1 - target[:, 1:].sum(dim=1)
     log_share = log_share.masked_fill(target == 0, 0.0)  # a dropped one would be 0 times infinity
     values = -(target * (1 - log_share.exp()).clamp(min=1e-12) ** focus * log_share).sum(dim=1)
-    return mean_by_group(values, rows, hard.any(dim=1)), {"hard_negatives": hard.sum()}
+    counted = (own.any(dim=1) & scores.positive.any(dim=1)).sum()
+    return mean_by_group(values, rows, hard.any(dim=1)), {"hard_negatives": hard.sum(), MEAN_OVER: counted}

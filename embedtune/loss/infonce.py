@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..similarities import full
 from ..types import Scores
-from ._pairs import count_without_negatives, cross_entropy, mean_by_group, negatives_of, own_negatives
+from ._pairs import cross_entropy, mean_by_group, negatives_of, own_negatives, row_counts
 
 KIND = "objective"
+BY_QUERY = {"directions": ["query_document"]}
 SCHEDULED = ("temperature",)
 LARGEST_SCALE = 100.0
 
@@ -81,12 +82,11 @@ class Infonce(nn.Module):
         if self.joint:
             negatives, groups = [torch.cat(negatives, dim=1)], [rows]
         valid = [(block != -torch.inf).any(dim=1) for block in negatives]
-        without = count_without_negatives(rows, torch.stack(valid).any(dim=0))
+        parts = row_counts(rows, torch.stack(valid).any(dim=0))
         losses = [
             mean_by_group(cross_entropy(positive, block, self.smoothing), group, has_negatives)
             for block, group, has_negatives in zip(negatives, groups, valid, strict=True)
         ]
-        parts: dict[str, float | Tensor] = {"rows_without_negatives": without}
         if self.log_scale is not None:
             parts["temperature"] = (-self.log_scale.detach()).exp()
         return torch.stack(losses).mean(), parts

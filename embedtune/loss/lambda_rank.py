@@ -9,9 +9,10 @@ from torch import Tensor
 from ..errors import InputError
 from ..similarities import full
 from ..types import Scores
-from ._pairs import count_without_negatives, own_negatives
+from ._pairs import own_negatives, row_counts
 
 KIND = "objective"
+BY_QUERY = True
 
 
 def lambda_rank(
@@ -38,7 +39,7 @@ def lambda_rank(
     keep = own_negatives(scores, keep) if negatives == "own" else keep
     judged = scores.positive.any(dim=1)
     rows = judged & keep.any(dim=1)
-    without = count_without_negatives(judged.nonzero().flatten(), rows[judged])
+    parts = row_counts(judged.nonzero().flatten(), rows[judged])
     positive, negative = scores.positive[rows], keep[rows]  # (R, D)
     student = full(scores.student)[rows] / temperature
     listed = student.detach().masked_fill(~(positive | negative), -torch.inf)
@@ -51,4 +52,4 @@ def lambda_rank(
     costs = weight * F.softplus(student[of_row] - student[of_row, i][:, None])
     costs = costs.masked_fill(~negative[of_row], 0.0).sum(dim=1)
     totals = torch.zeros_like(student[:, 0]).index_add(0, of_row, costs)
-    return (totals / (positive.sum(dim=1) * negative.sum(dim=1))).mean(), {"rows_without_negatives": without}
+    return (totals / (positive.sum(dim=1) * negative.sum(dim=1))).mean(), parts

@@ -7,6 +7,7 @@ from ..types import Scores
 from ._lists import lists
 
 KIND = "objective"
+BY_QUERY = True
 NEEDS = ("teacher",)
 
 
@@ -40,4 +41,4 @@ def listwise_kl(
         teacher_temperature=teacher_temperature,
     )
     divergence = (found.teacher.exp() * (found.teacher - found.student)).masked_fill(~found.listed, 0.0)
-    return divergence.sum(dim=1).mean(), {"rows_without_negatives": found.without}
+    return divergence.sum(dim=1).mean(), found.counts

@@ -6,9 +6,10 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..similarities import full
 from ..types import Scores
-from ._pairs import count_without_negatives, mean_by_group
+from ._pairs import mean_by_group, row_counts
 
 KIND = "objective"
+BY_QUERY = True
 NEEDS = ("teacher",)
 
 
@@ -36,13 +37,12 @@ class MarginMse(nn.Module):
         rows, columns = (scores.positive & ~teacher.isnan()).nonzero(as_tuple=True)  # (P,) each
         scored = (keep & ~teacher.isnan())[rows]  # (P, D)
         valid = scored.any(dim=1)
-        without = count_without_negatives(rows, valid)
+        parts = row_counts(rows, valid)
         student = full(scores.student) * self.log_scale.exp()
         margins = student[rows, columns][:, None] - student[rows]  # (P, D)
         wanted = teacher[rows, columns][:, None] - teacher[rows].nan_to_num()
         errors = ((margins - wanted) ** 2 * log_weights[rows].exp()).masked_fill(~scored, 0.0)
         values = errors.sum(dim=1) / scored.sum(dim=1).clamp(min=1)
-        parts: dict[str, float | Tensor] = {"rows_without_negatives": without}
         if self.log_scale.requires_grad:
             parts["scale"] = self.log_scale.detach().exp()
         return mean_by_group(values, rows, valid), parts

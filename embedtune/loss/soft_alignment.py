@@ -11,6 +11,7 @@ from ..types import Scores
 from ._lists import lists
 
 KIND = "objective"
+BY_QUERY = True
 SCHEDULED = ("temperature", "judge_temperature")
 SMALLEST = math.log(1e-8)
 
@@ -53,4 +54,4 @@ class SoftAlignment(nn.Module):
         student, judge = found.student.clamp(min=SMALLEST), found.teacher.clamp(min=SMALLEST)
         both = 0.5 * (student.exp() - judge.exp()) * (student - judge)
         both = both.masked_fill(~found.listed, 0.0)
-        return both.sum(dim=1).mean(), {"rows_without_negatives": found.without}
+        return both.sum(dim=1).mean(), found.counts

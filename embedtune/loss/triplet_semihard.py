@@ -5,9 +5,10 @@ from torch import Tensor
 
 from ..similarities import full
 from ..types import Scores
-from ._pairs import count_without_negatives, mean_by_group
+from ._pairs import mean_by_group, row_counts
 
 KIND = "objective"
+BY_QUERY = True
 
 
 def triplet_semihard(
@@ -23,7 +24,7 @@ def triplet_semihard(
     """
     rows, columns = scores.positive.nonzero(as_tuple=True)  # (P,) each
     valid = keep.any(dim=1)[rows]
-    without = count_without_negatives(rows, valid)
+    parts = row_counts(rows, valid)
     student = full(scores.student)
     positive = student[rows, columns][:, None]
     negatives = student[rows]  # (P, D)
@@ -32,4 +33,4 @@ def triplet_semihard(
     farthest = negatives.masked_fill(~keep[rows], torch.inf).argmin(dim=1, keepdim=True)
     chosen = torch.where(farther.any(dim=1, keepdim=True), nearest_farther, farthest)  # (P, 1)
     triplets = (negatives.gather(1, chosen) - positive + margin).relu() * log_weights[rows].gather(1, chosen).exp()
-    return mean_by_group(triplets.squeeze(1) * valid, rows, valid), {"rows_without_negatives": without}
+    return mean_by_group(triplets.squeeze(1) * valid, rows, valid), parts

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..similarities import full
 from ..types import Scores
-from ._pairs import count_without_negatives, cross_entropy, mean_by_group, negatives_of
+from ._pairs import cross_entropy, mean_by_group, negatives_of, row_counts
 
 KIND = "objective"
 SCHEDULED = ("temperature",)
@@ -50,7 +50,7 @@ class Tripletclip(nn.Module):
         )
         queries = queries.masked_fill(made != made[rows, None], -torch.inf)  # (P, Q)
         valid = [(block != -torch.inf).any(dim=1) for block in (documents, queries)]
-        without = count_without_negatives(rows, valid[0] | valid[1])
+        parts = row_counts(rows, valid[0] | valid[1])
         halves = []
         for kind in (False, True):
             of_kind = made[rows] == kind
@@ -59,7 +59,6 @@ class Tripletclip(nn.Module):
                 for block, group, has_negatives in zip((documents, queries), (rows, columns), valid, strict=True)
             ]
             halves += [torch.stack(terms).mean()] if bool(of_kind.any()) else []
-        parts: dict[str, float | Tensor] = {"rows_without_negatives": without}
         if not self.alternate or len(halves) == 1:
             return torch.stack(halves).sum(), parts
         turn = int(self.batches) % 2

@@ -4,8 +4,10 @@ from torch import Tensor
 
 from ..similarities import full
 from ..types import Scores
+from ._pairs import MEAN_OVER
 
 KIND = "regulariser"
+BY_QUERY = True
 
 
 def variance(
@@ -18,4 +20,4 @@ def variance(
     The mean is over all kept negatives of the batch. Log-weights have no say.
     """
     errors = (full(scores.student) - target)[keep] ** 2
-    return errors.sum() / max(errors.numel(), 1), {}
+    return errors.sum() / max(errors.numel(), 1), {MEAN_OVER: errors.numel()}

@@ -80,6 +80,12 @@ def _without_effect(recipe: Recipe) -> list[str]:
 def _at_odds(recipe: Recipe) -> list[str]:
     """Keys that exclude each other."""
     negatives, given = recipe.negatives, []
+    asked, precisions = recipe.model.attention, {"train": recipe.train.precision, "evaluate": recipe.evaluate.precision}
+    given += [
+        f"model.attention: {asked} computes in bf16 or fp16 alone; give {part}.precision: bf16"
+        for part, precision in precisions.items()
+        if asked is not None and "flash" in asked and precision == "fp32"
+    ]
     if negatives.replace is not None and negatives.refresh is not None:
         given.append("negatives.replace: not with negatives.refresh: its candidates stay what they were at first")
     if negatives.live is not None:

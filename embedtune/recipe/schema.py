@@ -109,6 +109,9 @@ class Model:
     prompts: Prompts = field(default_factory=Prompts)
     dropout: Literal["off", "model"] = "off"  # off is about twice as fast: fused attention needs it
     gradient_checkpointing: bool = False
+    # how attention is computed: eager, sdpa, flash_attention_2 (bf16 on a GPU, texts without padding), or any other
+    # name that transformers knows; absent: its own choice
+    attention: str | None = None
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,6 +24,19 @@ class Batch:
     positive_ids: tuple[frozenset[str], ...]
     made: tuple[Item, ...]  # the last documents: they are in no corpus
     made_queries: Tensor  # (Q,) bool
+
+    def of(self, rows: Sequence[int]) -> Batch:
+        """These queries with all of the batch's documents."""
+        places = torch.tensor(rows, dtype=torch.int64)
+        return replace(
+            self,
+            query_ids=tuple(self.query_ids[row] for row in rows),
+            positive=self.positive[places],
+            candidate=self.candidate[places],
+            own=self.own[places],
+            positive_ids=tuple(self.positive_ids[row] for row in rows),
+            made_queries=self.made_queries[places],
+        )
 
 
 def lay_out(

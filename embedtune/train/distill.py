@@ -19,7 +19,7 @@ from ..search import as_run, exact_search, tie_order
 from ..seeds import generator_for
 from ..types import Dataset, Turn
 from .batch import Batch, lay_out
-from .step import Objective
+from .objective import Objective
 
 
 @dataclass(frozen=True, kw_only=True)

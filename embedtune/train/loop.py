@@ -26,9 +26,11 @@ from .made import made_documents
 from .modes import training_mode
 from .momentum import Momentum, load_state, state_of
 from .negatives import Drawn, Mine, Teacher
+from .objective import Objective, Observe
 from .plan import Place, Plan
+from .processes import sum_gradients
 from .stages import Stages
-from .step import Objective, Observe, Tokens, accumulate_gradients, fetched, sum_gradients
+from .step import Tokens, accumulate_gradients, fetched
 
 Validate = Callable[[], float]
 

@@ -17,7 +17,9 @@ from ..synthesis.memory_queue import MemoryQueue
 from .batch import Batch
 from .gradients import embed
 from .modes import training_mode
-from .step import Objective, Tokens, gathered
+from .objective import Objective
+from .processes import gathering
+from .step import Tokens
 
 
 @dataclass
@@ -37,7 +39,7 @@ class Momentum:
         items: Sequence[Prepared] = tokens(batch.doc_ids[mine])
         with self._in_place():
             own = embed(self.encoder, items, "document", chunk_size=chunk_size)
-        self.queue.keys = scored(gathered(own, len(batch.doc_ids), accelerator).detach(), self.encoder.similarity)
+        self.queue.keys = scored(gathering(own, len(batch.doc_ids), accelerator)().detach(), self.encoder.similarity)
 
     @torch.no_grad()
     def follow(self) -> None:

@@ -15,6 +15,8 @@ from ..encode.locate import locate
 from ..errors import InputError
 from ..recipe import REVERSED, Lora, Recipe
 from ..types import Dataset
+from . import bound
+from .bound import columns, comparing
 
 # Activations kept for the backward pass, in bytes for each token, layer and hidden unit in fp32. Measured on MiniLM
 # (1.6 GB for 9,000 tokens, 6 layers, 384 units); other architectures are of the same order.
@@ -66,6 +68,7 @@ def preflight(recipe: Recipe, output: Path) -> Preflight:
                 f"{train.batch_size} queries a batch over {processes} process(es), {train.accumulate} batch(es) a step",
             ),
             ("negatives", _negatives(recipe, own)),
+            *_scores(recipe, own),
             (
                 "steps",
                 f"about {steps:,} ({train.epochs:g} epoch(s) of {turns:,} turns)"
@@ -92,6 +95,25 @@ def _negatives(recipe: Recipe, own: int) -> str:
         )
     size = recipe.train.batch_size
     return f"about {size - 1 + own * size:,} a query: those of the batch" + (f", of which {own} its own" if own else "")
+
+
+def _scores(recipe: Recipe, own: int) -> list[tuple[str, str]]:
+    """Of batches whose scores do not fit into one matrix of the largest size: what becomes of them."""
+    queries, documents = recipe.train.batch_size, columns(recipe, own)
+    if queries * documents <= bound.LARGEST_MATRIX:
+        return []
+    size, whole = 4 * bound.LARGEST_MATRIX / 2**20, 4 * queries * documents / 2**20
+    asking = comparing(recipe)
+    if not asking:
+        rows = max(1, bound.LARGEST_MATRIX // documents)
+        return [("scores", f"of about {rows:,} queries at a time, so that no matrix of them exceeds {size:,.0f} MiB")]
+    return [
+        (
+            "scores",
+            f"one matrix of about {queries:,} x {documents:,} ({whole:,.0f} MiB, and the objective holds several), not "
+            f"bounded: {', '.join(asking)} compares queries with each other",
+        )
+    ]
 
 
 def refuse_without_texts(recipe: Recipe, dataset: Dataset) -> None:

@@ -36,9 +36,9 @@ from .loop import State, Training
 from .modes import switch_off_dropout
 from .momentum import momenta_of
 from .negatives import Drawn, Mine, Negatives, Teacher, mined_once, read_negatives, teacher_of
+from .objective import Objective
 from .plan import Plan
 from .stages import stages_of
-from .step import Objective
 from .validation import Validator, held_out
 
 

@@ -9,6 +9,7 @@ from ..types import Scores
 
 NEUTRAL = {"gamma": 0.0}
 NEEDS = ("teacher",)
+BY_QUERY = True
 
 
 def false_negative_probability(scores: Scores, keep: Tensor, *, gamma: float = 1.0) -> Tensor:

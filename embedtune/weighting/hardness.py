@@ -9,6 +9,7 @@ from ..similarities import full
 from ..types import Scores
 
 NEUTRAL = {"alpha": 0.0}
+BY_QUERY = True
 
 
 def hardness(

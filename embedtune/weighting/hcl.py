@@ -8,6 +8,7 @@ from ..types import Scores
 from ._normalise import normalise
 
 NEUTRAL = {"beta": 0.0}
+BY_QUERY = True
 
 
 def hcl(

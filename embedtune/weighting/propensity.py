@@ -8,6 +8,7 @@ from ..similarities import full, lowest_positive
 from ..types import Scores
 
 NEUTRAL = {"labelled": 1.0}
+BY_QUERY = True
 
 
 def propensity(scores: Scores, keep: Tensor, *, labelled: float = 0.5, temperature: float = 0.05) -> Tensor:

@@ -6,6 +6,7 @@ from ..similarities import full, lowest_positive
 from ..types import Scores
 
 NEUTRAL = {"alpha": 0.0}
+BY_QUERY = True
 
 
 def relative_hardness(scores: Scores, keep: Tensor, *, alpha: float = 5.0) -> Tensor:

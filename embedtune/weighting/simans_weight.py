@@ -8,6 +8,7 @@ from ..types import Scores
 from ._normalise import normalise
 
 NEUTRAL = {"sharpness": 0.0}
+BY_QUERY = True
 
 
 def simans_weight(scores: Scores, keep: Tensor, *, sharpness: float = 10.0, center_offset: float = 0.0) -> Tensor:

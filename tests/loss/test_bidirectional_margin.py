@@ -14,7 +14,7 @@ def test_one_pair_by_hand(difference: float, expected: float) -> None:
     keep = torch.tensor([[False, False, True]])  # a filter dropped column 1
     value, parts = bidirectional_margin(scores, keep, no_weights(scores))
     assert float(value) == pytest.approx(expected, abs=1e-6)
-    assert parts == {"soft_negatives": 1.0}
+    assert parts == {"soft_negatives": 1, "mean_over": 1}
 
 
 def test_the_mean_is_over_soft_pairs_only() -> None:

@@ -160,7 +160,7 @@ def test_a_row_without_negatives_has_no_gradient_and_is_counted() -> None:
     assert value.item() == pytest.approx((0.007049 + 0.318175) / 2, abs=2e-6)
     assert student.grad is not None
     assert not student.grad[1].any()
-    assert parts == {"rows_without_negatives": torch.tensor(1)}
+    assert parts == {"rows_without_negatives": 1, "mean_over": 2}
 
 
 def test_a_learned_temperature_gets_a_gradient_and_stays_within_its_bound() -> None:

@@ -18,8 +18,9 @@ from embedtune.relevance import Relevance
 from embedtune.train.batch import Batch, lay_out
 from embedtune.train.gradients import backward, embed, without_negligible
 from embedtune.train.modes import switch_off_dropout, training_mode
+from embedtune.train.objective import Objective
 from embedtune.train.plan import Plan
-from embedtune.train.step import Objective, Tokens, accumulate_gradients, fetched
+from embedtune.train.step import Tokens, accumulate_gradients, fetched
 
 
 def recipe_for(data: Path, **train: object) -> Recipe:

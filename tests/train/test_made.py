@@ -19,9 +19,9 @@ from embedtune.recipe import Recipe, check_recipe
 from embedtune.relevance import Relevance
 from embedtune.train.batch import lay_out
 from embedtune.train.made import made_documents
+from embedtune.train.objective import Objective, over_prefixes, scores_of
 from embedtune.train.preflight import refuse_without_texts
 from embedtune.train.run import train
-from embedtune.train.step import Objective, over_prefixes, scores_of
 from embedtune.types import Item, Turn
 
 

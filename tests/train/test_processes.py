@@ -5,11 +5,26 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed
 from safetensors.torch import load_file
+
+from embedtune.data.dataset import load_dataset
+from embedtune.encode.encoder import Encoder, load_encoder
+from embedtune.encode.prepared import Prepared
+from embedtune.recipe import check_recipe
+from embedtune.relevance import Relevance
+from embedtune.train.batch import lay_out
+from embedtune.train.objective import Objective
+from embedtune.train.processes import sum_gradients
+from embedtune.train.step import Tokens, accumulate_gradients
+from embedtune.types import Role, Turn
 
 SCRIPT = """
 import sys
@@ -24,7 +39,9 @@ from embedtune.train.batch import lay_out
 from embedtune.train.modes import switch_off_dropout, training_mode
 from embedtune.train.plan import Plan
 from embedtune.relevance import Relevance
-from embedtune.train.step import Objective, Tokens, accumulate_gradients, sum_gradients
+from embedtune.train.objective import Objective
+from embedtune.train.processes import sum_gradients
+from embedtune.train.step import Tokens, accumulate_gradients
 
 model, data, output = sys.argv[1:]
 accelerator = Accelerator(cpu=True)
@@ -77,6 +94,87 @@ def test_two_processes_have_the_gradient_of_one(tiny_model: Path, tiny_dataset: 
     for name, expected in one.items():
         tolerance = 1e-5 if "float32" in name else 1e-10
         assert float((two[name] - expected).norm() / expected.norm()) < tolerance, name
+
+
+@dataclass
+class Work:
+    """Something that another process is asked for."""
+
+    name: str
+    events: list[str]
+
+    def wait(self) -> None:
+        self.events.append(f"wait for {self.name}")
+
+
+def test_queries_are_gathered_while_documents_are_encoded(
+    tiny_model: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, dataset = load_encoder(str(tiny_model)), load_dataset(tiny_dataset, "train")
+    events: list[str] = []
+
+    def all_gather(outputs: list[torch.Tensor], own: torch.Tensor, *, async_op: bool) -> Work:
+        assert async_op
+        for output in outputs:
+            output.copy_(own)
+        events.append(f"gather {len(outputs) * len(own)} rows")
+        return Work(f"{len(outputs) * len(own)} rows", events)
+
+    def forward(chunk: Sequence[Prepared], role: Role) -> torch.Tensor:
+        events.append(f"encode a {role}" + " again" * torch.is_grad_enabled())
+        return Encoder.forward(encoder, chunk, role)
+
+    monkeypatch.setattr(torch.distributed, "all_gather", all_gather)
+    monkeypatch.setattr(encoder, "forward", forward)
+    recipe = check_recipe({"version": 1, "model": {"name": "m"}, "data": {"train": "d"}})
+    turns = [Turn(query_id=f"q{n}", positives=(f"d{n}",)) for n in (1, 2)]
+    batch = lay_out(turns, {"q1": ["d40", "d41"]}, Relevance(dataset))
+    accumulate_gradients(
+        encoder,
+        Objective.of(recipe),
+        batch,
+        (Tokens(encoder, dataset.queries, "query"), Tokens(encoder, dataset.corpus, "document")),
+        SimpleNamespace(num_processes=2, process_index=0, scaler=None),
+        chunk_size=1,
+        divide_by=1,
+        progress=0.0,
+        generator=torch.Generator(),
+    )
+    assert events == [
+        "encode a query",
+        "gather 2 rows",
+        "encode a document",
+        "encode a document",
+        "gather 4 rows",
+        "wait for 2 rows",
+        "wait for 4 rows",
+        "encode a query again",
+        "encode a document again",
+        "encode a document again",
+    ]
+
+
+def test_gradients_are_summed_in_buckets_of_which_two_are_underway(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+
+    def all_reduce(flat: torch.Tensor, *, async_op: bool) -> Work:
+        assert async_op
+        flat *= 2  # the other process has the same
+        events.append(f"sum {len(flat)}")
+        return Work(str(len(flat)), events)
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    monkeypatch.setattr("embedtune.train.processes.BUCKET", 6)
+    parameters = [torch.nn.Parameter(torch.zeros(size)) for size in (4, 3, 8, 1, 5, 2)]
+    for number, parameter in enumerate(parameters):
+        parameter.grad = torch.full_like(parameter, float(number)) if number != 1 else None
+    uses = torch.tensor([2.0, 1.0, 2.0, 0.0, 2.0, 2.0])  # the second is the other process's alone, the fourth no one's
+    parameters[3].grad = None
+    accelerator = SimpleNamespace(num_processes=2, device="cpu", reduce=lambda used, how: uses)
+    sum_gradients(parameters, accelerator)
+    assert events == ["sum 7", "sum 8", "wait for 7", "sum 7", "wait for 8", "wait for 7"]
+    found = [None if parameter.grad is None else parameter.grad.tolist() for parameter in parameters]
+    assert found == [[0.0] * 4, [0.0] * 3, [4.0] * 8, None, [8.0] * 5, [10.0] * 2]
 
 
 @pytest.mark.slow
