@@ -5,6 +5,8 @@ from torch import Tensor
 
 from ..types import Scores
 
+COSINE = "cap"  # its default is meant for scores from -1 to 1
+
 
 def absolute(scores: Scores, *, below: float = 0.7) -> Tensor:
     """Keeps candidates scored below a fixed cap (TopK-Abs of NV-Retriever, arXiv 2407.15831).

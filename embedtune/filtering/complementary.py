@@ -7,6 +7,7 @@ from ..errors import InputError
 from ..types import Scores
 
 NEEDS = ("teacher",)
+COSINE = "cap"  # its default is meant for scores from -1 to 1
 
 
 def complementary(scores: Scores, *, at_most: float = 0.9) -> Tensor:

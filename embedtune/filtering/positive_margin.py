@@ -5,6 +5,8 @@ from torch import Tensor
 from ..similarities import full, lowest_positive
 from ..types import Scores
 
+COSINE = "margin"  # its default is meant for scores from -1 to 1
+
 
 def positive_margin(scores: Scores, *, margin: float = 0.05) -> Tensor:
     """Keeps candidates scored below the positive by a margin (TopK-MarginPos of NV-Retriever, arXiv 2407.15831).
