@@ -80,7 +80,7 @@ def mine(
     draw: write only what the recipe's sampling draws.
 
     Raises InputError where nothing is found, where everything is dropped, and (negatives.empty: refuse) where a query
-    is left without negatives; then nothing is written.
+    is left without negatives; then nothing is written. So it does where another process is writing to `output`.
     """
     if output.suffix in (".json", ".jsonl"):
         raise InputError(

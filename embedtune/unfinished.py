@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -73,8 +73,10 @@ class Unfinished:
             (self._folder / file.name).replace(file)
 
     def close(self) -> None:
-        self.run.close()
-        self.evidence.close()
+        try:
+            self.run.close()
+        finally:
+            self.evidence.close()
 
 
 @contextmanager
@@ -104,7 +106,8 @@ def unfinished(files: Files, key: str) -> Iterator[Unfinished]:
                 f"{files.run}: {queries:,} queries are mined; start the same again to go on (training with --resume)"
             ) from None
         finally:
-            kept.close()
+            with suppress(OSError):  # a full disk, of which this is the second word
+                kept.close()
             if done or kept.noted is None:
                 shutil.rmtree(partial / key)
             if done or not any(path.is_dir() for path in partial.iterdir()):

@@ -187,3 +187,16 @@ def test_a_place_whose_files_are_gone_is_none(tmp_path: Path) -> None:
         kept.run.write("another\n")
         kept.finish({"queries": 2}, {"seed": 0})
     assert contents(tmp_path) == {"mined.json": b'{\n  "seed": 0\n}\n', "mined.jsonl": b"", "mined.run": b"another\n"}
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
+    def fill() -> None:
+        with unfinished.unfinished(Files(tmp_path / "mined.run"), "key") as kept:
+            kept.run.close()
+            kept.run = Path("/dev/full").open("a", encoding="utf-8")  # noqa: SIM115
+            kept.run.write("a line\n")
+            kept.note({"queries": 1})
+
+    with pytest.raises(OSError, match="No space left on device"):
+        fill()
+    assert not list(tmp_path.iterdir())
