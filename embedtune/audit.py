@@ -9,6 +9,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ class OfFilter:
     lowest_limit: float | None = None
     highest_limit: float | None = None
     positives_beyond: int = 0  # candidates whose query's own positive does not stay below the limit
+    widest_margin: float | None = None  # between a limit and its query's lowest positive
 
 
 @dataclass(kw_only=True)
@@ -135,7 +137,7 @@ def audit(path: str | Path, *, threshold: Chosen | None = None, suspects: int = 
         caught=caught.found,
         gaps=_histogram(np.array(gaps)[kept], np.array(gaps)[~kept]),
         scores=_histogram(np.array(positives), np.array(scores)[kept], np.array(scores)[~kept]),
-        warnings=[text for found_filter in filters.values() for text in _warnings(found_filter)],
+        warnings=[text for f in filters.values() for text in _warnings(f, min(scores), max(scores))],
     )
 
 
@@ -276,9 +278,11 @@ def _count(candidate: Evidence, counts: OfQuery, filters: dict[str, OfFilter], s
                 verdict.limit, found.highest_limit if found.highest_limit is not None else -np.inf
             )
             found.positives_beyond += candidate.positive_judged >= verdict.limit
+            found.widest_margin = max(abs(candidate.positive_judged - verdict.limit), found.widest_margin or 0.0)
 
 
-def _warnings(found: OfFilter) -> list[str]:
+def _warnings(found: OfFilter, lowest: float, highest: float) -> list[str]:
+    """lowest, highest: of the scores that decided."""
     limits = "" if found.lowest_limit is None else f" (limits {found.lowest_limit:.4g} to {found.highest_limit:.4g})"
     if found.dropped == found.candidates:
         return [f"{found.name}: every candidate lies beyond its limit{limits}; the scores are on another scale"]
@@ -286,7 +290,23 @@ def _warnings(found: OfFilter) -> list[str]:
         return [f"{found.name}: even the positives' own scores stay below its limit{limits}, so it can drop nothing"]
     if found.dropped == 0:
         return [f"{found.name}: dropped nothing{limits}"]
+    if max(-lowest, highest) > 1.001 and _as_for_cosines(found):
+        return [
+            f"{found.name}: its number is of the size for cosines, but the scores that decided lie from {lowest:.4g} "
+            f"to {highest:.4g}; give one in their units, or use positive_ratio"
+        ]
     return []
+
+
+def _as_for_cosines(found: OfFilter) -> bool:
+    """Whether a filter whose default is for cosines has a cap within -1 to 1, or a margin above 0 and up to 1."""
+    name = found.name.partition("-")[0]  # the second of a kind is absolute-2
+    if name not in methods.names("filtering"):  # evidence is a file, and its names are anyone's
+        return False
+    kind = getattr(import_module(f"embedtune.filtering.{name}"), "COSINE", None)
+    if kind == "cap" and found.lowest_limit is not None and found.highest_limit is not None:
+        return -1 <= found.lowest_limit <= found.highest_limit <= 1
+    return kind == "margin" and found.widest_margin is not None and 0 < found.widest_margin <= 1
 
 
 def _histogram(*groups: np.ndarray[Any, Any]) -> list[tuple[Any, ...]]:

@@ -5,93 +5,38 @@ Blocks of queries are mined and judged one after another and streamed to disk, s
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from . import methods
+from . import __version__, methods
 from .data.dataset import source_of, subset
 from .data.mixture import prefixed
+from .encode import store
 from .encode.encoder import Encoder, Progress
+from .encode.weights import weights_fingerprint
 from .errors import InputError
 from .evidence import Evidence, Files, as_line
-from .files import whole_file, write_json
+from .files import fingerprint_of
 from .judging import Judge, judges_of, verdicts_of
 from .mining import Sourced, numbered
+from .mining_report import Found, Report
 from .recipe import CROSS_ENCODER, Negatives, plain
 from .relevance import Relevance
-from .scorers import EncoderScores, Scorer, teacher_scores
+from .scorers import CrossEncoderScores, EncoderScores, Scorer, frozen, teacher_scores
 from .seeds import generator_for
 from .types import Dataset, Run, Scores
+from .unfinished import contents_of, unfinished
 
 BLOCK = 4096  # queries mined at once
-
-
-@dataclass(frozen=True)
-class Found:
-    """One query's candidates. by_place: their mined scores come from several sources and cannot be compared."""
-
-    query_id: str
-    evidence: list[Evidence]
-    forbidden: int
-    by_place: bool
-
-
-@dataclass(kw_only=True)
-class Report:
-    """What a mining came to. dropped: filter -> candidates that it would drop, whatever the others say."""
-
-    queries: int = 0
-    forbidden: int = 0  # positives, and what reads like them or like the query
-    candidates: int = 0
-    kept: int = 0
-    written: int = 0
-    asked: int = 0  # a query, by the sampling
-    fewer: int = 0  # queries with less than that
-    without: int = 0  # queries with no negative at all
-    emptied: int = 0  # of those, queries whose every candidate was dropped
-    first_without: str = ""
-    sources: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[str] = field(default_factory=Counter)
-    unstarted: list[str] = field(default_factory=list)  # filters that decide in training only
-
-    def add(self, found: Found, written: int) -> None:
-        """One query's part."""
-        kept = sum(candidate.keep for candidate in found.evidence)
-        self.queries += 1
-        self.forbidden += found.forbidden
-        self.candidates += len(found.evidence)
-        self.kept += kept
-        self.written += written
-        self.fewer += kept < self.asked
-        self.without += kept == 0
-        self.emptied += kept == 0 and len(found.evidence) > 0
-        self.first_without = self.first_without or ("" if kept else found.query_id)
-        for candidate in found.evidence:
-            self.sources[candidate.source] += 1
-            self.dropped.update(verdict.name for verdict in candidate.filters if not verdict.keep)
-
-    def sentences(self) -> list[str]:
-        """For a person who watches: what there is, and what falls short."""
-        dropped = "; ".join(f"{name} drops {count:,}" for name, count in self.dropped.items())
-        said = [f"{self.kept:,} of {self.candidates:,} candidates kept for {self.queries:,} queries"]
-        if dropped:
-            said[0] += f" ({dropped})"
-        if self.fewer:
-            said.append(f"{self.fewer:,} queries have fewer than the {self.asked} negatives asked for; none is made up")
-        if self.without:
-            how = f"{self.emptied:,} because every candidate was dropped" if self.emptied else "nothing was found"
-            said.append(f"{self.without:,} queries have no negative of their own ({how}), first {self.first_without!r}")
-        if self.unstarted:
-            said.append(f"{', '.join(self.unstarted)}: learns while training, so it decides in the batches only")
-        return said
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +66,9 @@ def mine(
 ) -> Report:
     """Mines, judges and filters; writes the run `output`, the evidence (.jsonl) and a summary (.json) beside it.
 
+    Killed and started again with the same arguments it goes on from the last whole block of queries, and within a block
+    loses half a minute; the files are then those of a mining that was never killed, to the last bit.
+
     For each query: the miners' candidates, taking turns where there are several, without positives, copies of positives
     and the query's own text; scored by `encoder` and by the teacher; every filter's verdict. The run holds what all
     filters keep, in the order of the teacher's scores where there is one, else as it was mined.
@@ -132,14 +80,15 @@ def mine(
     draw: write only what the recipe's sampling draws.
 
     Raises InputError where nothing is found, where everything is dropped, and (negatives.empty: refuse) where a query
-    is left without negatives; then nothing is written.
+    is left without negatives; then nothing is written. So it does where another process is writing to `output`.
     """
     if output.suffix in (".json", ".jsonl"):
         raise InputError(
             f"{output}: names a run; its evidence (.jsonl) and summary (.json) go beside it: end it in .run"
         )
     relevance = relevance or Relevance(dataset)
-    ids = list(query_ids if query_ids is not None else (q for q, found in relevance.positives.items() if found))
+    chosen = query_ids if query_ids is not None else (q for q, found in relevance.positives.items() if found)
+    ids = list(dict.fromkeys(chosen))
     judges = judges_of(negatives.filtering, filters)
     sample = methods.bind("sampling", negatives.sampling.name, negatives.sampling.options)
     sample(torch.empty(0), 0.0, generator=torch.Generator())  # refuses options out of range before hours of mining
@@ -148,21 +97,52 @@ def mine(
         dropped=Counter({judge.name: 0 for judge in judges if judge.started}),
         unstarted=[judge.name for judge in judges if not judge.started],
     )
-    files = Files(output)
-    with _written(files) as (run_file, evidence_file):
-        for found in _judged(dataset, encoder, negatives, ids, relevance, judges, progress, on_progress):
+    by_pair = _cross_encoder(negatives, encoder, dataset)
+    key = fingerprint_of(
+        *_dependencies(dataset, encoder, negatives, by_pair, judges), json.dumps([progress, seed, draw, BLOCK, ids])
+    )
+    with unfinished(Files(output), key) as files:
+        if files.noted is not None:
+            report = Report.of(files.noted["report"])
+        done = report.queries
+        for found in _judged(dataset, encoder, negatives, ids, relevance, judges, progress, by_pair, done, on_progress):
             kept = [candidate for candidate in found.evidence if candidate.keep]
             if draw and kept:
                 drawn = sample(*for_sampling(kept), generator=generator_for(seed, "negatives", 0, found.query_id))
                 kept = [kept[place] for place in drawn.tolist()]
             report.add(found, len(kept))
-            evidence_file.writelines(as_line(candidate) + "\n" for candidate in found.evidence)
-            run_file.writelines(_run_lines(kept, by_place=found.by_place))
+            files.evidence.writelines(as_line(candidate) + "\n" for candidate in found.evidence)
+            files.run.writelines(_run_lines(kept, by_place=found.by_place))
             if on_progress is not None:
                 on_progress(report.queries, len(ids))
+            if files.due or report.queries % BLOCK == 0:
+                files.note(vars(report))
         _check(report, negatives, dataset)
-    write_json(files.summary, _summary(dataset, encoder, negatives, seed, report))
+        files.finish(vars(report), _summary(dataset, encoder, negatives, seed, report))
     return report
+
+
+def _dependencies(
+    dataset: Dataset,
+    encoder: Encoder,
+    negatives: Negatives,
+    by_pair: CrossEncoderScores | None,
+    judges: Sequence[Judge],
+) -> Iterator[str]:
+    """What mined candidates and their scores depend on, to the last bit: data, models, methods and what they read."""
+    yield from (
+        __version__,
+        json.dumps(store.versions()),
+        dataset.fingerprint,
+        encoder.fingerprint,
+        encoder.device.type,
+    )
+    yield json.dumps(plain(negatives), sort_keys=True)
+    for chosen in (*negatives.mining, *negatives.filtering):
+        yield from contents_of(chosen.options, encoder)
+    if negatives.teacher is not None:
+        yield by_pair.fingerprint if by_pair is not None else frozen(negatives.teacher, encoder).fingerprint
+    yield from (weights_fingerprint(judge.decide) for judge in judges if isinstance(judge.decide, nn.Module))
 
 
 def _judged(
@@ -173,21 +153,26 @@ def _judged(
     relevance: Relevance,
     judges: Sequence[Judge],
     progress: float,
+    by_pair: CrossEncoderScores | None,
+    done: int,
     on_progress: Progress | None,
 ) -> Iterator[Found]:
-    """Each query's candidates with their evidence, block by block."""
+    """Each query's candidates with their evidence, block by block, but for the first `done` queries.
+
+    A block that is gone on with is mined whole once more, for its last bits depend on who is mined together.
+    """
     miners = [methods.bind("mining", chosen.name, chosen.options) for chosen in negatives.mining]
-    by_pair = _cross_encoder(negatives, encoder, dataset)
-    for start in range(0, len(query_ids), BLOCK):
+    for start in range(done // BLOCK * BLOCK, len(query_ids), BLOCK):
         block = subset(dataset, query_ids[start : start + BLOCK])
         runs = _runs(miners, block, encoder, on_progress)
         pools = {query_id: _pool(query_id, runs, relevance) for query_id in block.qrels}
         needed = {candidate.doc_id for pool, _ in pools.values() for candidate in pool}
         needed |= {doc_id for query_id in pools for doc_id in relevance.positives[query_id]}
-        scorer, teacher = EncoderScores(encoder, dataset, needed, on_progress=on_progress), by_pair
+        scorer = EncoderScores(encoder, dataset, needed, on_progress=on_progress)
+        teacher: Scorer | None = by_pair
         if negatives.teacher is not None and by_pair is None:
             teacher = teacher_scores(negatives.teacher, encoder, dataset, needed, on_progress=on_progress)
-        for query_id, (pool, forbidden) in pools.items():
+        for query_id, (pool, forbidden) in islice(pools.items(), max(0, done - start), None):
             positives = sorted(relevance.positives[query_id])
             evidence = judge(query_id, pool, positives, scorer, teacher, judges, progress) if pool else []
             yield Found(query_id, evidence, forbidden, by_place=teacher is None and len(runs) > 1)
@@ -301,7 +286,12 @@ def judge(
         )
         for place, candidate in enumerate(pool)
     ]
-    return evidence if guide is None else sorted(evidence, key=lambda e: (e.judged, e.doc_id), reverse=True)
+    if guide is None:
+        return evidence
+    evidence.sort(key=lambda e: (e.judged, e.doc_id), reverse=True)
+    if evidence and count > 1:
+        evidence[0] = replace(evidence[0], positives_teacher=dict(zip(positives, guide[:count], strict=True)))
+    return evidence
 
 
 def _run_lines(kept: Sequence[Evidence], *, by_place: bool) -> Iterator[str]:
@@ -313,20 +303,11 @@ def _run_lines(kept: Sequence[Evidence], *, by_place: bool) -> Iterator[str]:
         yield f"{candidate.query_id} Q0 {candidate.doc_id} {place} {score!r} {tag}\n"
 
 
-def _cross_encoder(negatives: Negatives, encoder: Encoder, dataset: Dataset) -> Scorer | None:
+def _cross_encoder(negatives: Negatives, encoder: Encoder, dataset: Dataset) -> CrossEncoderScores | None:
     """Loaded once; an encoder as teacher has its embeddings for each block."""
     if negatives.teacher is None or not negatives.teacher.startswith(CROSS_ENCODER):
         return None
-    return teacher_scores(negatives.teacher, encoder, dataset)
-
-
-@contextmanager
-def _written(files: Files) -> Iterator[tuple[TextIO, TextIO]]:
-    """The run and the evidence, open to be written; an earlier summary goes first, so that none is ever wrong."""
-    with whole_file(files.run) as run, whole_file(files.evidence) as evidence:
-        with run.open("w", encoding="utf-8") as run_file, evidence.open("w", encoding="utf-8") as evidence_file:
-            yield run_file, evidence_file
-        files.summary.unlink(missing_ok=True)
+    return CrossEncoderScores(negatives.teacher.removeprefix(CROSS_ENCODER), dataset, str(encoder.device))
 
 
 def _check(report: Report, negatives: Negatives, dataset: Dataset) -> None:
@@ -338,6 +319,7 @@ def _check(report: Report, negatives: Negatives, dataset: Dataset) -> None:
         raise InputError(
             f"negatives.filtering: dropped every one of the {report.candidates:,} candidates ({said}); loosen a limit: "
             "the scores may be on another scale than it is meant for, or two filters contradict each other"
+            + (f": {report.contradiction()}" if report.at_odds else "")
         )
     if negatives.empty == "refuse" and report.without:
         raise InputError(

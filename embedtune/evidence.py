@@ -35,6 +35,8 @@ class Evidence:
     score, positive_score: the model's scores of the candidate and of the query's lowest-scored positive.
     teacher, positive_teacher: the same by the teacher, where there is one.
     positive_id: the lowest-scored positive, by the teacher where there is one.
+    positives_teacher: the teacher's score of every positive, on the first line of a query that has several; with one,
+        positive_teacher says it. Once a query, for on each candidate's line it would make up most of the file.
     """
 
     query_id: str
@@ -48,6 +50,7 @@ class Evidence:
     positive_score: float
     teacher: float | None = None
     positive_teacher: float | None = None
+    positives_teacher: dict[str, float] = field(default_factory=dict)
     keep: bool = True
     filters: tuple[Verdict, ...] = ()
 
@@ -98,7 +101,7 @@ def files_of(path: str | Path) -> Files:
 def as_line(evidence: Evidence) -> str:
     # Not asdict, which copies every value: among millions of candidates that is most of the time.
     values = _fields(evidence) | {"filters": [_fields(verdict) for verdict in evidence.filters]}
-    for key in ("also", "teacher", "positive_teacher"):
+    for key in ("also", "teacher", "positive_teacher", "positives_teacher"):
         if not values[key] and values[key] != 0:
             del values[key]
     return json.dumps(values, ensure_ascii=False, allow_nan=False)
@@ -113,8 +116,12 @@ def read_evidence(path: Path) -> Iterator[Evidence]:
     for number, raw in read_lines(path):
         where = f"{path}:{number}"
         values: dict[str, Any] = parse_object(raw, where)
-        for name in NUMBERS & values.keys():
-            number = values[name]
+        positives = values.get("positives_teacher", {})
+        if not isinstance(positives, dict):
+            raise InputError(f"{where}: positives_teacher must hold doc_id: score, got {positives!r}")
+        numbers = [(name, values[name]) for name in NUMBERS & values.keys()]
+        numbers += [(f"positives_teacher {doc_id!r}", score) for doc_id, score in positives.items()]
+        for name, number in numbers:
             if not isinstance(number, int | float) or not math.isfinite(number):
                 raise InputError(f"{where}: {name} must be a finite number, got {number!r}")
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Any
@@ -16,7 +17,10 @@ from .encode import store
 from .encode.encoder import Encoder, Progress, load_encoder
 from .encode.locate import locate
 from .encode.similarity import as_scored
+from .encode.towers import processing_of
+from .encode.weights import weights_fingerprint
 from .errors import InputError
+from .files import fingerprint_of
 from .recipe import CROSS_ENCODER
 from .types import Dataset, Item, Items
 
@@ -96,6 +100,14 @@ class CrossEncoderScores:
             raise InputError(f"cross-encoder {name}: is a {kind}, which scores no pairs; name a cross-encoder")
         if self._model.num_labels != 1:
             raise InputError(f"cross-encoder {name}: gives {self._model.num_labels} numbers a pair, expected one")
+
+    @property
+    def fingerprint(self) -> str:
+        """What its scores depend on: weights, tokenizer, settings, the libraries' versions."""
+        model = self._model
+        settings = [model.config.to_json_string(), str(model.activation_fn), str(model.max_seq_length)]
+        versions = json.dumps(store.versions(), sort_keys=True)
+        return fingerprint_of(weights_fingerprint(model), processing_of(model), *settings, versions)
 
     def __call__(self, query_id: str, doc_ids: Sequence[str]) -> Floats:
         query = self._text(self._dataset.queries[query_id])

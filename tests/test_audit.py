@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -122,6 +123,33 @@ def test_a_scale_that_makes_a_limit_meaningless_is_said(tmp_path: Path, cut: str
     import re
 
     assert re.search(warning, said), said
+
+
+@pytest.mark.parametrize(
+    ("cut", "warned"),
+    [
+        ("absolute=0.5", True),
+        ("absolute=1.5", False),
+        ("positive_margin=0.05", True),
+        ("positive_margin=2.5", False),
+        ("positive_margin=0.0", False),  # below the positive, on whatever scale
+        ("positive_ratio=0.8", False),  # asks for a share, on whatever scale
+        ("mean_std=0.0", False),
+    ],
+)
+def test_a_limit_for_cosines_on_a_cross_encoders_scale_is_said(tmp_path: Path, cut: str, warned: bool) -> None:
+    columns = [("q1", "a", 5.0, 4.0), ("q1", "b", -6.5, 4.0), ("q2", "c", 9.25, 9.0), ("q2", "d", 0.25, 9.0)]
+    found = [
+        dataclasses.replace(evidence(query_id, doc_id, 0.1), teacher=score, positive_teacher=positive)
+        for query_id, doc_id, score, positive in columns
+    ]
+    path = write(tmp_path / "a.run", *found)
+    name = cut.partition("=")[0]
+    expected = [
+        f"{name}: its number is of the size for cosines, but the scores that decided lie from -6.5 to 9.25; give one "
+        "in their units, or use positive_ratio"
+    ]
+    assert audit(path, threshold=parse_threshold(cut)).warnings == (expected if warned else [])
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from embedtune.encode.encoder import Encoder, load_encoder
 from embedtune.errors import InputError
 from embedtune.evidence import Evidence, Files, as_line, files_of, read_evidence
 from embedtune.judging import judges_of
+from embedtune.mining_report import Found, Report
 from embedtune.recipe import Chosen, Negatives
 from embedtune.scorers import EncoderScores, teacher_scores
 from embedtune.types import Dataset
@@ -327,7 +328,8 @@ def test_what_leaves_nothing_is_refused_and_nothing_is_written(data: Dataset, en
     ):
         mine(data, encoder, block(DENSE, filtering=[low]), out)
     contradiction = [{"name": "mean_std", "deviations": 0.0, "drop": side} for side in ("above", "below")]
-    with pytest.raises(InputError, match=r"\(mean_std \d+, mean_std-2 \d+\).*two filters contradict each other$"):
+    pair = "mean_std and mean_std-2 keep nothing together for 20 of 20 queries, though each keeps some"
+    with pytest.raises(InputError, match=rf"\(mean_std \d+, mean_std-2 \d+\).*contradict each other: {pair}$"):
         mine(data, encoder, block(DENSE, filtering=contradiction), out)
     (tmp_path / "given.run").write_text("q1 d1 2.0\n")
     with pytest.raises(InputError, match=r"^negatives\.mining: run found no candidate for any query of "):
@@ -352,6 +354,42 @@ def test_a_model_that_gives_nan_is_refused(
         mine(data, broken, block({"name": "random"}), tmp_path / "mined.run")
 
 
+def test_two_filters_that_contradict_each_other_are_named() -> None:
+    above, below, cap = (
+        Chosen(name="mean_std", options={"deviations": 0.0}),
+        Chosen(name="mean_std", options={"deviations": 0.0, "drop": "below"}),
+        Chosen(name="absolute", options={"below": 0.75}),
+    )
+    report = Report(asked=1)
+    for scores, filters in (
+        ({"p": 0.9, "a": 0.8, "b": 0.2}, (above, below, cap)),  # kept by each: b; a; b
+        ({"p": 0.9, "a": 0.7, "b": 0.2}, (above, below, cap)),  # b; a; a and b
+        ({"p": 0.9, "a": 0.8, "b": 0.2}, (cap,)),  # b is left
+        ({"p": 0.9, "a": 0.8}, (above, cap)),  # a; none: one filter alone empties it
+        ({"p": 0.9}, (above, cap)),
+    ):
+        report.add(Found("q", decided(scores, *filters), forbidden=0, by_place=False), written=0)
+    assert report.at_odds == {"mean_std and mean_std-2": 2, "mean_std-2 and absolute": 1}
+    assert report.sentences()[-1] == (
+        "mean_std and mean_std-2 keep nothing together for 2 of 5 queries, mean_std-2 and absolute for 1, though each "
+        "keeps some"
+    )
+    assert Report.of(json.loads(json.dumps(vars(report)))) == report
+
+
+def test_every_positives_score_by_the_teacher_is_kept_once(
+    data: Dataset, encoder: Encoder, bare_checkpoint: Path, tmp_path: Path
+) -> None:
+    negatives = block(DENSE, teacher=f"cross-encoder:{cross_encoder(tmp_path / 'cross', bare_checkpoint)}")
+    mine(data, encoder, negatives, tmp_path / "mined.run", query_ids=["q5", "q1"])
+    found = list(read_evidence(tmp_path / "mined.jsonl"))
+    assert [(e.query_id, list(e.positives_teacher)) for e in found if e.positives_teacher] == [("q5", ["d35", "d5"])]
+    first = found[0]
+    scorer = teacher_scores(str(negatives.teacher), encoder, data)
+    assert list(first.positives_teacher.values()) == scorer("q5", ["d35", "d5"]).tolist()
+    assert first.positive_teacher == min(first.positives_teacher.values()) == first.positives_teacher[first.positive_id]
+
+
 def test_evidence_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"other\.run: no evidence \(other\.jsonl\) beside it"):
         files_of(tmp_path / "other.run")
@@ -364,6 +402,10 @@ def test_evidence_of_something_else_is_refused(tmp_path: Path) -> None:
     for wrong in ('"1"', "NaN", "null"):
         (tmp_path / "other.jsonl").write_text(line.replace('"score": 1', f'"score": {wrong}') + "\n")
         with pytest.raises(InputError, match=r"other\.jsonl:1: score must be a finite number, got "):
+            list(read_evidence(tmp_path / "other.jsonl"))
+    for wrong, message in (("3", "must hold doc_id: score, got 3"), ('{"p": "x"}', "'p' must be a finite number")):
+        (tmp_path / "other.jsonl").write_text(line[:-1] + f', "positives_teacher": {wrong}}}\n')
+        with pytest.raises(InputError, match=rf"other\.jsonl:1: positives_teacher {message}"):
             list(read_evidence(tmp_path / "other.jsonl"))
 
 

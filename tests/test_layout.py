@@ -30,7 +30,7 @@ LAYERS = [
     {"encode"},
     {"build_index", "index", "nearest", "scorers", "search"},
     {"filtering", "mining", "sampling"},
-    {"evidence", "judging"},
+    {"evidence", "judging", "mining_report", "unfinished"},
     {"candidates"},
     {"batching", "loss", "synthesis", "weighting"},
     {"evaluate"},

@@ -38,8 +38,8 @@ def mine(
     Example: embedtune mine data/scifact:train --model sentence-transformers/all-MiniLM-L6-v2 --output mined.run
     --num-negatives 4 --relative-margin 0.05
 
-    Writes a TREC run, the evidence (.jsonl) and a summary (.json) beside it. The flags mean what they mean in
-    sentence-transformers' mine_hard_negatives, and stand for options of the recipe.
+    Writes a TREC run, the evidence (.jsonl) and a summary (.json) beside it. If it is killed, the same command goes on.
+    The flags mean what they mean in sentence-transformers' mine_hard_negatives, and stand for options of the recipe.
     """
     from embedtune.data.dataset import load_training
     from embedtune.errors import InputError

@@ -6,6 +6,7 @@ from torch import Tensor
 from ..types import Scores
 
 BY_QUERY = True
+COSINE = "cap"  # its default is meant for scores from -1 to 1
 
 
 def absolute(scores: Scores, *, below: float = 0.7) -> Tensor:

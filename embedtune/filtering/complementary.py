@@ -8,6 +8,7 @@ from ..types import Scores
 
 NEEDS = ("teacher",)
 BY_QUERY = True
+COSINE = "cap"  # its default is meant for scores from -1 to 1
 
 
 def complementary(scores: Scores, *, at_most: float = 0.9) -> Tensor:

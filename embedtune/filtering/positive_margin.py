@@ -6,6 +6,7 @@ from ..similarities import full, lowest_positive
 from ..types import Scores
 
 BY_QUERY = True
+COSINE = "margin"  # its default is meant for scores from -1 to 1
 
 
 def positive_margin(scores: Scores, *, margin: float = 0.05) -> Tensor:

@@ -14,16 +14,16 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from .. import methods
-from ..candidates import Report, for_sampling, mine
+from ..candidates import for_sampling, mine
 from ..encode.encoder import Encoder, Progress, load_encoder
 from ..errors import InputError
 from ..evidence import Evidence, Files, read_evidence
+from ..mining_report import Report
 from ..recipe import CROSS_ENCODER, Recipe
 from ..relevance import Relevance
 from ..scorers import EncoderScores, frozen
 from ..seeds import generator_for
 from ..types import Dataset, Scores
-from .checkpoint import clear_leftovers
 from .replacing import Replacing
 from .validation import held_out
 
@@ -109,7 +109,6 @@ def mined_once(
     """
     report = None
     if accelerator.is_main_process and not files.complete:
-        clear_leftovers(files.run.parent)
         report = mine(
             dataset,
             encoder.with_cache(),
@@ -155,14 +154,19 @@ def teacher_of(recipe: Recipe, dataset: Dataset, encoder: Encoder, files: Files)
 
 
 class OfMined:
-    """A teacher that has scored mined candidates, each beside its query's lowest positive, and nothing else."""
+    """A teacher that has scored mined candidates and their queries' positives, and nothing else.
+
+    Evidence that an older version wrote names each query's lowest positive only.
+    """
 
     def __init__(self, files: Files) -> None:
         self._known: dict[str, dict[str, float]] = {}
         for candidate in read_evidence(files.evidence):
             if candidate.teacher is not None and candidate.positive_teacher is not None:
                 first = {candidate.positive_id: candidate.positive_teacher}
-                self._known.setdefault(candidate.query_id, first)[candidate.doc_id] = candidate.teacher
+                known = self._known.setdefault(candidate.query_id, first)
+                known.update(candidate.positives_teacher)
+                known[candidate.doc_id] = candidate.teacher
 
     def matrix(self, query_ids: Sequence[str], doc_ids: Sequence[str]) -> Tensor:
         rows = [[self._known.get(q, {}).get(d, float("nan")) for d in doc_ids] for q in query_ids]

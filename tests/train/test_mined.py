@@ -18,6 +18,7 @@ from embedtune.encode.encoder import load_encoder
 from embedtune.encode.similarity import as_scored
 from embedtune.errors import InputError
 from embedtune.evidence import Files, read_evidence
+from embedtune.methods import bind
 from embedtune.recipe import Chosen, Recipe, check_recipe
 from embedtune.relevance import Relevance
 from embedtune.scorers import EncoderScores
@@ -26,6 +27,7 @@ from embedtune.train.facts import facts_for
 from embedtune.train.negatives import mined_once, read_negatives, teacher_of
 from embedtune.train.plan import Plan
 from embedtune.train.run import train
+from embedtune.types import Scores
 
 
 def recipe_of(model: Path, data: Path, **negatives: Any) -> Recipe:
@@ -106,6 +108,41 @@ def test_a_cross_encoder_scores_mined_pairs_only(
     scores = teach.matrix(["q1", "q2"], [first.positive_id, first.doc_id, "d1" if first.positive_id != "d1" else "d3"])
     assert scores[0, :2].tolist() == pytest.approx([first.positive_teacher, first.teacher])
     assert all(math.isnan(score) for score in scores[1].tolist())
+
+
+def test_a_cross_encoder_knows_every_positive(
+    tiny_model: Path, bare_checkpoint: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    from sentence_transformers import CrossEncoder
+
+    torch.manual_seed(0)
+    CrossEncoder(str(bare_checkpoint), num_labels=1, device="cpu").save_pretrained(str(tmp_path / "cross"))
+    recipe = recipe_of(tiny_model, tiny_dataset, teacher=f"cross-encoder:{tmp_path}/cross")
+    encoder, data = load_encoder(str(tiny_model)), load_dataset(tiny_dataset, "train")
+    files = Files(tmp_path / "mined.run")
+    mined_once(recipe, data, encoder, ["q5", "q1"], Relevance(data), files, Accelerator(cpu=True))
+    first = next(read_evidence(files.evidence))
+    pairs = [(data.queries["q5"].content, data.corpus[d].content) for d in ("d5", "d35", first.doc_id)]
+    expected = CrossEncoder(str(tmp_path / "cross"), device="cpu").predict(pairs)
+
+    teach = teacher_of(recipe, data, encoder, files)
+    assert teach is not None
+    scores = teach.matrix(["q5"], ["d5", "d35", first.doc_id])
+    assert scores[0].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+    keep = torch.tensor([[False, False, True]])
+    batch = Scores(student=torch.zeros(1, 3), positive=torch.tensor([[True, True, False]]), candidate=keep)
+    batch = dataclasses.replace(batch, teacher=scores)
+    loss, _ = bind("loss", "margin_mse", {})(batch, keep, torch.zeros(1, 3))  # both positives' margins
+    margins = scores[0, :2] - scores[0, 2]
+    assert loss.item() == pytest.approx(margins.square().mean().item(), rel=1e-5)
+
+    lines = [json.loads(line) for line in files.evidence.read_text().splitlines()]
+    older = [json.dumps({key: value for key, value in line.items() if key != "positives_teacher"}) for line in lines]
+    files.evidence.write_text("\n".join(older) + "\n")
+    teach = teacher_of(recipe, data, encoder, files)
+    assert teach is not None
+    unknown = teach.matrix(["q5"], ["d5", "d35"])[0].isnan().tolist()
+    assert unknown == [doc_id != first.positive_id for doc_id in ("d5", "d35")]
 
 
 def test_a_teacher_leaves_made_texts_unscored(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:

@@ -1,0 +1,74 @@
+"""Mining in a process of its own, to be killed; not in a test module, for the process finds it by its name."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from embedtune.recipe import Negatives, Recipe
+
+CONTEXT = multiprocessing.get_context("forkserver")
+BLOCK = 6  # queries
+
+
+def start(work: Any, *arguments: Any) -> int:
+    """Runs one of the functions below in its process; its exit code, -9 where it was killed."""
+    CONTEXT.set_forkserver_preload(["embedtune.train.run", "sentence_transformers"])
+    environment = {key: os.environ[key] for key in ("EMBEDTUNE_CACHE", "HF_HUB_OFFLINE")}
+    process = CONTEXT.Process(target=work, args=(*arguments, environment))
+    process.start()
+    process.join()
+    return int(process.exitcode or 0)
+
+
+def _prepare(asked: Path, kill_at: int | None, every: float, environment: dict[str, str]) -> None:
+    """Writes down each query that a cross-encoder scores; kills this process as the teacher is asked for number
+    `kill_at`. every: seconds between two places to go on from."""
+    os.environ.update(environment)
+    import torch
+
+    from embedtune import candidates, scorers, unfinished
+
+    torch.set_num_threads(1)
+    candidates.BLOCK, unfinished.EVERY = BLOCK, every
+    real, calls = scorers.CrossEncoderScores.__call__, iter(range(10**6))
+
+    def counted(self: scorers.CrossEncoderScores, query_id: str, doc_ids: Sequence[str]) -> Any:
+        if next(calls) == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        with asked.open("a") as file:
+            file.write(f"{query_id}\n")
+        return real(self, query_id, doc_ids)
+
+    scorers.CrossEncoderScores.__call__ = counted  # type: ignore[method-assign]
+
+
+def mine(
+    data: Path,
+    model: Path,
+    negatives: Negatives,
+    output: Path,
+    asked: Path,
+    kill_at: int | None,
+    every: float,
+    environment: dict[str, str],
+) -> None:
+    _prepare(asked, kill_at, every, environment)
+    from embedtune import candidates
+    from embedtune.data.dataset import load_dataset
+    from embedtune.encode.encoder import load_encoder
+
+    candidates.mine(load_dataset(data, "train"), load_encoder(str(model)), negatives, output)
+
+
+def train(
+    recipe: Recipe, output: Path, asked: Path, kill_at: int | None, every: float, environment: dict[str, str]
+) -> None:
+    _prepare(asked, kill_at, every, environment)
+    from embedtune.train import run
+
+    run.train(recipe, output, resume=True)
