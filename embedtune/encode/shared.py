@@ -5,6 +5,8 @@ the kernel frees whatever becomes of the process; it computes the block, writes 
 marks it as done. So of a process that is killed everything but its last block stands, and whoever is left, or comes
 later, does the rest. Rows are written to the file, not through a memory map: two machines' pages of one file would
 overwrite each other.
+
+The locks are a process's, not a thread's: two threads that want the same array both compute it, to the same bits.
 """
 
 from __future__ import annotations

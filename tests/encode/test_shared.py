@@ -6,9 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import encoding_process
 import numpy as np
@@ -17,8 +18,11 @@ import pytest
 from embedtune.data.dataset import load_dataset
 from embedtune.encode import store
 from embedtune.encode.encoder import load_encoder
+from embedtune.encode.precision import resolve_device
+from embedtune.encode.prepared import IMAGE_IN_BLOCK
 from embedtune.encode.shared import MARKS, Block, SharedRows, create
 from embedtune.errors import InputError
+from embedtune.types import Item
 
 
 @pytest.mark.parametrize("killed_at", [-1, 2], ids=["both live", "one is killed"])
@@ -125,3 +129,36 @@ def test_borrowed_embeddings_are_nobody_elses_and_are_forgotten(tiny_model: Path
     borrowed.forget(corpus, "document")
     assert [key.folder.is_dir() for key in keys] == [True, False, False]
     store.forget(keys[0])
+
+
+def test_images_are_shared_in_smaller_blocks(
+    image_models: dict[str, Path], pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("embedtune.encode.prepared.BLOCK", 2 * IMAGE_IN_BLOCK)
+    encoder, corpus = load_encoder(str(image_models["clip"])), load_dataset(pictures).corpus
+    sizes: list[int] = []
+    whole = encoder._encoded
+
+    def noted(items: Sequence[Item], *rest: Any) -> Any:
+        sizes.append(len(items))
+        return whole(items, *rest)
+
+    monkeypatch.setattr(encoder, "_encoded", noted)
+    cached = encoder.encode(corpus, "document")
+    images = [item.image is not None for item in corpus]
+    assert sum(sizes) == len(corpus)
+    assert len(sizes) >= sum(images) / 2 > 1  # two images fill a block
+    encoder.cached = False
+    np.testing.assert_array_equal(encoder.encode(corpus, "document"), cached)
+
+
+def test_each_process_of_a_machine_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert str(resolve_device()) == "cuda"
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    found = []
+    for place in range(3):
+        monkeypatch.setenv("LOCAL_RANK", str(place))
+        found.append(str(resolve_device()))
+    assert found == ["cuda:0", "cuda:1", "cuda:0"]
