@@ -9,17 +9,15 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from . import __version__, methods
-from .data.dataset import source_of, subset
-from .data.mixture import prefixed
+from . import __version__, methods, pools
+from .data.dataset import source_of
 from .encode import store
 from .encode.encoder import Encoder, Progress
 from .encode.weights import weights_fingerprint
@@ -27,27 +25,14 @@ from .errors import InputError
 from .evidence import Evidence, Files, as_line
 from .files import fingerprint_of
 from .judging import Judge, judges_of, verdicts_of
-from .mining import Sourced, numbered
 from .mining_report import Found, Report
+from .pools import Candidate, ids_to_mine, searched
 from .recipe import CROSS_ENCODER, Negatives, plain
 from .relevance import Relevance
-from .scorers import CrossEncoderScores, EncoderScores, Scorer, frozen, teacher_scores
+from .scorers import CrossEncoderScores, EncoderScores, Scorer, frozen
 from .seeds import generator_for
-from .types import Dataset, Run, Scores
+from .types import Dataset, Scores
 from .unfinished import contents_of, unfinished
-
-BLOCK = 4096  # queries mined at once
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """What a source brought: its name, the rank and score there, and who else found it."""
-
-    doc_id: str
-    source: str
-    rank: int
-    mined: float
-    also: dict[str, int]
 
 
 def mine(
@@ -87,8 +72,7 @@ def mine(
             f"{output}: names a run; its evidence (.jsonl) and summary (.json) go beside it: end it in .run"
         )
     relevance = relevance or Relevance(dataset)
-    chosen = query_ids if query_ids is not None else (q for q, found in relevance.positives.items() if found)
-    ids = list(dict.fromkeys(chosen))
+    ids = ids_to_mine(query_ids, relevance)
     judges = judges_of(negatives.filtering, filters)
     sample = methods.bind("sampling", negatives.sampling.name, negatives.sampling.options)
     sample(torch.empty(0), 0.0, generator=torch.Generator())  # refuses options out of range before hours of mining
@@ -99,7 +83,8 @@ def mine(
     )
     by_pair = _cross_encoder(negatives, encoder, dataset)
     key = fingerprint_of(
-        *_dependencies(dataset, encoder, negatives, by_pair, judges), json.dumps([progress, seed, draw, BLOCK, ids])
+        *_dependencies(dataset, encoder, negatives, by_pair, judges),
+        json.dumps([progress, seed, draw, pools.BLOCK, ids]),
     )
     with unfinished(Files(output), key) as files:
         if files.noted is not None:
@@ -115,7 +100,7 @@ def mine(
             files.run.writelines(_run_lines(kept, by_place=found.by_place))
             if on_progress is not None:
                 on_progress(report.queries, len(ids))
-            if files.due or report.queries % BLOCK == 0:
+            if files.due or report.queries % pools.BLOCK == 0:
                 files.note(vars(report))
         _check(report, negatives, dataset)
         files.finish(vars(report), _summary(dataset, encoder, negatives, seed, report))
@@ -157,25 +142,13 @@ def _judged(
     done: int,
     on_progress: Progress | None,
 ) -> Iterator[Found]:
-    """Each query's candidates with their evidence, block by block, but for the first `done` queries.
-
-    A block that is gone on with is mined whole once more, for its last bits depend on who is mined together.
-    """
-    miners = [methods.bind("mining", chosen.name, chosen.options) for chosen in negatives.mining]
-    for start in range(done // BLOCK * BLOCK, len(query_ids), BLOCK):
-        block = subset(dataset, query_ids[start : start + BLOCK])
-        runs = _runs(miners, block, encoder, on_progress)
-        pools = {query_id: _pool(query_id, runs, relevance) for query_id in block.qrels}
-        needed = {candidate.doc_id for pool, _ in pools.values() for candidate in pool}
-        needed |= {doc_id for query_id in pools for doc_id in relevance.positives[query_id]}
-        scorer = EncoderScores(encoder, dataset, needed, on_progress=on_progress)
-        teacher: Scorer | None = by_pair
-        if negatives.teacher is not None and by_pair is None:
-            teacher = teacher_scores(negatives.teacher, encoder, dataset, needed, on_progress=on_progress)
-        for query_id, (pool, forbidden) in islice(pools.items(), max(0, done - start), None):
+    """Each query's candidates with their evidence, block by block, but for the first `done` queries."""
+    for block in searched(dataset, encoder, negatives, query_ids, relevance, on_progress, done=done):
+        teacher = by_pair or block.teacher
+        for query_id, (pool, forbidden) in block.pools.items():
             positives = sorted(relevance.positives[query_id])
-            evidence = judge(query_id, pool, positives, scorer, teacher, judges, progress) if pool else []
-            yield Found(query_id, evidence, forbidden, by_place=teacher is None and len(runs) > 1)
+            evidence = judge(query_id, pool, positives, block.scorer, teacher, judges, progress) if pool else []
+            yield Found(query_id, evidence, forbidden, by_place=teacher is None and block.sources > 1)
 
 
 def asked(negatives: Negatives) -> int:
@@ -187,52 +160,6 @@ def asked(negatives: Negatives) -> int:
 def for_sampling(kept: Sequence[Evidence]) -> tuple[Tensor, float]:
     """What a sampler gets: the candidates' scores (K,), by whoever judged, and the positive's in the same units."""
     return torch.tensor([candidate.judged for candidate in kept]), kept[0].positive_judged
-
-
-def _runs(miners: list[Any], block: Dataset, encoder: Encoder, on_progress: Progress | None) -> dict[str, Run]:
-    """source -> run, by all miners. In a mixture every dataset is mined for itself."""
-    if block.parts:
-        return _runs_of_parts(miners, block, encoder, on_progress)
-    found: list[Sourced] = [miner(block, encoder, on_progress=on_progress) for miner in miners]
-    labels = numbered([label for sourced in found for label in sourced])
-    return dict(zip(labels, (run for sourced in found for run in sourced.values()), strict=True))
-
-
-def _runs_of_parts(miners: list[Any], block: Dataset, encoder: Encoder, on_progress: Progress | None) -> dict[str, Run]:
-    merged: dict[str, Run] = {}
-    for part in block.parts:
-        for source, run in _runs(miners, part, encoder, on_progress).items():
-            merged.setdefault(source, {}).update(
-                (prefixed(part.label, query_id), {prefixed(part.label, d): score for d, score in scores.items()})
-                for query_id, scores in run.items()
-            )
-    return merged
-
-
-def _pool(query_id: str, runs: dict[str, Run], relevance: Relevance) -> tuple[list[Candidate], int]:
-    """One query's candidates, and how many documents were found that may not be any."""
-    merged = merge({source: run[query_id] for source, run in runs.items() if query_id in run})
-    forbidden = relevance.forbidden(query_id, [candidate.doc_id for candidate in merged])
-    return [candidate for candidate, out in zip(merged, forbidden, strict=True) if not out], sum(forbidden)
-
-
-def merge(found: dict[str, dict[str, float]]) -> list[Candidate]:
-    """One query's candidates from source -> doc_id -> score: the sources take turns, each document comes once."""
-    ranks = {
-        source: {
-            doc_id: rank
-            for rank, (doc_id, _) in enumerate(sorted(scores.items(), key=lambda s: (s[1], s[0]), reverse=True), 1)
-        }
-        for source, scores in found.items()
-    }
-    turns = sorted((rank, turn, d) for turn, ranked in enumerate(ranks.values()) for d, rank in ranked.items())
-    sources, merged = list(found), {}
-    for rank, turn, doc_id in turns:
-        if doc_id not in merged:
-            source = sources[turn]
-            also = {s: ranked[doc_id] for s, ranked in ranks.items() if s != source and doc_id in ranked}
-            merged[doc_id] = Candidate(doc_id, source, rank, found[source][doc_id], also)
-    return list(merged.values())
 
 
 def judge(

@@ -31,10 +31,10 @@ def _prepare(asked: Path, kill_at: int | None, every: float, environment: dict[s
     os.environ.update(environment)
     import torch
 
-    from embedtune import candidates, scorers, unfinished
+    from embedtune import pools, scorers, unfinished
 
     torch.set_num_threads(1)
-    candidates.BLOCK, unfinished.EVERY = BLOCK, every
+    pools.BLOCK, unfinished.EVERY = BLOCK, every
     real, calls = scorers.CrossEncoderScores.__call__, iter(range(10**6))
 
     def counted(self: scorers.CrossEncoderScores, query_id: str, doc_ids: Sequence[str]) -> Any:

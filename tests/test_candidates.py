@@ -15,8 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedtune import candidates
-from embedtune.candidates import Candidate, judge, merge, mine
+from embedtune import candidates, pools
+from embedtune.candidates import judge, mine
 from embedtune.data.dataset import load_dataset
 from embedtune.data.trec import read_run
 from embedtune.encode.encoder import Encoder, load_encoder
@@ -24,6 +24,7 @@ from embedtune.errors import InputError
 from embedtune.evidence import Evidence, Files, as_line, files_of, read_evidence
 from embedtune.judging import judges_of
 from embedtune.mining_report import Found, Report
+from embedtune.pools import Candidate, merge
 from embedtune.recipe import Chosen, Negatives
 from embedtune.scorers import EncoderScores, teacher_scores
 from embedtune.types import Dataset
@@ -156,7 +157,7 @@ def test_mining_in_blocks_changes_nothing(
 ) -> None:
     negatives = block(DENSE, {"name": "random", "depth": 5}, {"name": "bm25", "depth": 5})
     mine(data, encoder, negatives, tmp_path / "whole.run")
-    monkeypatch.setattr(candidates, "BLOCK", 3)
+    monkeypatch.setattr(pools, "BLOCK", 3)
     mine(data, encoder, negatives, tmp_path / "blocks.run")
     whole, blocks = (list(read_evidence(tmp_path / f"{name}.jsonl")) for name in ("whole", "blocks"))
     assert [dataclasses.replace(e, mined=0.0) for e in whole] == [dataclasses.replace(e, mined=0.0) for e in blocks]

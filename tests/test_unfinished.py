@@ -11,7 +11,7 @@ import mining_process
 import pytest
 from mining_process import BLOCK, start
 
-from embedtune import candidates, unfinished
+from embedtune import pools, unfinished
 from embedtune.candidates import mine
 from embedtune.data.dataset import load_dataset
 from embedtune.encode.encoder import load_encoder
@@ -143,7 +143,7 @@ def test_what_is_left_after_each_end(
 
         monkeypatch.setattr(EncoderScores, "__call__", scored)
 
-    monkeypatch.setattr(candidates, "BLOCK", BLOCK)
+    monkeypatch.setattr(pools, "BLOCK", BLOCK)
     stopped(3, KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):  # nothing to go on from yet
         mine(data, encoder, negatives, output)

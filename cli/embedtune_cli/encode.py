@@ -22,7 +22,10 @@ def encode(
     """Encode a dataset's corpus and queries into .npy files with their ids and a manifest.
 
     Example: embedtune encode data/scifact --model sentence-transformers/all-MiniLM-L6-v2 --output embeddings/scifact
+
+    On several processes: torchrun --nproc-per-node 2 -m embedtune_cli encode ...
     """
+    from embedtune import processes
     from embedtune.data.dataset import load_dataset
     from embedtune.encode.encoder import load_encoder
     from embedtune.encode.export import encode_dataset
@@ -30,6 +33,10 @@ def encode(
 
     dataset = load_dataset(data)
     encoder = load_encoder(Model(name=model, max_length=max_length), device=device, precision=precision)
+    if not processes.leads():
+        encoder.encode(dataset.corpus, "document")
+        encoder.encode(dataset.queries, "query")
+        return
     with progress("Encoding") as on_progress:
         manifest = encode_dataset(encoder, dataset, output, dtype=dtype, on_progress=on_progress)
     say(f"{output}: {manifest['corpus']} documents, {manifest['queries']} queries, {manifest['dimension']} dimensions")

@@ -12,6 +12,7 @@ from .output import progress, say, say_left_out, show_table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from embedtune.encode.encoder import Encoder
     from embedtune.evaluate.results import Evaluation
     from embedtune.evaluate.suites import Mean
 
@@ -75,7 +76,10 @@ def evaluate(
     Example: embedtune eval --run bm25.run --data data/scifact:test --measures "nDCG@10 R@100"
 
     Example: embedtune eval runs/scifact/model --mteb SciFact --mteb "MTEB(eng, v2)"
+
+    On several processes (torchrun --nproc-per-node 2 -m embedtune_cli eval ...) all encode; not with --mteb.
     """
+    from embedtune import processes
     from embedtune.data.dataset import without_broken
     from embedtune.encode.locate import locate
     from embedtune.errors import InputError
@@ -90,7 +94,8 @@ def evaluate(
         for option, given_value in without_effect.items():
             if given_value is not None:
                 raise InputError(f"{option} has no effect with --mteb, whose tasks bring their own data and rules")
-        _evaluate_mteb(model, mteb, output, measures, truncate_dim, max_length, precision, device, as_json)
+        if processes.leads():  # mteb encodes by itself
+            _evaluate_mteb(model, mteb, output, measures, truncate_dim, max_length, precision, device, as_json)
         return
     if not data:
         raise InputError("no dataset to measure on; name one with --data DIR or --data DIR:split")
@@ -107,17 +112,22 @@ def evaluate(
         raise InputError(f"{option} has no effect: the protocol {suites[0].protocol} says what is measured")
     if broken_images is not None:
         datasets = [without_broken(dataset, broken_images) for dataset in datasets]
-        say_left_out([sentence for dataset in datasets for sentence in dataset.left_out])
-    if output is not None:
+        if processes.leads():
+            say_left_out([sentence for dataset in datasets for sentence in dataset.left_out])
+    if output is not None and processes.leads():
         prepare(output, overwrite)
 
-    def measured(name: str, folder: Path | None) -> tuple[list[Evaluation], list[Mean]]:
+    def loaded(name: str) -> Encoder:
         from embedtune.encode.encoder import load_encoder
-        from embedtune.evaluate.retrieval import evaluate
-        from embedtune.evaluate.suites import evaluate_suite, means_of
         from embedtune.recipe import Model
 
-        encoder = load_encoder(Model(name=name, max_length=max_length), device=device, precision=precision)
+        return load_encoder(Model(name=name, max_length=max_length), device=device, precision=precision)
+
+    def measured(name: str, folder: Path | None) -> tuple[list[Evaluation], list[Mean]]:
+        from embedtune.evaluate.retrieval import evaluate
+        from embedtune.evaluate.suites import evaluate_suite, means_of
+
+        encoder = loaded(name)
         with progress(f"Encoding for {name}") as on_progress:
             options: dict[str, Any] = {"truncate_dim": truncate_dim, "output": folder, "on_progress": on_progress}
             of_data: dict[str, Any] = {"measures": names, "ignore_identical_ids": ignore_identical_ids,
@@ -127,6 +137,13 @@ def evaluate(
         means = [m for suite, of_suite in zip(suites, of_suites, strict=True) for m in means_of(suite, of_suite)]
         return [*found, *(evaluation for of_suite in of_suites for evaluation in of_suite)], means
 
+    if not processes.leads():
+        from embedtune.evaluate.retrieval import encode_for_evaluation
+
+        for encoder in (loaded(name) for name in (model, baseline) if name is not None):
+            encode_for_evaluation(encoder, datasets, judged_only=judged_only)
+            encode_for_evaluation(encoder, [dataset for suite in suites for dataset in suite.corpora])
+        return
     means: list[Mean] = []
     if run is not None:
         from embedtune.evaluate.retrieval import evaluate_run

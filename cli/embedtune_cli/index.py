@@ -36,7 +36,10 @@ def index(
     Example: embedtune index data/scifact --model runs/scifact/model --output indexes/scifact
 
     Example: embedtune index data/new-documents --output indexes/scifact --add
+
+    On several processes (torchrun --nproc-per-node 2 -m embedtune_cli index ...) all encode.
     """
+    from embedtune import processes
     from embedtune.errors import InputError
 
     if add and (overwrite or kind != "auto"):
@@ -52,9 +55,13 @@ def index(
     from embedtune.recipe import Model
 
     corpus, queries, left_out = read_corpus(data, broken_images)
-    say_left_out(left_out)
+    if processes.leads():
+        say_left_out(left_out)
     to_load = open_index(output).manifest.model_to_load(model) if model is None or add else Model(name=model)
     encoder = load_encoder(to_load, device=device, precision=precision)
+    if not processes.leads():
+        encoder.encode(corpus, "document")
+        return
     with progress("Encoding") as on_progress:
         if add:
             made = add_documents(encoder, corpus, output, replace=replace, on_progress=on_progress)

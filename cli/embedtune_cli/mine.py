@@ -40,7 +40,9 @@ def mine(
 
     Writes a TREC run, the evidence (.jsonl) and a summary (.json) beside it. If it is killed, the same command goes on.
     The flags mean what they mean in sentence-transformers' mine_hard_negatives, and stand for options of the recipe.
+    On several processes (torchrun --nproc-per-node 2 -m embedtune_cli mine ...) all encode.
     """
+    from embedtune import processes
     from embedtune.data.dataset import load_training
     from embedtune.errors import InputError
     from embedtune.files import refuse_existing
@@ -68,6 +70,11 @@ def mine(
     )
     recipe = adjusted(recipe, flags)
     dataset = load_training(recipe.data)
+    if not processes.leads():
+        from embedtune.train.negatives import encode_for_recipe
+
+        encode_for_recipe(recipe, dataset)
+        return
     say_left_out(dataset.left_out)
     target = output or dataset.folder / "negatives" / f"{Path(source).stem}.run"
     refuse_existing(target, overwrite=overwrite)

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from embedtune import processes
+
 
 def say(text: str) -> None:
     """A line for the person who watches."""
@@ -82,9 +84,9 @@ def say_missing_images(faults: Sequence[str]) -> None:
 def progress(description: str) -> Iterator[Callable[..., None]]:
     """Gives on_progress(done, total, description=None), which moves a bar on stderr and says what it is of.
 
-    Without a terminal there is no bar.
+    Without a terminal there is no bar, and of several processes one shows it.
     """
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or not processes.leads():
         yield lambda done, total, description=None: None
         return
     from rich.console import Console

@@ -57,6 +57,7 @@ def search(
 
     Example: embedtune search indexes/scifact --queries data/scifact --output scifact.run -k 100
     """
+    from embedtune import processes
     from embedtune.errors import InputError
     from embedtune.files import refuse_existing
 
@@ -71,6 +72,8 @@ def search(
         raise InputError("--output RUN goes with --queries FILE")
     if queries is not None and output is None and sheet is None:
         raise InputError("--queries FILE wants --output RUN, --sheet FILE, or both")
+    if not processes.leads():  # queries are few: one process does all
+        return
     if output is not None:
         refuse_existing(output, overwrite=overwrite)
 

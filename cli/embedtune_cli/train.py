@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +26,7 @@ def train(
 
     On several processes: torchrun --nproc-per-node 2 -m embedtune_cli train RECIPE
     """
+    from embedtune import processes
     from embedtune.errors import BarMissed, InputError
     from embedtune.recipe import dump, load_recipe, resolve
     from embedtune.train.preflight import preflight
@@ -35,7 +35,7 @@ def train(
         raise InputError("--resume and --overwrite exclude each other")
     checked = load_recipe(recipe, changes)
     folder = output or Path("runs") / recipe.stem
-    leads = os.environ.get("RANK", "0") == "0"  # of several processes one speaks
+    leads = processes.leads()
     for name, text in preflight(checked, folder).lines if leads else []:
         say(f"{name:>10}  {text}")
     if dry_run:
@@ -45,7 +45,7 @@ def train(
 
     with progress("starting") as show:
         result = run(checked, folder, resume=resume, overwrite=overwrite, on_event=Watcher(show))
-    if result.already_finished:
+    if result.already_finished and leads:
         say(f"{folder} is finished already ({result.steps} steps); nothing to resume")
     if leads:
         show_result(result, as_json)

@@ -7,10 +7,10 @@ bounded in tokens, so that little is padded and a chunk stays in cache. The same
 from __future__ import annotations
 
 import copy
-import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -23,7 +23,7 @@ from ..errors import InputError
 from ..files import fingerprint_of
 from ..recipe import Model, Precision
 from ..types import Item, Items, Role
-from . import store
+from . import shared, store
 from .attention import BackwardByProducts
 from .chosen_attention import implementations, is_flash
 from .compose import from_tower
@@ -33,6 +33,7 @@ from .packing import PackedWeights
 from .precision import DTYPES, Resolved, resolve_device, resolve_precision
 from .prepare import Preparer, kind_of, role_prompt
 from .prepared import BLOCK, Prepared, blocks, chunks
+from .shared import Block, computed
 from .similarity import Similarity
 from .towers import modules_of
 from .weights import weights_fingerprint
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
     from .frozen import FrozenTowers
 
-Progress = Callable[[int, int], None]
+Progress = shared.Progress
 # Tokens in one chunk: on a CPU small enough for the cache (8 x 256 was fastest), on a GPU large enough to fill it.
 TOKENS_PER_CHUNK = {"cpu": 2048, "cuda": 32768, "mps": 8192}
 
@@ -60,6 +61,7 @@ class Encoder:
         self.cached = cached
         self.device: torch.device = model.device
         self.preparer = Preparer(model, name)
+        self.borrowed_by: str | None = None  # set: what it caches is for one use, and then forgotten
         self.frozen: FrozenTowers | None = None  # set: items are prepared as what frozen towers give
         self.tokens_per_chunk = TOKENS_PER_CHUNK[self.device.type]
         self._identities: dict[str, tuple[int, str]] = {}  # of a part of the model: its weights' version, and it
@@ -133,6 +135,17 @@ class Encoder:
         same.cached = True
         return same
 
+    def borrowed(self, by: str) -> Encoder:
+        """The same with its embeddings in the cache for one use, where processes share their computing; then
+        `forget` them. by: whose use, so that nobody else's is disturbed."""
+        same = self.with_cache()
+        same.borrowed_by = by
+        return same
+
+    def forget(self, items: Items, role: Role) -> None:
+        """Removes the items' embeddings from the cache."""
+        store.forget(self.key(items, role))
+
     def prepare(self, items: Sequence[Item], role: Role) -> list[Prepared]:
         """The items ready for the model, in order. Raises InputError for a broken image, and for an item that the model
         cannot take."""
@@ -192,56 +205,50 @@ class Encoder:
     ) -> npt.NDArray[np.float32]:
         """(n, H) float32 embeddings in the items' order, as the model gives them (not yet normalised for scoring).
 
-        Where `items` has a fingerprint they come memory-mapped from the content-keyed cache, computed once.
+        Where `items` has a fingerprint they come memory-mapped from the content-keyed cache, computed once, in blocks
+        that processes share. on_progress: (done, total), by all of them together.
         """
-        content = getattr(items, "fingerprint", None)
-        if self.cached and content is not None:
-            key = store.Key(encoder=self.fingerprint_for(role), role=role, items=content, count=len(items))
-            shape = (len(items), self.dimension)
-            return store.cached(
-                key, shape, lambda rows, first, filled: self._fill(rows, items, role, on_progress, first, filled)
-            )
-        rows = np.empty((len(items), self.dimension), dtype=np.float32)
-        self._fill(rows, items, role, on_progress)
+        shape = (len(items), self.dimension)
+
+        def in_blocks() -> Iterator[Block]:
+            if isinstance(items, JoinedItems):
+                return self._blocks_of_parts(items, role, on_progress)
+            return self._blocks(items, role)
+
+        if self.cached and hasattr(items, "fingerprint"):
+            return store.cached(self.key(cast(Items, items), role), shape, in_blocks, on_progress)
+        return computed(shape, in_blocks, on_progress)
+
+    def key(self, items: Items, role: Role) -> store.Key:
+        """Under what the embeddings of these items are cached."""
+        content = items.fingerprint if self.borrowed_by is None else fingerprint_of(items.fingerprint, self.borrowed_by)
+        return store.Key(encoder=self.fingerprint_for(role), role=role, items=content, count=len(items))
+
+    def _blocks(self, items: Iterable[Item], role: Role) -> Iterator[Block]:
+        start = 0
+        for block in blocks(items):
+            yield Block(start, start + len(block), partial(self._encoded, block, role))
+            start += len(block)
+
+    def _encoded(self, items: Sequence[Item], role: Role, on_done: Callable[[int], None]) -> npt.NDArray[np.float32]:
+        """(n, H) of one block."""
+        rows, done = np.empty((len(items), self.dimension), dtype=np.float32), 0
+        with self.at_rest():
+            prepared = self.prepare(items, role)
+            for chunk in chunks(prepared, self.tokens_at_once):
+                rows[chunk] = self.forward([prepared[i] for i in chunk], role).float().cpu().numpy()
+                done += len(chunk)
+                on_done(done)
         return rows
 
-    def _fill(
-        self,
-        rows: npt.NDArray[np.float32],
-        items: Iterable[Item],
-        role: Role,
-        on_progress: Progress | None,
-        first: int = 0,
-        filled: Callable[[int], None] | None = None,
-    ) -> None:
-        """Encodes the items from `first` on, in blocks, each a step from which it could go on."""
-        if isinstance(items, JoinedItems):
-            self._fill_from_parts(rows, items, role, on_progress)
-            return
-        start = done = first
-        with self.at_rest():
-            for block in blocks(itertools.islice(items, first, None)):
-                prepared = self.prepare(block, role)
-                for chunk in chunks(prepared, self.tokens_at_once):
-                    embeddings = self.forward([prepared[i] for i in chunk], role)
-                    rows[[start + i for i in chunk]] = embeddings.float().cpu().numpy()
-                    done += len(chunk)
-                    if on_progress is not None:
-                        on_progress(done, len(rows))
-                start += len(block)
-                if filled is not None:
-                    filled(start)
-
-    def _fill_from_parts(
-        self, rows: npt.NDArray[np.float32], items: JoinedItems, role: Role, on_progress: Progress | None
-    ) -> None:
+    def _blocks_of_parts(self, items: JoinedItems, role: Role, on_progress: Progress | None) -> Iterator[Block]:
         """A mixture's embeddings are its parts', which have their own places in the cache."""
         start = 0
         for part in items.parts.values():
             encoded = self.encode(part, role, on_progress=on_progress)
             for first in range(0, len(part), BLOCK):  # never a whole corpus in memory
-                block = encoded[first : first + BLOCK]
-                rows[start + first : start + first + len(block)] = block
+                rows = encoded[first : first + BLOCK]
+                yield Block(start + first, start + first + len(rows), partial(_as_it_is, rows))
             start += len(part)
 
 
@@ -258,6 +265,10 @@ def load_encoder(
     resolved = resolve_precision(precision, where)
     bound_kernels()
     return Encoder(load_model(config, where, seed=seed), config.label, resolved, cached=cached)
+
+
+def _as_it_is(rows: npt.NDArray[np.float32], on_done: Callable[[int], None]) -> npt.NDArray[np.float32]:
+    return rows
 
 
 def _config_of(module: torch.nn.Module) -> str:

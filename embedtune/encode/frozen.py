@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +15,7 @@ from . import store
 from .compose import TOWER, tower_output
 from .prepare import kind_of
 from .prepared import Prepared, blocks, chunks
+from .shared import Block
 from .weights import weights_fingerprint
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class FrozenTowers:
                 continue
             stored = store.Key(encoder=fingerprint, role=role, items=items.fingerprint, count=len(items))
             shape = (len(items), max(self._widths.values()))
-            rows = store.cached(stored, shape, self._filling(items, role, on_progress))
+            rows = store.cached(stored, shape, partial(self._blocks, items, role), on_progress)
             self._rows.update(zip(keys, rows, strict=True))
 
     def __call__(self, items: Sequence[Item], role: Role) -> list[Prepared]:
@@ -51,25 +52,25 @@ class FrozenTowers:
         for item in items:
             row = self._rows.get(self._encoder.preparer.key(item, role))
             if row is None:
-                row = np.zeros(max(self._widths.values()), dtype=np.float32)
-                self._fill(row[None], [item], role)
+                (row,) = self._computed([item], role, lambda _: None)
             name = kind_of(item)[0]
             output = torch.from_numpy(np.array(row[: self._widths[name]]))
             constant = (("modality", name), ("task", role))
             found.append(Prepared(joined={"sentence_embedding": output[None]}, constant=constant))
         return found
 
-    def _filling(self, items: Items, role: Role, on_progress: Progress | None) -> store.Fill:
-        def fill(rows: npt.NDArray[np.float32], first: int, filled: Callable[[int], None]) -> None:
-            done = first
-            for block in blocks(itertools.islice(items, first, None)):
-                self._fill(rows[done : done + len(block)], block, role)
-                done += len(block)
-                filled(done)
-                if on_progress is not None:
-                    on_progress(done, len(items))
+    def _blocks(self, items: Items, role: Role) -> Iterator[Block]:
+        start = 0
+        for block in blocks(items):
+            yield Block(start, start + len(block), partial(self._computed, block, role))
+            start += len(block)
 
-        return fill
+    def _computed(self, items: Sequence[Item], role: Role, on_done: Callable[[int], None]) -> npt.NDArray[np.float32]:
+        """(n, the widest tower's width) of one block, zeros behind a narrower tower's."""
+        rows = np.zeros((len(items), max(self._widths.values())), dtype=np.float32)
+        self._fill(rows, items, role)
+        on_done(len(items))
+        return rows
 
     def _fill(self, rows: npt.NDArray[np.float32], items: Sequence[Item], role: Role) -> None:
         with self._encoder.at_rest():

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 
+from .. import processes
 from ..errors import InputError, unknown
 from ..recipe import Precision
 
@@ -14,7 +15,10 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve_device(device: str = "auto") -> torch.device:
-    """`auto` takes the accelerator where there is one. Raises InputError for a device that is not there."""
+    """`auto` takes the accelerator where there is one, and of several processes on a machine each its own GPU. Raises
+    InputError for a device that is not there."""
+    if device == "auto" and processes.count() > 1 and torch.cuda.is_available():
+        return torch.device("cuda", processes.place_here() % torch.cuda.device_count())
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.mps.is_available() else "cpu")
     kind = device.partition(":")[0]

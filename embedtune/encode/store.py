@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,9 +17,9 @@ import numpy.typing as npt
 from ..errors import InputError
 from ..files import cache_folder, fingerprint_of, locked, write_json
 from ..types import Role
+from .shared import MARKS, ROWS, Blocks, Progress, SharedRows, create
 
-Fill = Callable[[npt.NDArray[np.float32], int, Callable[[int], None]], None]
-"""(rows, first, filled): fills the rows from `first` on, and may say now and then how many are filled."""
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,52 +35,72 @@ class Key:
     def folder(self) -> Path:
         return cache_folder() / "embeddings" / fingerprint_of(self.encoder, self.role, self.items, str(self.count))
 
+    @property
+    def partial(self) -> Path:
+        """Where it is while it is not whole."""
+        return self.folder.with_name(f".{self.folder.name}.partial")
+
 
 def versions() -> dict[str, str]:
     """Library versions that numbers may depend on."""
     return {name: version(name) for name in ("torch", "transformers", "sentence-transformers")}
 
 
-def cached(key: Key, shape: tuple[int, int], fill: Fill) -> npt.NDArray[np.float32]:
-    """(n, H) float32, memory-mapped: from the cache, or computed by `fill` into it.
+def cached(
+    key: Key, shape: tuple[int, int], blocks: Blocks, on_progress: Progress | None = None
+) -> npt.NDArray[np.float32]:
+    """(n, H) float32, memory-mapped: from the cache, or computed by blocks into it.
 
-    What stands in the cache is whole. What a killed process had filled is gone on with, from where it last said; of two
-    processes that want the same, one computes and the other waits.
+    What stands in the cache is whole. Processes that want the same at the same time share its blocks, those of one
+    launch and any others; what a killed process had done is gone on with. Machines share where they share the cache's
+    folder and its file system has locks. Raises InputError where it has none.
     """
-    if not key.folder.is_dir():
-        partial = key.folder.with_name(f".{key.folder.name}.partial")
-        with locked(partial, wait=True):
-            if not key.folder.is_dir():
-                _fill(partial / "data", key, shape, fill)
-                (partial / "data").replace(key.folder)
-            shutil.rmtree(partial, ignore_errors=True)
+    try:
+        rows = None if key.folder.is_dir() else _begin(key, shape)
+        if rows is not None:
+            with closing(rows):
+                rows.fill(blocks, on_progress)
+                _seal(key, shape)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        folder = key.folder.parent
+        raise InputError(
+            f"{folder}: its file system has no locks ({error.strerror}); set EMBEDTUNE_CACHE to a folder on another"
+        ) from None
     return _open(key, shape)
 
 
-def _fill(folder: Path, key: Key, shape: tuple[int, int], fill: Fill) -> None:
-    """Fills the folder's array from where an earlier process stopped."""
-    path, progress = folder / "embeddings.npy", folder / "progress.json"
-    folder.mkdir(exist_ok=True)
-    first = int(json.loads(progress.read_text(encoding="utf-8"))["rows"]) if progress.exists() else 0
-    rows = np.lib.format.open_memmap(path, mode="r+" if first else "w+", dtype="float32", shape=shape)
+def forget(key: Key) -> None:
+    """Removes an entry. Whoever has it open keeps what it reads."""
+    shutil.rmtree(key.folder, ignore_errors=True)
 
-    def filled(count: int) -> None:
-        if count == len(rows):  # what is whole needs no place to go on from
-            return
-        rows.flush()
-        write_json(progress, {"rows": count})
 
-    fill(rows, first, filled)
-    rows.flush()
-    progress.unlink(missing_ok=True)
-    write_json(folder / "manifest.json", asdict(key) | {"dimension": shape[1], "dtype": "float32"})
+def _begin(key: Key, shape: tuple[int, int]) -> SharedRows | None:
+    """The array to be filled: a new one, or what another process has of it. None where it has just become whole."""
+    with locked(key.folder.parent, wait=True):  # for a moment, so that nobody opens what is just being renamed
+        if key.folder.is_dir():
+            return None
+        if not (key.partial / MARKS).exists():
+            shutil.rmtree(key.partial, ignore_errors=True)
+            create(key.partial, shape)
+        return SharedRows(key.partial)
+
+
+def _seal(key: Key, shape: tuple[int, int]) -> None:
+    """Puts a whole array in its place; of those who filled it the first to come does."""
+    with locked(key.folder.parent, wait=True):
+        if not key.folder.is_dir() and (key.partial / ROWS).exists():  # not emptied meanwhile by `doctor --clean`
+            write_json(key.partial / "manifest.json", asdict(key) | {"dimension": shape[1], "dtype": "float32"})
+            key.partial.replace(key.folder)
+            (key.folder / MARKS).unlink()
 
 
 def _open(key: Key, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
     expected = asdict(key) | {"dimension": shape[1], "dtype": "float32"}
     try:
         manifest = json.loads((key.folder / "manifest.json").read_text(encoding="utf-8"))
-        rows = np.load(key.folder / "embeddings.npy", mmap_mode="r")
+        rows = np.load(key.folder / ROWS, mmap_mode="r")
     except (OSError, ValueError) as error:
         raise InputError(
             f"{key.folder}: damaged embedding cache ({error}); remove it or `embedtune doctor --clean`"

@@ -65,6 +65,13 @@ def evaluate(
     return _measured(dataset, run, names, encoder.name, fingerprints, protocol, output)
 
 
+def encode_for_evaluation(encoder: Encoder, datasets: Sequence[Dataset], *, judged_only: bool = False) -> None:
+    """Encodes the documents, which are many, with the process that is at `evaluate` and shares the work
+    (encode/shared.py)."""
+    for dataset in datasets:
+        encoder.encode((judged_documents(dataset) if judged_only else dataset).corpus, "document")
+
+
 def is_self_retrieval(dataset: Dataset) -> bool:
     """Whether the set is known for queries that are documents as well, by its name."""
     names = {re.sub("[^a-z]", "", name.lower()) for name in (dataset.name, dataset.folder.name)}

@@ -179,6 +179,8 @@ def step_optimizer(t: Training, step: int, loss: float, norm: float) -> None:
         scaler.update()
     else:
         t.optimizer.step()
+    # torch 2.13's fused kernel does not count as a change, and embeddings in the cache are named by what was counted.
+    torch.autograd.graph.increment_version(trainable(t))
     pull_to_origins(t)
     for momentum in t.momenta:
         momentum.follow()

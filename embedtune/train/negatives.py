@@ -19,6 +19,7 @@ from ..encode.encoder import Encoder, Progress, load_encoder
 from ..errors import InputError
 from ..evidence import Evidence, Files, read_evidence
 from ..mining_report import Report
+from ..pools import encode_for_mining
 from ..recipe import CROSS_ENCODER, Recipe
 from ..relevance import Relevance
 from ..scorers import EncoderScores, frozen
@@ -103,7 +104,7 @@ def mined_once(
     progress: float = 0.0,
     on_progress: Progress | None = None,
 ) -> Report | None:
-    """Mines into `files` where they are not there yet, by the main process while the others wait.
+    """Mines into `files` where they are not there yet, by the main process while the others encode with it, then wait.
 
     What it came to, where this process mined. Files that are there (a resumed run's) stay the negatives in force.
     """
@@ -121,6 +122,15 @@ def mined_once(
             progress=progress,
             seed=recipe.train.seed,
             on_progress=on_progress,
+        )
+    elif not files.complete:
+        encode_for_mining(
+            dataset,
+            encoder.with_cache(),
+            recipe.negatives,
+            query_ids=query_ids,
+            relevance=relevance,
+            until=lambda: files.complete,
         )
     while not files.complete:  # not a barrier: those time out, and mining may take hours
         time.sleep(0.5)
@@ -177,8 +187,7 @@ def mine_recipe(
     recipe: Recipe, output: Path, *, draw: bool = False, on_progress: Progress | None = None, dataset: Dataset
 ) -> Report:
     """Mines what training by the recipe would begin with: the same queries, the same model and precision."""
-    query_ids, _ = held_out(dataset, recipe.data.validation, recipe.train.seed)
-    encoder = load_encoder(recipe.model, precision=recipe.train.precision, seed=recipe.train.seed)
+    query_ids, encoder = _for_recipe(recipe, dataset)
     return mine(
         dataset,
         encoder,
@@ -189,3 +198,14 @@ def mine_recipe(
         draw=draw,
         on_progress=on_progress,
     )
+
+
+def encode_for_recipe(recipe: Recipe, dataset: Dataset) -> None:
+    """Encodes with the process that is at `mine_recipe`."""
+    query_ids, encoder = _for_recipe(recipe, dataset)
+    encode_for_mining(dataset, encoder, recipe.negatives, query_ids=query_ids)
+
+
+def _for_recipe(recipe: Recipe, dataset: Dataset) -> tuple[list[str], Encoder]:
+    query_ids, _ = held_out(dataset, recipe.data.validation, recipe.train.seed)
+    return query_ids, load_encoder(recipe.model, precision=recipe.train.precision, seed=recipe.train.seed)

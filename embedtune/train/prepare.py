@@ -81,29 +81,25 @@ def set_up(
     query_ids, validation = held_out(dataset, recipe.data.validation, recipe.train.seed)
     encoder = load_trainable(recipe, accelerator)
     log = Log(folder / "log.jsonl", accelerator, on_event, _logged_until(folder))
-    with accelerator.main_process_first():  # which computes it; the others find it in the cache
-        encoder.frozen = frozen_towers(recipe, dataset, encoder, log)
-    with accelerator.main_process_first():
-        plan = Plan(recipe, dataset, query_ids, facts_for(recipe, encoder.with_cache(), dataset, query_ids))
+    encoder.frozen = frozen_towers(recipe, dataset, encoder, log)  # all encode, here and below, and share the work
+    plan = Plan(recipe, dataset, query_ids, facts_for(recipe, encoder.with_cache(), dataset, query_ids))
+    accelerator.wait_for_everyone()  # whether few documents are encoded alone depends on what else is encoded by then
     base_fingerprint = weights_fingerprint(encoder.model)
     relevance = Relevance(dataset)
     mined = miner(recipe, dataset, encoder, query_ids, relevance, accelerator, folder, log)
     documents = None
     if recipe.negatives.live is not None:
-        with accelerator.main_process_first():
-            documents = encoder.with_cache().encode(dataset.corpus, "document")
+        documents = encoder.with_cache().encode(dataset.corpus, "document")
     negatives: Drawn = mined(State().negatives)  # by the base weights
 
     def taught(name: str) -> Teacher | None:
         return teacher_of(recipe, dataset, encoder, Files(folder / "negatives" / f"{name}.run"))
 
-    with accelerator.main_process_first():  # which encodes for the teacher; the others find that in the cache
-        teacher = taught(State().negatives)
+    teacher = taught(State().negatives)
     by_pair = (recipe.negatives.teacher or "").startswith(CROSS_ENCODER)
-    with accelerator.main_process_first():
-        stream = None
-        if recipe.stay_close.distill is not None:
-            stream = stream_of(recipe.stay_close.distill, encoder.with_cache(), plan.steps, recipe.train.seed)
+    stream = None
+    if recipe.stay_close.distill is not None:
+        stream = stream_of(recipe.stay_close.distill, encoder.with_cache(), plan.steps, recipe.train.seed)
     make_trainable(recipe, encoder)
     if recipe.negatives.live is not None and documents is not None:
         encoder = FrozenDocuments(encoder, dataset.corpus, documents)
@@ -114,7 +110,7 @@ def set_up(
     # Where the student mines again, a validation at the same step leaves it the corpus's embeddings.
     keep = recipe.negatives.refresh is not None
     measure = recipe.evaluate.measure
-    validate = Validator(encoder, validation, measure, accelerator, keep=keep) if validation else None
+    validate = Validator(encoder, validation, measure, accelerator, folder, keep=keep) if validation else None
     training = Training(
         recipe=recipe,
         encoder=encoder,

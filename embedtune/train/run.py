@@ -6,6 +6,7 @@ import dataclasses
 import platform
 import shutil
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +24,8 @@ from ..encode.loading import load_model
 from ..errors import InputError
 from ..evaluate.guarded import Point
 from ..evaluate.results import Evaluation, distinct
-from ..evaluate.retrieval import evaluate
-from ..files import fingerprints_of_weights, locked, whole_folder, write_json, write_lines
+from ..evaluate.retrieval import encode_for_evaluation, evaluate
+from ..files import fingerprints_of_weights, locked, whole_folder, write_json, write_lines, write_text
 from ..recipe import Recipe, resolve
 from ..report.card import write_card
 from ..report.record import SUMMARY
@@ -40,6 +41,8 @@ from .preflight import refuse_without_texts
 from .prepare import make_accelerator, set_up
 from .signals import signals_set
 
+Which = Literal["base", "tuned", "unmixed"]
+FINISHING = ".finishing"  # there while base and tuned model are evaluated
 SUMMARISED = ("steps", "best_step", "base", "tuned", "missed", "weights")
 
 Evaluations = dict[str, Evaluation]
@@ -86,6 +89,9 @@ def train(
     accelerator = make_accelerator(recipe, target)
     if not accelerator.is_main_process:
         accelerator.wait_for_everyone()
+        done = run_folder.finished(target)
+        if done is not None:
+            return TrainedRun(folder=target, already_finished=True, **done | {"missed": []})
         return _train(recipe, target, accelerator, resumed=(target / "checkpoints").is_dir(), on_event=None)
     with locked(target):
         resumed = run_folder.claim(target, recipe, resume=resume, overwrite=overwrite)
@@ -110,6 +116,8 @@ def _train(
     if recipe.evaluate.guard is not None:
         guarded = suites[len(recipe.evaluate.in_domain) :]
         refuse_overlap(dataset, guarded)
+        if recipe.evaluate.guard.weights == "fisher" and accelerator.num_processes > 1:
+            raise InputError("evaluate.guard.weights: fisher is computed by one process; train on one, or take linear")
         if recipe.stay_close.distill is not None:
             refuse_distilled(recipe.stay_close.distill.data, guarded)
     stop = threading.Event()
@@ -127,9 +135,13 @@ def _train(
     training.log.tell("phase", name="train", steps=training.plan.steps, at=state.step)
     with signals_set(stop):
         state = fit(training, state)
+    if accelerator.is_main_process:
+        (folder / FINISHING).unlink(missing_ok=True)  # of a run that was killed there
     accelerator.wait_for_everyone()
     if not accelerator.is_main_process:
         accelerator.end_training()  # the rest is the first process's
+        if accelerator.process_index == accelerator.local_process_index:  # on its machine, where its files are
+            encode_for_finish(training, suites)
         return TrainedRun(folder=folder, steps=state.step, best_step=state.best_step, base={}, tuned={})
     run = finish(training, state, suites)
     accelerator.end_training()
@@ -166,6 +178,7 @@ def finish(training: Training, state: State, suites: list[Dataset]) -> TrainedRu
         if guard.interpolate:
             training.log.tell("phase", name="mix base and tuned weights")
             points = mix_run(training, guard, watched, training.validation)
+    write_text(folder / FINISHING, "model/ is what it will be\n")
     base = evaluate_suites(recipe, "base", suites, folder, training.log)
     tuned = evaluate_suites(recipe, "tuned", suites, folder, training.log)
     missed: list[str] = []
@@ -185,7 +198,20 @@ def finish(training: Training, state: State, suites: list[Dataset]) -> TrainedRu
     summary = {name: getattr(run, name) for name in SUMMARISED}
     write_card(folder, summary)
     write_json(folder / SUMMARY, summary)
+    (folder / FINISHING).unlink()
     return run
+
+
+def encode_for_finish(training: Training, suites: list[Dataset]) -> None:
+    """Encodes the suites' documents with the process that is at `finish`: by the base model, then by the tuned one."""
+    recipe, folder = training.recipe, training.folder
+    both: tuple[Which, Which] = ("base", "tuned")
+    for which in both:
+        while which == "tuned" and not (folder / FINISHING).exists():  # not a barrier, as in mining
+            if (folder / SUMMARY).exists():
+                return
+            time.sleep(0.5)
+        encode_for_evaluation(suite_encoder(recipe, which, suites, folder, training.log), suites)
 
 
 def save_model(encoder: Encoder, recipe: Recipe, folder: Path) -> None:
@@ -201,23 +227,14 @@ def save_model(encoder: Encoder, recipe: Recipe, folder: Path) -> None:
         model.save_pretrained(str(temporary), create_model_card=False)
 
 
-def evaluate_suites(
-    recipe: Recipe, which: Literal["base", "tuned", "unmixed"], suites: list[Dataset], folder: Path, log: Log
-) -> Evaluations:
+def evaluate_suites(recipe: Recipe, which: Which, suites: list[Dataset], folder: Path, log: Log) -> Evaluations:
     """One of the run's models on every set, by label. Results go to evaluation/ (tuned) or evaluation-base/ and
     evaluation-unmixed/; a set that is already there is evaluated again."""
     output = folder / ("evaluation" if which == "tuned" else f"evaluation-{which}")
     shutil.rmtree(output, ignore_errors=True)
     if not suites:
         return {}
-    own = {"tuned": "model", "unmixed": UNMIXED}
-    block = recipe.model
-    if which != "base":
-        block = dataclasses.replace(recipe.model, name=str(folder / own[which]), compose=None, pooling=None)
-    encoder = load_encoder(block, precision=recipe.evaluate.precision, seed=recipe.train.seed)
-    if recipe.model.compose is not None and recipe.model.compose.towers == "frozen":
-        log.tell("phase", name=f"encode with the {which} model's towers")
-        encoder.frozen = _frozen(encoder, suites, log)
+    encoder = suite_encoder(recipe, which, suites, folder, log)
     guarded = recipe.evaluate.guard.measure if recipe.evaluate.guard is not None else None
     measures = [recipe.evaluate.measure, *([guarded] if guarded is not None else []), *recipe.evaluate.measures]
     found = {}
@@ -231,6 +248,19 @@ def evaluate_suites(
             on_progress=lambda done, total: log.tell("progress", done=done, total=total),
         )
     return found
+
+
+def suite_encoder(recipe: Recipe, which: Which, suites: Sequence[Dataset], folder: Path, log: Log) -> Encoder:
+    """One of the run's models, to evaluate the suites with."""
+    own = {"tuned": "model", "unmixed": UNMIXED}
+    block = recipe.model
+    if which != "base":
+        block = dataclasses.replace(recipe.model, name=str(folder / own[which]), compose=None, pooling=None)
+    encoder = load_encoder(block, precision=recipe.evaluate.precision, seed=recipe.train.seed)
+    if recipe.model.compose is not None and recipe.model.compose.towers == "frozen":
+        log.tell("phase", name=f"encode with the {which} model's towers")
+        encoder.frozen = _frozen(encoder, suites, log)
+    return encoder
 
 
 def _frozen(encoder: Encoder, suites: Sequence[Dataset], log: Log) -> FrozenTowers:

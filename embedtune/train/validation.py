@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast
 
 from ..data.dataset import subset
 from ..data.selection import Selection
@@ -50,20 +50,37 @@ def _documents(dataset: Dataset, query_ids: list[str], most: int | None, seed: i
 
 
 class Validator:
-    """Measures the model as it stands. Only the main process works; all get the value."""
+    """Measures the model as it stands. All processes encode the documents; the main one ranks; all get the value."""
 
     def __init__(
-        self, encoder: Encoder, dataset: Dataset, measure: str, accelerator: Accelerator, *, keep: bool = False
+        self,
+        encoder: Encoder,
+        dataset: Dataset,
+        measure: str,
+        accelerator: Accelerator,
+        folder: Path,
+        *,
+        keep: bool = False,
     ) -> None:
-        """keep: put the embeddings in the cache, where they will be asked for again at the same step."""
+        """folder: the run's. keep: put the embeddings in the cache, where they will be asked for again at the same
+        step; else they are there only while several processes share the work."""
         self._encoder, self._dataset, self._measure, self._accelerator = encoder, dataset, measure, accelerator
-        self._keep = keep
+        self._folder, self._keep = folder, keep
 
     def __call__(self) -> float:
-        value = torch.zeros(1, device=self._accelerator.device)
+        value, corpus = torch.zeros(1, device=self._accelerator.device), self._dataset.corpus
+        borrows = not self._keep and self._accelerator.num_processes > 1
+        encoder = self._encoder.with_cache() if self._keep else self._encoder
+        if borrows:
+            encoder = encoder.borrowed(str(self._folder.absolute()))
         if self._accelerator.is_main_process:
             depth = 1 if "@" in self._measure else WHOLE  # no deeper than the measure looks
-            encoder = self._encoder.with_cache() if self._keep else self._encoder
             found = evaluate(encoder, self._dataset, measures=[self._measure], depth=depth)
             value += found.measures[self._measure]
-        return float(broadcast(value))
+        else:
+            encoder.encode(corpus, "document")
+        # A sum, not a broadcast: nobody has it before all have their embeddings, which may then go.
+        found_by_main = float(self._accelerator.reduce(value, "sum"))
+        if borrows and self._accelerator.is_local_main_process:
+            encoder.forget(corpus, "document")
+        return found_by_main

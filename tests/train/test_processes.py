@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import subprocess
 import sys
@@ -9,10 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import encoding_process
 import pytest
 import torch
 import torch.distributed
+from conftest import write_dataset
 from safetensors.torch import load_file
 
 from embedtune.data.dataset import load_dataset
@@ -75,13 +80,26 @@ accelerator.end_training()
 """
 
 
-def launch(processes: int, *arguments: str | Path) -> None:
+def launch(processes: int, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, *map(str, arguments)], env=environment, capture_output=True, text=True, check=False
+        [*command, *map(str, arguments)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def by_both(processes: int, folder: Path, *arguments: str | Path) -> tuple[str, list[dict[str, Any]]]:
+    """Runs the command line with an empty cache; gives what it printed, and who encoded what."""
+    notes = folder / f"notes-{processes}"
+    notes.mkdir(parents=True)
+    cache = str(folder / f"cache-{processes}")
+    done = launch(processes, encoding_process.__file__, notes, *arguments, EMBEDTUNE_CACHE=cache)
+    return done.stdout, encoding_process.noted_in(notes)
 
 
 def test_two_processes_have_the_gradient_of_one(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
@@ -232,3 +250,79 @@ def test_pictures_in_stages_on_two_processes(image_models: dict[str, Path], pict
         one, two = load_file(folders[0] / file), load_file(folders[1] / file)
         for name, expected in one.items():
             torch.testing.assert_close(two[name], expected, atol=2e-5, rtol=0)
+
+
+def ids_by_rank(lines: list[dict[str, Any]], role: str = "document") -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for line in lines:
+        if line["role"] == role:
+            found.setdefault(line["rank"], []).extend(line["ids"])
+    return found
+
+
+def test_mine_encodes_on_both_processes_and_one_writes(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
+    said = {}
+    for processes in (1, 2):
+        arguments = ["mine", f"{tiny_dataset}:train", "--model", tiny_model, "--output", tmp_path / f"{processes}.run"]
+        said[processes], lines = by_both(processes, tmp_path, *arguments)
+        found = ids_by_rank(lines)
+        assert len(found) == processes
+        assert sorted(itertools.chain(*found.values())) == sorted(f"d{n}" for n in range(60))  # each once
+    assert said[1] == said[2]  # printed once
+    for suffix in (".run", ".jsonl", ".json"):
+        one, two = (Path(tmp_path / f"{processes}.run").with_suffix(suffix).read_bytes() for processes in (1, 2))
+        assert one == two
+
+
+@pytest.mark.slow
+def test_index_encode_and_eval_encode_on_both_processes(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
+    for verb, compared in (
+        ("index", ["index.faiss", "documents.jsonl", "manifest.json"]),
+        ("encode", ["corpus.npy", "queries.npy", "manifest.json"]),
+        ("eval", [f"{tiny_dataset.name}-train/measures.json", f"{tiny_dataset.name}-train/run.trec"]),
+    ):
+        said, folder = {}, tmp_path / verb
+        for processes in (1, 2):
+            data = ["--data", f"{tiny_dataset}:train"] if verb == "eval" else ["--model", tiny_model]
+            what = tiny_model if verb == "eval" else tiny_dataset
+            output = folder / str(processes) / "output"
+            said[processes], lines = by_both(processes, folder, verb, what, *data, "--output", output)
+            found = ids_by_rank(lines)
+            assert len(found) == processes, verb
+            assert sorted(itertools.chain(*found.values())) == sorted(f"d{n}" for n in range(60))
+        assert said[2].replace("/2/output", "/1/output") == said[1]
+        for name in compared:
+            one, two = ((folder / str(n) / "output" / name).read_bytes() for n in (1, 2))
+            assert one == two, (verb, name)
+
+
+@pytest.mark.slow
+def test_a_run_encodes_on_both_processes_wherever_it_encodes(
+    tiny_model: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    foreign = write_dataset(tmp_path / "foreign", documents=50, queries=20, seed=7)
+    recipe.write_text(
+        f"version: 1\nmodel: {{name: {tiny_model}}}\n"
+        f"data: {{train: {tiny_dataset}, validation: {{share: 0.3}}}}\n"
+        "negatives: {mining: [{name: dense, depth: 20}, bm25], teacher: {teacher}, refresh: {every: 2}}\n".replace(
+            "{teacher}", str(tiny_model)
+        )
+        + "train: {batch_size: 5, epochs: 1, learning_rate: 1e-3, precision: fp32, validate_every: 3}\n"
+        f"evaluate: {{in_domain: [{tiny_dataset}], out_of_domain: [{foreign}],\n"
+        "           guard: {interpolate: true, alphas: [0.0, 1.0], largest_drop: 1.0}}\n"
+    )
+    outputs = {}
+    for processes in (1, 2):
+        outputs[processes] = tmp_path / f"on-{processes}"
+        _, lines = by_both(processes, tmp_path, "train", recipe, "--output", outputs[processes])
+        ranks = ids_by_rank(lines)
+        assert len(ranks) == processes
+    assert len(ranks["1"]) > 0.2 * len(ranks["0"])
+    one, two = (output / "negatives" / "mined.run" for output in outputs.values())
+    assert one.read_bytes() == two.read_bytes()
+    assert len(list(one.parent.glob("step-*.run"))) == len(list(two.parent.glob("step-*.run"))) > 0
+    files = [output / "evaluation-base" / "tiny" / "measures.json" for output in outputs.values()]
+    of_one, of_two = (json.loads(file.read_text())["measures"] for file in files)
+    assert of_one == of_two
+    assert not (outputs[2] / ".finishing").exists()
