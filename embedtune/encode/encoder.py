@@ -180,7 +180,10 @@ class Encoder:
         return torch.autocast(self.device.type, dtype=DTYPES[self.precision], enabled=self.precision != "fp32")
 
     def _attention(self) -> AbstractContextManager[Any]:
-        return BackwardByProducts() if self.device.type == "cpu" and self.precision == "bf16" else nullcontext()
+        """Not with gradient checkpointing, which computes forward again where this is not entered."""
+        again = any(getattr(module, "gradient_checkpointing", False) for module in self.model.modules())
+        slow = self.device.type == "cpu" and self.precision == "bf16" and torch.is_grad_enabled()
+        return BackwardByProducts() if slow and not again else nullcontext()
 
     @contextmanager
     def without_graph(self) -> Iterator[None]:
