@@ -123,7 +123,7 @@ def test_what_a_class_says_may_change_is_read_from_itself(family: str, name: str
         ("weighting", "hardness", {"alpha": {"from": 0, "to": 1, "over": 0}}, "over is a share of the steps"),
         ("weighting", "hardness", {"negatives": {"from": 0, "to": 1}}, "cannot follow a schedule"),
         ("sampling", "softmax", {"temperature": {"from": 0, "to": 1}}, "cannot follow a schedule"),
-        ("loss", "ncu", {"temperature": {"from": 0.1, "to": 0.05}}, "cannot follow a schedule"),
+        ("loss", "ncu", {"warm_up": {"from": 0.1, "to": 0.05}}, "cannot follow a schedule"),
         (
             "loss",
             "infonce",

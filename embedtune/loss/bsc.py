@@ -11,7 +11,7 @@ from ..types import Scores
 from .infonce import Infonce
 
 KIND = "objective"
-SCHEDULED = ("contrast",)
+SCHEDULED = ("temperature", "contrast")
 
 
 class Bsc(nn.Module):
@@ -40,7 +40,7 @@ class Bsc(nn.Module):
         super().__init__()
         if not 0 <= contrast <= 1:
             raise InputError(f"loss.bsc.contrast: expected 0 to 1, got {contrast}")
-        self.contrast, self.by_range = contrast, normalisation == "range"
+        self.temperature, self.contrast, self.by_range = temperature, contrast, normalisation == "range"
         both: list[Literal["query_document", "document_query", "query_query", "document_document"]] = [
             "query_document",
             "document_query",
@@ -48,6 +48,7 @@ class Bsc(nn.Module):
         self.softmax = Infonce(temperature=temperature, learn_temperature=learn_temperature, directions=both)
 
     def forward(self, scores: Scores, keep: Tensor, log_weights: Tensor) -> tuple[Tensor, dict[str, float | Tensor]]:
+        self.softmax.temperature = self.temperature  # which may follow a schedule
         compared = by_range(scores) if self.by_range else scores
         batch_softmax, parts = self.softmax(compared, keep, log_weights)
         labelled = scores.positive if scores.own is None else scores.positive | (keep & scores.own)

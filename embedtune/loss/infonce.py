@@ -13,7 +13,7 @@ from ._pairs import cross_entropy, mean_by_group, negatives_of, own_negatives, r
 
 KIND = "objective"
 BY_QUERY = {"directions": ["query_document"]}
-SCHEDULED = ("temperature",)
+SCHEDULED = ("temperature", "label_smoothing")
 LARGEST_SCALE = 100.0
 
 
@@ -66,7 +66,7 @@ class Infonce(nn.Module):
         if not 0 <= label_smoothing < 1:
             raise InputError(f"loss.infonce.label_smoothing: expected 0 to below 1, got {label_smoothing}")
         self.directions = tuple(directions)
-        self.own_only, self.smoothing = negatives == "own", label_smoothing
+        self.own_only, self.label_smoothing = negatives == "own", label_smoothing
         self.joint = denominator == "joint"
         self.temperature = temperature
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature))) if learn_temperature else None
@@ -84,7 +84,7 @@ class Infonce(nn.Module):
         valid = [(block != -torch.inf).any(dim=1) for block in negatives]
         parts = row_counts(rows, torch.stack(valid).any(dim=0))
         losses = [
-            mean_by_group(cross_entropy(positive, block, self.smoothing), group, has_negatives)
+            mean_by_group(cross_entropy(positive, block, self.label_smoothing), group, has_negatives)
             for block, group, has_negatives in zip(negatives, groups, valid, strict=True)
         ]
         if self.log_scale is not None:

@@ -11,6 +11,7 @@ from ._pairs import mean_by_group, row_counts
 KIND = "objective"
 BY_QUERY = True
 NEEDS = ("teacher",)
+SCHEDULED = ("scale",)
 
 
 class MarginMse(nn.Module):
@@ -28,7 +29,8 @@ class MarginMse(nn.Module):
         super().__init__()
         if not scale > 0:
             raise InputError(f"loss.margin_mse.scale: must be above 0, got {scale}")
-        self.log_scale = nn.Parameter(torch.tensor(scale).log(), requires_grad=learn_scale)
+        self.scale = scale
+        self.log_scale = nn.Parameter(torch.tensor(scale).log()) if learn_scale else None
 
     def forward(self, scores: Scores, keep: Tensor, log_weights: Tensor) -> tuple[Tensor, dict[str, float | Tensor]]:
         if scores.teacher is None:
@@ -38,11 +40,12 @@ class MarginMse(nn.Module):
         scored = (keep & ~teacher.isnan())[rows]  # (P, D)
         valid = scored.any(dim=1)
         parts = row_counts(rows, valid)
-        student = full(scores.student) * self.log_scale.exp()
+        scale = self.scale if self.log_scale is None else self.log_scale.exp()
+        student = full(scores.student) * scale
         margins = student[rows, columns][:, None] - student[rows]  # (P, D)
         wanted = teacher[rows, columns][:, None] - teacher[rows].nan_to_num()
         errors = ((margins - wanted) ** 2 * log_weights[rows].exp()).masked_fill(~scored, 0.0)
         values = errors.sum(dim=1) / scored.sum(dim=1).clamp(min=1)
-        if self.log_scale.requires_grad:
-            parts["scale"] = self.log_scale.detach().exp()
+        if isinstance(scale, Tensor):
+            parts["scale"] = scale.detach()
         return mean_by_group(values, rows, valid), parts

@@ -13,6 +13,7 @@ from ._transport import transport
 from .infonce import Infonce
 
 KIND = "objective"
+SCHEDULED = ("temperature", "noisy", "plan_share")
 LOWEST, HIGHEST = -0.7, -0.2  # between which the cosine of a caption and its opposite should lie
 
 
@@ -70,6 +71,7 @@ class Ncu(nn.Module):
         if not len(self.opposite):
             self._start(captions)
         noisy = self._noisiest(scores, keep)[rows]
+        self.infonce.temperature = self.temperature  # which may follow a schedule
         plain, parts = self.infonce(scores, keep, log_weights)  # which refuses a batch without negatives
         if scores.progress < self.warm_up:
             if self.training:
