@@ -34,6 +34,7 @@ import argparse
 import os
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,8 @@ def run(arguments: argparse.Namespace, folder: Path) -> int:
         arguments.data = folder / "functions"
         make_functions(arguments.data, documents=300)
     sizes = (QUICK if arguments.quick else Sizes()).with_steps(arguments.steps)
+    if arguments.documents:
+        sizes = replace(sizes, documents=arguments.documents)
     model = locate(arguments.model).name
     facts = facts_of(arguments, sizes, model)
     refuse_more_than_an_epoch(arguments, sizes, facts["pairs"])
@@ -168,6 +171,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--alternations", type=positive, help="default: 5; with --quick 1")
     steps = "training steps measured, after one that warms up (in the cached tasks none); default: 1 to 6 by task"
     found.add_argument("--steps", type=positive, help=steps)
+    found.add_argument("--documents", type=positive, help="how many are encoded; default: 1000, with --quick 64")
     found.add_argument("--json", type=Path, help="every raw number, kept after each task")
     found.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     found.add_argument(
