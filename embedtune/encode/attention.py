@@ -1,13 +1,14 @@
 """Attention on a CPU in bf16 that goes backward by products of whole matrices, where torch's fused kernel is slow.
 
 Backward, torch 2.13's kernel (heads of 32) takes 4 times as long as forward at 256 tokens and 8 times at 64, the
-products twice; forward they gain nothing. They are taken over some sequences at once, so that the scores stay in the
-cache, and none is kept from the way forward. As in attention without a fused kernel, scores are rounded to bf16 there.
+products one and a half times; forward they gain nothing. They are taken over some sequences or heads at once, so that
+the scores stay in the cache, and none is kept from the way forward. As in attention without a fused kernel, scores are rounded to bf16 there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -77,7 +78,13 @@ class _Attention(torch.autograd.Function):
         heads = query.shape[1]
         query, key, value, gradient = (_flat(t) for t in (query * ctx.factor, key, value, gradients[0]))
         found = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-        for some, shares in _shares(query, key, mask, heads):
+        hidden = ~mask if mask is not None and mask.dtype == torch.bool else mask
+        for piece in _pieces(len(query) // heads, heads, query.shape[1] * key.shape[1]):
+            some = piece.rows(heads)
+            scores = torch.bmm(query[some], key[some].mT)
+            if hidden is not None:
+                piece.hide(scores, hidden)
+            shares = torch._softmax(scores, -1, False)
             of_shares = torch.bmm(gradient[some], value[some].mT)
             of_scores = torch._softmax_backward_data(of_shares, shares, -1, shares.dtype)
             torch.bmm(of_scores, key[some], out=found[0][some])
@@ -92,23 +99,35 @@ def _flat(values: Tensor) -> Tensor:
     return values.flatten(0, 1).contiguous()
 
 
-def _shares(query: Tensor, key: Tensor, mask: Tensor | None, heads: int) -> Iterator[tuple[slice, Tensor]]:
-    """Which rows of (B * heads), and their attention (n, T, K): each token's shares of the others, summing to 1."""
-    sequences = len(query) // heads
-    step = max(1, SCORES_AT_ONCE // (heads * query.shape[1] * key.shape[1]))
-    hidden = ~mask if mask is not None and mask.dtype == torch.bool else mask
+@dataclass(frozen=True)
+class _Piece:
+    """All heads of some sequences, or some heads of one."""
+
+    sequences: slice
+    heads: slice
+
+    def rows(self, heads: int) -> slice:
+        """Where it is in (B * heads)."""
+        last = (self.sequences.stop - 1) * heads + self.heads.stop
+        return slice(self.sequences.start * heads + self.heads.start, last)
+
+    def hide(self, scores: Tensor, hidden: Tensor) -> None:
+        """In place. scores (n, T, K). hidden: True where nothing is seen, or what is added, broadcastable to (B, heads,
+        T, K)."""
+        if hidden.ndim == 4:
+            hidden = hidden[self.sequences] if len(hidden) > 1 else hidden
+            hidden = hidden[:, self.heads] if hidden.shape[1] > 1 else hidden
+        by_head = scores.view(-1, self.heads.stop - self.heads.start, *scores.shape[1:])
+        if hidden.dtype == torch.bool:
+            by_head.masked_fill_(hidden, -torch.inf)
+        else:
+            by_head += hidden
+
+
+def _pieces(sequences: int, heads: int, scores: int) -> Iterator[_Piece]:
+    """scores: of one head of one sequence."""
+    at_once = max(1, SCORES_AT_ONCE // scores)  # heads
+    step = max(1, at_once // heads)
     for first in range(0, sequences, step):
-        some = slice(first * heads, min(first + step, sequences) * heads)
-        scores = torch.bmm(query[some], key[some].mT)
-        if hidden is not None:
-            here = hidden[first : first + step] if hidden.ndim == 4 and len(hidden) > 1 else hidden
-            _hide(scores.view(-1, heads, *scores.shape[1:]), here)
-        yield some, torch._softmax(scores, -1, False)
-
-
-def _hide(scores: Tensor, hidden: Tensor) -> None:
-    """In place. hidden: True where nothing is seen, or what is added."""
-    if hidden.dtype == torch.bool:
-        scores.masked_fill_(hidden, -torch.inf)
-    else:
-        scores += hidden
+        for head in range(0, heads, min(at_once, heads)):
+            yield _Piece(slice(first, min(first + step, sequences)), slice(head, min(head + at_once, heads)))

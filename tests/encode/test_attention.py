@@ -25,8 +25,13 @@ def inputs() -> list[Tensor]:
 def mask_of(kind: str) -> Tensor | None:
     """Some of the others hidden from each token; never all of them."""
     generator = torch.Generator().manual_seed(1)
-    shape = {"for each sequence": (SEQUENCES, 1, TOKENS, OTHERS), "of padding": (SEQUENCES, 1, 1, OTHERS),
-             "shared": (TOKENS, OTHERS), "added": (SEQUENCES, HEADS, TOKENS, OTHERS)}.get(kind)  # fmt: skip
+    shape = {
+        "for each sequence": (SEQUENCES, 1, TOKENS, OTHERS),
+        "of padding": (SEQUENCES, 1, 1, OTHERS),
+        "of heads": (1, HEADS, TOKENS, OTHERS),
+        "shared": (TOKENS, OTHERS),
+        "added": (SEQUENCES, HEADS, TOKENS, OTHERS),
+    }.get(kind)
     if shape is None:
         return None
     if kind == "added":
@@ -44,10 +49,10 @@ def gradients(tensors: list[Tensor], mask: Tensor | None, scale: float | None = 
     return [found.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)]
 
 
-@pytest.mark.parametrize("kind", ["none", "for each sequence", "of padding", "shared", "added"])
-@pytest.mark.parametrize("sequences_at_once", [1, 2, 100])
-def test_gradients_are_those_of_float64(kind: str, sequences_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "SCORES_AT_ONCE", sequences_at_once * HEADS * TOKENS * OTHERS)
+@pytest.mark.parametrize("kind", ["none", "for each sequence", "of padding", "of heads", "shared", "added"])
+@pytest.mark.parametrize("heads_at_once", [1, 2, HEADS, 2 * HEADS, 100 * HEADS])
+def test_gradients_are_those_of_float64(kind: str, heads_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "SCORES_AT_ONCE", heads_at_once * TOKENS * OTHERS)
     mask = mask_of(kind)
     exact_mask = mask.double() if mask is not None and mask.is_floating_point() else mask
     expected = gradients([tensor.double() for tensor in inputs()], exact_mask, scale=0.7)
