@@ -2,7 +2,8 @@
 
 Backward, torch 2.13's kernel (heads of 32) takes 4 times as long as forward at 256 tokens and 8 times at 64, the
 products one and a half times; forward they gain nothing. They are taken over some sequences or heads at once, so that
-the scores stay in the cache, and none is kept from the way forward. As in attention without a fused kernel, scores are rounded to bf16 there.
+the scores stay in the cache, and none is kept from the way forward. As in attention without a fused kernel, scores are
+rounded to bf16 there.
 """
 
 from __future__ import annotations
