@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import processes
 from .errors import InputError, Interrupted, unknown
 from .recipe import Recipe, dump, load_recipe, resolve
 from .report.ablation import Ablation, summarise, write_report
@@ -136,7 +136,7 @@ def ablate(recipe: Path, grid: Path, output: Path, *, seeds: int = 3, on_event: 
     installed, curves.svg. Raises InputError for anything wrong with the grid or any of its recipes before the first
     run, and Interrupted, with the state saved, on SIGINT and SIGTERM.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if processes.count() > 1:
         raise InputError("ablate runs in one process; start it without torchrun or accelerate launch")
     found = load_grid(grid)
     cells = plan(recipe, found, output, seeds)

@@ -9,7 +9,6 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -303,7 +302,7 @@ def _as_for_cosines(found: OfFilter) -> bool:
     name = found.name.partition("-")[0]  # the second of a kind is absolute-2
     if name not in methods.names("filtering"):  # evidence is a file, and its names are anyone's
         return False
-    kind = getattr(import_module(f"embedtune.filtering.{name}"), "COSINE", None)
+    kind = methods.describe("filtering", name).cosine
     if kind == "cap" and found.lowest_limit is not None and found.highest_limit is not None:
         return -1 <= found.lowest_limit <= found.highest_limit <= 1
     return kind == "margin" and found.widest_margin is not None and 0 < found.widest_margin <= 1

@@ -115,13 +115,7 @@ def _dependencies(
     judges: Sequence[Judge],
 ) -> Iterator[str]:
     """What mined candidates and their scores depend on, to the last bit: data, models, methods and what they read."""
-    yield from (
-        __version__,
-        json.dumps(store.versions()),
-        dataset.fingerprint,
-        encoder.fingerprint,
-        encoder.device.type,
-    )
+    yield from (__version__, json.dumps(store.versions()), dataset.fingerprint, encoder.fingerprint)
     yield json.dumps(plain(negatives), sort_keys=True)
     for chosen in (*negatives.mining, *negatives.filtering):
         yield from contents_of(chosen.options, encoder)

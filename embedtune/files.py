@@ -149,6 +149,15 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
         yield
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds the folder."""
+    try:
+        with locked(folder):
+            return False
+    except InputError:
+        return True
+
+
 def cache_folder() -> Path:
     """EMBEDTUNE_CACHE, or the platform's cache folder."""
     if chosen := os.environ.get("EMBEDTUNE_CACHE"):

@@ -80,6 +80,8 @@ class Method:
     # the file's BY_QUERY: whether it treats each query by itself, so that a batch may be taken in parts; or the options
     # with which it does
     by_query: bool | dict[str, Any]
+    # the file's COSINE, of a filter whose default is meant for scores from -1 to 1: whether it is a "cap" or a "margin"
+    cosine: str | None
 
 
 def names(family: str) -> list[str]:
@@ -131,13 +133,13 @@ def _method(
 ) -> Method:
     docstring = ast.get_docstring(node) or ""
     options = _options(signature) if signature else ()
-    kind = ast.literal_eval(constants["KIND"]) if "KIND" in constants else None
+    kind, cosine = (ast.literal_eval(constants[name]) if name in constants else None for name in ("KIND", "COSINE"))
     needs, scheduled = (
         ast.literal_eval(constants[name]) if name in constants else () for name in ("NEEDS", "SCHEDULED")
     )
     by_query = ast.literal_eval(constants["BY_QUERY"]) if "BY_QUERY" in constants else False
     summary = docstring.split("\n\n")[0].replace("\n", " ")
-    return Method(family, name, node.name, summary, docstring, options, kind, needs, scheduled, by_query)
+    return Method(family, name, node.name, summary, docstring, options, kind, needs, scheduled, by_query, cosine)
 
 
 def _constants(tree: ast.Module) -> dict[str, ast.expr]:

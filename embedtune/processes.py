@@ -1,7 +1,7 @@
 """What a launcher (torchrun, accelerate launch) says of the processes that it started; one process leads by itself.
 
 Encoding is shared between processes by the cache (encode/shared.py), so a launch of several is one process that does
-its work, and others that do no more than encode what it encodes.
+its work, and others that encode what it encodes (and search where it depends on that what is encoded).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def count() -> int:
 
 def leads() -> bool:
     """Whether this is the one that writes and speaks."""
-    return os.environ.get("RANK", "0") == "0"
+    return count() == 1 or os.environ.get("RANK", "0") == "0"
 
 
 def place_here() -> int:

@@ -86,6 +86,8 @@ class _Attention(torch.autograd.Function):
             if hidden is not None:
                 piece.hide(scores, hidden)
             shares = torch._softmax(scores, -1, False)
+            if hidden is not None:  # a token that sees nothing (padding beyond a window) takes no part
+                shares.masked_fill_((scores == -torch.inf).all(-1, keepdim=True), 0.0)
             of_shares = torch.bmm(gradient[some], value[some].mT)
             of_scores = torch._softmax_backward_data(of_shares, shares, -1, shares.dtype)
             torch.bmm(of_scores, key[some], out=found[0][some])

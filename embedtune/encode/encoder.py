@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -32,7 +32,7 @@ from .memory import bound_kernels
 from .packing import PackedWeights
 from .precision import DTYPES, Resolved, resolve_device, resolve_precision
 from .prepare import Preparer, kind_of, role_prompt
-from .prepared import BLOCK, Prepared, blocks, chunks
+from .prepared import BLOCK, Prepared, chunks, computed_in_blocks
 from .shared import Block, computed
 from .similarity import Similarity
 from .towers import modules_of
@@ -94,12 +94,13 @@ class Encoder:
     @property
     def fingerprint(self) -> str:
         """What embeddings depend on to the last bit: the model's identity, the precision, how attention is computed,
-        the libraries' versions."""
+        the kind of device, the libraries' versions."""
         return self.fingerprint_of(self.identity)
 
     def fingerprint_of(self, *parts: str) -> str:
         """What these parts of the model compute here depends on."""
-        return fingerprint_of(*parts, self.precision, *self.attention, json.dumps(store.versions(), sort_keys=True))
+        here = (self.precision, *self.attention, self.device.type, json.dumps(store.versions(), sort_keys=True))
+        return fingerprint_of(*parts, *here)
 
     @property
     def identity(self) -> str:
@@ -143,7 +144,9 @@ class Encoder:
         return same
 
     def forget(self, items: Items, role: Role) -> None:
-        """Removes the items' embeddings from the cache."""
+        """Removes the items' embeddings from the cache; of a mixture, its parts' too."""
+        for part in items.parts.values() if isinstance(items, JoinedItems) else ():
+            self.forget(part, role)
         store.forget(self.key(items, role))
 
     def prepare(self, items: Sequence[Item], role: Role) -> list[Prepared]:
@@ -216,7 +219,7 @@ class Encoder:
         def in_blocks() -> Iterator[Block]:
             if isinstance(items, JoinedItems):
                 return self._blocks_of_parts(items, role, on_progress)
-            return self._blocks(items, role)
+            return computed_in_blocks(items, lambda some, on_done: self._encoded(some, role, on_done))
 
         if self.cached and hasattr(items, "fingerprint"):
             return store.cached(self.key(cast(Items, items), role), shape, in_blocks, on_progress)
@@ -226,12 +229,6 @@ class Encoder:
         """Under what the embeddings of these items are cached."""
         content = items.fingerprint if self.borrowed_by is None else fingerprint_of(items.fingerprint, self.borrowed_by)
         return store.Key(encoder=self.fingerprint_for(role), role=role, items=content, count=len(items))
-
-    def _blocks(self, items: Iterable[Item], role: Role) -> Iterator[Block]:
-        start = 0
-        for block in blocks(items):
-            yield Block(start, start + len(block), partial(self._encoded, block, role))
-            start += len(block)
 
     def _encoded(self, items: Sequence[Item], role: Role, on_done: Callable[[int], None]) -> npt.NDArray[np.float32]:
         """(n, H) of one block."""

@@ -14,7 +14,7 @@ from ..types import Item, Items, Role
 from . import store
 from .compose import TOWER, tower_output
 from .prepare import kind_of
-from .prepared import Prepared, blocks, chunks
+from .prepared import Prepared, chunks, computed_in_blocks
 from .shared import Block
 from .weights import weights_fingerprint
 
@@ -60,10 +60,7 @@ class FrozenTowers:
         return found
 
     def _blocks(self, items: Items, role: Role) -> Iterator[Block]:
-        start = 0
-        for block in blocks(items):
-            yield Block(start, start + len(block), partial(self._computed, block, role))
-            start += len(block)
+        return computed_in_blocks(items, lambda some, on_done: self._computed(some, role, on_done))
 
     def _computed(self, items: Sequence[Item], role: Role, on_done: Callable[[int], None]) -> npt.NDArray[np.float32]:
         """(n, the widest tower's width) of one block, zeros behind a narrower tower's."""

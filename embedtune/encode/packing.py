@@ -11,7 +11,12 @@ from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
 ROWS = 4096  # the layout is chosen for about so many tokens at once; others work as well
-_there = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+_OPS = ("_linear_pointwise", "_reorder_linear_weight", "_is_mkldnn_bf16_supported")
+_has_bf16_in_onednn = (
+    torch._C._has_mkldnn
+    and all(hasattr(torch.ops.mkldnn, name) for name in _OPS)
+    and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+)
 
 
 class PackedWeights(TorchFunctionMode):
@@ -27,7 +32,7 @@ class PackedWeights(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         given = kwargs or {}
-        if func is linear and _there and not given and _fits(*args):
+        if func is linear and _has_bf16_in_onednn and not given and _fits(*args):
             return self._linear(*args)
         return func(*args, **given)
 
@@ -47,4 +52,5 @@ class PackedWeights(TorchFunctionMode):
 def _fits(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     lowered = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
     floats = values.dtype in (torch.float32, torch.bfloat16) and weight.dtype == torch.float32
-    return lowered and floats and weight.device.type == "cpu" and not torch.is_grad_enabled()
+    stays = isinstance(weight, torch.nn.Parameter)  # what is computed at each call would never be met again
+    return lowered and floats and stays and weight.device.type == "cpu" and not torch.is_grad_enabled()

@@ -8,14 +8,18 @@ cut by items anywhere. Where a model's attention tells texts apart by itself, th
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ..types import Item
+from .shared import Block
 
 # Items prepared and sorted together while encoding: bounds memory, large enough that sorting pays.
 BLOCK, IMAGE_IN_BLOCK = 4096, 64  # an image takes as much room as so many texts
@@ -154,6 +158,16 @@ def blocks(items: Iterable[Item]) -> Iterator[list[Item]]:
             block, room = [], BLOCK
     if block:
         yield block
+
+
+def computed_in_blocks(
+    items: Iterable[Item], compute: Callable[[list[Item], Callable[[int], None]], npt.NDArray[np.float32]]
+) -> Iterator[Block]:
+    """The items' rows as blocks that processes share. compute: (n, H) of some items."""
+    start = 0
+    for block in blocks(items):
+        yield Block(start, start + len(block), partial(compute, block))
+        start += len(block)
 
 
 def chunks(items: Sequence[Prepared], tokens: int) -> list[list[int]]:

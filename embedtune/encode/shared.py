@@ -69,6 +69,13 @@ class SharedRows:
         self._rows.close()
         self._marks.close()
 
+    def lies_in(self, folder: Path) -> bool:
+        """Whether the folder's array is this one."""
+        try:
+            return os.path.samestat(os.fstat(self._marks.fileno()), (folder / MARKS).stat())
+        except FileNotFoundError:
+            return False
+
     def fill(self, blocks: Blocks, on_progress: Progress | None = None) -> None:
         """Computes blocks, beside whoever else does, and returns when all are done, whoever did them.
 
@@ -76,21 +83,22 @@ class SharedRows:
         """
         undone = True
         while undone:
-            claimed = []  # by others
+            claimed = []  # by others; not the blocks themselves, which hold their items
             for number, block in enumerate(blocks()):
-                if not self._done(number, block) and not self._take(number, block, on_progress):
-                    claimed.append((number, block))
+                place = block.start, block.stop
+                if not self._done(number, place) and not self._take(number, block, on_progress):
+                    claimed.append((number, place))
             undone = False
-            for number, block in claimed:
+            for number, place in claimed:
                 with self._claim(number, wait=True):  # until it is done, or whoever had it is no more
-                    undone |= not self._done(number, block)
+                    undone |= not self._done(number, place)
                 if on_progress is not None:
                     on_progress(self._rows_done(), self._count)
 
     def _take(self, number: int, block: Block, on_progress: Progress | None) -> bool:
         """Does a block, unless another process is at it."""
         with self._claim(number) as mine:
-            if mine and not self._done(number, block):  # it was not a moment ago
+            if mine and not self._done(number, (block.start, block.stop)):  # it was not a moment ago
                 rows = block.compute(_counting(on_progress, self._rows_done(), self._count))
                 self._rows.seek(self._offset + block.start * self._bytes)
                 self._rows.write(np.ascontiguousarray(rows, dtype=np.float32).tobytes())
@@ -113,10 +121,9 @@ class SharedRows:
         finally:
             fcntl.lockf(self._marks, fcntl.LOCK_UN, *place)
 
-    def _done(self, number: int, block: Block) -> bool:
+    def _done(self, number: int, place: tuple[int, int]) -> bool:
         """A mark of other rows is that of a version with other blocks, and counts for nothing."""
-        mark = os.pread(self._marks.fileno(), _MARK.size, number * _MARK.size)
-        return mark == _MARK.pack(block.start, block.stop)
+        return os.pread(self._marks.fileno(), _MARK.size, number * _MARK.size) == _MARK.pack(*place)
 
     def _rows_done(self) -> int:
         marks = os.pread(self._marks.fileno(), os.fstat(self._marks.fileno()).st_size, 0)

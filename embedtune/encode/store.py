@@ -6,7 +6,7 @@ import errno
 import json
 import shutil
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -56,11 +56,12 @@ def cached(
     folder and its file system has locks. Raises InputError where it has none.
     """
     try:
-        rows = None if key.folder.is_dir() else _begin(key, shape)
-        if rows is not None:
-            with closing(rows):
-                rows.fill(blocks, on_progress)
-                _seal(key, shape)
+        while not key.folder.is_dir():
+            rows = _begin(key, shape)
+            if rows is not None:
+                with closing(rows):
+                    rows.fill(blocks, on_progress)
+                    _seal(key, shape, rows)
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
@@ -81,23 +82,31 @@ def _begin(key: Key, shape: tuple[int, int]) -> SharedRows | None:
     with locked(key.folder.parent, wait=True):  # for a moment, so that nobody opens what is just being renamed
         if key.folder.is_dir():
             return None
-        if not (key.partial / MARKS).exists():
-            shutil.rmtree(key.partial, ignore_errors=True)
-            create(key.partial, shape)
+        if (key.partial / MARKS).exists():
+            with suppress(ValueError, EOFError):  # of an array that a power cut has damaged
+                return SharedRows(key.partial)
+        shutil.rmtree(key.partial, ignore_errors=True)
+        create(key.partial, shape)
         return SharedRows(key.partial)
 
 
-def _seal(key: Key, shape: tuple[int, int]) -> None:
-    """Puts a whole array in its place; of those who filled it the first to come does."""
+def _seal(key: Key, shape: tuple[int, int], rows: SharedRows) -> None:
+    """Puts a whole array in its place; of those who filled it the first to come does.
+
+    `doctor --clean` may have removed it meanwhile, and another process begun anew: that one's is not whole.
+    """
     with locked(key.folder.parent, wait=True):
-        if not key.folder.is_dir() and (key.partial / ROWS).exists():  # not emptied meanwhile by `doctor --clean`
-            write_json(key.partial / "manifest.json", asdict(key) | {"dimension": shape[1], "dtype": "float32"})
+        if not key.folder.is_dir() and rows.lies_in(key.partial):
+            write_json(key.partial / "manifest.json", _manifest(key, shape))
             key.partial.replace(key.folder)
             (key.folder / MARKS).unlink()
 
 
+def _manifest(key: Key, shape: tuple[int, int]) -> dict[str, object]:
+    return asdict(key) | {"dimension": shape[1], "dtype": "float32"}
+
+
 def _open(key: Key, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
-    expected = asdict(key) | {"dimension": shape[1], "dtype": "float32"}
     try:
         manifest = json.loads((key.folder / "manifest.json").read_text(encoding="utf-8"))
         rows = np.load(key.folder / ROWS, mmap_mode="r")
@@ -105,7 +114,7 @@ def _open(key: Key, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
         raise InputError(
             f"{key.folder}: damaged embedding cache ({error}); remove it or `embedtune doctor --clean`"
         ) from None
-    if manifest != expected or rows.shape != shape:
+    if manifest != _manifest(key, shape) or rows.shape != shape:
         raise InputError(f"{key.folder}: embedding cache of something else; remove it or `embedtune doctor --clean`")
     return rows  # type: ignore[no-any-return]
 

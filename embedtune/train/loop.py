@@ -21,6 +21,7 @@ from ..types import Dataset
 from . import checkpoint
 from .batch import Batch, lay_out
 from .distill import Stream
+from .exchange import sum_gradients
 from .log import Log
 from .made import made_documents
 from .modes import training_mode
@@ -28,7 +29,6 @@ from .momentum import Momentum, load_state, state_of
 from .negatives import Drawn, Mine, Teacher
 from .objective import Objective, Observe
 from .plan import Place, Plan
-from .processes import sum_gradients
 from .stages import Stages
 from .step import Tokens, accumulate_gradients, fetched
 

@@ -15,10 +15,10 @@ from ..encode.prepared import Prepared
 from ..encode.similarity import scored
 from ..synthesis.memory_queue import MemoryQueue
 from .batch import Batch
+from .exchange import gathering
 from .gradients import embed
 from .modes import training_mode
 from .objective import Objective
-from .processes import gathering
 from .step import Tokens
 
 

@@ -109,7 +109,8 @@ class Objective:
                     raise
                 terms.append(Term(scores.student.new_zeros(()), 0, {"rows_without_negatives": error.queries}, error))
             else:
-                terms.append(Term(value, details.pop(MEAN_OVER, 1), details))
+                over = details.pop(MEAN_OVER, 1) if whole else details.pop(MEAN_OVER)  # without it slices mean nothing
+                terms.append(Term(value, over, details))
         return terms, parts
 
     def total(self, by_prefix: Sequence[Sequence[Tensor]]) -> Tensor:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import methods
+from .. import methods, processes
 from ..data.dataset import load_dataset, load_training
 from ..encode.locate import locate
 from ..errors import InputError
@@ -52,7 +51,7 @@ def preflight(recipe: Recipe, output: Path) -> Preflight:
     steps = first_steps + max(1, math.ceil(batches * train.epochs / train.accumulate))
     steps = min(steps, train.max_steps) if train.max_steps else steps
     own = recipe.negatives.sampling.options.get("count", 4) if recipe.negatives.mining else 0
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    started = processes.count()
     return Preflight(
         lines=[
             (
@@ -65,7 +64,7 @@ def preflight(recipe: Recipe, output: Path) -> Preflight:
             ("validation", f"{share:.0%} of the queries, by {recipe.evaluate.measure}" if share else "none"),
             (
                 "batch",
-                f"{train.batch_size} queries a batch over {processes} process(es), {train.accumulate} batch(es) a step",
+                f"{train.batch_size} queries a batch over {started} process(es), {train.accumulate} batch(es) a step",
             ),
             ("negatives", _negatives(recipe, own)),
             *_scores(recipe, own),

@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from .. import processes
 from ..encode import lora
 from ..encode.compose import projections
 from ..encode.encoder import Encoder
@@ -51,7 +52,7 @@ def make_accelerator(recipe: Recipe, folder: Path) -> Accelerator:
     precision = resolve_precision(recipe.train.precision, device)
     mixed = "no" if precision == "fp32" else precision
     os.environ.setdefault("ACCELERATE_LOG_LEVEL", "error")
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if processes.count() == 1:
         # accelerate keeps one precision per Python process; a second run in it may train in another.
         AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(
@@ -60,7 +61,7 @@ def make_accelerator(recipe: Recipe, folder: Path) -> Accelerator:
         log_with=list(recipe.train.track) or None,
         project_dir=str(folder),
     )
-    started = int(os.environ.get("WORLD_SIZE", "1"))
+    started = processes.count()
     if started != accelerator.num_processes:
         raise InputError(
             f"WORLD_SIZE is {started} but accelerate sees {accelerator.num_processes} process(es): each would train "

@@ -25,7 +25,7 @@ from ..errors import InputError
 from ..evaluate.guarded import Point
 from ..evaluate.results import Evaluation, distinct
 from ..evaluate.retrieval import encode_for_evaluation, evaluate
-from ..files import fingerprints_of_weights, locked, whole_folder, write_json, write_lines, write_text
+from ..files import fingerprints_of_weights, is_locked, locked, whole_folder, write_json, write_lines, write_text
 from ..recipe import Recipe, resolve
 from ..report.card import write_card
 from ..report.record import SUMMARY
@@ -198,7 +198,7 @@ def finish(training: Training, state: State, suites: list[Dataset]) -> TrainedRu
     summary = {name: getattr(run, name) for name in SUMMARISED}
     write_card(folder, summary)
     write_json(folder / SUMMARY, summary)
-    (folder / FINISHING).unlink()
+    (folder / FINISHING).unlink(missing_ok=True)
     return run
 
 
@@ -206,9 +206,9 @@ def encode_for_finish(training: Training, suites: list[Dataset]) -> None:
     """Encodes the suites' documents with the process that is at `finish`: by the base model, then by the tuned one."""
     recipe, folder = training.recipe, training.folder
     both: tuple[Which, Which] = ("base", "tuned")
-    for which in both:
+    for which in both if suites else ():
         while which == "tuned" and not (folder / FINISHING).exists():  # not a barrier, as in mining
-            if (folder / SUMMARY).exists():
+            if (folder / SUMMARY).exists() or not is_locked(folder):  # done, or the first process is no more
                 return
             time.sleep(0.5)
         encode_for_evaluation(suite_encoder(recipe, which, suites, folder, training.log), suites)
@@ -280,7 +280,7 @@ def environment(training: Training, suites: list[Dataset], base_fingerprint: str
         "processes": training.accelerator.num_processes,
         "device": str(training.encoder.device),
         "precision": training.encoder.precision,
-        "tokens_per_chunk": training.encoder.tokens_per_chunk,
+        "tokens_at_once": training.encoder.tokens_at_once,
         "fingerprints": {
             "training data": training.dataset.fingerprint,
             "base weights": base_fingerprint,

@@ -14,9 +14,9 @@ from ..encode.encoder import Encoder
 from ..encode.prepared import Prepared
 from ..types import Item, Items, Role
 from .batch import Batch
+from .exchange import gathering
 from .gradients import backward, embed, without_negligible
 from .objective import Objective, Observe, observed, over_prefixes, over_slices
-from .processes import gathering
 from .slices import Parts, slices_of
 
 

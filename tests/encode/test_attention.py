@@ -69,6 +69,17 @@ def test_the_way_forward_is_torchs_own() -> None:
         assert torch.equal(gradients(inputs(), None)[0], expected)
 
 
+def test_a_token_that_sees_nothing_has_no_gradient() -> None:
+    """As padding beyond a sliding window; torch's own kernel gives zeros there."""
+    seen = torch.ones(SEQUENCES, 1, TOKENS, OTHERS, dtype=torch.bool)
+    seen[:, :, -1] = False
+    of_torch = gradients(inputs(), seen)
+    with BackwardByProducts():
+        found = gradients(inputs(), seen)
+    for ours, theirs in zip(found, of_torch, strict=True):
+        assert (ours - theirs).norm() < 0.02 * theirs.norm()
+
+
 @pytest.mark.parametrize("options", [{"is_causal": True}, {"dropout_p": 0.5}, {"enable_gqa": True}, {}])
 def test_what_it_does_not_know_is_left_to_torch(options: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:

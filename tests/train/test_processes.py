@@ -26,8 +26,8 @@ from embedtune.encode.prepared import Prepared
 from embedtune.recipe import check_recipe
 from embedtune.relevance import Relevance
 from embedtune.train.batch import lay_out
+from embedtune.train.exchange import sum_gradients
 from embedtune.train.objective import Objective
-from embedtune.train.processes import sum_gradients
 from embedtune.train.step import Tokens, accumulate_gradients
 from embedtune.types import Role, Turn
 
@@ -45,7 +45,7 @@ from embedtune.train.modes import switch_off_dropout, training_mode
 from embedtune.train.plan import Plan
 from embedtune.relevance import Relevance
 from embedtune.train.objective import Objective
-from embedtune.train.processes import sum_gradients
+from embedtune.train.exchange import sum_gradients
 from embedtune.train.step import Tokens, accumulate_gradients
 
 model, data, output = sys.argv[1:]
@@ -182,7 +182,7 @@ def test_gradients_are_summed_in_buckets_of_which_two_are_underway(monkeypatch: 
         return Work(str(len(flat)), events)
 
     monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
-    monkeypatch.setattr("embedtune.train.processes.BUCKET", 6)
+    monkeypatch.setattr("embedtune.train.exchange.BUCKET", 6)
     parameters = [torch.nn.Parameter(torch.zeros(size)) for size in (4, 3, 8, 1, 5, 2)]
     for number, parameter in enumerate(parameters):
         parameter.grad = torch.full_like(parameter, float(number)) if number != 1 else None
