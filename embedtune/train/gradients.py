@@ -74,27 +74,32 @@ def _tokens_in_a_chunk(encoder: Encoder, items: Sequence[Prepared], chunk_size: 
 def without_negligible(
     encoder: Encoder, embedded: Sequence[Embedded], gradients: Sequence[Tensor], keep: float, chunk_size: int | None
 ) -> tuple[list[Embedded], float]:
-    """The items that hold a share `keep` of all squared gradient norms, in chunks anew, and the share left out.
+    """The items that hold a share `keep` of all squared gradient norms, in chunks anew; the share of tokens left out.
 
-    Selective backward: as training converges most items have next to no gradient, and need no second forward. Only for
-    what was embedded without a graph, and without dropout, whose masks belong to the first chunks.
+    Selective backward: an item with next to no gradient needs no second forward. Those that hold most for each of their
+    tokens are taken first, so that as few tokens as may be are computed again. Only for what was embedded without a
+    graph, and without dropout, whose masks belong to the first chunks.
     """
-    squared = torch.cat([gradient.float().square().sum(1) for gradient in gradients])
-    order = squared.argsort(descending=True, stable=True)
+    items = [
+        {row: item for piece in tower.pieces for row, item in zip(piece.rows, piece.items, strict=True)}
+        for tower in embedded
+    ]
+    squared = torch.cat([gradient.float().square().sum(1) for gradient in gradients]).cpu()
+    tokens = torch.tensor([float(of_tower[row].length) for of_tower in items for row in range(len(of_tower))])
+    order = (squared / tokens).argsort(descending=True, stable=True)
     held = squared[order].cumsum(0)
     kept = torch.zeros(len(squared), dtype=torch.bool)
-    kept[order[: int((held < keep * held[-1]).sum()) + 1].cpu()] = True
+    kept[order[: int((held < keep * held[-1]).sum()) + 1]] = True
     found = []
-    for tower, chosen in zip(embedded, torch.split(kept, [len(g) for g in gradients]), strict=True):
-        items = {row: item for piece in tower.pieces for row, item in zip(piece.rows, piece.items, strict=True)}
-        rows = [row for row in sorted(items) if chosen[row]]
-        some = [items[row] for row in rows]
+    for tower, of_tower, chosen in zip(embedded, items, torch.split(kept, [len(g) for g in gradients]), strict=True):
+        rows = [row for row in range(len(of_tower)) if chosen[row]]
+        some = [of_tower[row] for row in rows]
         cut = chunks(some, _tokens_in_a_chunk(encoder, some, chunk_size)) if some else []
         pieces = [
             Piece([rows[place] for place in chunk], [some[place] for place in chunk], None, None) for chunk in cut
         ]
         found.append(Embedded(tower.values, pieces, tower.role))
-    return found, 1 - float(kept.sum()) / len(kept)
+    return found, 1 - float(tokens[kept].sum() / tokens.sum())
 
 
 def backward(encoder: Encoder, embedded: Sequence[Embedded], gradients: Sequence[Tensor]) -> None:

@@ -40,7 +40,7 @@ def open_encoder(given: argparse.Namespace) -> Encoder:
 
 
 def train(arguments: argparse.Namespace) -> dict[str, Any]:
-    """skipped: the share of items that selective backward left out, for each step."""
+    """skipped: the share of tokens that selective backward left out, for each step."""
     from embedtune.train.run import train as run
 
     recipe = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -112,15 +113,21 @@ def test_selective_backward_leaves_out_what_hardly_counts(tiny_model: Path, tiny
     assert errors[0] < errors[1] < errors[2]
 
 
-def test_the_kept_items_are_those_of_the_largest_gradients(tiny_model: Path, tiny_dataset: Path) -> None:
+def test_the_kept_items_hold_most_for_each_token(tiny_model: Path, tiny_dataset: Path) -> None:
     encoder = load_encoder(str(tiny_model))
     items = encoder.prepare(list(load_dataset(tiny_dataset).corpus)[:5], "document")
+    items = [replace(item, length=length) for item, length in zip(items, (10, 10, 10, 10, 40), strict=True)]
     towers = [embed(encoder, items[:3], "query", chunk_size=2), embed(encoder, items[3:], "document", chunk_size=2)]
-    sizes = torch.tensor([1.0, 3.0, 0.0, 0.5, 4.0])  # squared: 1, 9, 0, .25, 16 of 26.25
+    sizes = torch.tensor([1.0, 3.0, 0.0, 0.5, 4.0])  # squared: 1, 9, 0, .25, 16; a token: .1, .9, 0, .025, .4
     rows = torch.eye(encoder.dimension)[:5] * sizes[:, None]
-    kept, skipped = without_negligible(encoder, towers, [rows[:3], rows[3:]], 0.95, 2)  # 25 / 26.25 = .952
-    assert [[row for piece in tower.pieces for row in piece.rows] for tower in kept] == [[1], [1]]
-    assert skipped == pytest.approx(0.6)
+    for keep, expected, skipped in (
+        (0.3, [[1], []], 70 / 80),
+        (0.95, [[1], [1]], 30 / 80),
+        (0.97, [[0, 1], [1]], 0.25),
+    ):
+        kept, left_out = without_negligible(encoder, towers, [rows[:3], rows[3:]], keep, 2)
+        assert [sorted(row for piece in tower.pieces for row in piece.rows) for tower in kept] == expected
+        assert left_out == pytest.approx(skipped)
 
 
 def test_dropout_draws_the_same_masks_in_the_second_pass(tiny_model: Path, tiny_dataset: Path) -> None:
