@@ -12,6 +12,7 @@ from typing import Any
 from .data.jsonl import parse_object, read_lines
 from .errors import InputError
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)  # json.dumps makes one for each line
 NUMBERS = {"rank", "mined", "score", "positive_score", "teacher", "positive_teacher"}
 """The keys of a line that hold numbers."""
 
@@ -104,7 +105,7 @@ def as_line(evidence: Evidence) -> str:
     for key in ("also", "teacher", "positive_teacher", "positives_teacher"):
         if not values[key] and values[key] != 0:
             del values[key]
-    return json.dumps(values, ensure_ascii=False, allow_nan=False)
+    return _ENCODER.encode(values)
 
 
 def _fields(value: Evidence | Verdict) -> dict[str, Any]:

@@ -40,7 +40,9 @@ class PackedWeights(TorchFunctionMode):
         met = self._packed.get(id(weight))
         if met is None or met[1] != weight._version:
             self._packed[id(weight)] = (weight, weight._version, None, None)  # held, or its id might be another's
-            return linear(values, weight, bias)
+            # lowered here, for autocast would keep what it has lowered
+            low = None if bias is None else bias.detach().bfloat16()
+            return linear(values.bfloat16(), weight.detach().bfloat16(), low)
         _, version, packed, low_bias = met
         if packed is None:
             packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().bfloat16(), ROWS)
