@@ -27,9 +27,9 @@ from .files import fingerprint_of
 from .judging import Judge, judges_of, verdicts_of
 from .mining_report import Found, Report
 from .pools import Candidate, ids_to_mine, searched
-from .recipe import CROSS_ENCODER, Negatives, plain
+from .recipe import Negatives, plain
 from .relevance import Relevance
-from .scorers import CrossEncoderScores, EncoderScores, Scorer, frozen
+from .scorers import CrossEncoderScores, EncoderScores, Scorer, cross_encoder, frozen
 from .seeds import generator_for
 from .types import Dataset, Scores
 from .unfinished import contents_of, unfinished
@@ -81,7 +81,7 @@ def mine(
         dropped=Counter({judge.name: 0 for judge in judges if judge.started}),
         unstarted=[judge.name for judge in judges if not judge.started],
     )
-    by_pair = _cross_encoder(negatives, encoder, dataset)
+    by_pair = cross_encoder(negatives.teacher, dataset, str(encoder.device))
     key = fingerprint_of(
         *_dependencies(dataset, encoder, negatives, by_pair, judges),
         json.dumps([progress, seed, draw, pools.BLOCK, ids]),
@@ -222,13 +222,6 @@ def _run_lines(kept: Sequence[Evidence], *, by_place: bool) -> Iterator[str]:
         score = 1 / place if by_place else own
         tag = re.sub(r"\s+", "_", candidate.source)  # a source is named by its model, a column has no blanks
         yield f"{candidate.query_id} Q0 {candidate.doc_id} {place} {score!r} {tag}\n"
-
-
-def _cross_encoder(negatives: Negatives, encoder: Encoder, dataset: Dataset) -> CrossEncoderScores | None:
-    """Loaded once; an encoder as teacher has its embeddings for each block."""
-    if negatives.teacher is None or not negatives.teacher.startswith(CROSS_ENCODER):
-        return None
-    return CrossEncoderScores(negatives.teacher.removeprefix(CROSS_ENCODER), dataset, str(encoder.device))
 
 
 def _check(report: Report, negatives: Negatives, dataset: Dataset) -> None:

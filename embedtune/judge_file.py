@@ -14,9 +14,8 @@ from .encode.encoder import Progress, load_encoder
 from .encode.precision import resolve_device
 from .errors import InputError
 from .evidence import Files, read_evidence
-from .recipe import CROSS_ENCODER
 from .relevance import Relevance
-from .scorers import CrossEncoderScores, EncoderScores, Scorer
+from .scorers import EncoderScores, Scorer, cross_encoder
 from .types import Dataset, Run
 
 
@@ -40,10 +39,8 @@ def pairs_of(files: Files, dataset: Dataset) -> dict[str, list[str]]:
 
 def by_model(pairs: dict[str, list[str]], dataset: Dataset, name: str, on_progress: Progress | None = None) -> Run:
     """Scores by an encoder, or by `cross-encoder:NAME`."""
-    scorer: Scorer
-    if name.startswith(CROSS_ENCODER):
-        scorer = CrossEncoderScores(name.removeprefix(CROSS_ENCODER), dataset, str(resolve_device()))
-    else:
+    scorer: Scorer | None = cross_encoder(name, dataset, str(resolve_device()))
+    if scorer is None:
         scorer = EncoderScores(load_encoder(name), dataset, {doc_id for ids in pairs.values() for doc_id in ids})
     run: Run = {}
     for done, (query_id, doc_ids) in enumerate(pairs.items(), start=1):

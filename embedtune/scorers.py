@@ -124,6 +124,13 @@ class CrossEncoderScores:
 Scorer = EncoderScores | CrossEncoderScores
 
 
+def cross_encoder(name: str | None, dataset: Dataset, device: str) -> CrossEncoderScores | None:
+    """What `cross-encoder:NAME` names; None for every other teacher, and for none."""
+    if name is None or not name.startswith(CROSS_ENCODER):
+        return None
+    return CrossEncoderScores(name.removeprefix(CROSS_ENCODER), dataset, device)
+
+
 def teacher_scores(
     name: str,
     encoder: Encoder,
@@ -133,9 +140,8 @@ def teacher_scores(
     on_progress: Progress | None = None,
 ) -> Scorer:
     """The scorer that a recipe's `negatives.teacher` names: an encoder, or `cross-encoder:NAME`."""
-    if name.startswith(CROSS_ENCODER):
-        return CrossEncoderScores(name.removeprefix(CROSS_ENCODER), dataset, str(encoder.device))
-    return EncoderScores(frozen(name, encoder), dataset, doc_ids, on_progress=on_progress)
+    by_pair = cross_encoder(name, dataset, str(encoder.device))
+    return by_pair or EncoderScores(frozen(name, encoder), dataset, doc_ids, on_progress=on_progress)
 
 
 def _needed(encoder: Encoder, corpus: Items, doc_ids: Collection[str] | None) -> Items:

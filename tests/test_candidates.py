@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_models import write_cross_encoder
 
 from embedtune import candidates, pools
 from embedtune.candidates import judge, mine
@@ -244,25 +245,17 @@ def test_a_teacher_decides_and_orders(data: Dataset, encoder: Encoder, tiny_mode
         assert list(ranked.values()) == sorted(ranked.values(), reverse=True)
 
 
-def cross_encoder(folder: Path, checkpoint: Path, labels: int = 1) -> Path:
-    from sentence_transformers import CrossEncoder
-
-    torch.manual_seed(0)
-    CrossEncoder(str(checkpoint), num_labels=labels, device="cpu").save_pretrained(str(folder))
-    return folder
-
-
 def test_a_cross_encoder_as_teacher(data: Dataset, encoder: Encoder, bare_checkpoint: Path, tmp_path: Path) -> None:
     from sentence_transformers import CrossEncoder
 
-    folder = cross_encoder(tmp_path / "cross", bare_checkpoint)
+    folder = write_cross_encoder(tmp_path / "cross", bare_checkpoint)
     negatives = block({"name": "random", "depth": 3}, teacher=f"cross-encoder:{folder}")
     mine(data, encoder, negatives, tmp_path / "mined.run", query_ids=["q1", "q2"])
     evidence = list(read_evidence(tmp_path / "mined.jsonl"))
     pairs = [(data.queries[e.query_id].content, data.corpus[e.doc_id].content) for e in evidence]
     expected = CrossEncoder(str(folder), device="cpu").predict(pairs)
     assert [e.teacher for e in evidence] == pytest.approx(expected.tolist(), abs=1e-5)
-    several = cross_encoder(tmp_path / "several", bare_checkpoint, labels=3)
+    several = write_cross_encoder(tmp_path / "several", bare_checkpoint, labels=3)
     with pytest.raises(InputError, match=r"gives 3 numbers a pair, expected one$"):
         mine(data, encoder, block(DENSE, teacher=f"cross-encoder:{several}"), tmp_path / "x.run")
     with pytest.raises(InputError, match=r"^model .*nowhere: no such folder$"):
@@ -381,7 +374,7 @@ def test_two_filters_that_contradict_each_other_are_named() -> None:
 def test_every_positives_score_by_the_teacher_is_kept_once(
     data: Dataset, encoder: Encoder, bare_checkpoint: Path, tmp_path: Path
 ) -> None:
-    negatives = block(DENSE, teacher=f"cross-encoder:{cross_encoder(tmp_path / 'cross', bare_checkpoint)}")
+    negatives = block(DENSE, teacher=f"cross-encoder:{write_cross_encoder(tmp_path / 'cross', bare_checkpoint)}")
     mine(data, encoder, negatives, tmp_path / "mined.run", query_ids=["q5", "q1"])
     found = list(read_evidence(tmp_path / "mined.jsonl"))
     assert [(e.query_id, list(e.positives_teacher)) for e in found if e.positives_teacher] == [("q5", ["d35", "d5"])]

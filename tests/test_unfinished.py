@@ -10,6 +10,7 @@ from typing import Any
 import mining_process
 import pytest
 from mining_process import BLOCK, start
+from tiny_models import write_cross_encoder
 
 from embedtune import pools, unfinished
 from embedtune.candidates import mine
@@ -26,13 +27,7 @@ NAMES = ["mined.json", "mined.jsonl", "mined.run"]
 
 @pytest.fixture(scope="module")
 def cross(bare_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import torch
-    from sentence_transformers import CrossEncoder
-
-    folder = tmp_path_factory.mktemp("cross")
-    torch.manual_seed(0)
-    CrossEncoder(str(bare_checkpoint), num_labels=1, device="cpu").save_pretrained(str(folder))
-    return folder
+    return write_cross_encoder(tmp_path_factory.mktemp("cross"), bare_checkpoint)
 
 
 def taught_by(cross: Path) -> Negatives:

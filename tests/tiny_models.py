@@ -169,3 +169,13 @@ def write_qwen(folder: Path, family: str, *, padding_side: str = "right") -> Pat
         parts["video_processor"] = getattr(transformers, videos)(patch_size=14)
     processor(**parts).save_pretrained(folder)
     return folder
+
+
+def write_cross_encoder(folder: Path, checkpoint: Path, labels: int = 1) -> Path:
+    """A cross-encoder with the checkpoint's weights and a head of random ones."""
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    torch.manual_seed(0)
+    CrossEncoder(str(checkpoint), num_labels=labels, device="cpu").save_pretrained(str(folder))
+    return folder

@@ -28,26 +28,8 @@ class BackwardByProducts(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         given = kwargs or {}
-        if func is scaled_dot_product_attention and _known(*args, **given):
-            return _attention(*args, **given)
-        return func(*args, **given)
-
-
-def _known(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> bool:
-    three = (query, key, value)
-    fits = all(t.ndim == 4 and t.dtype == torch.bfloat16 and t.device.type == "cpu" for t in three)
-    wanted = torch.is_grad_enabled() and any(t.requires_grad for t in three)
-    learned = attn_mask is not None and attn_mask.requires_grad
-    return fits and wanted and not (learned or dropout_p or is_causal or enable_gqa)
+        found = _attention(*args, **given) if func is scaled_dot_product_attention else None
+        return func(*args, **given) if found is None else found
 
 
 def _attention(
@@ -59,9 +41,15 @@ def _attention(
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
-) -> Tensor:
-    """As scaled_dot_product_attention. query (B, heads, T, H), key (B, heads, K, H), value (B, heads, K, V), attn_mask
-    broadcastable to (B, heads, T, K)."""
+) -> Tensor | None:
+    """As scaled_dot_product_attention; None for what the products do not know, or are not wanted for. query (B, heads,
+    T, H), key (B, heads, K, H), value (B, heads, K, V), attn_mask broadcastable to (B, heads, T, K)."""
+    three = (query, key, value)
+    fits = all(t.ndim == 4 and t.dtype == torch.bfloat16 and t.device.type == "cpu" for t in three)
+    wanted = torch.is_grad_enabled() and any(t.requires_grad for t in three)
+    learned = attn_mask is not None and attn_mask.requires_grad
+    if not (fits and wanted) or learned or dropout_p or is_causal or enable_gqa:
+        return None
     factor = query.shape[-1] ** -0.5 if scale is None else scale
     return cast(Tensor, _Attention.apply(query, key, value, attn_mask, factor))  # type: ignore[no-untyped-call]
 

@@ -184,14 +184,19 @@ class Encoder:
 
     def _attention(self) -> AbstractContextManager[Any]:
         """Not with gradient checkpointing, which computes forward again where this is not entered."""
+        if not (self._lowered_on_cpu and torch.is_grad_enabled()):
+            return nullcontext()
         again = any(getattr(module, "gradient_checkpointing", False) for module in self.model.modules())
-        slow = self.device.type == "cpu" and self.precision == "bf16" and torch.is_grad_enabled()
-        return BackwardByProducts() if slow and not again else nullcontext()
+        return nullcontext() if again else BackwardByProducts()
+
+    @property
+    def _lowered_on_cpu(self) -> bool:
+        return self.device.type == "cpu" and self.precision == "bf16"
 
     @contextmanager
     def without_graph(self) -> Iterator[None]:
         """Around many chunks, so that weights are brought to the precision, and to the layout that is fastest, once."""
-        with torch.no_grad(), self.autocast(), PackedWeights() if self.device.type == "cpu" else nullcontext():
+        with torch.no_grad(), self.autocast(), PackedWeights() if self._lowered_on_cpu else nullcontext():
             yield
 
     @contextmanager

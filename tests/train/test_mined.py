@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from tiny_models import write_cross_encoder
 
 from embedtune.batching import BatchContext
 from embedtune.data.dataset import load_dataset
@@ -92,10 +93,7 @@ def test_a_teacher_scores_every_pair_of_a_batch(tiny_model: Path, tiny_dataset: 
 def test_a_cross_encoder_scores_mined_pairs_only(
     tiny_model: Path, bare_checkpoint: Path, tiny_dataset: Path, tmp_path: Path
 ) -> None:
-    from sentence_transformers import CrossEncoder
-
-    torch.manual_seed(0)
-    CrossEncoder(str(bare_checkpoint), num_labels=1, device="cpu").save_pretrained(str(tmp_path / "cross"))
+    write_cross_encoder(tmp_path / "cross", bare_checkpoint)
     recipe = recipe_of(tiny_model, tiny_dataset, teacher=f"cross-encoder:{tmp_path}/cross")
     encoder, data = load_encoder(str(tiny_model)), load_dataset(tiny_dataset, "train")
     files = Files(tmp_path / "mined.run")
@@ -115,8 +113,7 @@ def test_a_cross_encoder_knows_every_positive(
 ) -> None:
     from sentence_transformers import CrossEncoder
 
-    torch.manual_seed(0)
-    CrossEncoder(str(bare_checkpoint), num_labels=1, device="cpu").save_pretrained(str(tmp_path / "cross"))
+    write_cross_encoder(tmp_path / "cross", bare_checkpoint)
     recipe = recipe_of(tiny_model, tiny_dataset, teacher=f"cross-encoder:{tmp_path}/cross")
     encoder, data = load_encoder(str(tiny_model)), load_dataset(tiny_dataset, "train")
     files = Files(tmp_path / "mined.run")

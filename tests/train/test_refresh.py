@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_models import write_cross_encoder
 
 from embedtune.errors import Interrupted
 from embedtune.recipe import Recipe, check_recipe
@@ -64,10 +65,7 @@ def test_mined_again_every_epoch(tiny_model: Path, tiny_dataset: Path, tmp_path:
 def test_a_cross_encoder_teaches_what_was_mined_last(
     tiny_model: Path, bare_checkpoint: Path, tiny_dataset: Path, tmp_path: Path
 ) -> None:
-    from sentence_transformers import CrossEncoder
-
-    torch.manual_seed(0)
-    CrossEncoder(str(bare_checkpoint), num_labels=1).save_pretrained(str(tmp_path / "cross"))
+    write_cross_encoder(tmp_path / "cross", bare_checkpoint)
     block = {"teacher": f"cross-encoder:{tmp_path}/cross", "mining": {"name": "dense", "depth": 3}}
     steps = {"batch_size": 8, "epochs": 2, "learning_rate": 3e-2}
     recipe = recipe_of(tiny_model, tiny_dataset, 1, negatives=block, train=steps, loss="listwise_kl")
