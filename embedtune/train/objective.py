@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import methods
-from ..encode.encoder import Encoder
-from ..encode.similarity import scored
+from ..encode.similarity import Similarity, scored
 from ..errors import InputError
 from ..loss._pairs import MEAN_OVER, WithoutNegatives
 from ..recipe import Recipe
@@ -129,28 +128,40 @@ class Objective:
         return parts
 
 
-def over_prefixes(
-    encoder: Encoder,
-    objective: Objective,
-    batch: Batch,
-    queries: Tensor,
-    documents: Tensor,
-    progress: float,
-    generator: torch.Generator,
-) -> tuple[Tensor, Parts]:
+@dataclass(frozen=True)
+class EncodedBatch:
+    """A batch with its embeddings, queries (Q, H) and documents (D, H), and what else its scores depend on."""
+
+    batch: Batch
+    queries: Tensor
+    documents: Tensor
+    similarity: Similarity
+    progress: float
+
+    def of(self, rows: Sequence[int]) -> EncodedBatch:
+        """These queries with all documents."""
+        queries = self.queries[rows.start : rows.stop] if isinstance(rows, range) else self.queries[list(rows)]
+        return replace(self, batch=self.batch.of(rows), queries=queries)
+
+    def prefix(self, dimensions: int) -> EncodedBatch:
+        if dimensions > self.queries.shape[1]:
+            raise InputError(f"matryoshka: {dimensions} dimensions are more than the model's {self.queries.shape[1]}")
+        return replace(self, queries=self.queries[:, :dimensions], documents=self.documents[:, :dimensions])
+
+    def detached(self) -> EncodedBatch:
+        return replace(self, queries=self.queries.detach(), documents=self.documents.detach())
+
+
+def over_prefixes(objective: Objective, encoded: EncodedBatch, generator: torch.Generator) -> tuple[Tensor, Parts]:
     """The mean of the objective on whole embeddings and on each prefix of them. The parts are the whole's."""
-    by_prefix, parts = _terms(encoder, objective, batch, queries, documents, progress, generator)
+    by_prefix, parts = _terms(objective, encoded, generator)
     total = objective.total([[term.value for term in terms] for terms in by_prefix])
     return total, objective.said(by_prefix[0], parts)
 
 
 def over_slices(
-    encoder: Encoder,
     objective: Objective,
-    batch: Batch,
-    queries: Tensor,
-    documents: Tensor,
-    progress: float,
+    encoded: EncodedBatch,
     generator: torch.Generator,
     slices: Sequence[range],
     differentiate: Callable[[Tensor], None],
@@ -162,8 +173,7 @@ def over_slices(
     """
 
     def terms_of(rows: range) -> tuple[list[list[Term]], Parts]:
-        of_rows = queries[rows.start : rows.stop]
-        return _terms(encoder, objective, batch.of(rows), of_rows, documents, progress, generator, whole=False)
+        return _terms(objective, encoded.of(rows), generator, whole=False)
 
     with torch.no_grad():
         found = [terms_of(rows) for rows in slices]
@@ -188,45 +198,27 @@ def over_slices(
     return loss, objective.said(everything[0], parts)
 
 
-def observed(
-    observe: Observe,
-    encoder: Encoder,
-    batch: Batch,
-    queries: Tensor,
-    documents: Tensor,
-    progress: float,
-    slices: Sequence[range],
-) -> dict[str, float]:
+def observed(observe: Observe, encoded: EncodedBatch, slices: Sequence[range]) -> dict[str, float]:
     """What an observer has for the log, of a batch that it sees in slices: a query's first turn alone counts."""
+    query_ids = encoded.batch.query_ids
     first: dict[str, int] = {}
-    for row, query_id in enumerate(batch.query_ids):
+    for row, query_id in enumerate(query_ids):
         first.setdefault(query_id, row)
     found = []
     for rows in slices:
-        some = [row for row in rows if first[batch.query_ids[row]] == row] if len(slices) > 1 else rows
-        found.append(observe(scores_of(encoder, batch.of(some), queries[list(some)], documents, progress)))
+        some = [row for row in rows if first[query_ids[row]] == row] if len(slices) > 1 else rows
+        found.append(observe(scores_of(encoded.of(some))))
     return added(found)
 
 
 def _terms(
-    encoder: Encoder,
-    objective: Objective,
-    batch: Batch,
-    queries: Tensor,
-    documents: Tensor,
-    progress: float,
-    generator: torch.Generator,
-    *,
-    whole: bool = True,
+    objective: Objective, encoded: EncodedBatch, generator: torch.Generator, *, whole: bool = True
 ) -> tuple[list[list[Term]], Parts]:
     """The losses by prefix, that of all dimensions first, and its other parts."""
-    taught = _taught(objective, batch, queries.device)
+    taught = _taught(objective, encoded.batch, encoded.queries.device)
     found = []
-    for dimensions in (queries.shape[1], *objective.dimensions):
-        if dimensions > queries.shape[1]:
-            raise InputError(f"matryoshka: {dimensions} dimensions are more than the model's {queries.shape[1]}")
-        scores = scores_of(encoder, batch, queries[:, :dimensions], documents[:, :dimensions], progress)
-        found.append(objective(replace(scores, **taught), generator, whole=whole))
+    for part in (encoded, *map(encoded.prefix, objective.dimensions)):
+        found.append(objective(replace(scores_of(part), **taught), generator, whole=whole))
     return [terms for terms, _ in found], found[0][1]
 
 
@@ -244,11 +236,11 @@ def _taught(objective: Objective, batch: Batch, device: torch.device) -> dict[st
     return {name: values.to(device) for name, values in found.items()}
 
 
-def scores_of(encoder: Encoder, batch: Batch, queries: Tensor, documents: Tensor, progress: float) -> Scores:
-    """The batch's scores from its embeddings (Q, H) and (D, H), in float32."""
-    device = queries.device
+def scores_of(encoded: EncodedBatch) -> Scores:
+    """The batch's scores, in float32."""
+    batch, device = encoded.batch, encoded.queries.device
     made = {item.id for item in batch.made}
-    q, d = scored(queries, encoder.similarity), scored(documents, encoder.similarity)
+    q, d = scored(encoded.queries, encoded.similarity), scored(encoded.documents, encoded.similarity)
     return Scores(
         student=q @ d.T,
         positive=batch.positive.to(device),
@@ -262,5 +254,5 @@ def scores_of(encoder: Encoder, batch: Batch, queries: Tensor, documents: Tensor
         made=torch.tensor([item_id in made for item_id in batch.doc_ids], device=device) if made else None,
         made_by=tuple(maker_of(item_id) if item_id in made else "" for item_id in batch.doc_ids) if made else (),
         made_queries=batch.made_queries.to(device) if batch.made_queries.any() else None,
-        progress=progress,
+        progress=encoded.progress,
     )

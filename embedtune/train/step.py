@@ -16,7 +16,7 @@ from ..types import Item, Items, Role
 from .batch import Batch
 from .exchange import gathering
 from .gradients import backward, embed, without_negligible
-from .objective import Objective, Observe, observed, over_prefixes, over_slices
+from .objective import EncodedBatch, Objective, Observe, observed, over_prefixes, over_slices
 from .slices import Parts, slices_of
 
 
@@ -80,6 +80,7 @@ def accumulate_gradients(
         towers.append(embed(encoder, prepared(ids[mine]), role, chunk_size=chunk_size))
         underway.append(gathering(towers[-1], len(ids), accelerator))  # the queries', while documents are encoded
     queries, documents = [gathered() for gathered in underway]
+    encoded = EncodedBatch(batch, queries, documents, encoder.similarity, progress)
 
     def differentiate(loss: Tensor) -> None:
         scaled = loss / divide_by if accelerator.scaler is None else accelerator.scaler.scale(loss / divide_by)
@@ -87,14 +88,13 @@ def accumulate_gradients(
             scaled.backward()
 
     slices = slices_of(batch) if not objective.comparing else [range(len(batch.query_ids))]
-    given = encoder, objective, batch, queries, documents, progress, generator
     if len(slices) == 1:
-        loss, parts = over_prefixes(*given)
+        loss, parts = over_prefixes(objective, encoded, generator)
         differentiate(loss)
     else:
-        loss, parts = over_slices(*given, slices, differentiate)
+        loss, parts = over_slices(objective, encoded, generator, slices, differentiate)
     if observe is not None:
-        parts |= observed(observe, encoder, batch, queries.detach(), documents.detach(), progress, slices)
+        parts |= observed(observe, encoded.detached(), slices)
     if queries.grad is not None or documents.grad is not None:
         gradients = [_gradient(all_values)[mine] for all_values in (queries, documents)]
         if keep is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from embedtune import methods
 from embedtune.train.batch import Batch
-from embedtune.train.objective import Objective, over_prefixes, over_slices
+from embedtune.train.objective import EncodedBatch, Objective, over_prefixes, over_slices
 from embedtune.types import Scores
 
 BY_QUERY = [
@@ -70,7 +69,7 @@ def test_what_treats_each_query_by_itself_gives_the_same_in_slices(
         assert scores.queries is not None
         assert scores.documents is not None
         leaves = [scores.queries.clone().requires_grad_(), scores.documents.clone().requires_grad_()]
-        given = SimpleNamespace(similarity="cosine"), objective, batch, *leaves, 0.0, torch.Generator()
+        given = objective, EncodedBatch(batch, *leaves, "cosine", 0.0), torch.Generator()
         if len(slices) == 1:
             loss, parts = over_prefixes(*given)
             loss.backward()

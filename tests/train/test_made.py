@@ -13,13 +13,12 @@ from safetensors.torch import load_file
 
 from embedtune import methods
 from embedtune.data.dataset import load_dataset
-from embedtune.encode.encoder import load_encoder
 from embedtune.errors import InputError
 from embedtune.recipe import Recipe, check_recipe
 from embedtune.relevance import Relevance
 from embedtune.train.batch import lay_out
 from embedtune.train.made import made_documents
-from embedtune.train.objective import Objective, over_prefixes, scores_of
+from embedtune.train.objective import EncodedBatch, Objective, over_prefixes, scores_of
 from embedtune.train.preflight import refuse_without_texts
 from embedtune.train.run import train
 from embedtune.types import Item, Turn
@@ -78,16 +77,15 @@ def test_training_with_rules_a_queue_and_mixtures_resumes_exactly(
 
 
 def test_matryoshka_is_the_mean_over_prefixes(tiny_model: Path, tiny_dataset: Path) -> None:
-    dataset, encoder = load_dataset(tiny_dataset, "train"), load_encoder(str(tiny_model))
+    dataset = load_dataset(tiny_dataset, "train")
     turns = [Turn(query_id=q, positives=(d,)) for q, d in (("q1", "d1"), ("q2", "d2"), ("q4", "d4"))]
     batch = lay_out(turns, {}, Relevance(dataset))
     queries, documents = torch.randn(3, 32), torch.randn(3, 32)
 
     def loss(dimensions: list[int], width: int = 32) -> float:
         objective = Objective.of(recipe_of(tiny_model, tiny_dataset, matryoshka=dimensions))
-        value, _ = over_prefixes(
-            encoder, objective, batch, queries[:, :width], documents[:, :width], 0.0, torch.Generator()
-        )
+        encoded = EncodedBatch(batch, queries, documents, "cosine", 0.0).prefix(width)
+        value, _ = over_prefixes(objective, encoded, torch.Generator())
         return float(value)
 
     assert loss([32]) == pytest.approx(loss([]), abs=1e-6)  # the full dimension alone is the base loss
@@ -131,16 +129,16 @@ def test_rules_for_texts_need_documents_with_texts(tiny_model: Path, tmp_path: P
     refuse_without_texts(recipe, load_dataset(f"reversed:{tmp_path}", "train"))
 
 
-def test_scores_know_who_made_a_column_and_which_query_is_made(tiny_model: Path, tmp_path: Path) -> None:
+def test_scores_know_who_made_a_column_and_which_query_is_made(tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "data")
     lines = (data / "queries.jsonl").read_text().splitlines()
     lines[1] = json.dumps(json.loads(lines[1]) | {"made": True})
     (data / "queries.jsonl").write_text("\n".join(lines) + "\n")
-    dataset, encoder = load_dataset(data, "train"), load_encoder(str(tiny_model))
+    dataset = load_dataset(data, "train")
     turns = [Turn(query_id=q, positives=(d,)) for q, d in (("q1", "d1"), ("q2", "d2"))]
     made = {"q2": [Item(id="made:negation:d2:ab:c", text="no such thing")]}
     batch = lay_out(turns, {}, Relevance(dataset), made)
-    scores = scores_of(encoder, batch, torch.randn(2, 32), torch.randn(3, 32), 0.0)
+    scores = scores_of(EncodedBatch(batch, torch.randn(2, 32), torch.randn(3, 32), "cosine", 0.0))
     assert scores.made_by == ("", "", "negation")
     assert scores.made is not None
     assert scores.made.tolist() == [False, False, True]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,14 +16,13 @@ from embedtune.errors import InputError
 from embedtune.recipe import Recipe, check_recipe
 from embedtune.train import bound
 from embedtune.train.batch import Batch
-from embedtune.train.objective import Objective, observed, over_prefixes, over_slices
+from embedtune.train.objective import EncodedBatch, Objective, observed, over_prefixes, over_slices
 from embedtune.train.preflight import preflight
 from embedtune.train.run import train
 from embedtune.train.slices import slices_of
 from embedtune.types import Scores
 
 QUERIES, DOCUMENTS, WIDTH = 40, 90, 8
-MODEL = SimpleNamespace(similarity="cosine")
 ALONE = [(f, n) for f in ("filtering", "weighting", "loss") for n in methods.names(f) if methods.by_query(f, n, {})]
 
 
@@ -99,7 +97,7 @@ def test_the_largest_matrix_is_bounded(family: str, name: str, monkeypatch: pyte
     assert len(slices) == 5
     for sliced in (False, True):
         leaves = [rows.clone().requires_grad_() for rows in embeddings]
-        given = MODEL, objective, batch, *leaves, 0.0, torch.Generator()
+        given = objective, EncodedBatch(batch, *leaves, "cosine", 0.0), torch.Generator()
         with Largest() as largest:
             if sliced:
                 over_slices(*given, slices, lambda part: part.backward())
@@ -115,9 +113,9 @@ def test_slices_without_any_negative_are_refused_as_the_whole_is() -> None:
     batch = batch_of(4, 6)
     nothing = Batch(**{**batch.__dict__, "candidate": torch.zeros_like(batch.candidate)})
     objective = Objective([], [], [], [], [("infonce", 1.0, methods.bind("loss", "infonce", {}))])
-    given = MODEL, objective, nothing, torch.randn(4, WIDTH), torch.randn(6, WIDTH), 0.0, torch.Generator()
+    encoded = EncodedBatch(nothing, torch.randn(4, WIDTH), torch.randn(6, WIDTH), "cosine", 0.0)
     with pytest.raises(InputError, match="no query of this batch of 4 has a negative left"):
-        over_slices(*given, [range(2), range(2, 4)], lambda part: None)
+        over_slices(objective, encoded, torch.Generator(), [range(2), range(2, 4)], lambda part: None)
 
 
 def test_an_observer_sees_each_query_once() -> None:
@@ -131,7 +129,8 @@ def test_an_observer_sees_each_query_once() -> None:
         return {"seen": float(len(scores.query_ids))}
 
     slices = [range(2), range(2, 4), range(4, 5)]
-    said = observed(observe, MODEL, batch, torch.randn(5, WIDTH), torch.randn(6, WIDTH), 0.0, slices)
+    encoded = EncodedBatch(batch, torch.randn(5, WIDTH), torch.randn(6, WIDTH), "cosine", 0.0)
+    said = observed(observe, encoded, slices)
     assert (said, seen) == ({"seen": 3.0}, [("a", "b"), ("c",), ()])
 
 
