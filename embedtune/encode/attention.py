@@ -68,13 +68,14 @@ class _Attention(torch.autograd.Function):
         query, key, value, gradient = (_flat(t) for t in (query * ctx.factor, key, value, gradients[0]))
         found = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
         hidden = ~mask if mask is not None and mask.dtype == torch.bool else mask
+        blind = hidden is not None and _sees_nothing(hidden)
         for piece in _pieces(len(query) // heads, heads, query.shape[1] * key.shape[1]):
             some = piece.rows(heads)
             scores = torch.bmm(query[some], key[some].mT)
             if hidden is not None:
                 piece.hide(scores, hidden)
             shares = torch._softmax(scores, -1, False)
-            if hidden is not None:  # a token that sees nothing (padding beyond a window) takes no part
+            if blind:  # a token that sees nothing (padding beyond a window) takes no part
                 shares.masked_fill_((scores == -torch.inf).all(-1, keepdim=True), 0.0)
             of_shares = torch.bmm(gradient[some], value[some].mT)
             of_scores = torch._softmax_backward_data(of_shares, shares, -1, shares.dtype)
@@ -83,6 +84,11 @@ class _Attention(torch.autograd.Function):
             torch.bmm(shares.mT, gradient[some], out=found[2][some])
         found[0].mul_(ctx.factor)
         return *(t.view(-1, heads, *t.shape[1:]) for t in found), None, None
+
+
+def _sees_nothing(hidden: Tensor) -> bool:
+    """Whether any token does not see a single other one, nor itself."""
+    return bool((hidden if hidden.dtype == torch.bool else hidden == -torch.inf).all(-1).any())
 
 
 def _flat(values: Tensor) -> Tensor:
