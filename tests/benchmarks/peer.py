@@ -12,8 +12,8 @@ Tasks:
     cached-128         gradient caching on both sides, batch 128, in chunks of 16; named variants
     cached-512-memory  the same at batch 512, and ours at batch 32: look at the memory ratios
     encode             documents a second: ours, the peer as it comes, and the peer under autocast; ours in fp32
-    mine               the peer as it comes against ours with an empty cache; then ours again in the same process
-    mine-tuned         the peer under autocast against ours, both with nothing encoded before
+    mine               ours with an empty cache, the peer as it comes, and the peer under autocast; ours again in its
+                       process
     mine-refresh       ours with a tower for each role: again after only the query tower has learned
     evaluate           the peer as it comes against ours, both in fp32; then ours again in the same process
     startup            importing the peer against importing ours, `embedtune --help`, and `train --dry-run`

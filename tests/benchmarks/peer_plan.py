@@ -14,7 +14,7 @@ TUNED = "peer, tuned"
 EQUAL = "ours, equal"
 NAMES = [
     *("train-default", "train-tuned", "train-512", "cached-128", "cached-512-memory"),
-    *("encode", "mine", "mine-tuned", "mine-refresh", "evaluate", "startup"),
+    *("encode", "mine", "mine-refresh", "evaluate", "startup"),
 ]
 Named = Sequence[tuple[str, Sequence[str]]]
 """Variants of our training: a name, and the keys of the recipe that it changes."""
@@ -75,9 +75,6 @@ def tasks_of(model: str, data: str, precision: str, sizes: Sizes, named: Named, 
     """All tasks. precision: what `auto` is on this machine. folder: where the recipe of `startup` is put."""
     base = ("--model", model, "--data", data)
     short = (*base, "--max-length", str(sizes.default.length))
-    mining = ("mine", *short)
-    cold = Variant(name="ours", side="ours", arguments=(*mining, "--precision", "auto"), precision=precision)
-    default = Variant(name=DEFAULT, side="peer", arguments=mining)
     return [
         _defaults(base, sizes.default, precision),
         _training("train-tuned", base, sizes.tuned, precision, named),
@@ -85,8 +82,7 @@ def tasks_of(model: str, data: str, precision: str, sizes: Sizes, named: Named, 
         _training("cached-128", base, sizes.cached, precision, named),
         _small(_training("cached-512-memory", base, sizes.memory, precision, []), sizes),
         _encoding(("encode", *short, "--documents", str(sizes.documents)), precision, sizes),
-        _against("mine", default, cold, again=True),
-        _against("mine-tuned", replace(_at(default, precision), name=TUNED), cold),
+        _mining(("mine", *short), precision),
         _refresh(("refresh", *short, "--precision", "auto"), precision),
         _evaluation(("evaluate", *short)),
         _startup(model, data, folder),
@@ -164,23 +160,29 @@ def _encoding(given: tuple[str, ...], precision: str, sizes: Sizes) -> Task:
                 work="document", passes=1, max_length=sizes.default.length)  # fmt: skip
 
 
-def _against(name: str, peer: Variant, ours: Variant, *, again: bool = False) -> Task:
-    """One of each side; again: and the same once more in our process, against its first time."""
-    compared = [Comparison(ours=ours.name, other=peer.name)]
-    if again:
-        compared.append(Comparison(ours=ours.name, other=ours.name, value="again_seconds"))
-    return Task(name=name, variants=(peer, ours), comparisons=tuple(compared))
+def _mining(given: tuple[str, ...], precision: str) -> Task:
+    """With nothing encoded before, on both sides; and ours once more in the same process, against its first time."""
+    default = Variant(name=DEFAULT, side="peer", arguments=given)
+    tuned = replace(_at(default, precision), name=TUNED)
+    ours = Variant(name="ours", side="ours", arguments=(*given, "--precision", "auto"), precision=precision)
+    compared = (*(Comparison(ours="ours", other=peer.name) for peer in (default, tuned)), _again("ours"))
+    return Task(name="mine", variants=(default, tuned, ours), comparisons=compared)
+
+
+def _again(name: str) -> Comparison:
+    return Comparison(ours=name, other=name, value="again_seconds")
 
 
 def _refresh(given: tuple[str, ...], precision: str) -> Task:
     two = Variant(name="ours, two towers", side="ours", arguments=given, precision=precision)
-    compared = Comparison(ours=two.name, other=two.name, value="again_seconds")
-    return Task(name="mine-refresh", variants=(two,), comparisons=(compared,))
+    return Task(name="mine-refresh", variants=(two,), comparisons=(_again(two.name),))
 
 
 def _evaluation(given: tuple[str, ...]) -> Task:
     peer, ours = Variant(name=DEFAULT, side="peer", arguments=given), Variant(name="ours", side="ours", arguments=given)
-    return _against("evaluate", peer, ours, again=True)
+    return Task(
+        name="evaluate", variants=(peer, ours), comparisons=(Comparison(ours="ours", other=DEFAULT), _again("ours"))
+    )
 
 
 def _startup(model: str, data: str, folder: Path) -> Task:
