@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 KERNELS = "32"  # some two chunks' worth; the thousand of the library's own bound are 200 MiB
+GROWTH = 64 * 2**20  # bytes
+_PAGES = Path("/proc/self/statm")
 
 
 def bound_kernels() -> None:
@@ -27,3 +31,30 @@ def give_back() -> None:
     trim = _trim()
     if trim is not None:
         trim(0)
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory; 0 where the system does not say it this way."""
+    try:
+        return int(_PAGES.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+@dataclass
+class Steady:
+    """Gives back what was freed where memory has grown since the first chunk after the last time. Not at every chunk:
+    what is given back has to be fetched again, a page at a time, which is a seventh of a step."""
+
+    level: int | None = None  # bytes
+
+    def between_chunks(self) -> None:
+        now = resident()
+        if self.level is None:
+            self.level = now
+        elif now > self.level + GROWTH:
+            give_back()
+            self.level = None
+
+
+steady = Steady()  # memory is the whole process's

@@ -15,11 +15,9 @@ import torch
 from torch import Tensor
 
 from ..encode.encoder import Encoder
-from ..encode.memory import give_back
+from ..encode.memory import steady
 from ..encode.prepared import Prepared, chunks
 from ..types import Role
-
-GIVE_BACK_EVERY = 2  # chunks: less memory than at every fourth, and no time that could be measured
 
 
 @dataclass
@@ -50,9 +48,9 @@ def embed(encoder: Encoder, items: Sequence[Prepared], role: Role, *, chunk_size
         return Embedded(torch.empty(0, encoder.dimension, device=encoder.device), [], role)
     pieces = []
     with encoder.without_graph() if chunk_size is not None else nullcontext():
-        for number, rows in enumerate(chunks(items, _tokens_in_a_chunk(encoder, items, chunk_size))):
+        for rows in chunks(items, _tokens_in_a_chunk(encoder, items, chunk_size)):
             if chunk_size is not None:
-                _between_chunks(encoder, number)
+                _between_chunks(encoder)
             chunk = [items[row] for row in rows]
             state = generator_state(encoder.device) if chunk_size is not None else None
             pieces.append(Piece(rows, chunk, encoder.forward(chunk, role), state))
@@ -105,10 +103,10 @@ def without_negligible(
 def backward(encoder: Encoder, embedded: Sequence[Embedded], gradients: Sequence[Tensor]) -> None:
     """Carries the gradients at the embeddings, one (n, H) for each `embedded`, into the weights' .grad."""
     for tower, gradient in zip(embedded, gradients, strict=True):
-        for number, piece in enumerate(tower.pieces):
+        for piece in tower.pieces:
             output = piece.output
             if output is None:
-                _between_chunks(encoder, number)
+                _between_chunks(encoder)
                 with restored(piece.state, encoder.device):
                     output = encoder.forward(piece.items, tower.role)
             if output.requires_grad:  # what is frozen has no way back
@@ -116,9 +114,9 @@ def backward(encoder: Encoder, embedded: Sequence[Embedded], gradients: Sequence
             piece.output = None
 
 
-def _between_chunks(encoder: Encoder, number: int) -> None:
-    if encoder.device.type == "cpu" and number % GIVE_BACK_EVERY == 0:  # a GPU's memory is not the C library's
-        give_back()
+def _between_chunks(encoder: Encoder) -> None:
+    if encoder.device.type == "cpu":  # a GPU's memory is not the C library's
+        steady.between_chunks()
 
 
 def generator_state(device: torch.device) -> tuple[Tensor, Tensor | None]:

@@ -11,9 +11,8 @@ import torch
 from accelerate import Accelerator
 
 from embedtune.data.dataset import load_dataset
-from embedtune.encode import lora
+from embedtune.encode import lora, memory
 from embedtune.encode.encoder import Encoder, load_encoder
-from embedtune.encode.memory import give_back
 from embedtune.recipe import Chosen, Lora, Model, Recipe, check_recipe
 from embedtune.relevance import Relevance
 from embedtune.train.batch import Batch, lay_out
@@ -199,15 +198,31 @@ def test_what_a_step_says_is_fetched_at_once_and_whole() -> None:
     assert fetched([]) == []
 
 
-def test_memory_is_given_back_between_chunks_alone(
+def test_memory_is_given_back_between_chunks_where_it_has_grown(
     tiny_model: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: list[int] = []
-    monkeypatch.setattr("embedtune.train.gradients.give_back", lambda: given.append(1))
+    now, given = [memory.GROWTH], []
+    monkeypatch.setattr(memory, "resident", lambda: now[-1])
+    monkeypatch.setattr(memory, "give_back", lambda: given.append(now[-1]))
+    monkeypatch.setattr(memory.steady, "level", None)
     encoder = load_encoder(str(tiny_model))
     assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]  # from loading on
-    gradients(encoder, tiny_dataset, None)
-    assert not given
     gradients(encoder, tiny_dataset, 2)
-    assert len(given) > 4  # in both passes over queries and documents
-    give_back()  # itself: nothing to see, on whatever C library
+    assert not given
+    now.append(2 * memory.GROWTH + 1)
+    gradients(encoder, tiny_dataset, None)
+    assert not given  # there is nothing between
+    gradients(encoder, tiny_dataset, 2)
+    assert given == [now[-1]]  # once: then that is what is needed
+    now.append(3 * memory.GROWTH + 2)
+    gradients(encoder, tiny_dataset, 2)
+    assert given == now[1:]
+
+
+def test_memory_is_what_the_system_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory.give_back()  # nothing to see, on whatever C library
+    if memory._PAGES.exists():
+        before, held = memory.resident(), torch.ones(2**24)
+        assert held.nbytes * 0.9 < memory.resident() - before < held.nbytes * 1.5
+    monkeypatch.setattr(memory, "_PAGES", Path("/nowhere"))
+    assert memory.resident() == 0
