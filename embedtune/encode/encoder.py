@@ -28,7 +28,7 @@ from .attention import BackwardByProducts
 from .chosen_attention import implementations, is_flash
 from .compose import from_tower
 from .loading import load_model
-from .memory import bound_kernels
+from .memory import Spare, bound_kernels
 from .packing import PackedWeights
 from .precision import DTYPES, Resolved, resolve_device, resolve_precision
 from .prepare import Preparer, kind_of, role_prompt
@@ -64,6 +64,7 @@ class Encoder:
         self.borrowed_by: str | None = None  # set: what it caches is for one use, and then forgotten
         self.frozen: FrozenTowers | None = None  # set: items are prepared as what frozen towers give
         self.tokens_per_chunk = TOKENS_PER_CHUNK[self.device.type]
+        self._spare = Spare()
         self._identities: dict[str, tuple[int, str]] = {}  # of a part of the model: its weights' version, and it
 
     @property
@@ -244,6 +245,7 @@ class Encoder:
                 rows[chunk] = self.forward([prepared[i] for i in chunk], role).float().cpu().numpy()
                 done += len(chunk)
                 on_done(done)
+                self._spare.bound()
         return rows
 
     def _blocks_of_parts(self, items: JoinedItems, role: Role, on_progress: Progress | None) -> Iterator[Block]:

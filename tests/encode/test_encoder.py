@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedtune.data.dataset import load_dataset
-from embedtune.encode import store
+from embedtune.encode import memory, store
 from embedtune.encode.encoder import Encoder, load_encoder
 from embedtune.encode.export import encode_dataset
-from embedtune.encode.prepared import Prepared, chunks_by_length
+from embedtune.encode.prepared import Prepared, chunks_by_length, collated, separated
 from embedtune.encode.similarity import as_scored, scored
 from embedtune.errors import InputError
 from embedtune.recipe import Model, Prompts
@@ -194,6 +194,55 @@ def test_encode_dataset_writes_arrays_ids_and_a_manifest(tiny_model: Path, tiny_
     assert json.loads((tmp_path / "out" / "manifest.json").read_text()) == manifest
     with pytest.raises(InputError, match="exists already"):
         encode_dataset(encoder, dataset, tmp_path / "out")
+
+
+def test_what_is_the_same_for_all_tokens_is_held_once() -> None:
+    features = {
+        "input_ids": torch.tensor([[5, 6, 7], [8, 9, 0]]),
+        "token_type_ids": torch.tensor([[0, 0, 0], [0, 1, 0]]),
+        "attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]]),
+    }
+    items = separated(features, count=2, width=None)
+    assert items is not None
+    held = [[item.padded[name].untyped_storage().nbytes() for name in sorted(item.padded)] for item in items]
+    assert held == [[3 * 8, 8], [2 * 8, 2 * 8]]  # of int64
+    again = collated(items, pad=0)
+    for name, values in features.items():
+        assert again[name].dtype == values.dtype
+        assert torch.equal(again[name], values)
+
+
+def test_tokens_are_kept_by_a_fingerprint_of_the_text(tiny_model: Path) -> None:
+    encoder = load_encoder(str(tiny_model), cached=False)
+    keys = [encoder.preparer.key(Item(id=name, text=text), "document") for name, text in zip("abc", "xxy", strict=True)]
+    assert keys[0] == keys[1] != keys[2]
+    long = "the old river " * 100
+    assert long not in repr(encoder.preparer.key(Item(id="d", text=long), "document"))
+
+
+def test_memory_is_given_back_where_more_is_held_than_may_be(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, given = iter([100, 150, 250, 120, 220, 221, 110]), []
+    monkeypatch.setattr(memory, "SPARE", 100)
+    monkeypatch.setattr(memory, "_held", lambda: next(held))
+    monkeypatch.setattr(memory, "give_back", lambda: given.append(1))
+    spare = memory.Spare()  # at 100
+    spare.bound()  # 150
+    assert not given
+    spare.bound()  # 250, and 120 after
+    spare.bound()  # 220: as much as may be
+    assert len(given) == 1
+    spare.bound()  # 221
+    assert len(given) == 2
+
+
+def test_an_encoder_looks_after_its_memory_between_chunks(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = load_encoder(str(tiny_model), cached=False)
+    encoder.tokens_per_chunk = 8  # many chunks
+    items = [Item(id=str(n), text=f"the old river {n} is dark") for n in range(5)]
+    embeddings, looks = encoder.encode(items, "document"), []
+    monkeypatch.setattr(memory.Spare, "bound", lambda spare: looks.append(1) or memory.give_back())
+    np.testing.assert_array_equal(embeddings, encoder.encode(items, "document"))
+    assert len(looks) == 5
 
 
 def test_a_text_of_a_million_characters_is_truncated(tiny_model: Path) -> None:
