@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Any
 
 from .evidence import Evidence
@@ -59,9 +59,9 @@ class Report:
         self.without += kept == 0
         self.emptied += kept == 0 and len(found.evidence) > 0
         self.first_without = self.first_without or ("" if kept else found.query_id)
-        for candidate in found.evidence:
-            self.sources[candidate.source] += 1
-            self.dropped.update(verdict.name for verdict in candidate.filters if not verdict.keep)
+        verdicts = chain.from_iterable(candidate.filters for candidate in found.evidence)
+        self.sources.update(candidate.source for candidate in found.evidence)
+        self.dropped.update(verdict.name for verdict in verdicts if not verdict.keep)
         if not kept:
             self.at_odds.update(f"{one} and {other}" for one, other in at_odds(found.evidence))
 

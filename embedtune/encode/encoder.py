@@ -28,7 +28,7 @@ from .attention import BackwardByProducts
 from .chosen_attention import implementations, is_flash
 from .compose import from_tower
 from .loading import load_model
-from .memory import bound_kernels
+from .memory import between_chunks, bound_kernels
 from .packing import PackedWeights
 from .precision import DTYPES, Resolved, resolve_device, resolve_precision
 from .prepare import Preparer, kind_of, role_prompt
@@ -244,6 +244,7 @@ class Encoder:
                 rows[chunk] = self.forward([prepared[i] for i in chunk], role).float().cpu().numpy()
                 done += len(chunk)
                 on_done(done)
+                between_chunks(self.device)
         return rows
 
     def _blocks_of_parts(self, items: JoinedItems, role: Role, on_progress: Progress | None) -> Iterator[Block]:

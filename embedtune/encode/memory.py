@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import torch
+
 KERNELS = "32"  # some two chunks' worth; the thousand of the library's own bound are 200 MiB
 GROWTH = 64 * 2**20  # bytes
 _PAGES = Path("/proc/self/statm")
@@ -44,11 +46,11 @@ def resident() -> int:
 @dataclass
 class Steady:
     """Gives back what was freed where memory has grown since the first chunk after the last time. Not at every chunk:
-    what is given back has to be fetched again, a page at a time, which is a seventh of a step."""
+    what is given back has to be fetched again, a page at a time, which can take a seventh of a training step."""
 
     level: int | None = None  # bytes
 
-    def between_chunks(self) -> None:
+    def look(self) -> None:
         now = resident()
         if self.level is None:
             self.level = now
@@ -57,4 +59,10 @@ class Steady:
             self.level = None
 
 
-steady = Steady()  # memory is the whole process's
+_steady = Steady()  # memory is the whole process's
+
+
+def between_chunks(device: torch.device) -> None:
+    """Keeps the memory of many chunks steady."""
+    if device.type == "cpu":  # a GPU's memory is not the C library's
+        _steady.look()

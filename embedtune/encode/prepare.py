@@ -138,7 +138,8 @@ class Preparer:
     def key(self, item: Item, role: Role) -> Hashable:
         """Equal for items whose features are the same."""
         image = identity(item.image) if item.image is not None else None
-        return self.processing, role, self._prompt(item, role), item.content, image
+        content = fingerprint_of(item.content)  # not itself: a corpus's tokens are kept, and its texts need not be
+        return self.processing, role, self._prompt(item, role), content, image
 
 
 def _kept(item: Item) -> Kept:

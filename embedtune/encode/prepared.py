@@ -113,10 +113,16 @@ def _one(
     count: int,
 ) -> Prepared:
     there = mask[row].bool() if mask is not None else None
-    padded = {name: found[name][row][there].clone() for name in sorted(like_mask)}
+    padded = {name: _compact(found[name][row][there]) for name in sorted(like_mask)}
     joined = {name: value.clone() if count == 1 else value[row : row + 1].clone() for name, value in others.items()}
     tokens = int(there.sum()) if there is not None else 0
     return Prepared(padded, joined, constant, None, max(1, tokens + sum(_tokens(*rows) for rows in joined.items())))
+
+
+def _compact(tokens: Tensor) -> Tensor:
+    """(T,) a copy that holds only once what is the same for all tokens, as the token types of a single text are."""
+    first = tokens[:1].clone()
+    return first.expand(len(tokens)) if (tokens == first).all() else tokens.clone()
 
 
 def _tokens(name: str, rows: Tensor) -> int:

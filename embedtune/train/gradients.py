@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..encode.encoder import Encoder
-from ..encode.memory import steady
+from ..encode.memory import between_chunks
 from ..encode.prepared import Prepared, chunks
 from ..types import Role
 
@@ -50,7 +50,7 @@ def embed(encoder: Encoder, items: Sequence[Prepared], role: Role, *, chunk_size
     with encoder.without_graph() if chunk_size is not None else nullcontext():
         for rows in chunks(items, _tokens_in_a_chunk(encoder, items, chunk_size)):
             if chunk_size is not None:
-                _between_chunks(encoder)
+                between_chunks(encoder.device)
             chunk = [items[row] for row in rows]
             state = generator_state(encoder.device) if chunk_size is not None else None
             pieces.append(Piece(rows, chunk, encoder.forward(chunk, role), state))
@@ -106,17 +106,12 @@ def backward(encoder: Encoder, embedded: Sequence[Embedded], gradients: Sequence
         for piece in tower.pieces:
             output = piece.output
             if output is None:
-                _between_chunks(encoder)
+                between_chunks(encoder.device)
                 with restored(piece.state, encoder.device):
                     output = encoder.forward(piece.items, tower.role)
             if output.requires_grad:  # what is frozen has no way back
                 output.backward(gradient[piece.rows].to(output.dtype))  # type: ignore[no-untyped-call]
             piece.output = None
-
-
-def _between_chunks(encoder: Encoder) -> None:
-    if encoder.device.type == "cpu":  # a GPU's memory is not the C library's
-        steady.between_chunks()
 
 
 def generator_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
