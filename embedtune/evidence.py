@@ -72,7 +72,8 @@ class Evidence:
         return self.positive_judged - self.judged
 
 
-_values_of_verdict, _values_of_evidence = attrgetter(*Verdict.__slots__), attrgetter(*Evidence.__slots__)
+# All values at once, not one by one, for the same reason.
+_VALUES = {kind: attrgetter(*kind.__slots__) for kind in (Verdict, Evidence)}
 
 
 @dataclass(frozen=True)
@@ -106,14 +107,15 @@ def files_of(path: str | Path) -> Files:
 
 def as_line(evidence: Evidence) -> str:
     # Not asdict, which copies every value: among millions of candidates that is most of the time.
-    values = dict(zip(Evidence.__slots__, _values_of_evidence(evidence), strict=True))
-    values["filters"] = [
-        dict(zip(Verdict.__slots__, _values_of_verdict(said), strict=True)) for said in evidence.filters
-    ]
+    values = _fields(evidence) | {"filters": [_fields(verdict) for verdict in evidence.filters]}
     for key in ("also", "teacher", "positive_teacher", "positives_teacher"):
         if not values[key] and values[key] != 0:
             del values[key]
     return _ENCODER.encode(values)
+
+
+def _fields(value: Evidence | Verdict) -> dict[str, Any]:
+    return dict(zip(value.__slots__, _VALUES[type(value)](value), strict=True))
 
 
 def read_evidence(path: Path) -> Iterator[Evidence]:

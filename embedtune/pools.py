@@ -139,7 +139,6 @@ def merge(found: dict[str, dict[str, float]]) -> list[Candidate]:
     for rank, turn, doc_id in turns:
         if doc_id not in merged:
             source = sources[turn]
-            others = ranks.items() if len(sources) > 1 else ()
-            also = {s: ranked[doc_id] for s, ranked in others if s != source and doc_id in ranked}
+            also = {s: ranked[doc_id] for s, ranked in ranks.items() if s != source and doc_id in ranked}
             merged[doc_id] = Candidate(doc_id, source, rank, found[source][doc_id], also)
     return list(merged.values())

@@ -39,16 +39,15 @@ class PackedWeights(TorchFunctionMode):
     def _linear(self, values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         met = self._packed.get(id(weight))
         if met is None or met[1] != weight._version:
-            self._packed[id(weight)] = (weight, weight._version, None, None)  # held, or its id might be another's
             # lowered here, for autocast would keep what it has lowered
             low = None if bias is None else bias.detach().bfloat16()
+            self._packed[id(weight)] = (weight, weight._version, low, None)  # held, or its id might be another's
             return linear(values.bfloat16(), weight.detach().bfloat16(), low)
-        _, version, packed, low_bias = met
+        _, version, low, packed = met
         if packed is None:
             packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().bfloat16(), ROWS)
-            low_bias = None if bias is None else bias.detach().bfloat16()
-            self._packed[id(weight)] = (weight, version, packed, low_bias)
-        return torch.ops.mkldnn._linear_pointwise(values.bfloat16(), packed, low_bias, "none", [], "")  # type: ignore[no-any-return]
+            self._packed[id(weight)] = (weight, version, low, packed)
+        return torch.ops.mkldnn._linear_pointwise(values.bfloat16(), packed, low, "none", [], "")  # type: ignore[no-any-return]
 
 
 def _fits(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:

@@ -150,10 +150,14 @@ def _at(variant: Variant, precision: str) -> Variant:
     return replace(variant, arguments=(*variant.arguments, "--precision", precision), precision=precision)
 
 
+def _tuned(default: Variant, precision: str) -> Variant:
+    return replace(_at(default, precision), name=TUNED)
+
+
 def _encoding(given: tuple[str, ...], precision: str, sizes: Sizes) -> Task:
     peer, ours = (Variant(name=DEFAULT, side="peer", arguments=given), Variant(name="", side="ours", arguments=given))
     auto = replace(ours, name="ours, auto", arguments=(*given, "--precision", "auto"), precision=precision)
-    variants = (peer, auto, replace(_at(peer, precision), name=TUNED), replace(ours, name="ours, fp32"))
+    variants = (peer, auto, _tuned(peer, precision), replace(ours, name="ours, fp32"))
     pairs = (("ours, auto", DEFAULT), ("ours, auto", TUNED), ("ours, fp32", DEFAULT))
     compared = tuple(Comparison(ours=name, other=other) for name, other in pairs)
     return Task(name="encode", variants=variants, comparisons=compared,
@@ -163,7 +167,7 @@ def _encoding(given: tuple[str, ...], precision: str, sizes: Sizes) -> Task:
 def _mining(given: tuple[str, ...], precision: str) -> Task:
     """With nothing encoded before, on both sides; and ours once more in the same process, against its first time."""
     default = Variant(name=DEFAULT, side="peer", arguments=given)
-    tuned = replace(_at(default, precision), name=TUNED)
+    tuned = _tuned(default, precision)
     ours = Variant(name="ours", side="ours", arguments=(*given, "--precision", "auto"), precision=precision)
     compared = (*(Comparison(ours="ours", other=peer.name) for peer in (default, tuned)), _again("ours"))
     return Task(name="mine", variants=(default, tuned, ours), comparisons=compared)
