@@ -19,7 +19,7 @@ _HOMES = {
     "check_recipe": "embedtune.recipe:check_recipe",
     "evaluate_model": "embedtune.evaluate.retrieval:evaluate",
     "load_dataset": "embedtune.data.dataset:load_dataset",
-    "load_encoder": "embedtune.encode.encoder:load_encoder",
+    "load_encoder": "embedtune.models.encoder:load_encoder",
     "load_recipe": "embedtune.recipe:load_recipe",
     "train_recipe": "embedtune.train.run:train",
 }

@@ -39,7 +39,7 @@ ROWS, COLUMNS = torch.tensor([2, 0, 3, 1]), torch.tensor([7, 0, 10, 3, 1, 9, 2, 
 
 def neutral_options(family: str, name: str) -> dict[str, Any] | None:
     """What a module says in its constant NEUTRAL: the options with which it changes nothing."""
-    return getattr(importlib.import_module(f"embedtune.{family}.{name}"), "NEUTRAL", None)
+    return getattr(importlib.import_module(f"embedtune.methods.{family}.{name}"), "NEUTRAL", None)
 
 
 def value_of(
@@ -54,4 +54,4 @@ def value_of(
 
 
 def kind_of(name: str, family: str = "loss") -> str:
-    return str(importlib.import_module(f"embedtune.{family}.{name}").KIND)
+    return str(importlib.import_module(f"embedtune.methods.{family}.{name}").KIND)

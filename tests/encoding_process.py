@@ -21,8 +21,8 @@ BLOCK = 4
 def noting(notes: Path, processes: int, killed_at: int = -1) -> None:
     """Makes blocks small; a line is noted for each that this process encodes, and none is through with its first one
     before all are there. killed_at: its last one, cut short."""
-    from embedtune.encode import prepared
-    from embedtune.encode.encoder import Encoder
+    from embedtune.models import prepared
+    from embedtune.models.encoder import Encoder
 
     prepared.BLOCK = BLOCK
     whole = Encoder._encoded
@@ -53,7 +53,7 @@ def noted_in(notes: Path) -> list[dict[str, Any]]:
 
 def encode(model: str, data: str) -> None:
     from embedtune.data.dataset import load_dataset
-    from embedtune.encode.encoder import load_encoder
+    from embedtune.models.encoder import load_encoder
 
     encoder, corpus = load_encoder(model), load_dataset(data).corpus
     seen: list[tuple[int, int]] = []

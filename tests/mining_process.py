@@ -31,7 +31,9 @@ def _prepare(asked: Path, kill_at: int | None, every: float, environment: dict[s
     os.environ.update(environment)
     import torch
 
-    from embedtune import pools, scorers, unfinished
+    from embedtune.models import scorers
+    from embedtune.negatives import pools
+    from embedtune.negatives import resumable as unfinished
 
     torch.set_num_threads(1)
     pools.BLOCK, unfinished.EVERY = BLOCK, every
@@ -58,9 +60,9 @@ def mine(
     environment: dict[str, str],
 ) -> None:
     _prepare(asked, kill_at, every, environment)
-    from embedtune import candidates
     from embedtune.data.dataset import load_dataset
-    from embedtune.encode.encoder import load_encoder
+    from embedtune.models.encoder import load_encoder
+    from embedtune.negatives import candidates
 
     candidates.mine(load_dataset(data, "train"), load_encoder(str(model)), negatives, output)
 

@@ -11,20 +11,20 @@ import numpy as np
 import pytest
 from pictures import BROKEN, write_pictures
 
-from embedtune.build_index import build, read_corpus
-from embedtune.candidates import mine
 from embedtune.data.dataset import load_dataset
 from embedtune.data.split import split_folder
-from embedtune.encode.encoder import load_encoder
-from embedtune.encode.similarity import as_scored
 from embedtune.errors import InputError
 from embedtune.evaluate.compare import compare
 from embedtune.evaluate.retrieval import evaluate
-from embedtune.evidence import Files, read_evidence
-from embedtune.index import open_index
 from embedtune.methods import bind
+from embedtune.models.encoder import load_encoder
+from embedtune.models.scorers import CrossEncoderScores
+from embedtune.models.similarity import as_scored
+from embedtune.negatives.candidates import mine
+from embedtune.negatives.evidence import Files, read_evidence
 from embedtune.recipe import Chosen, Model, Negatives
-from embedtune.scorers import CrossEncoderScores
+from embedtune.search.build import build, read_corpus
+from embedtune.search.folder import open_index
 from embedtune.types import Item
 
 

@@ -13,66 +13,82 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # Lowest first: a module imports from its own layer and from those before it.
 LAYERS = [
-    {
-        "errors",
-        "files",
-        "methods",
-        "mining_flags",
-        "processes",
-        "recipe",
-        "seeds",
-        "shipped",
-        "similarities",
-        "strict_yaml",
-        "types",
-    },
+    {"types", "errors", "files", "distributed", "seeds"},
+    {"methods._seam", "methods._numerics", "recipe"},
     {"data"},
-    {"relevance"},
-    {"encode"},
-    {"build_index", "index", "nearest", "scorers", "search"},
-    {"filtering", "mining", "sampling"},
-    {"evidence", "judging", "mining_report", "unfinished"},
-    {"candidates", "pools"},
-    {"batching", "loss", "synthesis", "weighting"},
+    {"models"},
+    {"search"},
+    {"methods"},  # the families' files
+    {"negatives"},
     {"evaluate"},
-    {"audit", "judge_file", "report"},
+    {"report"},
     {"train"},
-    {"ablate", "doctor", "merge", "quickstart"},
+    {"ship"},
+    {"demo"},
 ]
 MODULES = sorted(path for path in (ROOT / "embedtune").rglob("*.py") if path != ROOT / "embedtune/__init__.py")
+
+
+PARTS = {part for layer in LAYERS for part in layer}
+# Modules that stand directly in `embedtune/`, its own `__init__` counted.
+MOST_TOP_LEVEL_MODULES = 8
+
+
+def part_of(module: str) -> str | None:
+    """The part of embedtune that a module's full name belongs to: the longest name in LAYERS; None outside."""
+    if module == "embedtune.methods":  # the package's own names are the seam's
+        return "methods._seam"
+    names = module.split(".")
+    ends = range(len(names), 1, -1) if names[0] == "embedtune" else ()
+    return next((part for end in ends if (part := ".".join(names[1:end])) in PARTS), None)
 
 
 def layer_of(part: str) -> int:
     return next(number for number, layer in enumerate(LAYERS) if part in layer)
 
 
-def parts_imported(path: Path) -> set[str]:
-    """The parts of embedtune (`data`, `train`, ...) that a module imports anywhere; others by full name."""
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or path.is_dir()
+
+
+def modules_imported(path: Path) -> set[str]:
+    """The full names of the modules that a module imports, anywhere in it."""
     package = path.relative_to(ROOT).parent.parts
-    found = set()
+    imported = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = ".".join(
-                [*package[: len(package) + 1 - node.level], node.module or ""] if node.level else [node.module]
+                [*package[: len(package) + 1 - node.level], *filter(None, [node.module])]
+                if node.level
+                else [node.module or ""]
             )
-            found |= {f"{base.rstrip('.')}.{alias.name}" for alias in node.names}
-    return {name.split(".")[1] if name.startswith("embedtune.") else name for name in found}
+            names = {f"{base}.{alias.name}" for alias in node.names}
+            imported |= {name if is_module(name) else base for name in names}
+    return imported
 
 
 def test_no_module_imports_from_a_later_layer() -> None:
     assert MODULES
     for path in MODULES:
-        own = path.relative_to(ROOT / "embedtune").parts[0].removesuffix(".py")
-        inside = {part for part in parts_imported(path) if any(part in layer for layer in LAYERS)}
-        later = sorted(part for part in inside if layer_of(part) > layer_of(own))
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        own = part_of(name)
+        assert own is not None, f"{path.relative_to(ROOT)} stands in no layer"
+        parts = {part for module in modules_imported(path) if (part := part_of(module))}
+        later = sorted(part for part in parts if layer_of(part) > layer_of(own))
         assert not later, f"{path.relative_to(ROOT)} imports {', '.join(later)}, which comes later"
+
+
+def test_few_modules_stand_at_the_top() -> None:
+    top = sorted(path.name for path in (ROOT / "embedtune").glob("*.py"))
+    assert 0 < len(top) <= MOST_TOP_LEVEL_MODULES, top
 
 
 def test_the_library_neither_prints_nor_knows_the_command_line() -> None:
     for path in MODULES:
-        assert not any(name.startswith("embedtune_cli") for name in parts_imported(path)), path
+        assert not any(name.startswith("embedtune_cli") for name in modules_imported(path)), path
         calls = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)]
         assert not any(isinstance(call.func, ast.Name) and call.func.id == "print" for call in calls), path
 

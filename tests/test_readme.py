@@ -11,7 +11,7 @@ import pytest
 from typer.main import get_command
 
 from embedtune.recipe import check_recipe
-from embedtune.strict_yaml import parse
+from embedtune.recipe.strict_yaml import parse
 from embedtune_cli.app import app
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")

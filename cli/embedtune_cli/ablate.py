@@ -33,8 +33,8 @@ def ablate(
 
     Example: embedtune ablate recipes/text/scifact.yaml --grid grid.yaml --seeds 3 --output runs/ablation
     """
-    from embedtune.ablate import ablate as run
     from embedtune.report.ablation import convergence_table, final_table
+    from embedtune.train.ablate import ablate as run
 
     folder = output or Path("runs") / grid.stem
     with progress("starting") as show:

@@ -10,8 +10,8 @@ import typer
 from .output import say, say_missing_images, show_json, show_table
 
 if TYPE_CHECKING:
-    from embedtune.audit import Audit
-    from embedtune.evidence import Evidence
+    from embedtune.negatives.audit import Audit
+    from embedtune.negatives.evidence import Evidence
     from embedtune.types import Dataset
 
 WIDTH = 40  # of the longest bar
@@ -51,9 +51,9 @@ def audit(
 
     Example: embedtune audit mined.run --relabel data/scifact/qrels/train-relabelled.tsv --above 0.02
     """
-    from embedtune import audit as auditing
     from embedtune.errors import InputError
-    from embedtune.evidence import files_of
+    from embedtune.negatives import audit as auditing
+    from embedtune.negatives.evidence import files_of
     from embedtune.report import side_by_side
     from embedtune.report.sheet import refuse, write_sheet
 

@@ -11,7 +11,7 @@ import typer
 from .output import say, show_json, show_table
 
 if TYPE_CHECKING:
-    from embedtune.doctor import Examination
+    from embedtune.ship.doctor import Examination
 
 
 def doctor(
@@ -24,8 +24,8 @@ def doctor(
 
     Example: embedtune doctor --clean
     """
-    from embedtune import doctor as library
     from embedtune.errors import BarMissed
+    from embedtune.ship import doctor as library
 
     if clean:
         say(f"freed {_in_words(library.clean())}")

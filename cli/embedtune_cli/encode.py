@@ -25,10 +25,10 @@ def encode(
 
     On several processes: torchrun --nproc-per-node 2 -m embedtune_cli encode ...
     """
-    from embedtune import processes
+    from embedtune import distributed as processes
     from embedtune.data.dataset import load_dataset
-    from embedtune.encode.encoder import load_encoder
-    from embedtune.encode.export import encode_dataset
+    from embedtune.models.encoder import load_encoder
+    from embedtune.models.export import encode_dataset
     from embedtune.recipe import Model
 
     dataset = load_dataset(data)

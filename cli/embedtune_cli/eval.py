@@ -12,9 +12,9 @@ from .output import progress, say, say_left_out, show_table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from embedtune.encode.encoder import Encoder
     from embedtune.evaluate.results import Evaluation
     from embedtune.evaluate.suites import Mean
+    from embedtune.models.encoder import Encoder
 
 FEW = 12  # categories of a dataset that a table shows
 Mteb = Annotated[
@@ -79,13 +79,13 @@ def evaluate(
 
     On several processes (torchrun --nproc-per-node 2 -m embedtune_cli eval ...) all encode; not with --mteb.
     """
-    from embedtune import processes
+    from embedtune import distributed as processes
     from embedtune.data.dataset import without_broken
-    from embedtune.encode.locate import locate
     from embedtune.errors import InputError
     from embedtune.evaluate.measures import DEFAULT_MEASURES, parse
     from embedtune.evaluate.protocols import open_data
     from embedtune.evaluate.results import BASELINE, MEANS, prepare, remove_others
+    from embedtune.models.locate import locate
 
     if mteb:
         without_effect = {"--data": data, "--run": run, "--baseline": baseline, "--overwrite": overwrite or None,
@@ -118,7 +118,7 @@ def evaluate(
         prepare(output, overwrite)
 
     def loaded(name: str) -> Encoder:
-        from embedtune.encode.encoder import load_encoder
+        from embedtune.models.encoder import load_encoder
         from embedtune.recipe import Model
 
         return load_encoder(Model(name=name, max_length=max_length), device=device, precision=precision)
@@ -210,10 +210,10 @@ def _evaluate_mteb(
     device: str,
     as_json: bool,
 ) -> None:
-    from embedtune.encode.locate import locate
     from embedtune.errors import InputError
     from embedtune.evaluate.measures import DEFAULT_MEASURES, parse
     from embedtune.evaluate.mteb_tasks import evaluate_tasks, home_of, tasks_of
+    from embedtune.models.locate import locate
 
     if model is None:
         raise InputError("--mteb needs a model to measure")
@@ -224,7 +224,7 @@ def _evaluate_mteb(
     measured = parse(measures if measures is not None else DEFAULT_MEASURES)
     tasks = [task for name in names for task in tasks_of(name)]
 
-    from embedtune.encode.encoder import load_encoder
+    from embedtune.models.encoder import load_encoder
     from embedtune.recipe import Model
 
     encoder = load_encoder(Model(name=model, max_length=max_length), device=device)

@@ -28,7 +28,7 @@ def export(
 
     Only --push-to uses the network (and HF_TOKEN).
     """
-    from embedtune.merge import export as run
+    from embedtune.ship.merge import export as run
 
     written = run(model, output, form=form, push_to=push_to)
     say(f"written: {written}" + (f", and uploaded as {push_to}" if push_to else ""))

@@ -39,7 +39,7 @@ def index(
 
     On several processes (torchrun --nproc-per-node 2 -m embedtune_cli index ...) all encode.
     """
-    from embedtune import processes
+    from embedtune import distributed as processes
     from embedtune.errors import InputError
 
     if add and (overwrite or kind != "auto"):
@@ -49,10 +49,10 @@ def index(
     if model is None and not add:
         raise InputError("no model to index with; name one with --model")
 
-    from embedtune.build_index import add_documents, build, read_corpus
-    from embedtune.encode.encoder import load_encoder
-    from embedtune.index import open_index
+    from embedtune.models.encoder import load_encoder
     from embedtune.recipe import Model
+    from embedtune.search.build import add_documents, build, read_corpus
+    from embedtune.search.folder import open_index
 
     corpus, queries, left_out = read_corpus(data, broken_images)
     if processes.leads():

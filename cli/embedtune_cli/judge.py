@@ -29,11 +29,11 @@ def judge(
     A recipe then says: filtering: [{name: judge, path: judge.run}]. A line on the program's stdin is {"query_id",
     "doc_id", "query", "document"}; pairs are in an order that it must keep.
     """
-    from embedtune.audit import dataset_of
     from embedtune.data.trec import write_run
     from embedtune.errors import InputError
-    from embedtune.evidence import files_of
     from embedtune.files import refuse_existing
+    from embedtune.negatives.audit import dataset_of
+    from embedtune.negatives.evidence import files_of
 
     if (by is None) == (command is None):
         raise InputError("expected --by MODEL or --command PROGRAM, one of them")
@@ -41,7 +41,7 @@ def judge(
     files = files_of(negatives)
     dataset = dataset_of(files, data)
 
-    from embedtune.judge_file import by_command, by_model, pairs_of
+    from embedtune.negatives.judge import by_command, by_model, pairs_of
 
     pairs = pairs_of(files, dataset)
     if command is not None:

@@ -46,8 +46,8 @@ def merge(
     """
     from embedtune.errors import InputError
     from embedtune.evaluate.measures import parse
-    from embedtune.merge import merge as run
     from embedtune.recipe import Guard
+    from embedtune.ship.merge import merge as run
 
     only_choosing = {
         "--largest-drop": largest_drop,

@@ -42,12 +42,12 @@ def mine(
     The flags mean what they mean in sentence-transformers' mine_hard_negatives, and stand for options of the recipe.
     On several processes (torchrun --nproc-per-node 2 -m embedtune_cli mine ...) all encode.
     """
-    from embedtune import processes
+    from embedtune import distributed as processes
     from embedtune.data.dataset import load_training
     from embedtune.errors import InputError
     from embedtune.files import refuse_existing
-    from embedtune.mining_flags import Flags, adjusted
     from embedtune.recipe import Data, Model, Recipe, load_recipe
+    from embedtune.recipe.mining_flags import Flags, adjusted
 
     by_recipe = source.endswith((".yaml", ".yml"))
     if by_recipe and (model or max_length):

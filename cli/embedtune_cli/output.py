@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from embedtune import processes
+from embedtune import distributed as processes
 
 
 def say(text: str) -> None:

@@ -12,7 +12,7 @@ from .output import progress, say, show_table
 from .train import Watcher
 
 if TYPE_CHECKING:
-    from embedtune.quickstart import Quickstart
+    from embedtune.demo.quickstart import Quickstart
 
 NEXT = """
 Search it:
@@ -62,7 +62,7 @@ def quickstart(
     Example: embedtune quickstart --images
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all is on this machine; nothing shall wait for a network
-    from embedtune import quickstart as library
+    from embedtune.demo import quickstart as library
 
     plan = library.IMAGES if images else library.TEXT
     folder = output or Path("quickstart-images" if images else "quickstart")

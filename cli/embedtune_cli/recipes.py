@@ -22,7 +22,7 @@ def list_recipes(as_json: AsJson = False) -> None:
 
     Example: embedtune recipes list
     """
-    from embedtune import shipped
+    from embedtune.recipe import shipped
 
     show_table(["recipe", "what it does"], [[name, shipped.summary(name)] for name in shipped.names()], as_json=as_json)
 
@@ -33,7 +33,7 @@ def show(name: Name) -> None:
 
     Example: embedtune recipes show text/scifact
     """
-    from embedtune import shipped
+    from embedtune.recipe import shipped
 
     print(shipped.read(name), end="")
 
@@ -47,7 +47,7 @@ def copy(
 
     Example: embedtune recipes copy text/scifact my-recipe.yaml
     """
-    from embedtune import shipped
+    from embedtune.recipe import shipped
 
     target = shipped.copy(name, to)
     say(f"Copied to {target}; change it, then: embedtune train {target} --dry-run")

@@ -10,7 +10,7 @@ import typer
 from .output import say, say_missing_images, show_table
 
 if TYPE_CHECKING:
-    from embedtune.index import Found
+    from embedtune.search.folder import Found
 
 SNIPPET = 160  # characters
 FEW = 12  # queries that a sheet shows
@@ -57,7 +57,7 @@ def search(
 
     Example: embedtune search indexes/scifact --queries data/scifact --output scifact.run -k 100
     """
-    from embedtune import processes
+    from embedtune import distributed as processes
     from embedtune.errors import InputError
     from embedtune.files import refuse_existing
 
@@ -79,10 +79,10 @@ def search(
 
     from embedtune.data.jsonl import JsonLines
     from embedtune.data.trec import write_run
-    from embedtune.encode.encoder import load_encoder
-    from embedtune.index import find_all, open_index
+    from embedtune.models.encoder import load_encoder
     from embedtune.report import side_by_side
     from embedtune.report.sheet import refuse, write_sheet
+    from embedtune.search.folder import find_all, open_index
     from embedtune.types import Item
 
     if sheet is not None:

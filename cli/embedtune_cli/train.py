@@ -26,7 +26,7 @@ def train(
 
     On several processes: torchrun --nproc-per-node 2 -m embedtune_cli train RECIPE
     """
-    from embedtune import processes
+    from embedtune import distributed as processes
     from embedtune.errors import BarMissed, InputError
     from embedtune.recipe import dump, load_recipe, resolve
     from embedtune.train.preflight import preflight

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..data.dataset import load_dataset
+from ..data.relevance import item_key
 from ..errors import InputError
-from ..relevance import item_key
 from .changes import Change, Texts, largest_changes
 from .measures import parse_compared
 from .results import distinct

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..encode.similarity import as_scored
 from ..errors import InputError
 from ..files import fingerprint_of, fingerprint_of_file
+from ..models.similarity import as_scored
 from ..types import Item, Qrels, Run
 from .measures import mean, per_query
 from .results import Evaluation, write
 
 if TYPE_CHECKING:
-    from ..encode.encoder import Encoder, Progress
+    from ..models.encoder import Encoder, Progress
 
 Floats = npt.NDArray[np.float32]
 

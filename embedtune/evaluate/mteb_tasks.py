@@ -12,9 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..encode.locate import locate
 from ..errors import InputError, unknown
 from ..files import fingerprint_of
+from ..models.locate import locate
 from ..types import Run
 from .measures import DEFAULT_MEASURES, mean, per_query
 from .results import Evaluation, write
@@ -22,7 +22,7 @@ from .results import Evaluation, write
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..encode.encoder import Encoder
+    from ..models.encoder import Encoder
 
 INSTALL = "pip install 'embedtune[mteb]'"
 

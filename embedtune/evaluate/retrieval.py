@@ -15,13 +15,13 @@ from ..data.dataset import judged_documents, source_of
 from ..data.trec import read_run
 from ..errors import InputError
 from ..files import fingerprint_of_file
-from ..search import as_run, exact_search, tie_order
+from ..search.exact import as_run, exact_search, tie_order
 from ..types import Dataset, Run
 from .measures import DEFAULT_MEASURES, deepest, mean, parse, per_query
 from .results import Evaluation, write
 
 if TYPE_CHECKING:
-    from ..encode.encoder import Encoder, Progress
+    from ..models.encoder import Encoder, Progress
 
 # Sets whose queries are themselves documents, under the same id: each would find itself first. In other sets where ids
 # coincide (numbered queries and numbered documents, as in MS MARCO or FiQA) the document is another text.

@@ -13,7 +13,7 @@ from ..data.dataset import load_dataset, source_of
 from ..data.jsonl import decode, parse_object, read_lines
 from ..errors import InputError, unknown
 from ..recipe import without_prefixes
-from ..strict_yaml import parse as parse_yaml
+from ..recipe.strict_yaml import parse as parse_yaml
 from ..types import Dataset
 from .measures import DEFAULT_MEASURES, MAIN_SCORE, from_mteb, mean
 from .results import BASELINE, MEANS

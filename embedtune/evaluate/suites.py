@@ -17,7 +17,7 @@ from .results import MEANS, Evaluation
 from .retrieval import evaluate
 
 if TYPE_CHECKING:
-    from ..encode.encoder import Encoder, Progress
+    from ..models.encoder import Encoder, Progress
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,10 +13,10 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import InputError, unknown
-from ..strict_yaml import parse as parse_yaml
 from . import schema
 from .rules import broken_rules
 from .schema import Chosen, Recipe
+from .strict_yaml import parse as parse_yaml
 
 _BLOCKS = [kind for kind in vars(schema).values() if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
 

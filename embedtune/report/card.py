@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..encode.locate import MINILM, locate
 from ..evaluate.measures import mteb_name
 from ..files import write_text
+from ..models.locate import MINILM, locate
 from ..recipe import Model, split_of
 from .markdown import to_markdown
 from .record import Record, read_record

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..audit import Audit, dataset_of
 from ..errors import InputError
-from ..evidence import Evidence
+from ..negatives.audit import Audit, dataset_of
+from ..negatives.evidence import Evidence
 from ..types import Dataset, Item
 from .document import (
     Block,

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..audit import Audit, audit
 from ..data.dataset import load_dataset
 from ..errors import InputError
 from ..evaluate.compare import Compared, Group, compare_groups
 from ..evaluate.guarded import Guarded, read_guard
 from ..evaluate.results import distinct
 from ..evaluate.sources import Measured, read_source
-from ..evidence import Files
+from ..negatives.audit import Audit, audit
+from ..negatives.evidence import Files
 from ..recipe import Evaluate, Recipe, load_recipe
 from .learning import Learning, read_learning
 

@@ -10,21 +10,8 @@ from ..errors import InputError
 from ..evaluate.compare import Compared, Group, by_recipe, compare_groups
 from ..evaluate.sources import Source, read_source
 from ..recipe import plain
-from ..strict_yaml import flattened
-from .document import (
-    Block,
-    Cell,
-    Document,
-    Figure,
-    Figures,
-    Section,
-    Table,
-    Text,
-    number,
-    plural,
-    probability,
-    signed,
-)
+from ..recipe.strict_yaml import flattened
+from .document import Block, Cell, Document, Figure, Figures, Section, Table, Text, number, plural, probability, signed
 from .figures import SERIES, lines, spans
 from .outcome import HOW_TESTED, changes_table, comparison_table
 from .pictures import Pictures

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..audit import Audit
-from ..index import Found
+from ..negatives.audit import Audit
+from ..search.folder import Found
 from ..types import Dataset, Item, Qrels
 from .sheet import MOST_ACROSS, Card, Row
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..relevance import Relevance, item_key
+from ..data.relevance import Relevance, item_key
 from ..types import Item, Turn
 
 

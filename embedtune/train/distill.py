@@ -10,12 +10,12 @@ import torch
 
 from .. import methods
 from ..data.dataset import load_texts
-from ..encode.encoder import Encoder
+from ..data.relevance import Relevance
 from ..errors import InputError
+from ..models.encoder import Encoder
+from ..models.scorers import EncoderScores
 from ..recipe import Distill
-from ..relevance import Relevance
-from ..scorers import EncoderScores
-from ..search import as_run, exact_search, tie_order
+from ..search.exact import as_run, exact_search, tie_order
 from ..seeds import generator_for
 from ..types import Dataset, Turn
 from .batch import Batch, lay_out

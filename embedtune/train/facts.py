@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from .. import methods
-from ..encode.encoder import Encoder
-from ..encode.prepared import blocks
+from ..models.encoder import Encoder
+from ..models.prepared import blocks
+from ..models.scorers import EncoderScores
 from ..recipe import Recipe
-from ..scorers import EncoderScores
 from ..types import Dataset, Items, Role, Turn
 from .plan import Facts
 

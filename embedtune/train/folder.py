@@ -13,8 +13,8 @@ from .. import __version__
 from ..errors import InputError
 from ..files import write_json, write_text
 from ..recipe import Recipe, dump
+from ..recipe.strict_yaml import flattened
 from ..report.record import read_summary
-from ..strict_yaml import flattened
 from . import checkpoint
 
 LEFT_OUT = "left-out.txt"  # the items with a broken image, a line each

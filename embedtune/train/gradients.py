@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..encode.encoder import Encoder
-from ..encode.memory import between_chunks
-from ..encode.prepared import Prepared, chunks
+from ..models.encoder import Encoder
+from ..models.memory import between_chunks
+from ..models.prepared import Prepared, chunks
 from ..types import Role
 
 

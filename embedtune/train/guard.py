@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..data.dataset import load_dataset, load_texts, source_of, splits_of, subset
+from ..data.relevance import Relevance, item_key
 from ..errors import InputError
 from ..evaluate.guarded import Guarded, GuardedSet, Point, write_guard
 from ..evaluate.results import Evaluation
 from ..evaluate.significance import TIE, Paired, paired
 from ..recipe import Guard, Recipe
-from ..relevance import Relevance, item_key
 from ..types import Dataset
 
 VALIDATION = ("validation", "dev")  # what a set's own split for choosing is called

@@ -12,13 +12,13 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
-from ..encode.encoder import Encoder, Progress
-from ..encode.prepared import Prepared
-from ..encode.similarity import as_scored
+from ..data.relevance import Relevance
 from ..errors import InputError
 from ..files import fingerprint_of
-from ..relevance import Relevance
-from ..search import exact_search, tie_order
+from ..models.encoder import Encoder, Progress
+from ..models.prepared import Prepared
+from ..models.similarity import as_scored
+from ..search.exact import exact_search, tie_order
 from ..types import Dataset, Item, Items, Role
 from .modes import training_mode
 from .negatives import Drawn

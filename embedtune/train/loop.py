@@ -12,10 +12,10 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from ..encode.encoder import Encoder
+from ..data.relevance import Relevance
 from ..errors import InputError, Interrupted
+from ..models.encoder import Encoder
 from ..recipe import Recipe
-from ..relevance import Relevance
 from ..seeds import generator_for, seed_for
 from ..types import Dataset
 from . import checkpoint

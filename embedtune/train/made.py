@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..relevance import text_key
+from ..data.relevance import text_key
 from ..types import Dataset, Item, Turn
 
 

@@ -10,10 +10,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from ..encode.encoder import Encoder
-from ..encode.prepared import Prepared
-from ..encode.similarity import scored
-from ..synthesis.memory_queue import MemoryQueue
+from ..methods.synthesis.memory_queue import MemoryQueue
+from ..models.encoder import Encoder
+from ..models.prepared import Prepared
+from ..models.similarity import scored
 from .batch import Batch
 from .exchange import gathering
 from .gradients import embed

@@ -14,15 +14,15 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from .. import methods
-from ..candidates import for_sampling, mine
-from ..encode.encoder import Encoder, Progress, load_encoder
+from ..data.relevance import Relevance
 from ..errors import InputError
-from ..evidence import Evidence, Files, read_evidence
-from ..mining_report import Report
-from ..pools import encode_for_mining
+from ..models.encoder import Encoder, Progress, load_encoder
+from ..models.scorers import EncoderScores, frozen
+from ..negatives.candidates import for_sampling, mine
+from ..negatives.counts import Report
+from ..negatives.evidence import Evidence, Files, read_evidence
+from ..negatives.pools import encode_for_mining
 from ..recipe import CROSS_ENCODER, Recipe
-from ..relevance import Relevance
-from ..scorers import EncoderScores, frozen
 from ..seeds import generator_for
 from ..types import Dataset, Scores
 from .replacing import Replacing

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from .. import methods
-from ..encode.similarity import Similarity, scored
 from ..errors import InputError
-from ..loss._pairs import MEAN_OVER, WithoutNegatives
+from ..methods.loss._pairs import MEAN_OVER, WithoutNegatives
+from ..models.scorers import EncoderScores
+from ..models.similarity import Similarity, scored
 from ..recipe import Recipe
-from ..scorers import EncoderScores
 from ..types import Scores
 from .batch import Batch
 from .bound import comparing

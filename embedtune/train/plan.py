@@ -15,10 +15,10 @@ from typing import Any, Literal
 import torch
 
 from .. import methods
-from ..batching import BatchContext
 from ..data.images import identity
 from ..data.mixture import label_in
 from ..errors import InputError
+from ..methods.batching import BatchContext
 from ..recipe import Recipe
 from ..seeds import generator_for
 from ..types import Dataset, Item, Turn

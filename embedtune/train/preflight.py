@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import methods, processes
+from .. import distributed as processes
+from .. import methods
 from ..data.dataset import load_dataset, load_training
-from ..encode.locate import locate
 from ..errors import InputError
+from ..models.locate import locate
 from ..recipe import REVERSED, Lora, Recipe
 from ..types import Dataset
 from . import bound

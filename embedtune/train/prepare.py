@@ -13,19 +13,19 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from .. import processes
-from ..encode import lora
-from ..encode.compose import projections
-from ..encode.encoder import Encoder
-from ..encode.frozen import FrozenTowers
-from ..encode.loading import load_model
-from ..encode.precision import resolve_device, resolve_precision
-from ..encode.towers import transformers_of
-from ..encode.weights import weights_fingerprint
+from .. import distributed as processes
+from ..data.relevance import Relevance
 from ..errors import InputError
-from ..evidence import Files
+from ..models import lora
+from ..models.compose import projections
+from ..models.encoder import Encoder
+from ..models.frozen import FrozenTowers
+from ..models.loading import load_model
+from ..models.precision import resolve_device, resolve_precision
+from ..models.towers import transformers_of
+from ..models.weights import weights_fingerprint
+from ..negatives.evidence import Files
 from ..recipe import CROSS_ENCODER, Recipe
-from ..relevance import Relevance
 from ..types import Dataset
 from . import checkpoint
 from .distill import stream_of

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..judging import limit_of
-from ..loss._pairs import other_queries
+from ..methods.loss._pairs import other_queries
+from ..negatives.verdicts import limit_of
 from ..recipe import Recipe
 from ..types import Scores
 
@@ -27,7 +27,7 @@ def limits_of(recipe: Recipe, filters: Sequence[Any]) -> dict[int, Any]:
     return {
         place: limit_of(chosen.name, decide)
         for place, (chosen, decide) in enumerate(zip(recipe.negatives.filtering, filters, strict=True))
-        if getattr(import_module(f"embedtune.filtering.{chosen.name}"), "SAME_ROLE", False)
+        if getattr(import_module(f"embedtune.methods.filtering.{chosen.name}"), "SAME_ROLE", False)
     }
 
 

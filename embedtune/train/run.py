@@ -17,15 +17,15 @@ from accelerate import Accelerator
 
 from ..data.dataset import load_dataset, load_training
 from ..data.selection import Selection
-from ..encode import lora, store
-from ..encode.encoder import Encoder, load_encoder
-from ..encode.frozen import FrozenTowers
-from ..encode.loading import load_model
 from ..errors import InputError
 from ..evaluate.guarded import Point
 from ..evaluate.results import Evaluation, distinct
 from ..evaluate.retrieval import encode_for_evaluation, evaluate
 from ..files import fingerprints_of_weights, is_locked, locked, whole_folder, write_json, write_lines, write_text
+from ..models import lora, store
+from ..models.encoder import Encoder, load_encoder
+from ..models.frozen import FrozenTowers
+from ..models.loading import load_model
 from ..recipe import Recipe, resolve
 from ..report.card import write_card
 from ..report.record import SUMMARY

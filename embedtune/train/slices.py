@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ..loss._pairs import WithoutNegatives
+from ..methods.loss._pairs import WithoutNegatives
 from . import bound
 from .batch import Batch
 

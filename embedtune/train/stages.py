@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ..encode.compose import projections
-from ..encode.encoder import Encoder
-from ..encode.frozen import FrozenTowers
+from ..models.compose import projections
+from ..models.encoder import Encoder
+from ..models.frozen import FrozenTowers
 from ..recipe import Recipe
 from .plan import Plan
 from .schedule import learning_rate

@@ -10,8 +10,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from ..encode.encoder import Encoder
-from ..encode.prepared import Prepared
+from ..models.encoder import Encoder
+from ..models.prepared import Prepared
 from ..types import Item, Items, Role
 from .batch import Batch
 from .exchange import gathering

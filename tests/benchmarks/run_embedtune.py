@@ -21,9 +21,9 @@ import torch
 from measuring import Clock, peak_memory_mib, timed
 
 from embedtune.data.dataset import load_dataset
-from embedtune.encode.encoder import Encoder, load_encoder
-from embedtune.encode.loading import load_model
-from embedtune.encode.precision import DTYPES, resolve_device, resolve_precision
+from embedtune.models.encoder import Encoder, load_encoder
+from embedtune.models.loading import load_model
+from embedtune.models.precision import DTYPES, resolve_device, resolve_precision
 from embedtune.recipe import Chosen, Model, Negatives, load_recipe
 from embedtune.types import Dataset
 
@@ -98,7 +98,7 @@ def refresh(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _mined(dataset: Dataset, encoder: Encoder, output: Path) -> tuple[dict[str, float], int]:
-    from embedtune.candidates import mine as mine_candidates
+    from embedtune.negatives.candidates import mine as mine_candidates
 
     with timed(DEVICE) as timing:
         report = mine_candidates(dataset, encoder, MINED, output, draw=True)

@@ -69,7 +69,8 @@ def make(folder: Path, documents: int, dimensions: int, intrinsic: int | None) -
 def build(folder: Path, kind: str) -> dict[str, Any]:
     from unittest import mock
 
-    from embedtune import build_index, nearest
+    from embedtune.search import build as build_index
+    from embedtune.search import faiss_kinds as nearest
 
     corpus, queries, _ = build_index.read_corpus(str(folder))
     of_faiss, built = nearest.build, {}
@@ -90,7 +91,7 @@ def build(folder: Path, kind: str) -> dict[str, Any]:
 
 def search(folder: Path, kind: str) -> dict[str, Any]:
     from embedtune.data.jsonl import JsonLines
-    from embedtune.index import open_index
+    from embedtune.search.folder import open_index
 
     encoder: Any = Given(folder)
     queries = JsonLines(folder / "queries.jsonl")
@@ -108,7 +109,7 @@ def search(folder: Path, kind: str) -> dict[str, Any]:
 
 
 def mine(folder: Path, kind: str) -> dict[str, Any]:
-    from embedtune.search import exact_search, tie_order
+    from embedtune.search.exact import exact_search, tie_order
 
     encoder = Given(folder)
     documents, queries = encoder.encode(None, "document"), np.load(folder / "query.npy")

@@ -86,7 +86,7 @@ def test_an_error_is_a_line_and_an_exit_code(
     def fail() -> list[str]:
         raise error
 
-    monkeypatch.setattr("embedtune.shipped.names", fail)
+    monkeypatch.setattr("embedtune.recipe.shipped.names", fail)
     result = run_cli("recipes", "list")
     assert result.exit_code == code
     assert result.stderr.startswith(line)

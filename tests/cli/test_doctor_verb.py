@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from embedtune import doctor
+from embedtune.ship import doctor
 
 RunCli = Callable[..., Any]
 

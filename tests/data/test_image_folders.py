@@ -12,9 +12,9 @@ from embedtune.data import broken as broken_module
 from embedtune.data.check import check
 from embedtune.data.dataset import load_dataset, load_training
 from embedtune.data.jsonl import JsonLines
+from embedtune.data.relevance import Relevance, item_key
 from embedtune.errors import InputError
 from embedtune.recipe import Data
-from embedtune.relevance import Relevance, item_key
 from embedtune.types import Item
 
 

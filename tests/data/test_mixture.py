@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from conftest import write_dataset
 
-from embedtune.audit import audit, dataset_of
 from embedtune.data.dataset import load_dataset, load_training, subset
-from embedtune.encode.encoder import load_encoder
 from embedtune.errors import InputError
-from embedtune.evidence import files_of, read_evidence
+from embedtune.models.encoder import load_encoder
+from embedtune.negatives.audit import audit, dataset_of
+from embedtune.negatives.evidence import files_of, read_evidence
 from embedtune.recipe import Data, Recipe, check_recipe
 from embedtune.train.plan import Plan
 from embedtune.train.run import train

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from embedtune.data.dataset import load_dataset
-from embedtune.encode.encoder import load_encoder
 from embedtune.errors import InputError
 from embedtune.evaluate import mteb_tasks
 from embedtune.evaluate.compare import compare
 from embedtune.evaluate.measures import from_mteb, mteb_name
 from embedtune.evaluate.mteb_tasks import evaluate_tasks, home_of, tasks_of
 from embedtune.evaluate.retrieval import evaluate
+from embedtune.models.encoder import load_encoder
 from embedtune.recipe import Model
 
 MEASURES = ["nDCG@1", "nDCG@10", "nDCG@100", "R@10", "R@100", "RR@10", "AP@100", "P@5", "Success@5"]

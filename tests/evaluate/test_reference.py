@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from embedtune.data.dataset import load_dataset
-from embedtune.encode.encoder import load_encoder
 from embedtune.evaluate.retrieval import evaluate, evaluate_run
+from embedtune.models.encoder import load_encoder
 
 REFERENCE = {
     "cranfield": {"nDCG@10": 0.3953211, "R@10": 0.4136458, "R@100": 0.7755663, "RR@10": 0.5346049, "AP@100": 0.3165818},

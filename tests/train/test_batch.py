@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedtune.data.dataset import load_dataset
+from embedtune.data.relevance import Relevance
 from embedtune.errors import InputError
 from embedtune.recipe import Recipe, Validation, check_recipe
-from embedtune.relevance import Relevance
 from embedtune.train.batch import lay_out
 from embedtune.train.negatives import Negatives, Ranked
 from embedtune.train.plan import Place, Plan, turns_of_epoch

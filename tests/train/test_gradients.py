@@ -11,10 +11,10 @@ import torch
 from accelerate import Accelerator
 
 from embedtune.data.dataset import load_dataset
-from embedtune.encode import lora, memory
-from embedtune.encode.encoder import Encoder, load_encoder
+from embedtune.data.relevance import Relevance
+from embedtune.models import lora, memory
+from embedtune.models.encoder import Encoder, load_encoder
 from embedtune.recipe import Chosen, Lora, Model, Recipe, check_recipe
-from embedtune.relevance import Relevance
 from embedtune.train.batch import Batch, lay_out
 from embedtune.train.gradients import backward, embed, without_negligible
 from embedtune.train.modes import switch_off_dropout, training_mode

@@ -13,9 +13,9 @@ from conftest import Result, write_dataset
 from sentence_transformers import SentenceTransformer
 
 from embedtune.data.dataset import load_dataset
-from embedtune.encode.encoder import load_encoder
 from embedtune.errors import InputError
 from embedtune.evaluate.guarded import Point
+from embedtune.models.encoder import load_encoder
 from embedtune.recipe import Guard, Recipe, check_recipe, dump
 from embedtune.train.guard import choose, curve, fits, over_budget, refuse_overlap, watch
 from embedtune.train.run import train

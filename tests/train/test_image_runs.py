@@ -23,12 +23,12 @@ from tiny_models import QWEN
 
 from embedtune.data.dataset import load_dataset
 from embedtune.data.images import open_image
-from embedtune.encode.encoder import Encoder, load_encoder
-from embedtune.encode.prepared import Kept
+from embedtune.data.relevance import Relevance
 from embedtune.errors import InputError, Interrupted
 from embedtune.evaluate.retrieval import evaluate
+from embedtune.models.encoder import Encoder, load_encoder
+from embedtune.models.prepared import Kept
 from embedtune.recipe import Recipe, check_recipe
-from embedtune.relevance import Relevance
 from embedtune.train.batch import lay_out
 from embedtune.train.modes import switch_off_dropout, training_mode
 from embedtune.train.plan import Plan
@@ -313,7 +313,7 @@ def test_memory_stays_flat_over_epochs_on_2000_images(
     (data / "queries.jsonl").write_text("\n".join(queries) + "\n")
     (data / "qrels/train.tsv").write_text("\n".join(qrels) + "\n")
     kept = Kept(400 * 3 * 32 * 32 * 4)  # room for 400 of them: the others come and go
-    monkeypatch.setattr("embedtune.encode.prepare.KEPT", kept)
+    monkeypatch.setattr("embedtune.models.prepare.KEPT", kept)
     resident: list[int] = []
 
     def measure(event: dict[str, Any]) -> None:

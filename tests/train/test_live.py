@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
 from embedtune.data.dataset import load_dataset
-from embedtune.encode.encoder import Encoder, load_encoder
+from embedtune.data.relevance import Relevance
 from embedtune.errors import InputError
+from embedtune.models.encoder import Encoder, load_encoder
 from embedtune.recipe import Recipe, check_recipe
-from embedtune.relevance import Relevance
 from embedtune.train.live import FrozenDocuments, LiveNegatives, two_towers
 from embedtune.train.preflight import preflight
 from embedtune.train.run import train

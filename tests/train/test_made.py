@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 
 from embedtune import methods
 from embedtune.data.dataset import load_dataset
+from embedtune.data.relevance import Relevance
 from embedtune.errors import InputError
 from embedtune.recipe import Recipe, check_recipe
-from embedtune.relevance import Relevance
 from embedtune.train.batch import lay_out
 from embedtune.train.made import made_documents
 from embedtune.train.objective import EncodedBatch, Objective, over_prefixes, scores_of

@@ -13,16 +13,16 @@ import torch
 from accelerate import Accelerator
 from tiny_models import write_cross_encoder
 
-from embedtune.batching import BatchContext
 from embedtune.data.dataset import load_dataset
-from embedtune.encode.encoder import load_encoder
-from embedtune.encode.similarity import as_scored
+from embedtune.data.relevance import Relevance
 from embedtune.errors import InputError
-from embedtune.evidence import Files, read_evidence
 from embedtune.methods import bind
+from embedtune.methods.batching import BatchContext
+from embedtune.models.encoder import load_encoder
+from embedtune.models.scorers import EncoderScores
+from embedtune.models.similarity import as_scored
+from embedtune.negatives.evidence import Files, read_evidence
 from embedtune.recipe import Chosen, Recipe, check_recipe
-from embedtune.relevance import Relevance
-from embedtune.scorers import EncoderScores
 from embedtune.train import negatives as training_negatives
 from embedtune.train.facts import facts_for
 from embedtune.train.negatives import mined_once, read_negatives, teacher_of

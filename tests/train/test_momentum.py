@@ -13,10 +13,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from embedtune.data.dataset import load_dataset
-from embedtune.encode.encoder import load_encoder
 from embedtune.errors import InputError, Interrupted
+from embedtune.methods.synthesis.memory_queue import MemoryQueue
+from embedtune.models.encoder import load_encoder
 from embedtune.recipe import Recipe, check_recipe
-from embedtune.synthesis.memory_queue import MemoryQueue
 from embedtune.train import checkpoint
 from embedtune.train.momentum import Momentum
 from embedtune.train.run import train

@@ -21,10 +21,10 @@ from conftest import write_dataset
 from safetensors.torch import load_file
 
 from embedtune.data.dataset import load_dataset
-from embedtune.encode.encoder import Encoder, load_encoder
-from embedtune.encode.prepared import Prepared
+from embedtune.data.relevance import Relevance
+from embedtune.models.encoder import Encoder, load_encoder
+from embedtune.models.prepared import Prepared
 from embedtune.recipe import check_recipe
-from embedtune.relevance import Relevance
 from embedtune.train.batch import lay_out
 from embedtune.train.exchange import sum_gradients
 from embedtune.train.objective import Objective

@@ -16,9 +16,9 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from embedtune.encode import lora
-from embedtune.encode.encoder import load_encoder
 from embedtune.errors import InputError, Interrupted
+from embedtune.models import lora
+from embedtune.models.encoder import load_encoder
 from embedtune.recipe import Recipe, check_recipe
 from embedtune.train import checkpoint, folder
 from embedtune.train.run import TrainedRun, train

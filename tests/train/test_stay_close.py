@@ -12,8 +12,8 @@ from conftest import write_dataset
 from safetensors.torch import load_file
 
 from embedtune.data.dataset import load_texts
-from embedtune.encode.encoder import load_encoder
 from embedtune.errors import InputError
+from embedtune.models.encoder import load_encoder
 from embedtune.recipe import Distill, Recipe, check_recipe
 from embedtune.train.distill import stream_of
 from embedtune.train.layers import layers_of, rate_scales

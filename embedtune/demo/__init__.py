@@ -1,0 +1,1 @@
+"""The data that the quickstart makes, and the quickstart."""

@@ -1,0 +1,49 @@
+"""Who shares a batch: one method a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...types import Turn
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchContext:
+    """What a batching method may know besides the turns themselves.
+
+    What takes work to know (lengths, embeddings) is there where the method's file names it in its constant NEEDS.
+
+    query_texts: query_id -> text (and what stands for its image), so that equal queries can be kept apart.
+    lengths: tokens of each turn's query and positives together, in turn order.
+    query_embeddings: (n, H) one row a turn; document_embeddings: (n, H) the turn's first positive; both as scored
+        (normalised where the similarity is cosine).
+    dataset_of: query_id -> the label of the dataset that it came from.
+    progress: 0 in the first epoch of training, 1 in the last; 1 where there is one only.
+    """
+
+    query_texts: Mapping[str, str] | None = None
+    lengths: Sequence[int] | None = None
+    query_embeddings: Tensor | None = None
+    document_embeddings: Tensor | None = None
+    dataset_of: Mapping[str, str] | None = None
+    progress: float = 0.0
+
+
+def cut(turns: Sequence[Turn], batch_size: int) -> list[list[Turn]]:
+    """Batches in the order given. The last one may be short, but a single left-over turn joins the one before it."""
+    batches = [list(turns[start : start + batch_size]) for start in range(0, len(turns), batch_size)]
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2].extend(batches.pop())
+    return batches
+
+
+def marks(turn: Turn, text: str | None) -> set[tuple[str, str]]:
+    """What a turn must not share with another of its batch, or one would be masked for the other: query, documents,
+    query text."""
+    shared = {("query", turn.query_id), *(("document", doc_id) for doc_id in turn.positives)}
+    return shared if text is None else shared | {("text", text)}

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ...errors import InputError
+from ...types import Turn
+from . import BatchContext, cut
+
+NEEDS = ("query_embeddings",)
+
+
+def clustered(
+    turns: Sequence[Turn],
+    batch_size: int,
+    context: BatchContext,
+    *,
+    doublings: int = 6,
+    generator: torch.Generator,
+) -> list[list[Turn]]:
+    """Fills batches with clusters of similar queries that grow as training goes on (NGAME, arXiv 2207.04452).
+
+    Queries are clustered by balanced, hierarchical 2-means on their embeddings; the clusters are shuffled, laid end to
+    end and cut into batches, so that a query's in-batch negatives are partly its near neighbours'.
+
+    doublings: a cluster holds 1 query at first, which is a plain shuffle, and up to 2^doublings in the last epoch;
+        where there is one epoch only, that many at once.
+
+    Departures: NGAME doubles at fixed epochs of a long training (10, 20, 25, 50, ... 200, so up to 2^9); here the
+    doublings are spread evenly over context.progress. Every turn is used once. Raises InputError where
+    context.query_embeddings is missing.
+    """
+    if context.query_embeddings is None:
+        raise InputError("batching.clustered: needs the queries' embeddings")
+    largest = 2 ** min(int(context.progress * (doublings + 1)), doublings)
+    embeddings = context.query_embeddings.float()
+    clusters = _halve(torch.randperm(len(turns), generator=generator), embeddings, largest, generator)
+    order = torch.randperm(len(clusters), generator=generator).tolist()
+    return cut([turns[index] for place in order for index in clusters[place].tolist()], batch_size)
+
+
+def _halve(members: Tensor, embeddings: Tensor, largest: int, generator: torch.Generator) -> list[Tensor]:
+    """Members (n,) in halves of halves, until none is larger than `largest`."""
+    if len(members) <= largest:
+        return [members]
+    if largest == 1:
+        return list(members[:, None])
+    points = embeddings[members]  # (n, H)
+    first, second = points[torch.randperm(len(points), generator=generator)[:2]]
+    middle = (len(points) + 1) // 2
+    order = torch.arange(len(points))
+    for _ in range(10):
+        before = order
+        # The difference of a point's squared distances to two centres is linear in it: split at the median.
+        order = (points @ (first - second)).argsort(descending=True, stable=True).cpu()
+        first, second = points[order[:middle]].mean(dim=0), points[order[middle:]].mean(dim=0)
+        if torch.equal(order, before):
+            break
+    left, right = members[order[:middle]], members[order[middle:]]
+    return [*_halve(left, embeddings, largest, generator), *_halve(right, embeddings, largest, generator)]

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ...errors import InputError
+from ...types import Turn
+from . import BatchContext, cut, marks
+
+NEEDS = ("query_embeddings", "document_embeddings")
+
+
+def neighbours(
+    turns: Sequence[Turn],
+    batch_size: int,
+    context: BatchContext,
+    *,
+    select: int = 64,
+    depth: int = 128,
+    nearest: float = 0.5,
+    generator: torch.Generator,
+) -> list[list[Turn]]:
+    """Puts a query together with the owners of the documents that it finds similar (Sample4Geo, arXiv 2303.11851).
+
+    Unused turns are taken in random order; each brings up to `select` unused ones from the `depth` turns whose
+    positives its query scores highest, the share `nearest` of them the nearest ones, the rest random. Mapping found
+    documents to the queries that own them is also how SaHa (2508.00955) builds batches. select 0 is a plain shuffle;
+    select 9, depth 200 and nearest 1 make the groups of BSC (2110.15725).
+
+    Departures: Sample4Geo drops the last batch, here every turn is used once; and a turn that shares a query, a
+    positive or a query text with the seed is no neighbour, as it would be masked. Raises InputError where
+    context.query_embeddings or context.document_embeddings is missing.
+    """
+    if context.query_embeddings is None or context.document_embeddings is None:
+        raise InputError("batching.neighbours: needs the embeddings of queries and of their positives")
+    if not 0 <= nearest <= 1:
+        raise InputError(f"batching.neighbours.nearest: expected 0 to 1, got {nearest}")
+    texts = context.query_texts or {}
+    known = [marks(turn, texts.get(turn.query_id)) for turn in turns]
+    near = _nearest(context.query_embeddings.float(), context.document_embeddings.float(), depth if select else 0)
+    unused = set(range(len(turns)))
+    ordered: list[int] = []
+    for seed in torch.randperm(len(turns), generator=generator).tolist():
+        if seed not in unused:
+            continue
+        unused.discard(seed)
+        ordered.append(seed)
+        room = min(select, -len(ordered) % batch_size)  # neighbours that still fit beside their seed
+        free = [place for place in near[seed].tolist() if place in unused and known[place].isdisjoint(known[seed])]
+        first = math.ceil(room * nearest)
+        others = free[first:]
+        drawn = torch.randperm(len(others), generator=generator)[: room - len(free[:first])].tolist()
+        chosen = [*free[:first], *(others[index] for index in drawn)]
+        ordered += chosen
+        unused.difference_update(chosen)
+    return cut([turns[index] for index in ordered], batch_size)
+
+
+def _nearest(queries: Tensor, documents: Tensor, depth: int, block: int = 1024) -> Tensor:
+    """(n, depth) for each query, the turns whose documents score highest, best first; in blocks of bounded memory."""
+    found = torch.empty(len(queries), min(depth, len(documents)), dtype=torch.int64)
+    if found.numel():
+        for start in range(0, len(queries), block):
+            scores = queries[start : start + block] @ documents.T
+            found[start : start + block] = scores.topk(found.shape[1]).indices.cpu()
+    return found

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...types import Scores
+
+BY_QUERY = True
+COSINE = "cap"  # its default is meant for scores from -1 to 1
+
+
+def absolute(scores: Scores, *, below: float = 0.7) -> Tensor:
+    """Keeps candidates scored below a fixed cap (TopK-Abs of NV-Retriever, arXiv 2407.15831).
+
+    below: the cap, in the judge's units (teacher where given, else student); the default is meant for cosine. Where
+    there is no score (NaN) the candidate stays.
+    """
+    return scores.candidate & ~(scores.judge >= below)
+
+
+def limit(scores: Scores, *, below: float = 0.7) -> Tensor:
+    """(Q, 1) what a candidate's score is compared with, for the evidence."""
+    return torch.full((len(scores.candidate), 1), below)

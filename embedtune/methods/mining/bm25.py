@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import InputError
+from ...models.encoder import Encoder, Progress
+from ...search.exact import tie_order
+from ...types import Dataset
+from . import Sourced
+from ._ranking import check_ranks, most_positives, queries_of, ranks
+
+
+class Bm25:
+    """Retrieves by BM25 with the library bm25s (arXiv 2407.03618): lexical negatives, as in DPR (arXiv 2004.04906).
+
+    depth, first: the candidates of ranks first to depth, the query's positives not counted. A document that shares no
+    word with the query is no candidate.
+    k1, b: how much a repeated word counts more, and a long document less; at k1 = 0 a score is the sum of the IDFs of
+    the words that occur. The defaults are those of Anserini for passages. Images are not read.
+    stopwords: a language for which bm25s has a list, or null for none. Words are not stemmed.
+
+    The index is made once and kept in memory. Raises InputError where bm25s is not installed, and for a corpus
+    without any text.
+    """
+
+    def __init__(
+        self, *, depth: int = 100, first: int = 1, k1: float = 0.9, b: float = 0.4, stopwords: str | None = "english"
+    ) -> None:
+        check_ranks("bm25", first, depth)
+        self.depth, self.first, self.k1, self.b = depth, first, k1, b
+        self.stopwords: Any = stopwords or []
+        self._index: tuple[str, Any] | None = None
+
+    def __call__(self, dataset: Dataset, encoder: Encoder, *, on_progress: Progress | None = None) -> Sourced:
+        index, doc_ids = self._index_of(dataset), dataset.corpus.ids
+        order, wanted = tie_order(doc_ids), self.depth + most_positives(dataset)
+        run = {}
+        for query_id in queries_of(dataset):
+            words = self._words([dataset.queries[query_id].content])[0]
+            known = [word for word in words if word in index.vocab_dict]
+            scores = index.get_scores(known) if known else np.zeros(len(doc_ids), dtype=np.float32)
+            run[query_id] = {doc_ids[row]: float(scores[row]) for row in _best(scores, order, wanted)}
+        return {"bm25": ranks(run, dataset.qrels, first=self.first, depth=self.depth)}
+
+    def _index_of(self, dataset: Dataset) -> Any:
+        if self._index is None or self._index[0] != dataset.corpus.fingerprint:
+            bm25s = _library()
+            if not any(item.content for item in dataset.corpus):
+                raise InputError(
+                    f"mining.bm25: reads text, and no document of {dataset.folder} has any; mine with dense"
+                )
+            index = bm25s.BM25(k1=self.k1, b=self.b, method="lucene")
+            index.index(self._words([item.content for item in dataset.corpus]), show_progress=False)
+            self._index = (dataset.corpus.fingerprint, index)
+        return self._index[1]
+
+    def _words(self, texts: list[str]) -> list[list[str]]:
+        words: list[list[str]] = _library().tokenize(
+            texts, stopwords=self.stopwords, return_ids=False, show_progress=False
+        )
+        return words
+
+
+def _library() -> Any:
+    try:
+        import bm25s
+    except ImportError:
+        raise InputError("mining.bm25: needs bm25s; try: pip install 'embedtune[bm25]'") from None
+    return bm25s
+
+
+def _best(scores: npt.NDArray[np.float32], order: npt.NDArray[np.int64], count: int) -> list[int]:
+    """Rows of the `count` largest scores above 0, best first; of equal ones the larger in `order` first."""
+    rows = np.flatnonzero(scores > 0)
+    if len(rows) > count:  # only rows that reach the last place are sorted
+        cut = np.partition(scores[rows], len(rows) - count)[len(rows) - count]
+        rows = rows[scores[rows] >= cut]
+    best: list[int] = rows[np.lexsort((-order[rows], -scores[rows]))][:count].tolist()
+    return best

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from ...models.encoder import Encoder, Progress
+from ...models.scorers import frozen, query_rows
+from ...search.exact import as_run, exact_search, tie_order
+from ...types import Dataset
+from . import Sourced
+from ._ranking import check_ranks, most_positives, queries_of, ranks
+
+
+def dense(
+    dataset: Dataset,
+    encoder: Encoder,
+    *,
+    depth: int = 100,
+    first: int = 1,
+    model: str | None = None,
+    on_progress: Progress | None = None,
+) -> Sourced:
+    """Retrieves with the model itself, by exact search over the corpus (hard negatives as in ANCE, arXiv 2007.00808).
+
+    depth, first: the candidates of ranks first to depth, the query's positives not counted. To skip ranks among what
+    the filters kept, sample with `window` instead.
+    model: retrieves with another encoder than the one that is trained. Filters then still judge by the trained one;
+    where thresholds are meant in the other model's units, name it as negatives.teacher too.
+    """
+    check_ranks("dense", first, depth)
+    searcher = encoder if model is None else frozen(model, encoder)
+    query_ids, doc_ids = queries_of(dataset), dataset.corpus.ids
+    documents = searcher.encode(dataset.corpus, "document", on_progress=on_progress)  # (D, H)
+    scores, rows = exact_search(
+        query_rows(searcher, dataset.queries, query_ids),
+        documents,
+        depth + most_positives(dataset),
+        similarity=searcher.similarity,
+        tie_order=tie_order(doc_ids),
+    )
+    run = as_run(query_ids, doc_ids, scores, rows)
+    return {"dense" if model is None else f"dense:{model}": ranks(run, dataset.qrels, first=first, depth=depth)}

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import InputError
+from ...files import fingerprint_of
+from ...types import Scores
+from ._columns import append, embeddings
+
+KIND = "vectors"
+NEUTRAL = {"size": 0}
+EMPTY = 0
+
+
+class MemoryQueue(nn.Module):
+    """Adds the documents of earlier steps as negatives, first in, first out (MoCo, arXiv 1911.05722).
+
+    size: documents held; the paper takes 65,536, the codes of small models 4,096. 0 is off.
+    hardest: keep only so many of them for each query, the most similar ones (selective negatives, arXiv 2501.16360,
+        second-hand); without it all.
+    momentum: held embeddings are those of a slow copy of what is trained, which after each step keeps so much of itself
+        (MoCo: 0.999); without it, the student's own of earlier steps, which agree with it the less the older they are.
+
+    A call first offers what the queue holds, as constants, then, in training, takes in the batch's real documents:
+    positives and mined negatives. Held are embeddings, with hashes of their document ids; both are state, saved with
+    the checkpoint. A held document is no negative where the batch has the document itself, whose embedding is newer,
+    nor for a query that it is judged relevant for. A document that comes again replaces its older self, and a queue
+    that is not full offers only what it has.
+
+    Departures: in the batch a query meets the student's own embeddings of documents, with their gradient, and only the
+    queue's are the slow copy's. No second view in which the document asks. Raises InputError without embeddings,
+    document ids or the queries' judged documents.
+    """
+
+    embeddings: Tensor  # (size, H)
+    documents: Tensor  # (size,) hashes of document ids
+    position: Tensor  # of the next document to be taken in
+
+    def __init__(self, *, size: int = 4096, hardest: int | None = None, momentum: float | None = None) -> None:
+        super().__init__()
+        if momentum is not None and not 0 <= momentum < 1:
+            raise InputError(f"synthesis.memory_queue.momentum: expected 0 to below 1, got {momentum}")
+        if size < 0 or (hardest is not None and hardest < 1):
+            raise InputError("synthesis.memory_queue: expected size of at least 0 and hardest of at least 1")
+        self.size, self.hardest, self.momentum = size, hardest, momentum
+        self.keys: Tensor | None = None  # (D, H) the batch's documents by the slow copy, set before a call
+        self.register_buffer("embeddings", torch.empty(size, 0))
+        self.register_buffer("documents", torch.full((size,), EMPTY))
+        self.register_buffer("position", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, scores: Scores, keep: Tensor, *, generator: torch.Generator) -> tuple[Scores, Tensor]:
+        if not self.size:
+            return scores, keep
+        queries, documents = embeddings(scores, "memory_queue")
+        if len(scores.doc_ids) != len(documents) or len(scores.positive_ids) != len(queries):
+            raise InputError("synthesis.memory_queue: needs the documents' ids and the queries' judged documents")
+        if not self.embeddings.shape[1]:
+            self.to(documents.device)
+            self.embeddings = documents.new_zeros(self.size, documents.shape[1])
+        ids = hashes(scores.doc_ids, like=self.documents)
+        filled = self.documents != EMPTY
+        held = self.embeddings[filled]  # (M, H)
+        allowed = ~torch.isin(self.documents[filled], ids).expand(len(queries), -1)
+        judged = [torch.isin(self.documents[filled], hashes(names, like=ids)) for names in scores.positive_ids]
+        allowed = allowed & ~torch.stack(judged)
+        if self.hardest is not None:
+            similar = (queries @ held.T).masked_fill(~allowed, -torch.inf)
+            chosen = similar.topk(min(self.hardest, len(held)), dim=1).indices
+            allowed = allowed & torch.zeros_like(allowed).scatter(1, chosen, True)
+        if self.training:
+            self._take(ids, documents if self.keys is None else self.keys)
+        return append(scores, keep, held, allowed)
+
+    def _take(self, ids: Tensor, documents: Tensor) -> None:
+        real = (ids != EMPTY).nonzero().flatten()[-self.size :]
+        self.documents[torch.isin(self.documents, ids[real])] = EMPTY
+        places = (self.position + torch.arange(len(real), device=ids.device)) % self.size
+        self.embeddings[places], self.documents[places] = documents[real], ids[real]
+        self.position = (self.position + len(real)) % self.size
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        self.embeddings = torch.empty_like(state_dict[prefix + "embeddings"])  # whose width is known only when saved
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def hashes(names: Iterable[str], like: Tensor) -> Tensor:
+    """(n,) int64, above 0 and the same in every process; EMPTY for a made column, which has no name."""
+    return like.new_tensor([int(fingerprint_of(name)[:15], 16) + 1 if name else EMPTY for name in names])

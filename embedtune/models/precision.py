@@ -1,0 +1,49 @@
+"""Devices and precisions: what `auto` means here, said in the pre-flight and stored with the run."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from .. import distributed as processes
+from ..errors import InputError, unknown
+from ..recipe import Precision
+
+Resolved = Literal["fp32", "bf16", "fp16"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def resolve_device(device: str = "auto") -> torch.device:
+    """`auto` takes the accelerator where there is one, and of several processes on a machine each its own GPU. Raises
+    InputError for a device that is not there."""
+    if device == "auto" and processes.count() > 1 and torch.cuda.is_available():
+        return torch.device("cuda", processes.place_here() % torch.cuda.device_count())
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.mps.is_available() else "cpu")
+    kind = device.partition(":")[0]
+    if kind not in ("cpu", "cuda", "mps"):
+        raise InputError(unknown("device", device, ["auto", "cpu", "cuda", "cuda:0", "mps"]))
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}[kind]
+    if not there:
+        raise InputError(f"device {device!r} is not available here; `embedtune doctor` says what is")
+    if kind == "cuda" and ":" in device and int(device.partition(":")[2] or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {device!r} is not available here: there are {torch.cuda.device_count()} CUDA devices")
+    return torch.device(device)
+
+
+def resolve_precision(precision: Precision, device: torch.device) -> Resolved:
+    """`auto` is bf16 where the hardware multiplies it natively (emulated bf16 is several times slower than fp32)."""
+    if precision == "fp16" and device.type == "cpu":
+        raise InputError("precision fp16 needs a GPU; on a CPU use fp32, or bf16 where the processor has it")
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if device.type == "cpu" and cpu_has_bf16() else "fp32"
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this processor has bf16 multiply instructions (AVX-512 BF16 or AMX)."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -1,0 +1,165 @@
+"""Scores of query-document pairs, by an encoder or by a cross-encoder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ..data.selection import Selection
+from ..errors import InputError
+from ..files import fingerprint_of
+from ..recipe import CROSS_ENCODER
+from ..types import Dataset, Item, Items
+from . import store
+from .encoder import Encoder, Progress, load_encoder
+from .locate import locate
+from .similarity import as_scored
+from .towers import processing_of
+from .weights import weights_fingerprint
+
+Floats = npt.NDArray[np.float32]
+
+
+def frozen(name: str, like: Encoder) -> Encoder:
+    """Another encoder on the same device and in the same precision, loaded once. Its embeddings are cached."""
+    return _loaded(name, str(like.device), like.precision)
+
+
+@lru_cache(maxsize=8)
+def _loaded(name: str, device: str, precision: Any) -> Encoder:
+    return load_encoder(name, device=device, precision=precision)
+
+
+def query_rows(encoder: Encoder, queries: Items, query_ids: Sequence[str]) -> Floats:
+    """(n, H) embeddings of these queries, from those of the whole set, which are computed once."""
+    return encoder.encode(queries, "query")[[queries.row(query_id) for query_id in query_ids]]
+
+
+class EncoderScores:
+    """An encoder's scores, from embeddings that are computed once and come from the cache."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        dataset: Dataset,
+        doc_ids: Collection[str] | None = None,
+        *,
+        on_progress: Progress | None = None,
+    ) -> None:
+        """doc_ids: the documents that will be asked for; absent, all. Few are encoded alone, if they must be."""
+        self._encoder, self._queries = encoder, dataset.queries
+        self._corpus = _needed(encoder, dataset.corpus, doc_ids)
+        self._of_queries = encoder.encode(dataset.queries, "query")
+        self._of_documents = encoder.encode(self._corpus, "document", on_progress=on_progress)
+
+    def __call__(self, query_id: str, doc_ids: Sequence[str]) -> Floats:
+        """(n,) the scores of these documents for one query."""
+        scores: Floats = self.documents(doc_ids) @ self.queries([query_id])[0]
+        return _finite(scores, query_id, doc_ids, self._encoder.name)
+
+    def queries(self, query_ids: Sequence[str]) -> Floats:
+        """(n, H) as scored."""
+        return as_scored(self._of_queries[[self._queries.row(i) for i in query_ids]], self._encoder.similarity)
+
+    def documents(self, doc_ids: Sequence[str]) -> Floats:
+        """(n, H) as scored."""
+        return as_scored(self._of_documents[[self._corpus.row(i) for i in doc_ids]], self._encoder.similarity)
+
+    def matrix(self, query_ids: Sequence[str], doc_ids: Sequence[str]) -> Tensor:
+        """(Q, D) the scores of all pairs."""
+        return torch.from_numpy(self.queries(query_ids) @ self.documents(doc_ids).T)
+
+    def same_role(self, query_ids: Sequence[str], doc_ids: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """(Q, Q) the queries' scores among each other, and (D, D) the documents'."""
+        queries, documents = self.queries(query_ids), self.documents(doc_ids)
+        return torch.from_numpy(queries @ queries.T), torch.from_numpy(documents @ documents.T)
+
+
+class CrossEncoderScores:
+    """A sentence-transformers cross-encoder's scores (one number a pair, through the model's own activation)."""
+
+    def __init__(self, name: str, dataset: Dataset, device: str) -> None:
+        """Raises InputError for a model that is not to be had, or that gives several numbers a pair."""
+        from sentence_transformers import CrossEncoder
+
+        self._name, self._dataset = name, dataset
+        where = locate(name)
+        try:
+            self._model: Any = CrossEncoder(where.name, revision=where.revision, device=device)
+        except (OSError, ValueError) as error:
+            raise InputError(f"cross-encoder {name}: cannot be loaded: {str(error).splitlines()[0]}") from None
+        kind = next(iter(self._model.config.architectures or ()), "")
+        if kind.endswith(("Model", "ForMaskedLM", "ForPreTraining")):  # its head would be random numbers
+            raise InputError(f"cross-encoder {name}: is a {kind}, which scores no pairs; name a cross-encoder")
+        if self._model.num_labels != 1:
+            raise InputError(f"cross-encoder {name}: gives {self._model.num_labels} numbers a pair, expected one")
+
+    @property
+    def fingerprint(self) -> str:
+        """What its scores depend on: weights, tokenizer, settings, the libraries' versions."""
+        model = self._model
+        settings = [model.config.to_json_string(), str(model.activation_fn), str(model.max_seq_length)]
+        versions = json.dumps(store.versions(), sort_keys=True)
+        return fingerprint_of(weights_fingerprint(model), processing_of(model), *settings, versions)
+
+    def __call__(self, query_id: str, doc_ids: Sequence[str]) -> Floats:
+        query = self._text(self._dataset.queries[query_id])
+        pairs = [(query, self._text(self._dataset.corpus[doc_id])) for doc_id in doc_ids]
+        scores = np.asarray(self._model.predict(pairs, show_progress_bar=False), dtype=np.float32)
+        return _finite(scores, query_id, doc_ids, self._name)
+
+    def _text(self, item: Item) -> str:
+        if item.image is not None:
+            raise InputError(f"cross-encoder {self._name}: reads text only, and {item.id!r} has an image")
+        return item.content
+
+
+Scorer = EncoderScores | CrossEncoderScores
+
+
+def cross_encoder(name: str | None, dataset: Dataset, device: str) -> CrossEncoderScores | None:
+    """What `cross-encoder:NAME` names; None for every other teacher, and for none."""
+    if name is None or not name.startswith(CROSS_ENCODER):
+        return None
+    return CrossEncoderScores(name.removeprefix(CROSS_ENCODER), dataset, device)
+
+
+def teacher_scores(
+    name: str,
+    encoder: Encoder,
+    dataset: Dataset,
+    doc_ids: Collection[str] | None = None,
+    *,
+    on_progress: Progress | None = None,
+) -> Scorer:
+    """The scorer that a recipe's `negatives.teacher` names: an encoder, or `cross-encoder:NAME`."""
+    by_pair = cross_encoder(name, dataset, str(encoder.device))
+    return by_pair or EncoderScores(frozen(name, encoder), dataset, doc_ids, on_progress=on_progress)
+
+
+def _needed(encoder: Encoder, corpus: Items, doc_ids: Collection[str] | None) -> Items:
+    """The corpus where most of it is needed or its embeddings are there already, else the documents alone."""
+    whole = store.Key(
+        encoder=encoder.fingerprint_for("document"), role="document", items=corpus.fingerprint, count=len(corpus)
+    )
+    if doc_ids is None or 2 * len(doc_ids) >= len(corpus) or (encoder.cached and whole.folder.is_dir()):
+        return corpus
+    return Selection(corpus, sorted(doc_ids, key=corpus.row))
+
+
+def _finite(scores: Floats, query_id: str, doc_ids: Sequence[str], name: str) -> Floats:
+    good = np.isfinite(scores)
+    if not good.all():
+        place = int(np.argmin(good))
+        raise InputError(
+            f"{name}: its score of document {doc_ids[place]!r} for query {query_id!r} is {scores[place]}: "
+            "the model is broken, or its precision is"
+        )
+    return scores

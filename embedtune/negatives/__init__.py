@@ -1,0 +1,1 @@
+"""From candidates to negatives: mining, filters applied, the evidence of both, audit and judging."""

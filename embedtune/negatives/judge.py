@@ -1,0 +1,93 @@
+"""Judge scores for a mining's candidates: a TREC run that the filter `judge` reads."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from itertools import groupby
+
+from ..data.relevance import Relevance
+from ..errors import InputError
+from ..models.encoder import Progress, load_encoder
+from ..models.precision import resolve_device
+from ..models.scorers import EncoderScores, Scorer, cross_encoder
+from ..types import Dataset, Run
+from .evidence import Files, read_evidence
+
+
+def pairs_of(files: Files, dataset: Dataset) -> dict[str, list[str]]:
+    """query_id -> its positives, then its candidates: what a judge is asked about.
+
+    Raises InputError where the evidence is of other data.
+    """
+    positives = Relevance(dataset).positives
+    pairs = {}
+    for query_id, found in groupby(read_evidence(files.evidence), key=lambda candidate: candidate.query_id):
+        if query_id not in positives:
+            raise InputError(f"{files.evidence}: query {query_id!r} is not in {dataset.folder}, split {dataset.split}")
+        candidates = [candidate.doc_id for candidate in found]
+        absent = [doc_id for doc_id in candidates if doc_id not in dataset.corpus]
+        if absent:
+            raise InputError(f"{files.evidence}: document {absent[0]!r} is not in {dataset.folder}")
+        pairs[query_id] = [*sorted(positives[query_id]), *candidates]
+    return pairs
+
+
+def by_model(pairs: dict[str, list[str]], dataset: Dataset, name: str, on_progress: Progress | None = None) -> Run:
+    """Scores by an encoder, or by `cross-encoder:NAME`."""
+    scorer: Scorer | None = cross_encoder(name, dataset, str(resolve_device()))
+    if scorer is None:
+        scorer = EncoderScores(load_encoder(name), dataset, {doc_id for ids in pairs.values() for doc_id in ids})
+    run: Run = {}
+    for done, (query_id, doc_ids) in enumerate(pairs.items(), start=1):
+        run[query_id] = dict(zip(doc_ids, map(float, scorer(query_id, doc_ids)), strict=True))
+        if on_progress is not None:
+            on_progress(done, len(pairs))
+    return run
+
+
+def by_command(pairs: dict[str, list[str]], dataset: Dataset, command: str) -> Run:
+    """Scores by a program of the user's: it reads a JSON line for each pair on stdin, {"query_id", "doc_id", "query",
+    "document"} (and "query_image", "document_image" as paths), and prints a number for each, in order.
+
+    Raises InputError where it cannot be started, fails, or prints anything but as many numbers as pairs.
+    """
+    asked = [(query_id, doc_id) for query_id, doc_ids in pairs.items() for doc_id in doc_ids]
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as lines:
+        lines.writelines(_lines(asked, dataset))
+        lines.seek(0)
+        try:
+            answered = subprocess.run(shlex.split(command), stdin=lines, stdout=subprocess.PIPE, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise InputError(f"--command {command!r}: {error}") from None
+    numbers = answered.stdout.splitlines()
+    if len(numbers) != len(asked):
+        raise InputError(f"--command {command!r}: printed {len(numbers)} lines for {len(asked)} pairs; one for each")
+    run: Run = {}
+    for place, ((query_id, doc_id), number) in enumerate(zip(asked, numbers, strict=True), start=1):
+        run.setdefault(query_id, {})[doc_id] = _number(number, f"--command {command!r}: line {place}")
+    return run
+
+
+def _lines(asked: list[tuple[str, str]], dataset: Dataset) -> Iterator[str]:
+    for query_id, doc_id in asked:
+        query, document = dataset.queries[query_id], dataset.corpus[doc_id]
+        line = {"query_id": query_id, "doc_id": doc_id, "query": query.content, "document": document.content}
+        for role, item in (("query", query), ("document", document)):
+            if item.image is not None:
+                line[f"{role}_image"] = str(item.image)
+        yield json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"{where}: expected a finite number, got {text[:40]!r}")
+    return value

@@ -1,0 +1,57 @@
+"""The recipes that ship: finding, reading and copying them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import InputError, unknown
+from ..files import write_text
+
+GRID = ".grid.yaml"
+
+
+def folder() -> Path:
+    """Where they are: inside an installed package, or beside it in a source checkout."""
+    package = Path(__file__).parents[1]
+    inside = package / "recipes"
+    return inside if inside.is_dir() else package.parent / "recipes"
+
+
+def names() -> list[str]:
+    """As `text/scifact`. The grids of `ablate`, which stand beside the recipes that they change, are none."""
+    root = folder()
+    files = [path for path in root.rglob("*.yaml") if not path.name.endswith(GRID)]
+    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in files)
+
+
+def path(name: str) -> Path:
+    """The recipe's file. Raises InputError, with the nearest name, where there is none."""
+    known = names()
+    bare = name.removesuffix(".yaml")
+    if bare not in known:
+        raise InputError(unknown("recipe", name, known))
+    return folder() / f"{bare}.yaml"
+
+
+def summary(name: str) -> str:
+    """The recipe's first comment line: what it is."""
+    first = read(name).partition("\n")[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""
+
+
+def read(name: str) -> str:
+    """The recipe's text."""
+    return path(name).read_text(encoding="utf-8")
+
+
+def copy(name: str, to: Path | None = None) -> Path:
+    """Copies a recipe into a folder or to a file name (the current folder, if not said) and returns where it went.
+
+    Raises InputError rather than overwriting.
+    """
+    source = path(name)
+    target = Path(source.name) if to is None else to / source.name if to.is_dir() else to
+    if target.exists():
+        raise InputError(f"{target}: exists already; name another file")
+    write_text(target, source.read_text(encoding="utf-8"))
+    return target

@@ -1,0 +1,92 @@
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedtune.errors import InputError
+from embedtune.search.exact import as_run, exact_search, tie_order
+
+
+@st.composite
+def vectors(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int, np.ndarray, int]:
+    """Small whole numbers: products are exact, ties are many."""
+    q, d, h = draw(st.integers(0, 4)), draw(st.integers(1, 12)), draw(st.integers(1, 3))
+    rng = np.random.default_rng(draw(st.integers(0, 999)))
+    queries = rng.integers(-2, 3, (q, h)).astype(np.float32)
+    documents = rng.integers(-2, 3, (d, h)).astype(np.float32)
+    return queries, documents, draw(st.integers(1, 15)), rng.permutation(d), draw(st.integers(1, 13))
+
+
+@settings(max_examples=150)
+@given(vectors())
+def test_against_brute_force(given: tuple[np.ndarray, np.ndarray, int, np.ndarray, int]) -> None:
+    queries, documents, k, order, block = given
+    scores, rows = exact_search(queries, documents, k, tie_order=order, block=block)
+    assert scores.dtype == np.float32
+    assert rows.dtype == np.int64
+    for query, of_query, best in zip(queries, scores, rows, strict=True):
+        everything = sorted(((float(query @ d), order[row], row) for row, d in enumerate(documents)), reverse=True)
+        assert rows.shape[1] == min(k, len(documents))
+        assert best.tolist() == [row for _, _, row in everything[:k]]
+        assert of_query.tolist() == [score for score, _, _ in everything[:k]]
+
+
+def test_equal_scores_keep_the_lower_row_by_default() -> None:
+    scores, rows = exact_search(np.ones((1, 2), np.float32), np.ones((9, 2), np.float32), 4, block=2)
+    assert rows.tolist() == [[0, 1, 2, 3]]
+    assert scores.tolist() == [[2.0] * 4]
+
+
+def test_many_queries_and_blocks_agree_with_one() -> None:
+    rng = np.random.default_rng(0)
+    queries, documents = rng.normal(size=(600, 8)).astype(np.float32), rng.normal(size=(500, 8)).astype(np.float32)
+    scores, rows = exact_search(queries, documents, 20, block=64)
+    whole = queries @ documents.T
+    expected = np.argsort(-whole, axis=1)[:, :20]
+    assert (rows == expected).all()
+    assert np.allclose(scores, np.take_along_axis(whole, expected, axis=1), rtol=1e-5, atol=1e-6)
+
+
+def test_cosine_normalises_and_keeps_a_zero_vector() -> None:
+    documents = np.array([[3.0, 4.0], [0.0, 0.0], [0.0, -2.0]], np.float32)
+    scores, rows = exact_search(np.array([[0.0, 5.0]], np.float32), documents, 3, similarity="cosine", block=1)
+    assert rows.tolist() == [[0, 1, 2]]
+    assert scores[0].tolist() == pytest.approx([0.8, 0.0, -1.0])
+
+
+def test_a_mapped_array_is_read_block_by_block(tmp_path: Path) -> None:
+    shape = (40_000, 64)
+    mapped = np.lib.format.open_memmap(tmp_path / "documents.npy", mode="w+", dtype=np.float16, shape=shape)
+    mapped[:] = np.arange(shape[0])[:, None] % 1000
+    mapped.flush()
+    documents = np.load(tmp_path / "documents.npy", mmap_mode="r")
+    tracemalloc.start()
+    exact_search(np.ones((2, 64), np.float32), documents, 5, block=1000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * 2**20 < documents.size * 4
+
+
+def test_bad_embeddings_are_refused() -> None:
+    good, bad = np.ones((3, 2), np.float32), np.ones((3, 2), np.float32)
+    bad[1, 0] = np.nan
+    with pytest.raises(InputError, match="the embedding of document row 1 is not finite"):
+        exact_search(good, bad, 2, block=1)
+    with pytest.raises(InputError, match="the embedding of query row 1 is not finite"):
+        exact_search(bad, good, 2)
+    with pytest.raises(InputError, match="queries have 3 dimensions and documents have 2"):
+        exact_search(np.ones((1, 3), np.float32), good, 2)
+    with pytest.raises(InputError, match="no documents"):
+        exact_search(good, good[:0], 2)
+
+
+def test_as_run_orders_ties_by_id_and_drops_missing_rows() -> None:
+    doc_ids = ["d1", "d10", "d2"]
+    assert tie_order(doc_ids).tolist() == [0, 1, 2]
+    assert tie_order(["b", "c", "a"]).tolist() == [1, 2, 0]
+    scores = np.array([[1.0, 1.0, 2.0, -1.0]], np.float32)
+    run = as_run(["q"], doc_ids, scores, np.array([[0, 2, 1, -1]]))
+    assert list(run["q"].items()) == [("d10", 2.0), ("d2", 1.0), ("d1", 1.0)]

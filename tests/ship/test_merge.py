@@ -1,0 +1,113 @@
+"""`embedtune merge` and `embedtune export`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Result, write_dataset
+from safetensors.torch import load_file, save_file
+
+from embedtune.data.dataset import load_dataset
+from embedtune.models.encoder import load_encoder
+from embedtune.recipe import check_recipe
+from embedtune.train.run import TrainedRun, train
+
+RunCli = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def tuned(tiny_model: Path, tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
+    recipe = check_recipe(
+        {
+            "version": 1,
+            "model": {"name": str(tiny_model), "lora": {"rank": 2}},
+            "data": {"train": str(tiny_dataset)},
+            "train": {"batch_size": 6, "epochs": 2, "learning_rate": 5e-2},
+        }
+    )
+    return train(recipe, tmp_path_factory.mktemp("merge") / "run")
+
+
+def embeddings(model: Path, data: Path) -> np.ndarray:
+    return np.array(load_encoder(str(model)).encode(load_dataset(data).corpus, "document"))
+
+
+def test_half_way(tiny_model: Path, tuned: TrainedRun, tmp_path: Path, run_cli: RunCli) -> None:
+    result = run_cli("merge", tiny_model, tuned.model, "--alpha", "0.5", "--output", tmp_path / "half")
+    assert result.exit_code == 0, result.stderr
+    base, after, half = (load_file(path / "model.safetensors") for path in (tiny_model, tuned.model, tmp_path / "half"))
+    for name, tensor in half.items():
+        torch.testing.assert_close(tensor, (base[name] + after[name]) / 2, atol=1e-6, rtol=0)
+    again = run_cli("merge", tiny_model, tuned.model, "--alpha", "0.5", "--output", tmp_path / "half")
+    assert (again.exit_code, again.stderr.count("exists already; choose another --output")) == (2, 1)
+
+
+def test_an_adapter_stays_one(
+    tiny_model: Path, tuned: TrainedRun, tiny_dataset: Path, tmp_path: Path, run_cli: RunCli
+) -> None:
+    for tuned_folder, name in ((tuned.folder / "adapter", "adapter"), (tuned.model, "model")):
+        result = run_cli("merge", tiny_model, tuned_folder, "--alpha", "0.25", "--output", tmp_path / name)
+        assert result.exit_code == 0, result.stderr
+    assert (tmp_path / "adapter" / "adapter_config.json").exists()
+    found = [embeddings(tmp_path / name, tiny_dataset) for name in ("adapter", "model")]
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+
+
+def test_chosen_by_foreign_sets(tiny_model: Path, tuned: TrainedRun, tmp_path: Path, run_cli: RunCli) -> None:
+    foreign = write_dataset(tmp_path / "foreign", documents=70, queries=33, seed=7)
+    result = run_cli(
+        "merge", tiny_model, tuned.model, "--choose-on", foreign, "--largest-drop", "0.02", "--try", "0",
+        "--try", "0.5", "--try", "1", "--output", tmp_path / "chosen", "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert [point["alpha"] for point in found["curve"]] == [0, 0.5, 1]
+    assert found["alpha"] == max(point["alpha"] for point in found["curve"] if point["fits"])
+    assert found["sets"]["foreign"]["queries"] == 6
+
+
+def test_what_is_refused(
+    tiny_model: Path, tuned: TrainedRun, bare_checkpoint: Path, tmp_path: Path, run_cli: RunCli
+) -> None:
+    neither = run_cli("merge", tiny_model, tuned.model, "--output", tmp_path / "x")
+    assert (neither.exit_code, neither.stderr) == (2, "error: expected --alpha or --choose-on, one of them\n")
+    unused = run_cli("merge", tiny_model, tuned.model, "--alpha", "1", "--try", "0.5", "--output", tmp_path / "x")
+    assert (unused.exit_code, unused.stderr) == (2, "error: --try has no effect without --choose-on\n")
+    other = tmp_path / "other"
+    encoder = load_encoder(str(tiny_model))
+    encoder.model.save_pretrained(str(other), create_model_card=False)
+    changed = {name: tensor + 1 for name, tensor in load_file(other / "model.safetensors").items()}
+    save_file(changed, other / "model.safetensors", {"format": "pt"})
+    wrong = run_cli("merge", other, tuned.folder / "adapter", "--alpha", "1", "--output", tmp_path / "x")
+    assert wrong.exit_code == 2
+    assert f"was trained on {tiny_model}, whose weights are not those of {other}; name that one" in wrong.stderr
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("inside", ["", "model", "adapter"])
+def test_export_gives_the_merged_model(
+    tuned: TrainedRun, tiny_dataset: Path, tmp_path: Path, run_cli: RunCli, inside: str
+) -> None:
+    result = run_cli("export", tuned.folder / inside, "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == f"written: {tmp_path / 'out'}\n"
+    np.testing.assert_allclose(
+        embeddings(tmp_path / "out", tiny_dataset), embeddings(tuned.model, tiny_dataset), atol=1e-6
+    )
+
+
+def test_export_says_what_is_missing(tuned: TrainedRun, tmp_path: Path, run_cli: RunCli) -> None:
+    pushed = run_cli("export", tuned.folder, "--output", tmp_path / "out", "--push-to", "me/model")
+    assert pushed.exit_code == 2  # tests are offline
+    assert f"--push-to me/model: {tmp_path / 'out'} is written, but cannot be uploaded" in pushed.stderr
+    assert (tmp_path / "out" / "model.safetensors").exists()
+    onnx = run_cli("export", tuned.folder, "--output", tmp_path / "onnx", "--format", "onnx")
+    assert onnx.exit_code in (0, 2)
+    if onnx.exit_code:
+        assert "--format onnx: needs optimum-onnx; try: pip install 'sentence-transformers[onnx]'" in onnx.stderr
+        assert not (tmp_path / "onnx").exists()

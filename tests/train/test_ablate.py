@@ -1,0 +1,216 @@
+"""Grids: what is refused before anything runs, convergence by hand, and a whole small ablation, stopped and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from embedtune.errors import InputError, Interrupted
+from embedtune.report.ablation import Arrival, convergence
+from embedtune.report.curves import draw_curves
+from embedtune.report.learning import Curve, read_curve
+from embedtune.train.ablate import ablate, load_grid, plan
+
+GRID = "base: {train.max_steps: 4}\ncells:\n  plain: {}\n  fast: {train.learning_rate: 3e-3}\n"
+
+
+def curve(*values: float) -> Curve:
+    steps = list(range(10, 10 * len(values) + 1, 10))
+    return Curve(measure="nDCG@10", steps=steps, seconds=[step / 2 for step in steps], values=list(values))
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, tiny_model: Path, tiny_dataset: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        f"version: 1\nmodel: {{name: {tiny_model}}}\n"
+        f"data: {{train: {tiny_dataset}, validation: 0.25}}\n"
+        "train: {batch_size: 4, learning_rate: 1e-4, validate_every: 2}\n"
+        f"evaluate: {{in_domain: [{tiny_dataset}], out_of_domain: ['{tiny_dataset}:train'], measures: [nDCG@10]}}\n"
+    )
+    return path
+
+
+def grid_of(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "grid.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_area_and_arrival_by_hand() -> None:
+    found = curve(0.2, 0.4, 0.8)
+    # Trapezoids of height .3 and .6, each 10 steps wide, over 20 steps.
+    assert found.area == pytest.approx(0.45)
+    assert curve(0.7).area == 0.7
+    assert found.reaches(0.4) == (20, 10.0)
+    assert found.reaches(0.81) is None
+
+
+def test_the_target_is_95_percent_of_the_best_of_any_cell_with_that_seed() -> None:
+    slow, quick = (
+        {0: curve(0.5, 0.7, 0.96), 1: curve(0.5, 0.6, 0.7)},
+        {0: curve(0.5, 0.98, 1.0), 1: curve(0.9, 0.8, 0.8)},
+    )
+    first, second = convergence({"slow": slow, "quick": quick})
+    # Seed 0: .95 of 1.0. Seed 1: .95 of .9 = .855, where `slow` never comes to.
+    assert (first.to_best, first.seeds) == (Arrival(steps=30, seconds=15.0, reached=1), 2)
+    assert second.to_best == Arrival(steps=15, seconds=7.5, reached=2)
+    assert (first.best, second.best) == pytest.approx((0.83, 0.95))
+    assert convergence({"slow": {1: slow[1]}, "quick": {1: quick[1]}})[0].to_best.steps is None
+
+
+def test_the_gain_is_counted_from_the_untouched_model() -> None:
+    first, second = convergence({"a": {0: curve(0.8, 0.82, 0.9)}, "b": {0: curve(0.8, 0.895, 0.895)}})
+    assert first.to_best.steps == 30  # .95 of .9 = .855
+    assert (first.to_gain.steps, second.to_gain.steps) == (30, 20)  # .8 + .95 of .1 = .895
+
+
+def test_a_log_is_read_as_a_curve(tmp_path: Path) -> None:
+    of_step = {"event": "step", "loss": 1.0, "learning_rate": 0.1, "pairs_per_second": 2.0}
+    events: list[dict[str, Any]] = [
+        {**of_step, "step": 1, "seconds": 0.5},
+        {**of_step, "step": 2, "seconds": 0.25},
+        {"event": "validation", "step": 2, "measure": "RR", "value": 0.5, "best": True},
+        {"event": "checkpoint", "step": 2},
+        {**of_step, "step": 3, "seconds": 1.0},
+        {"event": "validation", "step": 3, "measure": "RR", "value": 0.25, "best": False},
+    ]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    expected = Curve(measure="RR", steps=[2, 3], seconds=[0.75, 1.75], values=[0.5, 0.25])
+    assert read_curve(tmp_path) == expected
+    with pytest.raises(InputError, match=r"log\.jsonl: no validation in it; set data\.validation"):
+        read_curve(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("plain: {}\n", r"expected a mapping with `cells`, as in \{base: "),
+        ("cells: {a: {}, b: {}}\nbaes: {}\n", "unknown key 'baes': did you mean 'base'?"),
+        ("cells: {a: {}}\n", "a grid needs two cells at least; the others are compared with the first"),
+        ("cells: {a: [], b: 3}\n", "cell 'b': expected changes as key: value, as in train.epochs: 2, got 3"),
+        ("cells: {a: {}, b: {train.seed: 1}}\n", "cell 'b' sets train.seed; --seeds says how many seeds"),
+        ("cells: {a: {}, a/b: {}}\n", "cell 'a/b': its name becomes a folder; use letters, digits and"),
+        ("cells: {a: {}, a: {}}\n", "key 'a' is given twice"),
+    ],
+)
+def test_bad_grids_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        load_grid(grid_of(tmp_path, text))
+    assert message.replace("\\", "") in str(caught.value)
+
+
+def test_every_wrong_cell_is_reported_before_anything_runs(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = """
+base: {train.max_steps: 4}
+cells:
+  plain: {}
+  typo: {train.lerning_rate: 1}
+  unmeasured: {evaluate.in_domain: [], evaluate.out_of_domain: []}
+  blind: {data.validation: null, train.validate_every: null}
+  absent: {data.train: nowhere/at-all}
+  same: {train.max_steps: 4}
+"""
+    with pytest.raises(InputError) as caught:
+        ablate(recipe, grid_of(tmp_path, text), tmp_path / "out")
+    said = str(caught.value)
+    assert "cell 'typo': " in said
+    assert "did you mean 'learning_rate'?" in said
+    assert "cell 'unmeasured': evaluate.in_domain, evaluate.out_of_domain: name a dataset" in said
+    assert "cell 'blind': convergence is read from the validation curve: set data.validation (as 0.1)" in said
+    assert "cell 'absent': nowhere/at-all: no such file or folder" in said
+    assert "cell 'same': is the same recipe as cell 'plain'" in said
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="ablate runs in one process; start it without torchrun"):
+        ablate(recipe, grid_of(tmp_path, GRID), tmp_path / "out")
+
+
+def test_changes_are_those_of_set(recipe: Path, tmp_path: Path) -> None:
+    text = "cells:\n  plain: {}\n  other: {weighting: [{name: hardness, alpha: 5}], model.prompts.query: 'é: '}\n"
+    cells = plan(recipe, load_grid(grid_of(tmp_path, text)), tmp_path / "out", 2)
+    assert [(cell.name, cell.seed, cell.recipe.train.seed) for cell in cells] == [
+        ("plain", 0, 0), ("plain", 1, 1), ("other", 0, 0), ("other", 1, 1)
+    ]  # fmt: skip
+    assert cells[3].folder == tmp_path / "out" / "other" / "seed-1"
+    assert cells[3].recipe.weighting[0].options == {"alpha": 5}
+    assert cells[3].recipe.model.prompts.query == "é: "
+
+
+def test_a_whole_ablation_stopped_and_resumed(recipe: Path, tmp_path: Path, run_cli: Callable[..., Any]) -> None:
+    grid, output = grid_of(tmp_path, GRID), tmp_path / "out"
+    begun: list[str] = []
+
+    def stop_in_the_second_run(event: dict[str, Any]) -> None:
+        if event["event"] == "phase" and event["name"].startswith("cell "):
+            begun.append(event["name"])
+        if event["event"] == "step" and event["step"] == 3 and len(begun) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(
+        Interrupted, match=r"1 of 4 runs are finished, the state of .*seed-1 is saved; the same command"
+    ):
+        ablate(recipe, grid, output, seeds=2, on_event=stop_in_the_second_run)
+    assert begun == ["cell plain, seed 0 (1 of 4)", "cell plain, seed 1 (2 of 4)"]
+    finished = (output / "plain" / "seed-0" / "summary.json").stat().st_mtime_ns
+
+    found = ablate(recipe, grid, output, seeds=2)
+    assert (output / "plain" / "seed-0" / "summary.json").stat().st_mtime_ns == finished
+    log = [json.loads(line) for line in (output / "plain" / "seed-1" / "log.jsonl").read_text().splitlines()]
+    assert [event["step"] for event in log if event["event"] == "step"] == [1, 2, 3, 4]
+    assert [curve.steps for by_seed in found.curves.values() for curve in by_seed.values()] == [[0, 2, 4]] * 4
+    rows = {(final.cell, final.domain): final for final in found.final}
+    assert list(rows) == [(cell, domain) for domain in ("in", "out") for cell in ("(base model)", "plain", "fast")]
+    plain, fast = rows["plain", "in"], rows["fast", "in"]
+    summaries = [json.loads((output / "fast" / f"seed-{n}" / "summary.json").read_text()) for n in (0, 1)]
+    by_seed = {n: summary["tuned"]["tiny"]["nDCG@10"] for n, summary in enumerate(summaries)}
+    assert fast.by_seed == by_seed
+    assert fast.mean == pytest.approx(sum(by_seed.values()) / 2)
+    assert plain.against_first is None
+    assert fast.against_first is not None
+    assert fast.against_first.difference == pytest.approx(fast.mean - plain.mean)
+    assert fast.against_first.queries == 10
+    assert fast.against_first.seeds is not None
+    assert rows["(base model)", "in"].mean == pytest.approx(summaries[0]["base"]["tiny"]["nDCG@10"])
+
+    before = (output / "curves.svg").read_bytes()
+    assert b"validation nDCG@10" in before
+    report = (output / "report.md").read_text()
+    assert '| fast | {"train.max_steps": 4, "train.learning_rate": 0.003} |' in report
+    assert "![Validation curves](curves.svg)" in report
+    again = run_cli("ablate", recipe, "--grid", grid, "--seeds", 2, "--output", output)
+    assert again.exit_code == 0, again.stderr
+    assert (output / "curves.svg").read_bytes() == before
+    how_fast, final_table = again.stdout.split("\n\n")
+    assert how_fast.splitlines()[0].split("\t")[1] == "best validation nDCG@10"
+    assert len(final_table.splitlines()) == 7
+    as_json = run_cli("ablate", recipe, "--grid", grid, "--seeds", 2, "--output", output, "--json")
+    assert json.loads(as_json.stdout) == json.loads((output / "report.json").read_text())
+    changed = run_cli("ablate", recipe, "--grid", grid_of(tmp_path, GRID.replace("4", "5")), "--output", output)
+    assert changed.exit_code == 2
+    assert "holds a run of another recipe; name the cell anew, or remove that folder" in changed.stderr
+
+
+def test_without_matplotlib_the_plot_is_left_out_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from embedtune.report import curves
+    from embedtune.report.ablation import Ablation, write_report
+
+    monkeypatch.setattr(curves, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"plots need matplotlib; try: pip install 'embedtune\[plots\]'"):
+        draw_curves({"plain": [curve(0.5)]}, tmp_path / "curves.svg")
+    empty = Ablation(recipe="r.yaml", cells={"plain": {}}, seeds=[0], measure="nDCG@10", convergence=[], final=[],
+                     curves={"plain": {0: curve(0.5)}}, notes=[])  # fmt: skip
+    noted = write_report(empty, tmp_path)
+    assert noted.notes == [
+        "curves.svg is left out: it needs matplotlib; try: pip install 'embedtune[plots]', and the same command again"
+    ]
+    assert "curves.svg is left out" in (tmp_path / "report.md").read_text()
+    assert not (tmp_path / "curves.svg").exists()
