@@ -81,8 +81,8 @@ class Dataset:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Turn:
-    """A query's turn in an epoch: the positives that are encoded with it. Batches are lists of turns."""
+class Pair:
+    """A query with the positives that are encoded beside it, once in an epoch. A batch is a list of pairs."""
 
     query_id: str
     positives: tuple[str, ...]

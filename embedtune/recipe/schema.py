@@ -145,8 +145,8 @@ class Data:
     train: str | list[str]
     split: str = "train"
     validation: Annotated[Validation | None, BeforeValidator(_validation)] = None
-    # each: every positive is a turn of its own, as in pairs; all: one turn with all of them; a number: so many drawn
-    # afresh every epoch
+    # each: one pair for each positive; all: one pair a query, with all its positives; a number: one pair a query,
+    # with so many positives drawn afresh every epoch
     positives: Literal["each", "all"] | Count = "each"
     broken_images: Share = 0.01  # images that may be unreadable: they are listed and left out; more are refused
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..data.relevance import Relevance, item_key
-from ..types import Item, Turn
+from ..types import Item, Pair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,17 +40,17 @@ class Batch:
 
 
 def lay_out(
-    turns: Sequence[Turn],
+    pairs: Sequence[Pair],
     negatives: Mapping[str, Sequence[str]],
     relevance: Relevance,
     made: Mapping[str, Sequence[Item]] | None = None,
 ) -> Batch:
-    """The batch of these turns: their positives, the negatives drawn for their queries, those made for them; each
+    """The batch of these pairs: their positives, the negatives drawn for their queries, those made for them; each
     once."""
     made = made or {}
-    items = {item.id: item for turn in turns for item in made.get(turn.query_id, ())}
-    query_ids = tuple(turn.query_id for turn in turns)
-    positives = [doc_id for turn in turns for doc_id in turn.positives]
+    items = {item.id: item for pair in pairs for item in made.get(pair.query_id, ())}
+    query_ids = tuple(pair.query_id for pair in pairs)
+    positives = [doc_id for pair in pairs for doc_id in pair.positives]
     drawn = [doc_id for query_id in query_ids for doc_id in negatives.get(query_id, ())]
     real = tuple(dict.fromkeys([*positives, *drawn]))
     doc_ids = (*real, *items)

@@ -17,7 +17,7 @@ from ..models.scorers import EncoderScores
 from ..recipe import Distill
 from ..search.exact import as_run, exact_search, tie_order
 from ..seeds import generator_for
-from ..types import Dataset, Turn
+from ..types import Dataset, Pair
 from .batch import Batch, lay_out
 from .objective import Objective
 
@@ -39,8 +39,8 @@ class Stream:
         query_ids = list(self.lists)
         order = torch.randperm(len(query_ids), generator=generator_for(self.seed, "distill", step))
         drawn = [query_ids[place] for place in order[: self.batch_size].tolist()]
-        turns = [Turn(query_id=query_id, positives=(self.lists[query_id][0],)) for query_id in drawn]
-        return lay_out(turns, {query_id: self.lists[query_id][1:] for query_id in drawn}, self.relevance)
+        pairs = [Pair(query_id=query_id, positives=(self.lists[query_id][0],)) for query_id in drawn]
+        return lay_out(pairs, {query_id: self.lists[query_id][1:] for query_id in drawn}, self.relevance)
 
 
 def stream_of(distill: Distill, base: Encoder, steps: int, seed: int) -> Stream:

@@ -1,4 +1,4 @@
-"""What batching methods may know of turns at the price of some work: lengths in tokens, embeddings."""
+"""What batching methods may know of pairs at the price of some work: lengths in tokens, embeddings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..models.encoder import Encoder
 from ..models.prepared import blocks
 from ..models.scorers import EncoderScores
 from ..recipe import Recipe
-from ..types import Dataset, Items, Role, Turn
+from ..types import Dataset, Items, Pair, Role
 from .plan import Facts
 
 
@@ -28,17 +28,17 @@ def facts_for(recipe: Recipe, encoder: Encoder, dataset: Dataset, query_ids: Seq
     lengths = _lengths(encoder, dataset, query_ids, sorted(positives)) if "lengths" in needs else None
     scores = EncoderScores(encoder, dataset, positives) if {*needs} - {"lengths"} else None
 
-    def facts(turns: Sequence[Turn]) -> dict[str, Any]:
+    def facts(pairs: Sequence[Pair]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         if lengths is not None:
             found["lengths"] = [
-                lengths["query", turn.query_id] + sum(lengths["document", doc_id] for doc_id in turn.positives)
-                for turn in turns
+                lengths["query", pair.query_id] + sum(lengths["document", doc_id] for doc_id in pair.positives)
+                for pair in pairs
             ]
         if scores is not None and "query_embeddings" in needs:
-            found["query_embeddings"] = torch.from_numpy(scores.queries([turn.query_id for turn in turns]))
+            found["query_embeddings"] = torch.from_numpy(scores.queries([pair.query_id for pair in pairs]))
         if scores is not None and "document_embeddings" in needs:
-            found["document_embeddings"] = torch.from_numpy(scores.documents([turn.positives[0] for turn in turns]))
+            found["document_embeddings"] = torch.from_numpy(scores.documents([pair.positives[0] for pair in pairs]))
         return found
 
     return facts

@@ -145,11 +145,11 @@ def distill_step(t: Training, stream: Stream, tokens: tuple[Tokens, Tokens], ste
 
 def batch_at(t: Training, place: Place) -> tuple[Batch, torch.Generator]:
     """The batch of a place with its negatives, and the generator for what is drawn from it."""
-    turns = t.plan.batch(place)
-    drawn = t.negatives.draw([turn.query_id for turn in turns], place.epoch)
+    pairs = t.plan.batch(place)
+    drawn = t.negatives.draw([pair.query_id for pair in pairs], place.epoch)
     generator = generator_for(t.recipe.train.seed, "synthesis", place.epoch, place.number)
-    made = made_documents(t.objective.texts, turns, t.dataset, generator)
-    return lay_out(turns, drawn, t.relevance, made), generator
+    made = made_documents(t.objective.texts, pairs, t.dataset, generator)
+    return lay_out(pairs, drawn, t.relevance, made), generator
 
 
 def observer(t: Training, step: int) -> Observe | None:

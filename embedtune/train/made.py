@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..data.relevance import text_key
-from ..types import Dataset, Item, Turn
+from ..types import Dataset, Item, Pair
 
 
 def maker_of(item_id: str) -> str:
@@ -18,16 +18,16 @@ def maker_of(item_id: str) -> str:
 
 
 def made_documents(
-    makers: Sequence[tuple[str, Any]], turns: Sequence[Turn], dataset: Dataset, generator: torch.Generator
+    makers: Sequence[tuple[str, Any]], pairs: Sequence[Pair], dataset: Dataset, generator: torch.Generator
 ) -> dict[str, list[Item]]:
-    """query_id -> what each rule makes of the turn's first positive; nothing where a rule does not apply."""
+    """query_id -> what each rule makes of the pair's first positive; nothing where a rule does not apply."""
     made: dict[str, list[Item]] = {}
-    for turn in turns if makers else ():
-        source = dataset.corpus[turn.positives[0]]
+    for pair in pairs if makers else ():
+        source = dataset.corpus[pair.positives[0]]
         for name, make in makers:
             text = make(source.content, generator=generator)
             if text is not None:
                 item_id = f"made:{name}:{source.id}:{text_key(text)}"
                 item = dataclasses.replace(source, id=item_id, title="", text=text, made=True)  # an image stays
-                made.setdefault(turn.query_id, []).append(item)
+                made.setdefault(pair.query_id, []).append(item)
     return made

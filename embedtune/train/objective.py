@@ -199,7 +199,7 @@ def over_slices(
 
 
 def observed(observe: Observe, encoded: EncodedBatch, slices: Sequence[range]) -> dict[str, float]:
-    """What an observer has for the log, of a batch that it sees in slices: a query's first turn alone counts."""
+    """What an observer has for the log, of a batch that it sees in slices: a query's first pair alone counts."""
     query_ids = encoded.batch.query_ids
     first: dict[str, int] = {}
     for row, query_id in enumerate(query_ids):

@@ -41,13 +41,13 @@ def preflight(recipe: Recipe, output: Path) -> Preflight:
     judged = [sum(grade > 0 for grade in documents.values()) for documents in dataset.qrels.values()]
     queries = sum(count > 0 for count in judged)
     share = recipe.data.validation.share if recipe.data.validation else 0.0
-    turns = round((sum(judged) if recipe.data.positives == "each" else queries) * (1 - share))
+    pairs = round((sum(judged) if recipe.data.positives == "each" else queries) * (1 - share))
     train = recipe.train
-    if train.batch_size > turns:
+    if train.batch_size > pairs:
         raise InputError(
-            f"train.batch_size: {train.batch_size} is more than the {turns} turns of an epoch; choose at most {turns}"
+            f"train.batch_size: {train.batch_size} is more than the {pairs} pairs of an epoch; choose at most {pairs}"
         )
-    batches, first = math.ceil(turns / train.batch_size), train.projections_first
+    batches, first = math.ceil(pairs / train.batch_size), train.projections_first
     first_steps = max(1, math.ceil(batches * first.epochs / train.accumulate)) if first else 0
     steps = first_steps + max(1, math.ceil(batches * train.epochs / train.accumulate))
     steps = min(steps, train.max_steps) if train.max_steps else steps
@@ -71,7 +71,7 @@ def preflight(recipe: Recipe, output: Path) -> Preflight:
             *_scores(recipe, own),
             (
                 "steps",
-                f"about {steps:,} ({train.epochs:g} epoch(s) of {turns:,} turns)"
+                f"about {steps:,} ({train.epochs:g} epoch(s) of {pairs:,} pairs)"
                 + (f", of which the first {min(first_steps, steps):,} train the projections alone" * bool(first)),
             ),
             *_model_lines(recipe, own),

@@ -82,7 +82,7 @@ def test_training_mines_each_for_itself_and_the_audit_finds_its_texts(
 def test_shares_say_how_much_of_each(two: list[str], tiny_model: Path) -> None:
     data = load_training(Data(train=two))
     plan = Plan(recipe_of(tiny_model, two, shares={"a-train": 3.0, "b-train": 1.0}), data, list(data.qrels))
-    used = [turn.query_id[0] for batch in plan.epoch(0) for turn in batch]
-    assert (used.count("a"), used.count("b")) == (10, 3)  # all ten turns of a, a third as many of b
+    used = [pair.query_id[0] for batch in plan.epoch(0) for pair in batch]
+    assert (used.count("a"), used.count("b")) == (10, 3)  # all ten pairs of a, a third as many of b
     with pytest.raises(InputError, match=r"shares: expected a number above 0 for each of a-train, b-train, got"):
         Plan(recipe_of(tiny_model, two, shares={"a": 1.0, "b": 1.0}), data, list(data.qrels))

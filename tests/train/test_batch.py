@@ -16,10 +16,10 @@ from embedtune.errors import InputError
 from embedtune.recipe import Recipe, Validation, check_recipe
 from embedtune.train.batch import lay_out
 from embedtune.train.negatives import Negatives, Ranked
-from embedtune.train.plan import Place, Plan, turns_of_epoch
+from embedtune.train.plan import Place, Plan, pairs_of_epoch
 from embedtune.train.schedule import learning_rate
 from embedtune.train.validation import held_out
-from embedtune.types import Dataset, Turn
+from embedtune.types import Dataset, Pair
 
 
 def dataset_of(
@@ -41,12 +41,12 @@ def test_a_judged_positive_and_its_copies_are_never_negatives(tmp_path: Path) ->
         {"1": "which one", "2": "Which  ONE", "3": "another"},
         {"1": {"a": 1, "g": 0}, "2": {"b": 2}, "3": {"c": 1, "b": 1}},
     )
-    turns = [
-        Turn(query_id="1", positives=("a",)),
-        Turn(query_id="2", positives=("b",)),
-        Turn(query_id="3", positives=("c",)),
+    pairs = [
+        Pair(query_id="1", positives=("a",)),
+        Pair(query_id="2", positives=("b",)),
+        Pair(query_id="3", positives=("c",)),
     ]
-    batch = lay_out(turns, {"1": ["q", "a2", "g"], "3": ["a"]}, Relevance(data))
+    batch = lay_out(pairs, {"1": ["q", "a2", "g"], "3": ["a"]}, Relevance(data))
     assert batch.doc_ids == ("a", "b", "c", "q", "a2", "g")  # each document once, however often it occurs
     assert batch.positive.tolist() == [
         [True, False, False, False, False, False],
@@ -72,8 +72,8 @@ def test_no_batch_ever_holds_a_positive_as_a_candidate(tiny_dataset: Path, data:
     dataset = load_dataset(tiny_dataset, "train")
     queries = data.draw(st.lists(st.sampled_from(sorted(dataset.qrels)), min_size=1, max_size=8))
     documents = st.lists(st.sampled_from(list(dataset.corpus.ids)), max_size=5)
-    turns = [Turn(query_id=q, positives=(next(iter(dataset.qrels[q])),)) for q in queries]
-    batch = lay_out(turns, {q: data.draw(documents) for q in queries}, Relevance(dataset))
+    pairs = [Pair(query_id=q, positives=(next(iter(dataset.qrels[q])),)) for q in queries]
+    batch = lay_out(pairs, {q: data.draw(documents) for q in queries}, Relevance(dataset))
     assert len(set(batch.doc_ids)) == len(batch.doc_ids)
     for row, query_id in enumerate(batch.query_ids):
         for column, doc_id in enumerate(batch.doc_ids):
@@ -87,27 +87,27 @@ def recipe_of(folder: Path, **parts: dict[str, object]) -> Recipe:
     return check_recipe({"version": 1, "model": {"name": "x"}, "data": {"train": str(folder)}, **parts})
 
 
-def test_turns_of_an_epoch(tmp_path: Path) -> None:
+def test_pairs_of_an_epoch(tmp_path: Path) -> None:
     qrels = {"1": {"a": 1, "b": 1, "c": 0}, "2": {"c": 2}, "3": {"a": 0}}
     data = dataset_of(tmp_path, {"a": "x", "b": "y", "c": "z"}, {"1": "i", "2": "j", "3": "k"}, qrels)
     everything = ["1", "2", "3"]
-    each = turns_of_epoch(data, everything, "each", 0, 0)
+    each = pairs_of_epoch(data, everything, "each", 0, 0)
     assert [(t.query_id, t.positives) for t in each] == [("1", ("a",)), ("1", ("b",)), ("2", ("c",))]
-    together = turns_of_epoch(data, everything, "all", 0, 0)
+    together = pairs_of_epoch(data, everything, "all", 0, 0)
     assert [(t.query_id, t.positives) for t in together] == [("1", ("a", "b")), ("2", ("c",))]
-    drawn = {turns_of_epoch(data, everything, 1, 0, epoch)[0].positives for epoch in range(20)}
+    drawn = {pairs_of_epoch(data, everything, 1, 0, epoch)[0].positives for epoch in range(20)}
     assert drawn == {("a",), ("b",)}  # afresh every epoch
-    assert turns_of_epoch(data, everything, 1, 0, 5) == turns_of_epoch(data, everything, 1, 0, 5)
+    assert pairs_of_epoch(data, everything, 1, 0, 5) == pairs_of_epoch(data, everything, 1, 0, 5)
 
 
-def test_a_plan_walks_through_every_turn_of_every_epoch(tiny_dataset: Path) -> None:
+def test_a_plan_walks_through_every_pair_of_every_epoch(tiny_dataset: Path) -> None:
     dataset = load_dataset(tiny_dataset, "train")
     plan = Plan(recipe_of(tiny_dataset, train={"batch_size": 8, "epochs": 2}), dataset, list(dataset.qrels))
     place, seen = Place(0, 0), []
     while place.epoch < 2:
         seen += plan.batch(place)
         place = plan.after(place)
-    once = turns_of_epoch(dataset, list(dataset.qrels), "each", 0, 0)
+    once = pairs_of_epoch(dataset, list(dataset.qrels), "each", 0, 0)
     assert sorted((t.query_id, t.positives) for t in seen) == sorted(2 * [(t.query_id, t.positives) for t in once])
     assert plan.steps == 2 * plan.batches_per_epoch
     assert plan.epoch(0) != plan.epoch(1)  # shuffled anew
@@ -116,7 +116,7 @@ def test_a_plan_walks_through_every_turn_of_every_epoch(tiny_dataset: Path) -> N
 def test_a_batch_larger_than_the_data_is_refused(tiny_dataset: Path) -> None:
     dataset = load_dataset(tiny_dataset, "train")
     with pytest.raises(
-        InputError, match=r"train\.batch_size: 500 is more than the 24 turns of an epoch; choose at most 24"
+        InputError, match=r"train\.batch_size: 500 is more than the 24 pairs of an epoch; choose at most 24"
     ):
         Plan(recipe_of(tiny_dataset, train={"batch_size": 500}), dataset, list(dataset.qrels))
 

@@ -42,8 +42,8 @@ def gradients(
     """The loss and the flat gradient of one batch, from the same generator state every time."""
     dataset = load_dataset(data, "train")
     recipe = recipe_for(data, batch_size=batch_size)
-    turns = Plan(recipe, dataset, list(dataset.qrels)).epoch(0)[0]
-    batch: Batch = lay_out(turns, {}, Relevance(dataset))
+    pairs = Plan(recipe, dataset, list(dataset.qrels)).epoch(0)[0]
+    batch: Batch = lay_out(pairs, {}, Relevance(dataset))
     encoder.tokens_per_chunk = tokens_per_chunk
     training_mode(encoder.model)
     encoder.model.zero_grad()

@@ -253,7 +253,7 @@ def test_the_preflight_says_what_is_trained_and_in_which_stages(
     first = {"projections_first": {"epochs": 2.0}, "epochs": 1}
     model = {**block_of("composed"), "lora": {"rank": 4}}
     lines = dict(preflight(recipe_of(model, pictures, train=first), tmp_path).lines)
-    assert lines["steps"] == "about 12 (1 epoch(s) of 32 turns), of which the first 8 train the projections alone"
+    assert lines["steps"] == "about 12 (1 epoch(s) of 32 pairs), of which the first 8 train the projections alone"
     assert lines["text"].endswith(" parameters, LoRA of rank 4, about 4,608 trained, 16 tokens at most")
     assert lines["image"].endswith(" parameters, LoRA of rank 4, about 4,608 trained")
     assert lines["projections"] == "into 24 dimensions, trained"

@@ -21,7 +21,7 @@ from embedtune.train.made import made_documents
 from embedtune.train.objective import EncodedBatch, Objective, over_prefixes, scores_of
 from embedtune.train.preflight import refuse_without_texts
 from embedtune.train.run import train
-from embedtune.types import Item, Turn
+from embedtune.types import Item, Pair
 
 
 def recipe_of(model: Path, data: Path, **parts: object) -> Recipe:
@@ -33,9 +33,9 @@ def recipe_of(model: Path, data: Path, **parts: object) -> Recipe:
 
 def test_made_texts_are_negatives_of_all_but_those_they_read_like(tiny_dataset: Path) -> None:
     dataset = load_dataset(tiny_dataset, "train")
-    turns = [Turn(query_id="q1", positives=("d1",)), Turn(query_id="q2", positives=("d2",))]
+    pairs = [Pair(query_id="q1", positives=("d1",)), Pair(query_id="q2", positives=("d2",))]
     fresh, copy = Item(id="made:a", text="something else"), Item(id="made:b", text=dataset.corpus["d2"].content)
-    batch = lay_out(turns, {}, Relevance(dataset), {"q1": [fresh, copy]})
+    batch = lay_out(pairs, {}, Relevance(dataset), {"q1": [fresh, copy]})
     assert batch.doc_ids == ("d1", "d2", "made:a", "made:b")
     assert batch.made == (fresh, copy)
     assert batch.candidate.tolist() == [[False, True, True, True], [True, False, True, False]]
@@ -49,8 +49,8 @@ def test_rules_change_the_first_positive(tiny_dataset: Path) -> None:
     def shout(text: str, *, generator: torch.Generator) -> str | None:
         return text.upper() + "!" if "1" in text else None
 
-    turns = [Turn(query_id="q1", positives=("d1",)), Turn(query_id="q2", positives=("d2",))]
-    made = made_documents([("shout", shout)], turns, dataset, torch.Generator())
+    pairs = [Pair(query_id="q1", positives=("d1",)), Pair(query_id="q2", positives=("d2",))]
+    made = made_documents([("shout", shout)], pairs, dataset, torch.Generator())
     assert list(made) == ["q1"]
     assert made["q1"][0].text == dataset.corpus["d1"].content.upper() + "!"
     assert made["q1"][0].id.startswith("made:shout:d1:")
@@ -78,8 +78,8 @@ def test_training_with_rules_a_queue_and_mixtures_resumes_exactly(
 
 def test_matryoshka_is_the_mean_over_prefixes(tiny_model: Path, tiny_dataset: Path) -> None:
     dataset = load_dataset(tiny_dataset, "train")
-    turns = [Turn(query_id=q, positives=(d,)) for q, d in (("q1", "d1"), ("q2", "d2"), ("q4", "d4"))]
-    batch = lay_out(turns, {}, Relevance(dataset))
+    pairs = [Pair(query_id=q, positives=(d,)) for q, d in (("q1", "d1"), ("q2", "d2"), ("q4", "d4"))]
+    batch = lay_out(pairs, {}, Relevance(dataset))
     queries, documents = torch.randn(3, 32), torch.randn(3, 32)
 
     def loss(dimensions: list[int], width: int = 32) -> float:
@@ -109,8 +109,8 @@ def test_a_made_text_keeps_the_documents_image(tmp_path: Path) -> None:
     (tmp_path / "corpus.jsonl").write_text("\n".join(lines) + "\n")
     dataset = load_dataset(tmp_path, "train")
     opposite = methods.bind("synthesis", "opposite", {})
-    turns = [Turn(query_id="q1", positives=("d1",))]
-    (item,) = made_documents([("opposite", opposite)], turns, dataset, torch.Generator())["q1"]
+    pairs = [Pair(query_id="q1", positives=("d1",))]
+    (item,) = made_documents([("opposite", opposite)], pairs, dataset, torch.Generator())["q1"]
     assert item.content in ("one a cold day", "one a hot night")
     assert item.image == tmp_path / "d1.png"
     assert item.made
@@ -135,9 +135,9 @@ def test_scores_know_who_made_a_column_and_which_query_is_made(tmp_path: Path) -
     lines[1] = json.dumps(json.loads(lines[1]) | {"made": True})
     (data / "queries.jsonl").write_text("\n".join(lines) + "\n")
     dataset = load_dataset(data, "train")
-    turns = [Turn(query_id=q, positives=(d,)) for q, d in (("q1", "d1"), ("q2", "d2"))]
+    pairs = [Pair(query_id=q, positives=(d,)) for q, d in (("q1", "d1"), ("q2", "d2"))]
     made = {"q2": [Item(id="made:negation:d2:ab:c", text="no such thing")]}
-    batch = lay_out(turns, {}, Relevance(dataset), made)
+    batch = lay_out(pairs, {}, Relevance(dataset), made)
     scores = scores_of(EncodedBatch(batch, torch.randn(2, 32), torch.randn(3, 32), "cosine", 0.0))
     assert scores.made_by == ("", "", "negation")
     assert scores.made is not None

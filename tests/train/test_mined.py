@@ -161,9 +161,9 @@ def test_batching_knows_how_far_training_is(
     recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, epochs=epochs))
     plan = Plan(recipe, data, list(data.qrels))
 
-    def batching(turns: Any, size: int, context: BatchContext, *, generator: torch.Generator) -> list[Any]:
+    def batching(pairs: Any, size: int, context: BatchContext, *, generator: torch.Generator) -> list[Any]:
         seen.append(context.progress)
-        return [list(turns)]
+        return [list(pairs)]
 
     monkeypatch.setattr(plan, "_batching", batching)
     for epoch in range(len(expected)):
@@ -178,10 +178,10 @@ def test_batching_gets_what_it_needs(tiny_model: Path, tiny_dataset: Path, name:
     facts = facts_for(recipe, encoder, data, list(data.qrels))
     assert facts is not None
     plan = Plan(recipe, data, list(data.qrels), facts)
-    assert sum(len(batch) for batch in plan.epoch(0)) == plan.turns
-    turn = plan.epoch(0)[0][0]
-    known = facts([turn])
-    items = [data.queries[turn.query_id]], [data.corpus[turn.positives[0]]]
+    assert sum(len(batch) for batch in plan.epoch(0)) == plan.pairs
+    pair = plan.epoch(0)[0][0]
+    known = facts([pair])
+    items = [data.queries[pair.query_id]], [data.corpus[pair.positives[0]]]
     if name == "length":
         tokens = [len(encoder.model.tokenizer(item.content)["input_ids"]) for (item,) in items]
         assert known == {"lengths": [sum(tokens)]}

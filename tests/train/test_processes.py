@@ -29,7 +29,7 @@ from embedtune.train.batch import lay_out
 from embedtune.train.exchange import sum_gradients
 from embedtune.train.objective import Objective
 from embedtune.train.step import Tokens, accumulate_gradients
-from embedtune.types import Role, Turn
+from embedtune.types import Pair, Role
 
 SCRIPT = """
 import sys
@@ -38,12 +38,12 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import save_file
 from embedtune.data.dataset import load_dataset
-from embedtune.encode.encoder import load_encoder
+from embedtune.models.encoder import load_encoder
 from embedtune.recipe import check_recipe
 from embedtune.train.batch import lay_out
 from embedtune.train.modes import switch_off_dropout, training_mode
 from embedtune.train.plan import Plan
-from embedtune.relevance import Relevance
+from embedtune.data.relevance import Relevance
 from embedtune.train.objective import Objective
 from embedtune.train.exchange import sum_gradients
 from embedtune.train.step import Tokens, accumulate_gradients
@@ -63,8 +63,8 @@ for dtype in (torch.float32, torch.float64):
         loss = {"name": "infonce", "directions": ["query_document", "document_query"]}
         recipe = check_recipe({"version": 1, "model": {"name": model}, "data": {"train": data}, "loss": loss,
                                "train": {"batch_size": 13}})
-        turns = Plan(recipe, dataset, list(dataset.qrels)).epoch(0)[0]
-        batch = lay_out(turns, {turns[0].query_id: ["d55", "d56"]}, Relevance(dataset))
+        pairs = Plan(recipe, dataset, list(dataset.qrels)).epoch(0)[0]
+        batch = lay_out(pairs, {pairs[0].query_id: ["d55", "d56"]}, Relevance(dataset))
         tokens = Tokens(encoder, dataset.queries, "query"), Tokens(encoder, dataset.corpus, "document")
         value, _ = accumulate_gradients(encoder, Objective.of(recipe), batch, tokens, accelerator,
                                         chunk_size=chunk_size, divide_by=1, progress=0.0,
@@ -145,8 +145,8 @@ def test_queries_are_gathered_while_documents_are_encoded(
     monkeypatch.setattr(torch.distributed, "all_gather", all_gather)
     monkeypatch.setattr(encoder, "forward", forward)
     recipe = check_recipe({"version": 1, "model": {"name": "m"}, "data": {"train": "d"}})
-    turns = [Turn(query_id=f"q{n}", positives=(f"d{n}",)) for n in (1, 2)]
-    batch = lay_out(turns, {"q1": ["d40", "d41"]}, Relevance(dataset))
+    pairs = [Pair(query_id=f"q{n}", positives=(f"d{n}",)) for n in (1, 2)]
+    batch = lay_out(pairs, {"q1": ["d40", "d41"]}, Relevance(dataset))
     accumulate_gradients(
         encoder,
         Objective.of(recipe),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...types import Turn
+from ...types import Pair
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchContext:
-    """What a batching method may know besides the turns themselves.
+    """What a batching method may know besides the pairs themselves.
 
     What takes work to know (lengths, embeddings) is there where the method's file names it in its constant NEEDS.
 
     query_texts: query_id -> text (and what stands for its image), so that equal queries can be kept apart.
-    lengths: tokens of each turn's query and positives together, in turn order.
-    query_embeddings: (n, H) one row a turn; document_embeddings: (n, H) the turn's first positive; both as scored
+    lengths: tokens of each pair's query and positives together, in pair order.
+    query_embeddings: (n, H) one row a pair; document_embeddings: (n, H) the pair's first positive; both as scored
         (normalised where the similarity is cosine).
     dataset_of: query_id -> the label of the dataset that it came from.
     progress: 0 in the first epoch of training, 1 in the last; 1 where there is one only.
@@ -34,16 +34,16 @@ class BatchContext:
     progress: float = 0.0
 
 
-def cut(turns: Sequence[Turn], batch_size: int) -> list[list[Turn]]:
-    """Batches in the order given. The last one may be short, but a single left-over turn joins the one before it."""
-    batches = [list(turns[start : start + batch_size]) for start in range(0, len(turns), batch_size)]
+def cut(pairs: Sequence[Pair], batch_size: int) -> list[list[Pair]]:
+    """Batches in the order given. The last one may be short, but a single left-over pair joins the one before it."""
+    batches = [list(pairs[start : start + batch_size]) for start in range(0, len(pairs), batch_size)]
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2].extend(batches.pop())
     return batches
 
 
-def marks(turn: Turn, text: str | None) -> set[tuple[str, str]]:
-    """What a turn must not share with another of its batch, or one would be masked for the other: query, documents,
+def marks(pair: Pair, text: str | None) -> set[tuple[str, str]]:
+    """What a pair must not share with another of its batch, or one would be masked for the other: query, documents,
     query text."""
-    shared = {("query", turn.query_id), *(("document", doc_id) for doc_id in turn.positives)}
+    shared = {("query", pair.query_id), *(("document", doc_id) for doc_id in pair.positives)}
     return shared if text is None else shared | {("text", text)}

@@ -6,20 +6,20 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from ...types import Turn
+from ...types import Pair
 from . import BatchContext, cut
 
 NEEDS = ("query_embeddings",)
 
 
 def clustered(
-    turns: Sequence[Turn],
+    pairs: Sequence[Pair],
     batch_size: int,
     context: BatchContext,
     *,
     doublings: int = 6,
     generator: torch.Generator,
-) -> list[list[Turn]]:
+) -> list[list[Pair]]:
     """Fills batches with clusters of similar queries that grow as training goes on (NGAME, arXiv 2207.04452).
 
     Queries are clustered by balanced, hierarchical 2-means on their embeddings; the clusters are shuffled, laid end to
@@ -29,16 +29,16 @@ def clustered(
         where there is one epoch only, that many at once.
 
     Departures: NGAME doubles at fixed epochs of a long training (10, 20, 25, 50, ... 200, so up to 2^9); here the
-    doublings are spread evenly over context.progress. Every turn is used once. Raises InputError where
+    doublings are spread evenly over context.progress. Every pair is used once. Raises InputError where
     context.query_embeddings is missing.
     """
     if context.query_embeddings is None:
         raise InputError("batching.clustered: needs the queries' embeddings")
     largest = 2 ** min(int(context.progress * (doublings + 1)), doublings)
     embeddings = context.query_embeddings.float()
-    clusters = _halve(torch.randperm(len(turns), generator=generator), embeddings, largest, generator)
+    clusters = _halve(torch.randperm(len(pairs), generator=generator), embeddings, largest, generator)
     order = torch.randperm(len(clusters), generator=generator).tolist()
-    return cut([turns[index] for place in order for index in clusters[place].tolist()], batch_size)
+    return cut([pairs[index] for place in order for index in clusters[place].tolist()], batch_size)
 
 
 def _halve(members: Tensor, embeddings: Tensor, largest: int, generator: torch.Generator) -> list[Tensor]:

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import torch
 
 from ...errors import InputError
-from ...types import Turn
+from ...types import Pair
 from . import BatchContext, cut
 
 
 def homogeneous(
-    turns: Sequence[Turn],
+    pairs: Sequence[Pair],
     batch_size: int,
     context: BatchContext,
     *,
@@ -18,16 +18,16 @@ def homogeneous(
     temperature: float = 1.0,
     shares: dict[str, float] | None = None,
     generator: torch.Generator,
-) -> list[list[Turn]]:
+) -> list[list[Pair]]:
     """Mixes several datasets in sub-batches of one dataset each (VLM2Vec, arXiv 2410.05160), large ones damped.
 
-    sub_batch: turns of one dataset that stand together, a divisor of batch_size; absent, whole batches are of one
+    sub_batch: pairs of one dataset that stand together, a divisor of batch_size; absent, whole batches are of one
         dataset. VLM2Vec uses 64 in batches of 1024.
-    temperature: a dataset of n turns has n^(1 / temperature) shares. At 1 every turn is used once. Above 1 the larger
-        datasets are cut down, to turns drawn anew every epoch, until the shares hold (the dataset that has the least
+    temperature: a dataset of n pairs has n^(1 / temperature) shares. At 1 every pair is used once. Above 1 the larger
+        datasets are cut down, to pairs drawn anew every epoch, until the shares hold (the dataset that has the least
         to spare is used whole); towards infinity all count the same.
     shares: of each dataset, by its label (its folder's name, with the split where that is not `test`), in place of
-        those of its size: {scifact-train: 0.8, nq-train: 0.2} replays one turn of nq for four of scifact.
+        those of its size: {scifact-train: 0.8, nq-train: 0.2} replays one pair of nq for four of scifact.
 
     Raises InputError where data.train is a single dataset, and for shares of other datasets than those.
     """
@@ -38,9 +38,9 @@ def homogeneous(
     size = sub_batch or batch_size
     if size < 1 or batch_size % size:
         raise InputError(f"batching.homogeneous.sub_batch: {size} does not divide the batch size {batch_size}")
-    datasets: dict[str, list[Turn]] = {}
-    for index in torch.randperm(len(turns), generator=generator).tolist():
-        datasets.setdefault(context.dataset_of[turns[index].query_id], []).append(turns[index])
+    datasets: dict[str, list[Pair]] = {}
+    for index in torch.randperm(len(pairs), generator=generator).tolist():
+        datasets.setdefault(context.dataset_of[pairs[index].query_id], []).append(pairs[index])
     weights = _checked(shares, datasets) or {
         label: len(found) ** (1 / temperature) for label, found in datasets.items()
     }
@@ -53,7 +53,7 @@ def homogeneous(
     return _joined(parts, batch_size // size, size)
 
 
-def _checked(shares: dict[str, float] | None, datasets: dict[str, list[Turn]]) -> dict[str, float] | None:
+def _checked(shares: dict[str, float] | None, datasets: dict[str, list[Pair]]) -> dict[str, float] | None:
     if shares is None:
         return None
     if shares.keys() != datasets.keys() or min(shares.values()) <= 0:
@@ -64,12 +64,12 @@ def _checked(shares: dict[str, float] | None, datasets: dict[str, list[Turn]]) -
     return shares
 
 
-def _joined(parts: list[list[Turn]], count: int, size: int) -> list[list[Turn]]:
+def _joined(parts: list[list[Pair]], count: int, size: int) -> list[list[Pair]]:
     """Batches of `count` sub-batches each. What would be alone in a batch shares one with others like it."""
     batches = [
-        [turn for part in parts[start : start + count] for turn in part] for start in range(0, len(parts), count)
+        [pair for part in parts[start : start + count] for pair in part] for start in range(0, len(parts), count)
     ]
-    alone = [turn for batch in batches if len(batch) == 1 for turn in batch]
+    alone = [pair for batch in batches if len(batch) == 1 for pair in batch]
     batches = [batch for batch in batches if len(batch) > 1]
     if batches and len(alone) == 1:
         batches[-1] += alone

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from ...types import Turn
+from ...types import Pair
 from . import BatchContext, cut, marks
 
 NEEDS = ("query_embeddings", "document_embeddings")
 
 
 def neighbours(
-    turns: Sequence[Turn],
+    pairs: Sequence[Pair],
     batch_size: int,
     context: BatchContext,
     *,
@@ -22,15 +22,15 @@ def neighbours(
     depth: int = 128,
     nearest: float = 0.5,
     generator: torch.Generator,
-) -> list[list[Turn]]:
+) -> list[list[Pair]]:
     """Puts a query together with the owners of the documents that it finds similar (Sample4Geo, arXiv 2303.11851).
 
-    Unused turns are taken in random order; each brings up to `select` unused ones from the `depth` turns whose
+    Unused pairs are taken in random order; each brings up to `select` unused ones from the `depth` pairs whose
     positives its query scores highest, the share `nearest` of them the nearest ones, the rest random. Mapping found
     documents to the queries that own them is also how SaHa (2508.00955) builds batches. select 0 is a plain shuffle;
     select 9, depth 200 and nearest 1 make the groups of BSC (2110.15725).
 
-    Departures: Sample4Geo drops the last batch, here every turn is used once; and a turn that shares a query, a
+    Departures: Sample4Geo drops the last batch, here every pair is used once; and a pair that shares a query, a
     positive or a query text with the seed is no neighbour, as it would be masked. Raises InputError where
     context.query_embeddings or context.document_embeddings is missing.
     """
@@ -39,11 +39,11 @@ def neighbours(
     if not 0 <= nearest <= 1:
         raise InputError(f"batching.neighbours.nearest: expected 0 to 1, got {nearest}")
     texts = context.query_texts or {}
-    known = [marks(turn, texts.get(turn.query_id)) for turn in turns]
+    known = [marks(pair, texts.get(pair.query_id)) for pair in pairs]
     near = _nearest(context.query_embeddings.float(), context.document_embeddings.float(), depth if select else 0)
-    unused = set(range(len(turns)))
+    unused = set(range(len(pairs)))
     ordered: list[int] = []
-    for seed in torch.randperm(len(turns), generator=generator).tolist():
+    for seed in torch.randperm(len(pairs), generator=generator).tolist():
         if seed not in unused:
             continue
         unused.discard(seed)
@@ -56,11 +56,11 @@ def neighbours(
         chosen = [*free[:first], *(others[index] for index in drawn)]
         ordered += chosen
         unused.difference_update(chosen)
-    return cut([turns[index] for index in ordered], batch_size)
+    return cut([pairs[index] for index in ordered], batch_size)
 
 
 def _nearest(queries: Tensor, documents: Tensor, depth: int, block: int = 1024) -> Tensor:
-    """(n, depth) for each query, the turns whose documents score highest, best first; in blocks of bounded memory."""
+    """(n, depth) for each query, the pairs whose documents score highest, best first; in blocks of bounded memory."""
     found = torch.empty(len(queries), min(depth, len(documents)), dtype=torch.int64)
     if found.numel():
         for start in range(0, len(queries), block):

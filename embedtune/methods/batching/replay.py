@@ -8,35 +8,35 @@ from typing import Any
 import torch
 
 from ...errors import InputError
-from ...types import Turn
+from ...types import Pair
 from . import BatchContext
 
 
 def replay(
-    turns: Sequence[Turn], batch_size: int, context: BatchContext, *, path: str, generator: torch.Generator
-) -> list[list[Turn]]:
+    pairs: Sequence[Pair], batch_size: int, context: BatchContext, *, path: str, generator: torch.Generator
+) -> list[list[Pair]]:
     """Takes the batches, in order, from a JSON file: for exact comparisons with another trainer.
 
-    path: a list of batches, each a list of [query_id, doc_id] pairs, or an object that has it under "batches". Turns
-    that the file does not name are not used. Raises InputError where a pair is no turn of the training data, stands
-    twice, or where a batch is larger than batch_size.
+    path: a list of batches, each a list of [query_id, doc_id] pairs, or an object that has it under "batches". Pairs
+    that the file does not name are not used. Raises InputError where an entry is no pair of the training data or
+    stands twice, and where a batch is larger than batch_size.
     """
-    known = {(turn.query_id, doc_id): place for place, turn in enumerate(turns) for doc_id in turn.positives}
+    known = {(pair.query_id, doc_id): place for place, pair in enumerate(pairs) for doc_id in pair.positives}
     used: set[int] = set()
     batches = []
-    for number, pairs in enumerate(_read(path), start=1):
+    for number, entries in enumerate(_read(path), start=1):
         where = f"{path}: batch {number}"
-        if len(pairs) > batch_size:
-            raise InputError(f"{where} has {len(pairs)} pairs, more than train.batch_size {batch_size}")
+        if len(entries) > batch_size:
+            raise InputError(f"{where} has {len(entries)} pairs, more than train.batch_size {batch_size}")
         batch = []
-        for query_id, doc_id in pairs:
+        for query_id, doc_id in entries:
             place = known.get((query_id, doc_id))
             if place is None:
                 raise InputError(f"{where}: [{query_id!r}, {doc_id!r}] is not a positive pair of the training data")
             if place in used:
                 raise InputError(f"{where}: [{query_id!r}, {doc_id!r}] was used before; give one epoch of batches")
             used.add(place)
-            batch.append(turns[place])
+            batch.append(pairs[place])
         batches.append(batch)
     return batches
 
@@ -50,7 +50,7 @@ def _read(path: str) -> list[list[tuple[str, str]]]:
     if not isinstance(batches, list) or not batches or not all(isinstance(batch, list) and batch for batch in batches):
         raise InputError(f"{path}: expected a list of batches, each a list of [query_id, doc_id] pairs")
     for number, batch in enumerate(batches, start=1):
-        for pair in batch:
-            if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
-                raise InputError(f"{path}: batch {number}: expected [query_id, doc_id], got {pair!r}")
+        for entry in batch:
+            if not (isinstance(entry, list) and len(entry) == 2 and all(isinstance(part, str) for part in entry)):
+                raise InputError(f"{path}: batch {number}: expected [query_id, doc_id], got {entry!r}")
     return [[(query_id, doc_id) for query_id, doc_id in batch] for batch in batches]

@@ -4,27 +4,27 @@ from collections.abc import Sequence
 
 import torch
 
-from ...types import Turn
+from ...types import Pair
 from ..synthesis._english import FUNCTION_WORDS
 from ..synthesis._words import WORD
 from . import BatchContext, cut
 
 
 def shingles(
-    turns: Sequence[Turn], batch_size: int, context: BatchContext, *, generator: torch.Generator
-) -> list[list[Turn]]:
+    pairs: Sequence[Pair], batch_size: int, context: BatchContext, *, generator: torch.Generator
+) -> list[list[Pair]]:
     """Puts queries together that share a word, drawn afresh every epoch (random shingles of BSC, arXiv 2110.15725).
 
-    Each turn draws one of its query's words that is not a function word (English); turns are ordered by it, at random
+    Each pair draws one of its query's words that is not a function word (English); pairs are ordered by it, at random
     where it is the same, and cut into batches, which come in random order.
 
-    Departures: the word comes from the query alone, as documents are longer; and the turns of one query may meet in a
+    Departures: the word comes from the query alone, as documents are longer; and the pairs of one query may meet in a
     batch, where its positives are not negatives of each other. Without texts (images) it is a plain shuffle.
     """
     texts = context.query_texts or {}
-    order = torch.randperm(len(turns), generator=generator).tolist()
-    drawn = {place: _word(texts.get(turns[place].query_id, ""), generator) for place in order}
-    batches = cut([turns[place] for place in sorted(order, key=drawn.__getitem__)], batch_size)
+    order = torch.randperm(len(pairs), generator=generator).tolist()
+    drawn = {place: _word(texts.get(pairs[place].query_id, ""), generator) for place in order}
+    batches = cut([pairs[place] for place in sorted(order, key=drawn.__getitem__)], batch_size)
     return [batches[number] for number in torch.randperm(len(batches), generator=generator).tolist()]
 
 

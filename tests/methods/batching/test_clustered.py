@@ -7,10 +7,10 @@ from embedtune.errors import InputError
 from embedtune.methods.batching import BatchContext
 from embedtune.methods.batching.clustered import clustered
 from embedtune.methods.batching.shuffle import shuffle
-from embedtune.types import Turn
+from embedtune.types import Pair
 
 # Four tight groups of eight, spread over the order.
-TURNS = [Turn(query_id=f"q{n}", positives=(f"d{n}",)) for n in range(32)]
+PAIRS = [Pair(query_id=f"q{n}", positives=(f"d{n}",)) for n in range(32)]
 GROUPS = torch.arange(32) % 4
 EMBEDDINGS = torch.nn.functional.normalize(
     torch.eye(4)[GROUPS] + 0.05 * torch.randn(32, 4, generator=torch.Generator().manual_seed(0)), dim=1
@@ -20,8 +20,8 @@ EMBEDDINGS = torch.nn.functional.normalize(
 def groups_of(progress: float, doublings: int = 3, seed: int = 0) -> list[list[int]]:
     context = BatchContext(query_embeddings=EMBEDDINGS, progress=progress)
     generator = torch.Generator().manual_seed(seed)
-    batches = clustered(TURNS, 8, context, doublings=doublings, generator=generator)
-    return [[int(GROUPS[TURNS.index(turn)]) for turn in batch] for batch in batches]
+    batches = clustered(PAIRS, 8, context, doublings=doublings, generator=generator)
+    return [[int(GROUPS[PAIRS.index(pair)]) for pair in batch] for batch in batches]
 
 
 def test_at_the_end_a_batch_is_a_cluster() -> None:
@@ -32,9 +32,9 @@ def test_at_the_start_it_is_as_random_as_a_shuffle() -> None:
     mixed = [len(set(groups)) for seed in range(20) for groups in groups_of(0.0, seed=seed)]
     generator = torch.Generator()
     plain = [
-        len({int(GROUPS[TURNS.index(turn)]) for turn in batch})
+        len({int(GROUPS[PAIRS.index(pair)]) for pair in batch})
         for seed in range(20)
-        for batch in shuffle(TURNS, 8, BatchContext(), generator=generator.manual_seed(seed))
+        for batch in shuffle(PAIRS, 8, BatchContext(), generator=generator.manual_seed(seed))
     ]
     assert sum(mixed) / len(mixed) == pytest.approx(sum(plain) / len(plain), abs=0.25)
 
@@ -53,4 +53,4 @@ def test_without_doublings_clusters_stay_single() -> None:
 
 def test_without_embeddings_it_is_refused() -> None:
     with pytest.raises(InputError, match=r"^batching.clustered: needs the queries' embeddings$"):
-        clustered(TURNS, 8, BatchContext(), generator=torch.Generator())
+        clustered(PAIRS, 8, BatchContext(), generator=torch.Generator())

@@ -8,24 +8,24 @@ import torch
 from embedtune.errors import InputError
 from embedtune.methods.batching import BatchContext
 from embedtune.methods.batching.homogeneous import homogeneous
-from embedtune.types import Turn
+from embedtune.types import Pair
 
 
-def mixed(sizes: dict[str, int]) -> tuple[list[Turn], BatchContext]:
-    turns = [
-        Turn(query_id=f"{label}{n}", positives=(f"{label}{n}",)) for label, size in sizes.items() for n in range(size)
+def mixed(sizes: dict[str, int]) -> tuple[list[Pair], BatchContext]:
+    pairs = [
+        Pair(query_id=f"{label}{n}", positives=(f"{label}{n}",)) for label, size in sizes.items() for n in range(size)
     ]
-    return turns, BatchContext(dataset_of={turn.query_id: turn.query_id[0] for turn in turns})
+    return pairs, BatchContext(dataset_of={pair.query_id: pair.query_id[0] for pair in pairs})
 
 
-def labels_of(batches: list[list[Turn]]) -> list[str]:
-    return ["".join(turn.query_id[0] for turn in batch) for batch in batches]
+def labels_of(batches: list[list[Pair]]) -> list[str]:
+    return ["".join(pair.query_id[0] for pair in batch) for batch in batches]
 
 
-def batches_of(sizes: dict[str, int], size: int, seed: int = 0, **options: object) -> list[list[Turn]]:
-    turns, context = mixed(sizes)
+def batches_of(sizes: dict[str, int], size: int, seed: int = 0, **options: object) -> list[list[Pair]]:
+    pairs, context = mixed(sizes)
     generator = torch.Generator().manual_seed(seed)
-    return homogeneous(turns, size, context, generator=generator, **options)  # type: ignore[arg-type]
+    return homogeneous(pairs, size, context, generator=generator, **options)  # type: ignore[arg-type]
 
 
 def test_a_batch_is_of_one_dataset() -> None:
@@ -38,7 +38,7 @@ def test_sub_batches_of_several_datasets_share_a_batch() -> None:
     assert found == {"aaaa", "aabb", "bbaa", "bbbb"}
 
 
-def test_at_one_every_turn_is_used_and_above_the_large_are_cut_down() -> None:
+def test_at_one_every_pair_is_used_and_above_the_large_are_cut_down() -> None:
     sizes = {"a": 10, "b": 1000}
     assert Counter("".join(labels_of(batches_of(sizes, 5)))) == sizes
     damped = Counter("".join(labels_of(batches_of(sizes, 5, temperature=2.0))))
@@ -49,13 +49,13 @@ def test_at_one_every_turn_is_used_and_above_the_large_are_cut_down() -> None:
 
 def test_what_is_cut_is_drawn_anew() -> None:
     used = [
-        {turn.query_id for batch in batches_of({"a": 10, "b": 1000}, 5, seed, temperature=2.0) for turn in batch}
+        {pair.query_id for batch in batches_of({"a": 10, "b": 1000}, 5, seed, temperature=2.0) for pair in batch}
         for seed in (0, 1)
     ]
     assert len(used[0] ^ used[1]) > 100
 
 
-def test_datasets_of_one_turn_share_a_batch() -> None:
+def test_datasets_of_one_pair_share_a_batch() -> None:
     assert sorted(sorted(label) for label in labels_of(batches_of({"a": 1, "b": 1, "c": 4}, 4))) == [
         ["a", "b"],
         ["c", "c", "c", "c"],

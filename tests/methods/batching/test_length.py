@@ -6,15 +6,15 @@ import torch
 from embedtune.errors import InputError
 from embedtune.methods.batching import BatchContext
 from embedtune.methods.batching.length import length
-from embedtune.types import Turn
+from embedtune.types import Pair
 
-TURNS = [Turn(query_id=f"q{n}", positives=(f"d{n}",)) for n in range(24)]
+PAIRS = [Pair(query_id=f"q{n}", positives=(f"d{n}",)) for n in range(24)]
 LENGTHS = [7 * n % 24 for n in range(24)]  # all different
 
 
 def spans(window: int) -> list[int]:
-    batches = length(TURNS, 4, BatchContext(lengths=LENGTHS), window=window, generator=torch.Generator().manual_seed(0))
-    return [max(values) - min(values) for values in ([LENGTHS[TURNS.index(turn)] for turn in b] for b in batches)]
+    batches = length(PAIRS, 4, BatchContext(lengths=LENGTHS), window=window, generator=torch.Generator().manual_seed(0))
+    return [max(values) - min(values) for values in ([LENGTHS[PAIRS.index(pair)] for pair in b] for b in batches)]
 
 
 def test_one_window_over_everything_sorts_it_whole() -> None:
@@ -26,5 +26,5 @@ def test_a_larger_window_saves_more_padding() -> None:
 
 
 def test_without_lengths_it_is_refused() -> None:
-    with pytest.raises(InputError, match=r"^batching.length: needs the turns' lengths in tokens$"):
-        length(TURNS, 4, BatchContext(), generator=torch.Generator())
+    with pytest.raises(InputError, match=r"^batching.length: needs the pairs' lengths in tokens$"):
+        length(PAIRS, 4, BatchContext(), generator=torch.Generator())

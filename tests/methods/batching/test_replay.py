@@ -10,16 +10,16 @@ import torch
 from embedtune.errors import InputError
 from embedtune.methods.batching import BatchContext
 from embedtune.methods.batching.replay import replay
-from embedtune.types import Turn
+from embedtune.types import Pair
 
-TURNS = [Turn(query_id=f"q{n}", positives=(f"d{n}", f"e{n}")) for n in range(5)]
+PAIRS = [Pair(query_id=f"q{n}", positives=(f"d{n}", f"e{n}")) for n in range(5)]
 
 
 def replayed(tmp_path: Path, content: Any, size: int = 3) -> list[list[str]]:
     path = tmp_path / "batches.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
-    batches = replay(TURNS, size, BatchContext(), path=str(path), generator=torch.Generator())
-    return [[turn.query_id for turn in batch] for batch in batches]
+    batches = replay(PAIRS, size, BatchContext(), path=str(path), generator=torch.Generator())
+    return [[pair.query_id for pair in batch] for batch in batches]
 
 
 def test_batches_come_in_the_files_order(tmp_path: Path) -> None:
@@ -51,4 +51,4 @@ def test_a_wrong_file_is_refused_with_its_place(tmp_path: Path, content: Any, me
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none.json: cannot be read as JSON batches: .*No such file"):
-        replay(TURNS, 3, BatchContext(), path=str(tmp_path / "none.json"), generator=torch.Generator())
+        replay(PAIRS, 3, BatchContext(), path=str(tmp_path / "none.json"), generator=torch.Generator())

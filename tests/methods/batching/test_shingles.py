@@ -4,15 +4,15 @@ import torch
 
 from embedtune.methods.batching import BatchContext
 from embedtune.methods.batching.shingles import shingles
-from embedtune.types import Turn
+from embedtune.types import Pair
 
 WORDS = ["river", "engine", "music", "garden"]
 
 
 def batches(texts: dict[str, str], size: int, seed: int = 0) -> list[list[str]]:
-    turns = [Turn(query_id=query_id, positives=(f"d{query_id}",)) for query_id in texts]
-    made = shingles(turns, size, BatchContext(query_texts=texts), generator=torch.Generator().manual_seed(seed))
-    return [[turn.query_id for turn in batch] for batch in made]
+    pairs = [Pair(query_id=query_id, positives=(f"d{query_id}",)) for query_id in texts]
+    made = shingles(pairs, size, BatchContext(query_texts=texts), generator=torch.Generator().manual_seed(seed))
+    return [[pair.query_id for pair in batch] for batch in made]
 
 
 def test_queries_that_share_their_only_word_share_a_batch() -> None:

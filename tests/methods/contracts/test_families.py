@@ -14,7 +14,7 @@ from torch import Tensor
 from embedtune import methods
 from embedtune.errors import InputError
 from embedtune.methods.batching import BatchContext
-from embedtune.types import Scores, Turn
+from embedtune.types import Pair, Scores
 
 
 @pytest.mark.parametrize("family", ["filtering", "sampling", "batching", "synthesis", "weighting", "loss"])
@@ -72,38 +72,38 @@ def test_a_sampler_draws_without_replacement(name: str, count: int, bound: Calla
     assert drawn(candidates[:0]).tolist() == []
 
 
-TURNS = [Turn(query_id=f"q{n // 2}", positives=(f"d{n}",)) for n in range(23)]  # two turns a query, one has one
+PAIRS = [Pair(query_id=f"q{n // 2}", positives=(f"d{n}",)) for n in range(23)]  # two pairs a query, one has one
 
 
-def context_of(turns: list[Turn]) -> BatchContext:
+def context_of(pairs: list[Pair]) -> BatchContext:
     generator = torch.Generator().manual_seed(5)
-    queries = torch.nn.functional.normalize(torch.randn(len(turns), 4, generator=generator), dim=1)
-    documents = torch.nn.functional.normalize(queries + torch.randn(len(turns), 4, generator=generator), dim=1)
+    queries = torch.nn.functional.normalize(torch.randn(len(pairs), 4, generator=generator), dim=1)
+    documents = torch.nn.functional.normalize(queries + torch.randn(len(pairs), 4, generator=generator), dim=1)
     return BatchContext(
-        query_texts={turn.query_id: f"text of {turn.query_id}" for turn in turns},
-        lengths=[7 * number % 13 for number in range(len(turns))],
+        query_texts={pair.query_id: f"text of {pair.query_id}" for pair in pairs},
+        lengths=[7 * number % 13 for number in range(len(pairs))],
         query_embeddings=queries,
         document_embeddings=documents,
-        dataset_of={turn.query_id: "ab"[int(turn.query_id[1:]) % 3 == 0] for turn in turns},
+        dataset_of={pair.query_id: "ab"[int(pair.query_id[1:]) % 3 == 0] for pair in pairs},
         progress=0.5,
     )
 
 
 @pytest.mark.parametrize("name", sorted(set(methods.names("batching")) - {"replay"}))  # which obeys its file
-@pytest.mark.parametrize("turns", [TURNS, TURNS[:9], TURNS[:1], []])
-def test_a_batching_uses_every_turn_once(name: str, turns: list[Turn]) -> None:
-    def batches(seed: int) -> list[list[Turn]]:
+@pytest.mark.parametrize("pairs", [PAIRS, PAIRS[:9], PAIRS[:1], []])
+def test_a_batching_uses_every_pair_once(name: str, pairs: list[Pair]) -> None:
+    def batches(seed: int) -> list[list[Pair]]:
         generator = torch.Generator().manual_seed(seed)
-        made: list[list[Turn]] = methods.bind("batching", name, {})(turns, 4, context_of(turns), generator=generator)
+        made: list[list[Pair]] = methods.bind("batching", name, {})(pairs, 4, context_of(pairs), generator=generator)
         return made
 
     found = batches(0)
-    used = [turn for batch in found for turn in batch]
-    assert sorted(used, key=TURNS.index) == turns
-    assert all(len(batch) > 1 for batch in found) or len(turns) == 1
+    used = [pair for batch in found for pair in batch]
+    assert sorted(used, key=PAIRS.index) == pairs
+    assert all(len(batch) > 1 for batch in found) or len(pairs) == 1
     assert all(len(batch) <= 5 for batch in found)  # one more than asked, for a single left-over
     assert batches(0) == found
-    if len(turns) > 1:
+    if len(pairs) > 1:
         assert any(batches(seed) != found for seed in range(1, 5))
 
 
