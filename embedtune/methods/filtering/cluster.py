@@ -66,5 +66,6 @@ class Cluster(nn.Module):
         return documents[chosen].clone()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        self.centroids = torch.empty_like(state_dict[f"{prefix}centroids"])  # their number is known only when saved
+        saved = state_dict[f"{prefix}centroids"]  # their number is known only when saved
+        self.centroids = torch.empty_like(saved, device=self.centroids.device)
         super()._load_from_state_dict(state_dict, prefix, *args)

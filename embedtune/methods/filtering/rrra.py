@@ -112,7 +112,7 @@ class Rrra(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for name in ("weights", "moments"):  # their sizes are known only when saved
-            setattr(self, name, torch.empty_like(state_dict[prefix + name]))
+            setattr(self, name, torch.empty_like(state_dict[prefix + name], device=self.steps.device))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -118,7 +118,9 @@ class Ahnpl(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for name in state_dict:  # which kinds there are is known only when saved
             if name.startswith(prefix + PREFIX):
-                self.register_buffer(name.removeprefix(prefix), torch.zeros_like(state_dict[name]))
+                device = getattr(self, PREFIX + MINED, state_dict[name]).device
+                saved = torch.zeros_like(state_dict[name], device=device)
+                self.register_buffer(name.removeprefix(prefix), saved)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -83,7 +83,8 @@ class MemoryQueue(nn.Module):
         self.position = (self.position + len(real)) % self.size
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        self.embeddings = torch.empty_like(state_dict[prefix + "embeddings"])  # whose width is known only when saved
+        saved = state_dict[prefix + "embeddings"]  # their width is known only when saved
+        self.embeddings = torch.empty_like(saved, device=self.embeddings.device)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
