@@ -82,10 +82,11 @@ def evaluate(
     from embedtune import distributed as processes
     from embedtune.data.dataset import without_broken
     from embedtune.errors import InputError
-    from embedtune.evaluate.measures import DEFAULT_MEASURES, parse
+    from embedtune.evaluate.measures import DEFAULT_MEASURES
     from embedtune.evaluate.protocols import open_data
     from embedtune.evaluate.results import BASELINE, MEANS, prepare, remove_others
     from embedtune.models.locate import locate
+    from embedtune.recipe.measures import parse
 
     if mteb:
         without_effect = {"--data": data, "--run": run, "--baseline": baseline, "--overwrite": overwrite or None,
@@ -211,9 +212,10 @@ def _evaluate_mteb(
     as_json: bool,
 ) -> None:
     from embedtune.errors import InputError
-    from embedtune.evaluate.measures import DEFAULT_MEASURES, parse
+    from embedtune.evaluate.measures import DEFAULT_MEASURES
     from embedtune.evaluate.mteb_tasks import evaluate_tasks, home_of, tasks_of
     from embedtune.models.locate import locate
+    from embedtune.recipe.measures import parse
 
     if model is None:
         raise InputError("--mteb needs a model to measure")

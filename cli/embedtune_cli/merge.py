@@ -45,8 +45,8 @@ def merge(
     reports. An adapter folder stays one: its effect is scaled by alpha.
     """
     from embedtune.errors import InputError
-    from embedtune.evaluate.measures import parse
     from embedtune.recipe import Guard
+    from embedtune.recipe.measures import parse
     from embedtune.ship.merge import merge as run
 
     only_choosing = {

@@ -17,11 +17,13 @@ from collections.abc import Mapping, Sequence
 import ir_measures
 import numpy as np
 
-from ..errors import InputError, unknown
+from ..errors import InputError
+from ..recipe.measures import OF_PROTOCOLS, names_in, parse, split
 from ..types import Qrels, Run
 
 DEFAULT_MEASURES = ("nDCG@10", "R@10", "R@100", "RR@10", "AP@100")
-_MEASURES = {
+MAIN_SCORE = "main_score"  # of an mteb task that is no retrieval: read and compared, never computed here
+_TREC_EVAL = {
     "nDCG": ir_measures.nDCG,
     "AP": ir_measures.AP,
     "RR": ir_measures.RR,
@@ -29,57 +31,25 @@ _MEASURES = {
     "P": ir_measures.P,
     "Success": ir_measures.Success,
 }
-MAIN_SCORE = "main_score"  # of an mteb task that is no retrieval: read and compared, never computed here
 _MTEB = {"nDCG": "ndcg", "AP": "map", "RR": "mrr", "R": "recall", "P": "precision", "Success": "hit_rate"}
-_UNTIED = {"hit", "accuracy"}
-_KINDS = (*_MEASURES, *_UNTIED)
-_NEEDS_CUT = {"R", "P", "Success", "hit"}
-# What protocols report per question that no run says by itself: known, so that results of them can be compared.
-OF_PROTOCOLS = ("text", "image", "group")
-# What the same things are called elsewhere: only ever used to say which name is meant.
-_ELSEWHERE = {"ndcg": "nDCG", "map": "AP", "mrr": "RR", "recall": "R", "precision": "P", "hit": "hit"}
-
-
-def parse(measures: str | Sequence[str]) -> list[str]:
-    """The measures' names, checked and each once: `"nDCG@10 R@100"` or a sequence of names.
-
-    Raises InputError for a name that is not known, with the nearest one, and where there is none at all.
-    """
-    names = re.split(r"[\s,]+", measures.strip()) if isinstance(measures, str) else list(measures)
-    if not any(names):
-        raise InputError("no measures given; name some, such as nDCG@10 R@100")
-    for name in names:
-        _split(name)
-    return list(dict.fromkeys(names))
 
 
 def parse_compared(measures: str | Sequence[str]) -> list[str]:
-    """As `parse`, of measures that others computed: mteb's `main_score` is one as well."""
-    names = re.split(r"[\s,]+", measures.strip()) if isinstance(measures, str) else list(measures)
-    return [name for name in dict.fromkeys(names) if name == MAIN_SCORE or parse([name])] or parse(measures)
+    """As `parse`, of values that others computed: mteb's `main_score` and a protocol's own measures are known too."""
+    known = (MAIN_SCORE, *OF_PROTOCOLS)
+    names = [[name] if name in known else parse([name]) for name in names_in(measures)]
+    return list(dict.fromkeys(name for parsed in names for name in parsed))
 
 
 def deepest(names: Sequence[str]) -> int:
-    """The largest cut-off among measures, 0 where there is none."""
-    return max((_split(name)[1] or 0 for name in names), default=0)
-
-
-def _split(name: str) -> tuple[str, int | None]:
-    """`nDCG@10` as ("nDCG", 10), `AP` as ("AP", None)."""
-    kind, at, cut = name.partition("@")
-    if name in OF_PROTOCOLS:
-        return name, None
-    if kind not in _KINDS or (at and not re.fullmatch("[1-9][0-9]*", cut)) or (at and kind == "accuracy"):
-        raise InputError(_unknown(name))
-    if kind in _NEEDS_CUT and not at:
-        raise InputError(f"measure {name!r} needs a cut-off, as in {kind}@10")
-    return kind, int(cut) if at else None
+    """The largest cut-off among measures, 0 if none has one."""
+    return max((split(name)[1] or 0 for name in names), default=0)
 
 
 def mteb_name(measure: str) -> str:
     """`nDCG@10` as mteb and the hub write it: `ndcg_at_10`."""
-    kind, cut = _split(measure)
-    return _MTEB[kind] + (f"_at_{cut}" if cut else "")
+    kind, cut = split(measure)
+    return _MTEB.get(kind, kind) + (f"_at_{cut}" if cut else "")
 
 
 def from_mteb(name: str) -> str | None:
@@ -87,14 +57,6 @@ def from_mteb(name: str) -> str | None:
     form = re.fullmatch(r"(\w+)_at_([1-9][0-9]*)", name)
     kind = next((kind for kind, theirs in _MTEB.items() if form and theirs == form[1]), None)
     return f"{kind}@{form[2]}" if form and kind else None
-
-
-def _unknown(name: str) -> str:
-    form = re.fullmatch("([A-Za-z]+)[^A-Za-z0-9]*(?:at)?[^A-Za-z0-9]*([1-9][0-9]*)?", name)
-    cut = f"@{form[2]}" if form and form[2] else "@10"
-    if form and (known := _ELSEWHERE.get(form[1].lower().removesuffix("s"))):
-        return f"unknown measure {name!r}: did you mean {known + cut!r}?"
-    return unknown("measure", name, [*(kind + cut for kind in (*_MEASURES, "hit")), "accuracy"])
 
 
 def per_query(measures: str | Sequence[str], qrels: Qrels, run: Run) -> dict[str, dict[str, float]]:
@@ -112,13 +74,11 @@ def per_query(measures: str | Sequence[str], qrels: Qrels, run: Run) -> dict[str
 
 
 def _values(name: str, qrels: Qrels, run: Run) -> dict[str, float]:
-    kind, cut = _split(name)
-    if kind in OF_PROTOCOLS:
-        raise InputError(f"measure {name!r} is reported by the protocol winoground; a run does not say it")
-    if kind in _UNTIED:
+    kind, cut = split(name)
+    if kind not in _TREC_EVAL:
         return {query_id: _untied(kind, cut, qrels[query_id], run[query_id]) for query_id in qrels}
     # ir_measures sends RR@k to other tools, which order ties their own way: the whole ranking's RR is cut here.
-    measure = _MEASURES[kind] if cut is None or kind == "RR" else _MEASURES[kind] @ cut
+    measure = _TREC_EVAL[kind] if cut is None or kind == "RR" else _TREC_EVAL[kind] @ cut
     found = {value.query_id: value.value for value in ir_measures.pytrec_eval.iter_calc([measure], qrels, run)}
     if kind == "RR" and cut is not None:
         found = {query_id: value if value >= 1 / cut else 0.0 for query_id, value in found.items()}

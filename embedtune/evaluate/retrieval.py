@@ -15,9 +15,10 @@ from ..data.dataset import judged_documents, source_of
 from ..data.trec import read_run
 from ..errors import InputError
 from ..files import fingerprint_of_file
+from ..recipe.measures import parse
 from ..search.exact import as_run, exact_search, tie_order
 from ..types import Dataset, Run
-from .measures import DEFAULT_MEASURES, deepest, mean, parse, per_query
+from .measures import DEFAULT_MEASURES, deepest, mean, per_query
 from .results import Evaluation, write
 
 if TYPE_CHECKING:

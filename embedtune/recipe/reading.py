@@ -63,6 +63,8 @@ def _sentences(problem: Any) -> list[str]:
         return [f"{where}: {unknown('key', str(location[-1]), _keys_at(location[:-1]))}"]
     if problem["type"] == "missing":
         return [f"{where}: missing; it must be given"]
+    if problem["type"] == "measure":
+        return [f"{where}: {problem['msg']}"]
     if problem["type"] == "value_error":
         return [f"{where}.{line}" for line in str(problem["ctx"]["error"]).split("\n")]
     return [f"{where}: {problem['msg']}, got {problem['input']!r}"]

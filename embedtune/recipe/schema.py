@@ -6,14 +6,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, with_config
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, with_config
+from pydantic_core import PydanticCustomError
 
 from .. import methods
+from ..errors import InputError
 from ..types import Role
+from .measures import parse
 
 _strict = with_config(ConfigDict(extra="forbid", strict=True))
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _measure(value: str) -> str:
+    """The measure under embedtune's own name. A misspelt one must not cost a training."""
+    try:
+        return parse([value])[0]
+    except InputError as error:
+        raise PydanticCustomError("measure", "{reason}", {"reason": str(error)}) from None
+
+
+Measure = Annotated[str, AfterValidator(_measure)]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -255,7 +269,7 @@ class Guard:
 
     largest_drop: Annotated[float, Field(ge=0)] = 0.01  # of the measure's mean
     largest_flips: Share | None = None  # the share of queries that were right (at least 0.5) and no longer are (BCWI)
-    measure: str | None = None  # absent: evaluate.measure
+    measure: Measure | None = None  # absent: evaluate.measure
     # mixes base and tuned weights (WiSE-FT): the alpha that keeps the budget on queries that do not report
     interpolate: bool = False
     alphas: Annotated[list[Share], Field(min_length=1)] = field(default_factory=lambda: [n / 10 for n in range(11)])
@@ -291,8 +305,8 @@ class Evaluate:
     # dataset folders, each DIR or DIR:split; judged:DIR ranks only the documents that the split judges
     in_domain: list[str] = field(default_factory=list)
     out_of_domain: list[str] = field(default_factory=list)
-    measure: str = "nDCG@10"  # chooses the best checkpoint
-    measures: list[str] = field(default_factory=lambda: ["nDCG@10", "R@100", "RR@10"])
+    measure: Measure = "nDCG@10"  # chooses the best checkpoint
+    measures: list[Measure] = field(default_factory=lambda: ["nDCG@10", "R@100", "RR@10"])
     precision: Precision = "fp32"
     guard: Guard | None = None
 

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedtune.errors import InputError
-from embedtune.evaluate.measures import mean, parse, per_query, ranked
+from embedtune.evaluate.measures import mean, mteb_name, parse_compared, per_query, ranked
+from embedtune.recipe.measures import parse
 
 GRADED = {"q": {"a": 0, "b": 2, "c": 1}}
 RANKED = {"q": {"a": 3.0, "b": 2.0, "c": 1.0}}
@@ -98,20 +99,58 @@ def test_names() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "measure"),
+    [
+        ("ndcg@10", "nDCG@10"),
+        ("ndcg_cut_10", "nDCG@10"),
+        ("ndcg_at_10", "nDCG@10"),
+        ("NDCG", "nDCG"),
+        ("MAP", "AP"),
+        ("map_cut_100", "AP@100"),
+        ("MRR@20", "RR@20"),
+        ("recip_rank", "RR"),
+        ("recall@100", "R@100"),
+        ("recall_5", "R@5"),
+        ("precision_at_3", "P@3"),
+        ("P_10", "P@10"),
+        ("success_1", "Success@1"),
+    ],
+)
+def test_the_same_measure_under_another_tool_s_name_is_accepted(name: str, measure: str) -> None:
+    assert parse(name) == [measure]
+
+
+KNOWN = "nDCG@10, AP@10, RR@10, R@10, P@10, Success@10, hit@10, accuracy"
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("ndcg@10", "unknown measure 'ndcg@10': did you mean 'nDCG@10'?"),
         ("nDGC@10", "unknown measure 'nDGC@10': did you mean 'nDCG@10'?"),
-        ("MRR@20", "unknown measure 'MRR@20': did you mean 'RR@20'?"),
-        ("recall@100", "unknown measure 'recall@100': did you mean 'R@100'?"),
-        ("map_at_5", "unknown measure 'map_at_5': did you mean 'AP@5'?"),
-        ("hits@3", "unknown measure 'hits@3': did you mean 'hit@3'?"),
+        (
+            "hit_rate@1",
+            "unknown measure 'hit_rate@1': did you mean 'hit@1' (equal scores count by chance) or 'Success@1' "
+            "(equal scores are ordered by document id, as trec_eval does)?",
+        ),
+        (
+            "hits@3",
+            "unknown measure 'hits@3': did you mean 'hit@3' (equal scores count by chance) or 'Success@3' "
+            "(equal scores are ordered by document id, as trec_eval does)?",
+        ),
+        (
+            "R(rel=2)@100",
+            "measure 'R(rel=2)@100': options in brackets are not supported; 'R@100' counts every grade above 0",
+        ),
+        ("Rprec", f"measure 'Rprec' is not computed by embedtune; known are {KNOWN}"),
+        ("Judged@10", f"measure 'Judged@10' is not computed by embedtune; known are {KNOWN}"),
         ("nDCG@0", "unknown measure 'nDCG@0': did you mean 'nDCG@10'?"),
         ("R", "measure 'R' needs a cut-off, as in R@10"),
+        ("recall", "measure 'recall' needs a cut-off, as in R@10"),
         (
             "brilliance",
             "unknown measure 'brilliance': known are AP@10, P@10, R@10, RR@10, Success@10, accuracy, hit@10, nDCG@10",
         ),
+        ("group", "measure 'group' is reported by the protocol winoground only; a run does not determine it"),
         ("", "no measures given; name some, such as nDCG@10 R@100"),
     ],
 )
@@ -175,7 +214,17 @@ def test_accuracy_is_strict_and_wants_every_relevant_document_above() -> None:
     assert per_query("accuracy", qrels, run)["accuracy"] == {"right": 1.0, "level": 0.0, "half": 0.0}
 
 
-def test_what_only_a_protocol_reports_is_known_but_not_measured() -> None:
-    assert parse("group text") == ["group", "text"]
-    with pytest.raises(InputError, match=r"^measure 'group' is reported by the protocol winoground; a run does not"):
+def test_a_protocol_s_own_values_are_compared_and_never_computed() -> None:
+    assert parse_compared("group text main_score MRR@10") == ["group", "text", "main_score", "RR@10"]
+    with pytest.raises(InputError, match=r"^measure 'group' is reported by the protocol winoground only"):
         per_query("group", {"q": {"a": 1}}, {"q": {"a": 1.0}})
+
+
+def test_every_measure_has_a_name_for_the_hub() -> None:
+    assert [mteb_name(name) for name in parse("nDCG@10 AP RR@5 hit@1 accuracy")] == [
+        "ndcg_at_10",
+        "map",
+        "mrr_at_5",
+        "hit_at_1",
+        "accuracy",
+    ]

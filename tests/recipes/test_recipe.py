@@ -166,3 +166,27 @@ def test_a_colon_names_a_split() -> None:
 def test_yaml_means_what_it_says(text: str, value: object) -> None:
     assert parse(text, "x") == value
     assert type(parse(text, "x")) is type(value)
+
+
+def test_a_misspelt_measure_is_refused_before_any_training(tmp_path: Path) -> None:
+    evaluate = "{measure: hit_rate@1, measures: [nDCG@10, brilliance], guard: {measure: recall}, out_of_domain: [x]}"
+    path = written(tmp_path, f"version: 1\nmodel: {{name: m}}\ndata: {{train: d}}\nevaluate: {evaluate}\n")
+    with pytest.raises(InputError) as error:
+        load_recipe(path)
+    lines = str(error.value).splitlines()
+    assert lines[0].endswith("3 problems")
+    assert lines[1].startswith("  evaluate.measure: unknown measure 'hit_rate@1': did you mean 'hit@1' (")
+    assert lines[2].startswith("  evaluate.measures.1: unknown measure 'brilliance': known are")
+    assert lines[3] == "  evaluate.guard.measure: measure 'recall' needs a cut-off, as in R@10"
+
+
+def test_a_measure_is_kept_under_its_own_name() -> None:
+    recipe = check_recipe(
+        {
+            "version": 1,
+            "model": {"name": "m"},
+            "data": {"train": "d"},
+            "evaluate": {"measure": "MRR@10", "measures": ["ndcg_cut_10", "map"]},
+        }
+    )
+    assert (recipe.evaluate.measure, recipe.evaluate.measures) == ("RR@10", ["nDCG@10", "AP"])
