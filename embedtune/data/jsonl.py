@@ -204,13 +204,13 @@ def _image(values: dict[str, Any], where: str, folder: Path) -> Path | None:
         return None
     path = Path(os.path.normpath(name))
     outside = path.is_absolute() or path.parts[:1] == ("..",) or path == Path() or "\0" in name
-    if outside or not any(Path(os.path.realpath(folder / path)).is_relative_to(root) for root in _roots(folder)):
+    if outside or not any(Path(os.path.realpath(folder / path)).is_relative_to(root) for root in image_roots(folder)):
         raise LineError(where, "image outside", f'"image" must be a path inside {folder}, got {name!r}')
     return folder / path
 
 
 @lru_cache(maxsize=64)
-def _roots(folder: Path) -> tuple[Path, ...]:
+def image_roots(folder: Path) -> tuple[Path, ...]:
     """Where a folder's images may be, links resolved: in it, or in the blobs that a hub client's snapshot links to."""
     absolute = folder.absolute()
     snapshot = next((place for place in (absolute, *absolute.parents) if place.parent.name == "snapshots"), None)

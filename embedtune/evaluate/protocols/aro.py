@@ -17,7 +17,7 @@ from ...errors import InputError
 from ...types import Item
 from ..lists import Task
 from ..suites import Part, Suite
-from ._pictures import Pictures
+from ._images import RowImages, cropped
 from ._relations import LEFT_OUT
 from ._rows import rows, text_in
 
@@ -38,28 +38,27 @@ def recognises(folder: Path) -> bool:
 
 def read(folder: Path, images: Path | None) -> Suite:
     """Raises InputError, with the entry, for what is not laid out so and for images that are not there."""
-    given = [images] if images is not None else []
-    pictures = Pictures([*given, folder / "images", folder])
+    row_images = RowImages([images, folder], ("images", ""))
     tasks, means = [], {}
     for name, file in FILES.items():
         if (folder / file).is_file():
-            task = _task(name, folder / file, pictures, folder)
+            task = _task(name, folder / file, row_images, folder)
             tasks.append(task)
             if macro := _macro(name, task):
                 means[f"{name}, macro"] = macro
     return Suite(protocol="aro", tasks=tasks, means=means)
 
 
-def _task(name: str, file: Path, pictures: Pictures, folder: Path) -> Task:
+def _task(name: str, file: Path, images: RowImages, folder: Path) -> Task:
     task = Task(label=f"aro-{name}", folder=folder, measures=("accuracy",))
     for number, row in enumerate(rows(file)):
         of_pair = name in (RELATION, ATTRIBUTION)
         right, others = _pair(row) if of_pair else _options(row)
         if right in others:
             raise InputError(f"{row[0]}: a perturbed caption is the right one")
-        image = pictures.find(row[1].get("image_path") or row[1].get("image"), row[0])
+        image = images.path(row[1].get("image_path") or row[1].get("image"), row[0])
         if of_pair:
-            image = pictures.cropped(image, _box(row))
+            image = cropped(image, _box(row))
         options = [(Item(id="", text=right), 1), *((Item(id="", text=text), 0) for text in others)]
         task.add(str(number), Item(id="", image=image), options, _group(name, row))
     return task

@@ -18,7 +18,7 @@ from ...errors import InputError
 from ...types import Dataset, Item
 from ..lists import Task
 from ..suites import Part, Suite
-from ._pictures import Pictures
+from ._images import RowImages
 from ._rows import has_columns, rows
 
 LAYOUT = "files, or folders of files, with rows of qry_text, qry_img_path, tgt_text and tgt_img_path"
@@ -65,9 +65,10 @@ def read(folder: Path, images: Path | None) -> Suite:
     """Raises InputError, with the row, for rows that are not the published ones and for images that are not there."""
     known = {name for by_kind in SETS.values() for group in by_kind.values() for name in group}
     tasks, corpora, notes = [], [], []
+    row_images = RowImages([images, folder, folder.parent], ("", *IMAGES))
     for name, files in _files(folder).items():
         if name in known or has_columns(files[0], COLUMNS):
-            tasks.append(_task(name, files, Pictures(_roots(folder, images)), folder))
+            tasks.append(_task(name, files, row_images, folder))
         elif (files[0].parent / "corpus.jsonl").exists():
             corpora.append(load_dataset(files[0].parent))
     if others := [task.label for task in tasks if task.label.removeprefix("mmeb-") not in known]:
@@ -97,20 +98,15 @@ def _shards(folder: Path) -> list[Path]:
     return [path for path in files if path.name.startswith("test")] or files
 
 
-def _roots(folder: Path, images: Path | None) -> list[Path]:
-    given = [images] if images is not None else []
-    return [*given, *(root / name for root in (folder, folder.parent) for name in ("", *IMAGES))]
-
-
-def _task(name: str, files: list[Path], pictures: Pictures, folder: Path) -> Task:
+def _task(name: str, files: list[Path], images: RowImages, folder: Path) -> Task:
     task = Task(label=f"mmeb-{name}", folder=folder, measures=("hit@1",))
     for number, row in enumerate(row for path in files for row in rows(path)):
-        query = _item(row, row[1].get("qry_text"), row[1].get("qry_img_path"), row[1].get("qry_inst"), pictures)
-        task.add(str(number), query, ((item, int(not place)) for place, item in enumerate(_targets(row, pictures))))
+        query = _item(row, row[1].get("qry_text"), row[1].get("qry_img_path"), row[1].get("qry_inst"), images)
+        task.add(str(number), query, ((item, int(not place)) for place, item in enumerate(_targets(row, images))))
     return task
 
 
-def _targets(row: Row, pictures: Pictures) -> Iterator[Item]:
+def _targets(row: Row, images: RowImages) -> Iterator[Item]:
     where, values = row
     texts, paths = values.get("tgt_text"), values.get("tgt_img_path")
     if isinstance(paths, list) and not isinstance(texts, list):
@@ -122,10 +118,10 @@ def _targets(row: Row, pictures: Pictures) -> Iterator[Item]:
     if len(texts) < 2:
         raise InputError(f"{where}: {len(texts)} target(s); a query needs its positive, the first, and others")
     for text, path in zip(texts, paths, strict=True):
-        yield _item(row, text, path, values.get("tgt_inst"), pictures)
+        yield _item(row, text, path, values.get("tgt_inst"), images)
 
 
-def _item(row: Row, text: Any, path: Any, instruction: Any, pictures: Pictures) -> Item:
+def _item(row: Row, text: Any, path: Any, instruction: Any, images: RowImages) -> Item:
     """The text without the place of its image, which the encoder gives it, and the image."""
     where = row[0]
     parts = [part for part in (instruction, text) if part]
@@ -136,7 +132,7 @@ def _item(row: Row, text: Any, path: Any, instruction: Any, pictures: Pictures) 
         if token in said and not path:
             raise InputError(f"{where}: a text with the place of an image ({token}) has no image")
         said = said.replace(token, "")
-    image = pictures.find(path, where) if path else None
+    image = images.path(path, where) if path else None
     if image is None and not said.strip():
         raise InputError(f"{where}: neither a text nor an image")
     return Item(id="", text=said.strip(), image=image)

@@ -17,7 +17,7 @@ from ...errors import InputError
 from ...types import Item
 from ..lists import Task
 from ..suites import Suite
-from ._pictures import Pictures
+from ._images import RowImages
 from ._rows import files_of, has_columns, rows, text_in
 
 LAYOUT = "problems.json and images/test/<id>/, or Parquet files with question, choices, answer, hint and image"
@@ -36,12 +36,10 @@ def _files(folder: Path) -> list[Path]:
 def read(folder: Path, images: Path | None) -> Suite:
     """Raises InputError, with the question, for what is not laid out so and for images that are not there."""
     files = _files(folder)
-    given = [images] if images is not None else []
-    roots = [root / name for root in (folder, files[0].parent) for name in ("images", "")]
-    pictures = Pictures([*given, *roots])
+    row_images = RowImages([images, folder, files[0].parent], ("images", ""))
     task = Task(label="scienceqa", folder=folder, measures=("hit@1",))
     for number, row in enumerate(_test_rows(files)):
-        _add(task, str(row[1].get("_key", number)), row, pictures)
+        _add(task, str(row[1].get("_key", number)), row, row_images)
     if not task.qrels:
         raise InputError(f"{files[0]}: no question of the split test")
     return Suite(protocol="scienceqa", tasks=[task])
@@ -52,7 +50,7 @@ def _test_rows(files: list[Path]) -> Iterator[Row]:
         yield from (row for row in rows(path) if row[1].get("split", "test") == "test")
 
 
-def _add(task: Task, query_id: str, row: Row, pictures: Pictures) -> None:
+def _add(task: Task, query_id: str, row: Row, images: RowImages) -> None:
     where, values = row
     choices, answer = values.get("choices"), values.get("answer")
     if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(choice, str) for choice in choices):
@@ -60,16 +58,16 @@ def _add(task: Task, query_id: str, row: Row, pictures: Pictures) -> None:
     if not isinstance(answer, int) or not 0 <= answer < len(choices):
         raise InputError(f"{where}: 'answer' must be the place of one of {len(choices)} choices, got {answer!r}")
     hint = str(values.get("hint") or "").strip()
-    image = _image(query_id, values.get("image"), where, pictures)
+    image = _image(query_id, values.get("image"), where, images)
     question = Item(id="", text=" ".join(filter(None, [text_in(row, "question"), hint])), image=image)
     options = [(Item(id="", text=choice), int(choice == choices[answer])) for choice in choices]
     task.add(query_id, question, options, _groups(values, bool(hint), image is not None))
 
 
-def _image(query_id: str, value: Any, where: str, pictures: Pictures) -> Path | None:
+def _image(query_id: str, value: Any, where: str, images: RowImages) -> Path | None:
     if not value:
         return None
-    return pictures.find(value if isinstance(value, dict) else f"test/{query_id}/{value}", where)
+    return images.path(value if isinstance(value, dict) else f"test/{query_id}/{value}", where)
 
 
 def _groups(values: dict[str, Any], has_hint: bool, has_image: bool) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from ...errors import InputError
 from ...types import Item
 from ..lists import Task
 from ..suites import Part, Suite
-from ._pictures import Pictures
+from ._images import RowImages
 from ._rows import rows, text_in
 
 CATEGORIES = ("add_obj", "add_att", "replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")
@@ -33,8 +33,7 @@ def _files(folder: Path) -> dict[str, Path]:
 
 def read(folder: Path, images: Path | None) -> Suite:
     """Raises InputError, with the entry, for what is not laid out so and for images that are not there."""
-    given = [images] if images is not None else []
-    pictures = Pictures([*given, folder, *(folder / name for name in ("images", "val2017", "coco/val2017"))])
+    row_images = RowImages([images, folder], ("", "images", "val2017", "coco/val2017"))
     tasks = []
     for name, path in _files(folder).items():
         task = Task(label=f"sugarcrepe-{name}", folder=folder, measures=("accuracy",))
@@ -42,7 +41,7 @@ def read(folder: Path, images: Path | None) -> Suite:
             caption, other = text_in(row, "caption"), text_in(row, "negative_caption")
             if caption == other:
                 raise InputError(f"{row[0]}: both captions are the same")
-            image = pictures.find(row[1].get("filename"), row[0])
+            image = row_images.path(row[1].get("filename"), row[0])
             options = ((Item(id="", text=text), int(text == caption)) for text in (caption, other))
             task.add(str(row[1].get("_key", number)), Item(id="", image=image), options)
         tasks.append(task)

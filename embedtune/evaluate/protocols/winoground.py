@@ -15,7 +15,7 @@ from ...errors import InputError
 from ...types import Item, Qrels, Run
 from ..lists import Reported, Task
 from ..suites import Suite
-from ._pictures import Pictures
+from ._images import RowImages
 from ._rows import files_of, has_columns, rows, text_in
 
 LAYOUT = "examples.jsonl (or Parquet files) with image_0, image_1, caption_0 and caption_1, and the images"
@@ -33,9 +33,7 @@ def _files(folder: Path) -> list[Path]:
 def read(folder: Path, images: Path | None) -> Suite:
     """Raises InputError, with the row, for what is not laid out so and for images that are not there."""
     files = _files(folder)
-    given = [images] if images is not None else []
-    roots = [root / name for root in (files[0].parent, folder) for name in ("images", "")]
-    pictures = Pictures([*given, *roots])
+    row_images = RowImages([images, files[0].parent, folder], ("images", ""))
     task = Task(label="winoground", folder=folder, measures=("text", "image", "group"), report=reported)
     for number, row in enumerate(row for path in files for row in rows(path)):
         example = str(row[1].get("id", number))
@@ -45,7 +43,7 @@ def read(folder: Path, images: Path | None) -> Suite:
         task.shown[example] = " | ".join(captions)
         group = row[1].get("collapsed_tag")
         for place in (0, 1):
-            image = Item(id="", image=pictures.find(row[1].get(f"image_{place}"), row[0]))
+            image = Item(id="", image=row_images.path(row[1].get(f"image_{place}"), row[0]))
             # A caption's id says which of the example's two it is, so captions of other examples are not shared.
             options = [(Item(id=f"{example}/caption_{c}", text=captions[c]), int(c == place)) for c in (0, 1)]
             task.add(f"{example}/image_{place}", image, options)
