@@ -32,11 +32,10 @@ def _prepare(asked: Path, kill_at: int | None, every: float, environment: dict[s
     import torch
 
     from embedtune.models import scorers
-    from embedtune.negatives import pools
-    from embedtune.negatives import resumable as unfinished
+    from embedtune.negatives import candidates, resumable
 
     torch.set_num_threads(1)
-    pools.BLOCK, unfinished.EVERY = BLOCK, every
+    candidates.BLOCK, resumable.EVERY = BLOCK, every
     real, calls = scorers.CrossEncoderScores.__call__, iter(range(10**6))
 
     def counted(self: scorers.CrossEncoderScores, query_id: str, doc_ids: Sequence[str]) -> Any:
@@ -62,9 +61,12 @@ def mine(
     _prepare(asked, kill_at, every, environment)
     from embedtune.data.dataset import load_dataset
     from embedtune.models.encoder import load_encoder
-    from embedtune.negatives import candidates
+    from embedtune.negatives.candidates import MiningJob
+    from embedtune.negatives.mine import mine as run_job
 
-    candidates.mine(load_dataset(data, "train"), load_encoder(str(model)), negatives, output)
+    run_job(
+        MiningJob(dataset=load_dataset(data, "train"), encoder=load_encoder(str(model)), negatives=negatives), output
+    )
 
 
 def train(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mining_jobs import mine
 from pictures import BROKEN, write_pictures
 
 from embedtune.data.dataset import load_dataset
@@ -20,8 +21,7 @@ from embedtune.methods import bind
 from embedtune.models.encoder import load_encoder
 from embedtune.models.scorers import CrossEncoderScores
 from embedtune.models.similarity import as_scored
-from embedtune.negatives.candidates import mine
-from embedtune.negatives.evidence import Files, read_evidence
+from embedtune.negatives.evidence import MiningFiles, read_evidence
 from embedtune.recipe import Chosen, Model, Negatives
 from embedtune.search.build import build, read_corpus
 from embedtune.search.folder import open_index
@@ -64,7 +64,7 @@ def test_mining_over_pictures_is_brute_force(image_models: dict[str, Path], pict
     documents = as_scored(encoder.encode(dataset.corpus, "document"), "cosine")
     scores = queries @ documents.T
     found: dict[str, list[Any]] = {}
-    for candidate in read_evidence(Files(tmp_path / "mined.run").evidence):
+    for candidate in read_evidence(MiningFiles(tmp_path / "mined.run").evidence):
         found.setdefault(candidate.query_id, []).append(candidate)
     assert found.keys() == dataset.qrels.keys()
     for query_id, judged in dataset.qrels.items():

@@ -130,8 +130,8 @@ def _side_by_side(listed: list[Evidence], dataset: Dataset | None) -> list[dict[
     """The query, its lowest positive, and the suspect."""
     rows: list[dict[str, Any]] = []
     for s in listed:
-        row = {"query": s.query_id, "suspect": s.doc_id, "score": s.judged, "positive": s.positive_id,
-               "its score": s.positive_judged}  # fmt: skip
+        row = {"query": s.query_id, "suspect": s.doc_id, "score": s.reference, "positive": s.positive_id,
+               "its score": s.positive_reference}  # fmt: skip
         if dataset is not None:
             row |= {
                 "query text": _shortened(dataset.queries[s.query_id].shown),

@@ -41,13 +41,13 @@ def judge(
     files = files_of(negatives)
     dataset = dataset_of(files, data)
 
-    from embedtune.negatives.judge import by_command, by_model, pairs_of
+    from embedtune.negatives.judging import judge_by_command, judge_by_model, pairs_of
 
     pairs = pairs_of(files, dataset)
     if command is not None:
-        run = by_command(pairs, dataset, command)
+        run = judge_by_command(pairs, dataset, command)
     else:
         with progress("judging") as show:
-            run = by_model(pairs, dataset, str(by), on_progress=show)
+            run = judge_by_model(pairs, dataset, str(by), on_progress=show)
     write_run(output, run, "judge")
     say(f"written: {output} ({sum(map(len, run.values())):,} pairs of {len(run):,} queries)")

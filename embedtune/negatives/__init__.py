@@ -1,1 +1,1 @@
-"""From candidates to negatives: mining, filters applied, the evidence of both, audit and judging."""
+"""Hard negatives: candidates are retrieved, filtered and judged, and the evidence of each decision is kept."""

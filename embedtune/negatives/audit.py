@@ -23,8 +23,8 @@ from ..errors import InputError
 from ..recipe import Chosen, Data, split_of
 from ..recipe.strict_yaml import parse
 from ..types import Dataset, Scores
-from .evidence import Evidence, Files, files_of, read_evidence
-from .verdicts import Judge, judges_of, verdicts_of
+from .evidence import Evidence, MiningFiles, files_of, read_evidence
+from .filters import AppliedFilter, applied, verdicts_of
 
 BINS = 20
 
@@ -115,10 +115,10 @@ def audit(path: str | Path, *, threshold: Chosen | None = None, suspects: int = 
     for query_id, found in decided(files_of(path), threshold):
         counts = OfQuery(query_id=query_id)
         queries.append(counts)
-        positives.append(found[0].positive_judged)
+        positives.append(found[0].positive_reference)
         for candidate in found:
             _count(candidate, counts, filters, sources)
-            scores.append(candidate.judged)
+            scores.append(candidate.reference)
             gaps.append(candidate.gap)
             keeps.append(candidate.keep)
             if candidate.keep:
@@ -140,21 +140,21 @@ def audit(path: str | Path, *, threshold: Chosen | None = None, suspects: int = 
     )
 
 
-def decided(files: Files, threshold: Chosen | None = None) -> Iterator[tuple[str, list[Evidence]]]:
+def decided(files: MiningFiles, threshold: Chosen | None = None) -> Iterator[tuple[str, list[Evidence]]]:
     """Each query's candidates; with a threshold, as they would be kept and dropped by it."""
-    judge = judges_of([threshold])[0] if threshold is not None else None
+    judge = applied([threshold])[0] if threshold is not None else None
     for query_id, found in groupby(read_evidence(files.evidence), key=lambda candidate: candidate.query_id):
         candidates = list(found)
         yield query_id, candidates if judge is None else _judged_again(candidates, judge)
 
 
-def _judged_again(candidates: list[Evidence], judge: Judge) -> list[Evidence]:
+def _judged_again(candidates: list[Evidence], judge: AppliedFilter) -> list[Evidence]:
     """The same columns that the filter saw when mining, but for one positive, the lowest, that stands for all."""
     first = candidates[0]
     own = torch.arange(len(candidates) + 1)[None] > 0
     teacher = None
     if first.teacher is not None and first.positive_teacher is not None:
-        teacher = torch.tensor([[first.positive_teacher, *(c.judged for c in candidates)]])
+        teacher = torch.tensor([[first.positive_teacher, *(c.reference for c in candidates)]])
     scores = Scores(
         student=torch.tensor([[first.positive_score, *(c.score for c in candidates)]]),
         positive=~own,
@@ -196,7 +196,7 @@ def parse_threshold(text: str) -> Chosen:
     return Chosen(name=given["name"], options=chosen)
 
 
-def dataset_of(files: Files, name: str | None = None) -> Dataset:
+def dataset_of(files: MiningFiles, name: str | None = None) -> Dataset:
     """The data that was mined, as the summary beside the run says, or as named."""
     said = _folders(files)
     if name is not None:
@@ -216,7 +216,7 @@ def refuse_other_data(found: Audit, dataset: Dataset) -> None:
                 raise InputError(f"{dataset.folder}: {kind} {item_id!r} is not in it; give --data what was mined")
 
 
-def _folders(files: Files) -> list[str]:
+def _folders(files: MiningFiles) -> list[str]:
     """The dataset folders (`DIR:split`) that were mined."""
     if not files.complete:
         return []
@@ -276,8 +276,8 @@ def _count(candidate: Evidence, counts: OfQuery, filters: dict[str, OfFilter], s
             found.highest_limit = max(
                 verdict.limit, found.highest_limit if found.highest_limit is not None else -np.inf
             )
-            found.positives_beyond += candidate.positive_judged >= verdict.limit
-            found.widest_margin = max(abs(candidate.positive_judged - verdict.limit), found.widest_margin or 0.0)
+            found.positives_beyond += candidate.positive_reference >= verdict.limit
+            found.widest_margin = max(abs(candidate.positive_reference - verdict.limit), found.widest_margin or 0.0)
 
 
 def _warnings(found: OfFilter, lowest: float, highest: float) -> list[str]:

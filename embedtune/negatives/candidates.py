@@ -1,257 +1,162 @@
-"""Mines candidates, judges them, and keeps the evidence: files that training, `mine` and `audit` share.
-
-Blocks of queries are mined and judged one after another and streamed to disk, so memory holds one block's candidates.
-"""
+"""Retrieves every query's candidates, block by block, and encodes everything that mining needs."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from .. import __version__, methods
-from ..data.dataset import source_of
+from .. import methods
+from ..data.dataset import subset
+from ..data.mixture import prefixed
 from ..data.relevance import Relevance
-from ..errors import InputError
-from ..files import fingerprint_of
-from ..models import store
+from ..methods.mining import Sourced, numbered
 from ..models.encoder import Encoder, Progress
-from ..models.scorers import CrossEncoderScores, EncoderScores, Scorer, cross_encoder, frozen
-from ..models.weights import weights_fingerprint
-from ..recipe import Negatives, plain
-from ..seeds import generator_for
-from ..types import Dataset, Scores
-from . import pools
-from .counts import Found, Report
-from .evidence import Evidence, Files, as_line
-from .pools import Candidate, ids_to_mine, searched
-from .resumable import contents_of, unfinished
-from .verdicts import Judge, judges_of, verdicts_of
+from ..models.scorers import EncoderScores, Scorer, teacher_scores
+from ..recipe import CROSS_ENCODER, Negatives
+from ..types import Dataset, Run
+
+BLOCK = 4096  # queries that candidates are retrieved for at once
 
 
-def mine(
-    dataset: Dataset,
-    encoder: Encoder,
-    negatives: Negatives,
-    output: Path,
-    *,
-    query_ids: Sequence[str] | None = None,
-    relevance: Relevance | None = None,
-    filters: Sequence[Any] | None = None,
-    progress: float = 0.0,
-    seed: int = 0,
-    draw: bool = False,
-    on_progress: Progress | None = None,
-) -> Report:
-    """Mines, judges and filters; writes the run `output`, the evidence (.jsonl) and a summary (.json) beside it.
+@dataclass(frozen=True, kw_only=True)
+class MiningJob:
+    """What is mined, by which model and under which rules.
 
-    Killed and started again with the same arguments it goes on from the last whole block of queries, and within a block
-    loses half a minute; the files are then those of a mining that was never killed, to the last bit.
-
-    For each query: the miners' candidates, taking turns where there are several, without positives, copies of positives
-    and the query's own text; scored by `encoder` and by the teacher; every filter's verdict. The run holds what all
-    filters keep, in the order of the teacher's scores where there is one, else as it was mined.
-
-    encoder: must be one whose embeddings are cached; then a second mining with the same weights encodes nothing.
-    query_ids: absent, every query of the split with a positive. relevance: absent, made from the dataset.
-    filters: the recipe's filters in place, where they have learned something; absent, they are made.
-    progress: where training stands, for options that follow a schedule.
-    draw: write only what the recipe's sampling draws.
-
-    Raises InputError where nothing is found, where everything is dropped, and (negatives.empty: refuse) where a query
-    is left without negatives; then nothing is written. So it does where another process is writing to `output`.
+    encoder: a model with cached embeddings, so that a second mining with the same weights encodes nothing.
+    negatives: miners, filters, sampling and teacher, as in a recipe.
+    query_ids: the queries to mine; None means every query of the split that has a positive.
+    relevance: the dataset's judgements, where the caller has them already.
+    learned: the filters of `negatives`, in their order, with the state that training gave them; None makes new ones.
+    progress: the share of training that is done, from 0 to 1, for options that follow a schedule.
+    draw: writes only the negatives that the recipe's sampling draws, by this seed.
     """
-    if output.suffix in (".json", ".jsonl"):
-        raise InputError(
-            f"{output}: names a run; its evidence (.jsonl) and summary (.json) go beside it: end it in .run"
-        )
-    relevance = relevance or Relevance(dataset)
-    ids = ids_to_mine(query_ids, relevance)
-    judges = judges_of(negatives.filtering, filters)
-    sample = methods.bind("sampling", negatives.sampling.name, negatives.sampling.options)
-    sample(torch.empty(0), 0.0, generator=torch.Generator())  # refuses options out of range before hours of mining
-    report = Report(
-        asked=asked(negatives),
-        dropped=Counter({judge.name: 0 for judge in judges if judge.started}),
-        unstarted=[judge.name for judge in judges if not judge.started],
-    )
-    by_pair = cross_encoder(negatives.teacher, dataset, str(encoder.device))
-    key = fingerprint_of(
-        *_dependencies(dataset, encoder, negatives, by_pair, judges),
-        json.dumps([progress, seed, draw, pools.BLOCK, ids]),
-    )
-    with unfinished(Files(output), key) as files:
-        if files.noted is not None:
-            report = Report.of(files.noted["report"])
-        done = report.queries
-        for found in _judged(dataset, encoder, negatives, ids, relevance, judges, progress, by_pair, done, on_progress):
-            kept = [candidate for candidate in found.evidence if candidate.keep]
-            if draw and kept:
-                drawn = sample(*for_sampling(kept), generator=generator_for(seed, "negatives", 0, found.query_id))
-                kept = [kept[place] for place in drawn.tolist()]
-            report.add(found, len(kept))
-            files.evidence.writelines(as_line(candidate) + "\n" for candidate in found.evidence)
-            files.run.writelines(_run_lines(kept, by_place=found.by_place))
-            if on_progress is not None:
-                on_progress(report.queries, len(ids))
-            if files.due or report.queries % pools.BLOCK == 0:
-                files.note(vars(report))
-        _check(report, negatives, dataset)
-        files.finish(vars(report), _summary(dataset, encoder, negatives, seed, report))
-    return report
+
+    dataset: Dataset
+    encoder: Encoder
+    negatives: Negatives
+    query_ids: Sequence[str] | None = None
+    relevance: Relevance | None = None
+    learned: Sequence[Any] | None = None
+    progress: float = 0.0
+    seed: int = 0
+    draw: bool = False
+
+    @cached_property
+    def known(self) -> Relevance:
+        """The judgements given, or those of the dataset."""
+        return self.relevance or Relevance(self.dataset)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The queries to mine, each once."""
+        chosen = self.query_ids
+        if chosen is None:
+            chosen = [query_id for query_id, positives in self.known.positives.items() if positives]
+        return list(dict.fromkeys(chosen))
 
 
-def _dependencies(
-    dataset: Dataset,
-    encoder: Encoder,
-    negatives: Negatives,
-    by_pair: CrossEncoderScores | None,
-    judges: Sequence[Judge],
-) -> Iterator[str]:
-    """What mined candidates and their scores depend on, to the last bit: data, models, methods and what they read."""
-    yield from (__version__, json.dumps(store.versions()), dataset.fingerprint, encoder.fingerprint)
-    yield json.dumps(plain(negatives), sort_keys=True)
-    for chosen in (*negatives.mining, *negatives.filtering):
-        yield from contents_of(chosen.options, encoder)
-    if negatives.teacher is not None:
-        yield by_pair.fingerprint if by_pair is not None else frozen(negatives.teacher, encoder).fingerprint
-    yield from (weights_fingerprint(judge.decide) for judge in judges if isinstance(judge.decide, nn.Module))
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A retrieved document with its source, its rank and score there, and its ranks in other sources."""
+
+    doc_id: str
+    source: str
+    rank: int
+    mined: float
+    also: dict[str, int]
 
 
-def _judged(
-    dataset: Dataset,
-    encoder: Encoder,
-    negatives: Negatives,
-    query_ids: Sequence[str],
-    relevance: Relevance,
-    judges: Sequence[Judge],
-    progress: float,
-    by_pair: CrossEncoderScores | None,
-    done: int,
-    on_progress: Progress | None,
-) -> Iterator[Found]:
-    """Each query's candidates with their evidence, block by block, but for the first `done` queries."""
-    for block in searched(dataset, encoder, negatives, query_ids, relevance, on_progress, done=done):
-        teacher = by_pair or block.teacher
-        for query_id, (pool, forbidden) in block.pools.items():
-            positives = sorted(relevance.positives[query_id])
-            evidence = judge(query_id, pool, positives, block.scorer, teacher, judges, progress) if pool else []
-            yield Found(query_id, evidence, forbidden, by_place=teacher is None and block.sources > 1)
+@dataclass(frozen=True, slots=True)
+class CandidatePool:
+    """One query's candidates and positives. forbidden: retrieved documents that may not be negatives of the query."""
+
+    query_id: str
+    candidates: list[Candidate]
+    positives: list[str]
+    forbidden: int
 
 
-def asked(negatives: Negatives) -> int:
-    """How many negatives a query gets."""
-    option = next(o for o in methods.describe("sampling", negatives.sampling.name).options if o.name == "count")
-    return int(negatives.sampling.options.get("count", option.default))
+@dataclass(frozen=True)
+class CandidateBlock:
+    """The pools of a block of queries, and the models that score them. teacher: None unless it is an encoder."""
+
+    pools: list[CandidatePool]
+    sources: int
+    student: EncoderScores
+    teacher: Scorer | None
 
 
-def for_sampling(kept: Sequence[Evidence]) -> tuple[Tensor, float]:
-    """What a sampler gets: the candidates' scores (K,), by whoever judged, and the positive's in the same units."""
-    return torch.tensor([candidate.judged for candidate in kept]), kept[0].positive_judged
+def retrieve(job: MiningJob, *, skip: int = 0, on_progress: Progress | None = None) -> Iterator[CandidateBlock]:
+    """Every block of queries with all that must be encoded for it, without the first `skip` queries.
 
-
-def judge(
-    query_id: str,
-    pool: Sequence[Candidate],
-    positives: Sequence[str],
-    scorer: EncoderScores,
-    teacher: Scorer | None,
-    judges: Sequence[Judge],
-    progress: float,
-) -> list[Evidence]:
-    """One query's candidates with all that is known of them, best first.
-
-    The columns that filters see are its positives, then its candidates.
+    A block that was interrupted is retrieved whole again: the last bits of scores depend on the block's queries.
     """
-    doc_ids = [*positives, *(candidate.doc_id for candidate in pool)]
-    count = len(positives)
-    own = torch.arange(len(doc_ids))[None] >= count  # (1, D)
-    by_model = torch.from_numpy(scorer(query_id, doc_ids))[None]
-    by_teacher = torch.from_numpy(teacher(query_id, doc_ids))[None] if teacher is not None else None
-    scores = Scores(
-        student=by_model,
-        positive=~own,
-        candidate=own,
-        own=own,
-        teacher=by_teacher,
-        queries=torch.from_numpy(scorer.queries([query_id])),
-        documents=torch.from_numpy(scorer.documents(doc_ids)),
-        query_ids=(query_id,),
-        doc_ids=tuple(doc_ids),
-        progress=progress,
-    )
-    verdicts = [verdicts_of(j, scores)[count:] for j in judges if j.started]
-    student, guide = by_model[0].tolist(), by_teacher[0].tolist() if by_teacher is not None else None
-    lowest = min(range(count), key=(guide or student).__getitem__)
-    evidence = [
-        Evidence(
-            query_id=query_id,
-            doc_id=candidate.doc_id,
-            source=candidate.source,
-            rank=candidate.rank,
-            also=candidate.also,
-            mined=candidate.mined,
-            score=student[count + place],
-            positive_id=positives[lowest],
-            positive_score=min(student[:count]),
-            teacher=guide[count + place] if guide else None,
-            positive_teacher=guide[lowest] if guide else None,
-            keep=all(said[place].keep for said in verdicts),
-            filters=tuple(said[place] for said in verdicts),
-        )
-        for place, candidate in enumerate(pool)
-    ]
-    if guide is None:
-        return evidence
-    evidence.sort(key=lambda e: (e.judged, e.doc_id), reverse=True)
-    if evidence and count > 1:
-        evidence[0] = replace(evidence[0], positives_teacher=dict(zip(positives, guide[:count], strict=True)))
-    return evidence
+    dataset, encoder, negatives = job.dataset, job.encoder, job.negatives
+    miners = [methods.bind("mining", chosen.name, chosen.options) for chosen in negatives.mining]
+    by_encoder = negatives.teacher is not None and not negatives.teacher.startswith(CROSS_ENCODER)
+    for start in range(skip // BLOCK * BLOCK, len(job.ids), BLOCK):
+        block = subset(dataset, job.ids[start : start + BLOCK])
+        runs = _runs(miners, block, encoder, on_progress)
+        pools = [_pool(query_id, runs, job.known) for query_id in block.qrels]
+        needed = {candidate.doc_id for pool in pools for candidate in pool.candidates}
+        needed |= {doc_id for pool in pools for doc_id in pool.positives}
+        student, teacher = EncoderScores(encoder, dataset, needed, on_progress=on_progress), None
+        if by_encoder:
+            teacher = teacher_scores(str(negatives.teacher), encoder, dataset, needed, on_progress=on_progress)
+        yield CandidateBlock(pools[max(0, skip - start) :], len(runs), student, teacher)
 
 
-def _run_lines(kept: Sequence[Evidence], *, by_place: bool) -> Iterator[str]:
-    """A query's lines of the run. Scores of several sources cannot be compared: there 1/place keeps the order."""
-    for place, candidate in enumerate(kept, start=1):
-        own = candidate.mined if candidate.teacher is None else candidate.teacher
-        score = 1 / place if by_place else own
-        tag = re.sub(r"\s+", "_", candidate.source)  # a source is named by its model, a column has no blanks
-        yield f"{candidate.query_id} Q0 {candidate.doc_id} {place} {score!r} {tag}\n"
+def encode_for_mining(job: MiningJob, until: Callable[[], bool] = lambda: False) -> None:
+    """Encodes what `mine` encodes, in a process beside the one that mines; both share the work (models/shared.py).
+
+    Candidates are retrieved here too, because one miner's encoding depends on what the others retrieved.
+    until: asked before every block of queries; True ends the work.
+    """
+    for _ in retrieve(job):
+        if until():
+            return
 
 
-def _check(report: Report, negatives: Negatives, dataset: Dataset) -> None:
-    said = ", ".join(f"{name} {count:,}" for name, count in report.dropped.items())
-    if not report.candidates:
-        miners = ", ".join(chosen.name for chosen in negatives.mining)
-        raise InputError(f"negatives.mining: {miners} found no candidate for any query of {dataset.folder}")
-    if not report.kept:
-        raise InputError(
-            f"negatives.filtering: dropped every one of the {report.candidates:,} candidates ({said}); loosen a limit: "
-            "the scores may be on another scale than it is meant for, or two filters contradict each other"
-            + (f": {report.contradiction()}" if report.at_odds else "")
-        )
-    if negatives.empty == "refuse" and report.without:
-        raise InputError(
-            f"negatives.empty: {report.without:,} of {report.queries:,} queries have no negative left, first "
-            f"{report.first_without!r} ({said or 'nothing was found for them'}); loosen a filter, mine deeper, or set "
-            "empty to train"
-        )
+def _runs(miners: list[Any], block: Dataset, encoder: Encoder, on_progress: Progress | None) -> dict[str, Run]:
+    """source -> run, by all miners. The datasets of a mixture are mined one by one."""
+    if not block.parts:
+        sourced: list[Sourced] = [miner(block, encoder, on_progress=on_progress) for miner in miners]
+        labels = numbered([label for runs in sourced for label in runs])
+        return dict(zip(labels, (run for runs in sourced for run in runs.values()), strict=True))
+    merged: dict[str, Run] = {}
+    for part in block.parts:
+        for source, run in _runs(miners, part, encoder, on_progress).items():
+            merged.setdefault(source, {}).update(
+                (prefixed(part.label, query_id), {prefixed(part.label, d): score for d, score in scores.items()})
+                for query_id, scores in run.items()
+            )
+    return merged
 
 
-def _summary(dataset: Dataset, encoder: Encoder, negatives: Negatives, seed: int, report: Report) -> dict[str, Any]:
-    return {
-        "data": {
-            "folders": [f"{source_of(part)}:{part.split}" for part in dataset.parts or (dataset,)],
-            "fingerprint": dataset.fingerprint,
-        },
-        "encoder": {"name": encoder.name, "fingerprint": encoder.fingerprint},
-        "negatives": plain(negatives),
-        "seed": seed,
-        "report": vars(report),
+def _pool(query_id: str, runs: dict[str, Run], relevance: Relevance) -> CandidatePool:
+    merged = merge({source: run[query_id] for source, run in runs.items() if query_id in run})
+    forbidden = relevance.forbidden(query_id, [candidate.doc_id for candidate in merged])
+    allowed = [candidate for candidate, out in zip(merged, forbidden, strict=True) if not out]
+    return CandidatePool(query_id, allowed, sorted(relevance.positives[query_id]), sum(forbidden))
+
+
+def merge(scores: dict[str, dict[str, float]]) -> list[Candidate]:
+    """One query's candidates from source -> doc_id -> score: sources take turns, and each document comes once."""
+    ranks = {
+        source: {
+            doc_id: rank
+            for rank, (doc_id, _) in enumerate(sorted(scored.items(), key=lambda s: (s[1], s[0]), reverse=True), 1)
+        }
+        for source, scored in scores.items()
     }
+    sources = list(scores)
+    turns = sorted((rank, turn, d) for turn, ranked in enumerate(ranks.values()) for d, rank in ranked.items())
+    merged: dict[str, Candidate] = {}
+    for rank, turn, doc_id in turns:
+        if doc_id not in merged:
+            source = sources[turn]
+            also = {s: ranked[doc_id] for s, ranked in ranks.items() if s != source and doc_id in ranked}
+            merged[doc_id] = Candidate(doc_id, source, rank, scores[source][doc_id], also)
+    return list(merged.values())

@@ -1,4 +1,4 @@
-"""What a mining came to: counts, and the sentences that a person reads."""
+"""The counts of a mining, and the sentences that report them."""
 
 from __future__ import annotations
 
@@ -11,90 +11,87 @@ from typing import Any
 from .evidence import Evidence
 
 
-@dataclass(frozen=True)
-class Found:
-    """One query's candidates. by_place: their mined scores come from several sources and cannot be compared."""
-
-    query_id: str
-    evidence: list[Evidence]
-    forbidden: int
-    by_place: bool
-
-
 @dataclass(kw_only=True)
-class Report:
-    """What a mining came to. dropped: filter -> candidates that it would drop, whatever the others say."""
+class MiningReport:
+    """Counts over all queries of a mining.
+
+    forbidden: retrieved documents that are positives, or have the text of a positive or of the query itself.
+    asked: negatives that the sampling draws for a query. fewer: queries that keep fewer candidates than that.
+    without: queries that keep none. emptied: those among them whose candidates were all dropped.
+    dropped: filter -> candidates that this filter drops, whether or not others drop them too.
+    at_odds: "A and B" -> queries of which two filters keep nothing together, though each alone keeps some.
+    unstarted: filters that learn in training, and therefore decide in the batches only.
+    """
 
     queries: int = 0
-    forbidden: int = 0  # positives, and what reads like them or like the query
+    forbidden: int = 0
     candidates: int = 0
     kept: int = 0
     written: int = 0
-    asked: int = 0  # a query, by the sampling
-    fewer: int = 0  # queries with less than that
-    without: int = 0  # queries with no negative at all
-    emptied: int = 0  # of those, queries whose every candidate was dropped
+    asked: int = 0
+    fewer: int = 0
+    without: int = 0
+    emptied: int = 0
     first_without: str = ""
     sources: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
-    # "these and those" -> queries for which two filters keep nothing together, though each alone keeps some
     at_odds: Counter[str] = field(default_factory=Counter)
-    unstarted: list[str] = field(default_factory=list)  # filters that decide in training only
+    unstarted: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, values: dict[str, Any]) -> Report:
-        """From what `vars` gave, when it has been JSON since."""
+    def of(cls, values: dict[str, Any]) -> MiningReport:
+        """The report of which `values` is `vars(report)`, read back from JSON."""
         counters = {name: Counter(values[name]) for name in ("sources", "dropped", "at_odds")}
         return cls(**{**values, **counters})
 
-    def add(self, found: Found, written: int) -> None:
-        """One query's part."""
-        kept = sum(candidate.keep for candidate in found.evidence)
+    def add(self, query_id: str, evidence: Sequence[Evidence], *, forbidden: int, written: int) -> None:
+        """Adds one query."""
+        kept = sum(candidate.keep for candidate in evidence)
         self.queries += 1
-        self.forbidden += found.forbidden
-        self.candidates += len(found.evidence)
+        self.forbidden += forbidden
+        self.candidates += len(evidence)
         self.kept += kept
         self.written += written
         self.fewer += kept < self.asked
         self.without += kept == 0
-        self.emptied += kept == 0 and len(found.evidence) > 0
-        self.first_without = self.first_without or ("" if kept else found.query_id)
-        verdicts = chain.from_iterable(candidate.filters for candidate in found.evidence)
-        self.sources.update(candidate.source for candidate in found.evidence)
+        self.emptied += kept == 0 and len(evidence) > 0
+        self.first_without = self.first_without or ("" if kept else query_id)
+        verdicts = chain.from_iterable(candidate.filters for candidate in evidence)
+        self.sources.update(candidate.source for candidate in evidence)
         self.dropped.update(verdict.name for verdict in verdicts if not verdict.keep)
         if not kept:
-            self.at_odds.update(f"{one} and {other}" for one, other in at_odds(found.evidence))
+            self.at_odds.update(f"{one} and {other}" for one, other in at_odds(evidence))
 
     def sentences(self) -> list[str]:
-        """For a person who watches: what there is, and what falls short."""
+        """What was kept, and what is missing."""
         dropped = "; ".join(f"{name} drops {count:,}" for name, count in self.dropped.items())
-        said = [f"{self.kept:,} of {self.candidates:,} candidates kept for {self.queries:,} queries"]
-        if dropped:
-            said[0] += f" ({dropped})"
+        first = f"{self.kept:,} of {self.candidates:,} candidates kept for {self.queries:,} queries"
+        sentences = [f"{first} ({dropped})" if dropped else first]
         if self.fewer:
-            said.append(f"{self.fewer:,} queries have fewer than the {self.asked} negatives asked for; none is made up")
+            sentences.append(f"{self.fewer:,} queries have fewer than the {self.asked} negatives that are asked for")
         if self.without:
-            how = f"{self.emptied:,} because every candidate was dropped" if self.emptied else "nothing was found"
-            said.append(f"{self.without:,} queries have no negative of their own ({how}), first {self.first_without!r}")
+            reason = f"all candidates of {self.emptied:,} were dropped" if self.emptied else "no candidate was found"
+            sentences.append(f"{self.without:,} queries have no negative ({reason}), the first is {self.first_without}")
         if self.at_odds:
-            said.append(self.contradiction())
+            sentences.append(self.contradiction())
         if self.unstarted:
-            said.append(f"{', '.join(self.unstarted)}: learns while training, so it decides in the batches only")
-        return said
+            names = ", ".join(self.unstarted)
+            sentences.append(f"{names}: learns in training, so it drops nothing here and decides in the batches only")
+        return sentences
 
     def contradiction(self) -> str:
-        """Which two filters contradict each other, and how often."""
+        """The pairs of filters that contradict each other, and for how many queries."""
         first, *others = [(pair, f"{count:,}") for pair, count in self.at_odds.most_common()]
-        listed = [f"{first[0]} keep nothing together for {first[1]} of {self.queries:,} queries"]
+        listed = [f"{first[0]} keep no candidate in common for {first[1]} of {self.queries:,} queries"]
         listed += [f"{pair} for {count}" for pair, count in others]
-        return f"{', '.join(listed)}, though each keeps some"
+        return f"{', '.join(listed)}, though each filter alone keeps some"
 
 
 def at_odds(evidence: Sequence[Evidence]) -> list[tuple[str, str]]:
     """The pairs of filters that keep none of one query's candidates together, though each alone keeps some."""
     kept: dict[str, set[int]] = {}
-    for place, candidate in enumerate(evidence):
+    for row, candidate in enumerate(evidence):
         for verdict in candidate.filters:
-            kept.setdefault(verdict.name, set()).update([place] if verdict.keep else [])
-    some = [(name, places) for name, places in kept.items() if places]
-    return [(one, other) for (one, these), (other, those) in combinations(some, 2) if not these & those]
+            kept.setdefault(verdict.name, set()).update([row] if verdict.keep else [])
+    some = [(name, rows) for name, rows in kept.items() if rows]
+    return [(one, other) for (one, first), (other, second) in combinations(some, 2) if not first & second]

@@ -1,4 +1,4 @@
-"""Why each candidate was kept or dropped: one JSON line per candidate, beside the run that was mined."""
+"""Why each candidate was kept or dropped: one JSON line for each candidate, beside the run that was mined."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any
 from ..data.jsonl import parse_object, read_lines
 from ..errors import InputError
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)  # json.dumps makes one for each line
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)  # json.dumps makes a new encoder for each line
 NUMBERS = {"rank", "mined", "score", "positive_score", "teacher", "positive_teacher"}
 """The keys of a line that hold numbers."""
 
 
-# Neither is frozen: to make a frozen one takes more than twice as long, and there are millions.
+# Neither class is frozen: creating a frozen object takes twice as long, and a mining creates millions.
 @dataclass(kw_only=True, slots=True)
-class Verdict:
-    """What one filter said. value: the number that it compared; limit: with what (where it compares with one)."""
+class FilterVerdict:
+    """One filter's decision. value, limit: the two numbers that it compared, for a filter that compares numbers."""
 
     name: str
     keep: bool
@@ -33,13 +33,13 @@ class Verdict:
 class Evidence:
     """One candidate of one query.
 
-    source, rank: who brought it and at which rank there; also: other sources that found it, with their ranks.
+    source, rank: the retriever that brought it, and its rank there. also: its ranks in other sources.
     mined: the source's score, in the source's units.
     score, positive_score: the model's scores of the candidate and of the query's lowest-scored positive.
-    teacher, positive_teacher: the same by the teacher, where there is one.
+    teacher, positive_teacher: the same scores by the teacher; None without a teacher.
     positive_id: the lowest-scored positive, by the teacher where there is one.
-    positives_teacher: the teacher's score of every positive, on the first line of a query that has several; with one,
-        positive_teacher says it. Once a query, for on each candidate's line it would make up most of the file.
+    positives_teacher: the teacher's score of every positive of a query that has several, on the query's first line
+        only; repeated on every line it would make up most of the file.
     """
 
     query_id: str
@@ -55,30 +55,31 @@ class Evidence:
     positive_teacher: float | None = None
     positives_teacher: dict[str, float] = field(default_factory=dict)
     keep: bool = True
-    filters: tuple[Verdict, ...] = ()
+    filters: tuple[FilterVerdict, ...] = ()
 
     @property
-    def judged(self) -> float:
-        """The score that decided."""
+    def reference(self) -> float:
+        """The score that filters decided by: the teacher's where there is one, else the model's."""
         return self.score if self.teacher is None else self.teacher
 
     @property
-    def positive_judged(self) -> float:
+    def positive_reference(self) -> float:
+        """The query's lowest positive, scored by the same model as `reference`."""
         return self.positive_score if self.positive_teacher is None else self.positive_teacher
 
     @property
     def gap(self) -> float:
-        """How far the positive lies above the candidate; below 0 the candidate scores better."""
-        return self.positive_judged - self.judged
+        """The positive's reference score minus the candidate's; below 0 the candidate scores higher."""
+        return self.positive_reference - self.reference
 
 
-# All values at once, not one by one, for the same reason.
-_VALUES = {kind: attrgetter(*kind.__slots__) for kind in (Verdict, Evidence)}
+# attrgetter reads all fields in one call, which is faster than one by one; a mining writes millions of lines.
+_VALUES = {kind: attrgetter(*kind.__slots__) for kind in (FilterVerdict, Evidence)}
 
 
 @dataclass(frozen=True)
-class Files:
-    """The files of one mining: the run, the evidence beside it, and what it was made from and came to."""
+class MiningFiles:
+    """The files of one mining: the run, its evidence (.jsonl) and its summary (.json), side by side."""
 
     run: Path
 
@@ -92,21 +93,21 @@ class Files:
 
     @property
     def complete(self) -> bool:
-        """The summary is written last."""
+        """Whether all three are written: the summary comes last."""
         return self.summary.exists()
 
 
-def files_of(path: str | Path) -> Files:
-    """The files that belong to a run, or to its evidence. Raises InputError where there is no evidence."""
+def files_of(path: str | Path) -> MiningFiles:
+    """The files of a mining, named by its run or its evidence. Raises InputError where there is no evidence."""
     named = Path(path)
-    files = Files(named.with_suffix(".run") if named.suffix in (".jsonl", ".json") else named)
-    if not files.evidence.exists():
+    files = MiningFiles(named.with_suffix(".run") if named.suffix in (".jsonl", ".json") else named)
+    if not files.evidence.is_file():
         raise InputError(f"{path}: no evidence ({files.evidence.name}) beside it; mine it with `embedtune mine`")
     return files
 
 
 def as_line(evidence: Evidence) -> str:
-    # Not asdict, which copies every value: among millions of candidates that is most of the time.
+    # dataclasses.asdict copies every value, which would take most of the time of writing.
     values = _fields(evidence) | {"filters": [_fields(verdict) for verdict in evidence.filters]}
     for key in ("also", "teacher", "positive_teacher", "positives_teacher"):
         if not values[key] and values[key] != 0:
@@ -114,12 +115,12 @@ def as_line(evidence: Evidence) -> str:
     return _ENCODER.encode(values)
 
 
-def _fields(value: Evidence | Verdict) -> dict[str, Any]:
+def _fields(value: Evidence | FilterVerdict) -> dict[str, Any]:
     return dict(zip(value.__slots__, _VALUES[type(value)](value), strict=True))
 
 
 def read_evidence(path: Path) -> Iterator[Evidence]:
-    """Line by line. Raises InputError with the line that is none."""
+    """The candidates of a .jsonl file, one by one. Raises InputError that names the first wrong line."""
     for number, raw in read_lines(path):
         where = f"{path}:{number}"
         values: dict[str, Any] = parse_object(raw, where)
@@ -128,11 +129,11 @@ def read_evidence(path: Path) -> Iterator[Evidence]:
             raise InputError(f"{where}: positives_teacher must hold doc_id: score, got {positives!r}")
         numbers = [(name, values[name]) for name in NUMBERS & values.keys()]
         numbers += [(f"positives_teacher {doc_id!r}", score) for doc_id, score in positives.items()]
-        for name, number in numbers:
-            if not isinstance(number, int | float) or not math.isfinite(number):
-                raise InputError(f"{where}: {name} must be a finite number, got {number!r}")
+        for name, value in numbers:
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise InputError(f"{where}: {name} must be a finite number, got {value!r}")
         try:
-            verdicts = tuple(Verdict(**verdict) for verdict in values.pop("filters", ()))
+            verdicts = tuple(FilterVerdict(**verdict) for verdict in values.pop("filters", ()))
             yield Evidence(**values, filters=verdicts)
         except TypeError as error:
-            raise InputError(f"{where}: is no evidence of `embedtune mine` ({error})") from None
+            raise InputError(f"{where}: not evidence of `embedtune mine` ({error})") from None

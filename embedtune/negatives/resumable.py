@@ -1,4 +1,4 @@
-"""What a mining has written so far, kept beside its output: killed and started again, it goes on from there."""
+"""The files of an unfinished mining, kept beside its output so that a killed mining goes on where it was."""
 
 from __future__ import annotations
 
@@ -12,60 +12,59 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..errors import InputError, Interrupted
-from ..files import fingerprint_of_file, locked, write_json
-from ..models.encoder import Encoder
-from ..models.scorers import frozen
-from .evidence import Files
+from ..files import locked, write_json
+from .evidence import MiningFiles
 
-EVERY = 30.0  # seconds between two places to go on from; one costs a few milliseconds
+EVERY = 30.0  # seconds between two saved positions; saving one takes a few milliseconds
 
 
-class Unfinished:
+class ResumableFiles:
     """A run and its evidence while they are written, in a folder of their own.
 
-    noted: what `note` was told last, by this process or by the one before it; what was written after that is gone.
+    report: the report that was saved last, by this process or an earlier one; None before the first. Lines that were
+    written after it are cut off when the files are opened again.
     """
 
-    def __init__(self, folder: Path, files: Files) -> None:
-        self._folder, self._files, self._noted_at = folder, files, time.monotonic()
-        self._run, self._evidence = (folder / file.name for file in (files.run, files.evidence))
-        self._place = folder / "place.json"
-        self.noted = self._cut_back()
-        self.run: TextIO = self._run.open("a", encoding="utf-8")
-        self.evidence: TextIO = self._evidence.open("a", encoding="utf-8")
+    def __init__(self, folder: Path, files: MiningFiles) -> None:
+        self._folder, self._files, self._saved_at = folder, files, time.monotonic()
+        self._paths = [folder / file.name for file in (files.run, files.evidence)]
+        self._position = folder / "position.json"
+        self.report = self._cut_back()
+        self.run: TextIO = self._paths[0].open("a", encoding="utf-8")
+        self.evidence: TextIO = self._paths[1].open("a", encoding="utf-8")
 
     def _cut_back(self) -> dict[str, Any] | None:
-        """Cuts both files to what they held at the last place, or empties the folder where there is none."""
-        paths = (self._run, self._evidence)
-        if self._place.exists() and all(path.exists() for path in paths):
-            said: dict[str, Any] = json.loads(self._place.read_text(encoding="utf-8"))
-            if all(path.stat().st_size >= size for path, size in zip(paths, said["bytes"], strict=True)):
-                for path, size in zip(paths, said["bytes"], strict=True):
-                    os.truncate(path, size)
-                return said
+        """Cuts both files to the saved position and returns its report; empties the folder where there is none."""
+        if self._position.exists() and all(path.exists() for path in self._paths):
+            saved: dict[str, Any] = json.loads(self._position.read_text(encoding="utf-8"))
+            lengths = list(zip(self._paths, saved["bytes"], strict=True))
+            if all(path.stat().st_size >= length for path, length in lengths):
+                for path, length in lengths:
+                    os.truncate(path, length)
+                report: dict[str, Any] = saved["report"]
+                return report
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         return None
 
     @property
     def due(self) -> bool:
-        """Whether it is time for another place to go on from."""
-        return time.monotonic() - self._noted_at >= EVERY
+        """Whether it is time to save."""
+        return time.monotonic() - self._saved_at >= EVERY
 
-    def note(self, report: dict[str, Any]) -> None:
-        """Makes this a place to go on from, with what all that was written came to."""
+    def save(self, report: dict[str, Any]) -> None:
+        """Saves the position, with the report of all that is written."""
         for file in (self.run, self.evidence):
             file.flush()
             os.fsync(file.fileno())
-        sizes = [os.fstat(file.fileno()).st_size for file in (self.run, self.evidence)]
-        self.noted = {"bytes": sizes, "report": dict(report)}
-        write_json(self._place, self.noted)
-        self._noted_at = time.monotonic()
+        lengths = [os.fstat(file.fileno()).st_size for file in (self.run, self.evidence)]
+        self.report = dict(report)
+        write_json(self._position, {"bytes": lengths, "report": self.report})
+        self._saved_at = time.monotonic()
 
     def finish(self, report: dict[str, Any], summary: dict[str, Any]) -> None:
-        """Puts run and evidence in their places, and the summary last; an earlier one goes first, so that none is ever
-        wrong."""
-        self.note(report)
+        """Moves run, evidence and, last, the summary to their places. An old summary goes first: it would be wrong."""
+        self.save(report)
         self.close()
         write_json(self._folder / self._files.summary.name, summary)
         self._files.summary.unlink(missing_ok=True)
@@ -80,50 +79,34 @@ class Unfinished:
 
 
 @contextmanager
-def unfinished(files: Files, key: str) -> Iterator[Unfinished]:
-    """The files of a mining while they are written, as an earlier process left them if it had the same key.
+def resumable(files: MiningFiles, fingerprint: str) -> Iterator[ResumableFiles]:
+    """The files of a mining while they are written, as an earlier process with the same fingerprint left them.
 
-    key: of all that the files depend on; another command has another one, and starts afresh.
+    fingerprint: of all that the files depend on; another job has another one and starts afresh.
 
-    What is unfinished stays only where there is a place to go on from, and not after an InputError, which would come
-    again. When a mining is done, what other commands left for the same output goes too. Raises InputError where
-    another process is writing there.
+    Unfinished files stay where a position is saved, except after an InputError, which would come again. A finished
+    mining removes what other jobs left for the same output. Raises InputError where another process is writing.
     """
     partial = files.run.with_name(f".{files.run.name}.partial")
     with locked(partial):
-        kept, done = Unfinished(partial / key, files), False
+        writer, done = ResumableFiles(partial / fingerprint, files), False
         try:
-            yield kept
+            yield writer
             done = True
         except InputError:
-            kept.noted = None
+            writer.report = None
             raise
         except KeyboardInterrupt:
-            if kept.noted is None:
+            if writer.report is None:
                 raise
-            queries = kept.noted["report"]["queries"]
             raise Interrupted(
-                f"{files.run}: {queries:,} queries are mined; start the same again to go on (training with --resume)"
+                f"{files.run}: {writer.report['queries']:,} queries are mined; start the same command again to go on "
+                "(training: with --resume)"
             ) from None
         finally:
-            with suppress(OSError):  # a full disk, of which this is the second word
-                kept.close()
-            if done or kept.noted is None:
-                shutil.rmtree(partial / key)
+            with suppress(OSError):  # a full disk; the first error is reported already
+                writer.close()
+            if done or writer.report is None:
+                shutil.rmtree(partial / fingerprint)
             if done or not any(path.is_dir() for path in partial.iterdir()):
                 shutil.rmtree(partial)
-
-
-def contents_of(options: dict[str, Any], like: Encoder) -> Iterator[str]:
-    """What the files and the models that a method's options name hold, miners within a miner included."""
-    for name, value in sorted(options.items()):
-        if name == "path" and isinstance(value, str) and Path(value).is_file():
-            yield fingerprint_of_file(Path(value))
-        elif name == "model" and isinstance(value, str):
-            yield frozen(value, like).fingerprint
-        elif name == "models":
-            yield from (frozen(model, like).fingerprint for model in value or ())
-        elif isinstance(value, list):
-            for part in value:
-                if isinstance(part, dict):
-                    yield from contents_of(part, like)

@@ -139,8 +139,8 @@ def _exhibits(caught: list[Evidence], mining: Mining, pictures: Pictures) -> lis
             heading=f"Dropped by {', '.join(v.name for v in c.filters if not v.keep)}; {c.source}, rank {c.rank:,}",
             parts=[
                 ("query", shown(c.query_id, "query")),
-                (f"positive {number(c.positive_judged, 3)}", shown(c.positive_id, "document")),
-                (f"dropped {number(c.judged, 3)}", shown(c.doc_id, "document")),
+                (f"positive {number(c.positive_reference, 3)}", shown(c.positive_id, "document")),
+                (f"dropped {number(c.reference, 3)}", shown(c.doc_id, "document")),
             ],
         )
         for c in caught

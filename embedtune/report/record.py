@@ -16,7 +16,7 @@ from ..evaluate.guarded import Guarded, read_guard
 from ..evaluate.results import distinct
 from ..evaluate.sources import Measured, read_source
 from ..negatives.audit import Audit, audit
-from ..negatives.evidence import Files
+from ..negatives.evidence import MiningFiles
 from ..recipe import Evaluate, Recipe, load_recipe
 from .learning import Learning, read_learning
 
@@ -30,7 +30,7 @@ EXAMPLES = 6  # of caught false negatives
 class Mining:
     """One mining of a run: the first, or a refresh at a step, and what its evidence shows."""
 
-    files: Files
+    files: MiningFiles
     found: Audit
 
     @property
@@ -92,7 +92,8 @@ def read_record(folder: Path, *, negatives: bool = True, summary: dict[str, Any]
     base, tuned = (_measured(folder / place, list(domains)) for place in (BASE, TUNED))
     compared = _before_and_after(folder, list(domains)) if base.keys() & tuned.keys() else None
     learning = read_learning(folder)
-    mined = [files for files in map(Files, sorted((folder / "negatives").glob("*.run"))) if files.evidence.exists()]
+    runs = sorted((folder / "negatives").glob("*.run"))
+    mined = [files for files in map(MiningFiles, runs) if files.evidence.exists()]
     shown = list(dict.fromkeys([*mined[:1], *mined[-1:]])) if negatives else []
     minings = [Mining(files=files, found=audit(files.run, suspects=EXAMPLES)) for files in shown]
     return Record(
@@ -186,7 +187,7 @@ def _missing(
             f"This run is not finished: it was stopped {at}, or is still going. "
             f"`embedtune train {folder / 'recipe.yaml'} --output {folder} --resume` goes on."
         )
-    mined = [files for files in map(Files, (folder / "negatives").glob("*.run")) if files.complete]
+    mined = [files for files in map(MiningFiles, (folder / "negatives").glob("*.run")) if files.complete]
     if recipe.negatives.mining and not mined:
         said.append("Missing: negatives; they were not mined to the end.")
     if summary and not (recipe.evaluate.in_domain or recipe.evaluate.out_of_domain):

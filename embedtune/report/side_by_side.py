@@ -38,11 +38,11 @@ def of_suspects(found: Audit, dataset: Dataset) -> list[Row]:
             first=Card(heading="query", item=dataset.queries[suspect.query_id]),
             others=[
                 Card(
-                    heading=f"positive  {suspect.positive_judged:.3f}",
+                    heading=f"positive  {suspect.positive_reference:.3f}",
                     item=dataset.corpus[suspect.positive_id],
                     marked=True,
                 ),
-                Card(heading=f"suspect  {suspect.judged:.3f}", item=dataset.corpus[suspect.doc_id]),
+                Card(heading=f"suspect  {suspect.reference:.3f}", item=dataset.corpus[suspect.doc_id]),
             ],
         )
         for suspect in found.suspects

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import methods
-from ..data.relevance import Relevance
 from ..errors import InputError
+from ..files import is_locked
 from ..models.encoder import Encoder, Progress, load_encoder
 from ..models.scorers import EncoderScores, frozen
-from ..negatives.candidates import for_sampling, mine
-from ..negatives.counts import Report
-from ..negatives.evidence import Evidence, Files, read_evidence
-from ..negatives.pools import encode_for_mining
+from ..negatives.candidates import MiningJob, encode_for_mining
+from ..negatives.counts import MiningReport
+from ..negatives.evidence import Evidence, MiningFiles, read_evidence
+from ..negatives.mine import for_sampling, mine
 from ..recipe import CROSS_ENCODER, Recipe
 from ..seeds import generator_for
 from ..types import Dataset, Scores
@@ -92,53 +92,28 @@ class Negatives(Drawn):
 
 
 def mined_once(
-    recipe: Recipe,
-    dataset: Dataset,
-    encoder: Encoder,
-    query_ids: Sequence[str],
-    relevance: Relevance,
-    files: Files,
-    accelerator: Accelerator,
-    *,
-    filters: Sequence[Any] | None = None,
-    progress: float = 0.0,
-    on_progress: Progress | None = None,
-) -> Report | None:
-    """Mines into `files` where they are not there yet, by the main process while the others encode with it, then wait.
+    job: MiningJob, files: MiningFiles, accelerator: Accelerator, *, on_progress: Progress | None = None
+) -> MiningReport | None:
+    """Mines into `files` unless they are complete: the main process mines, the others encode with it and wait.
 
-    What it came to, where this process mined. Files that are there (a resumed run's) stay the negatives in force.
+    Returns the report in the process that mined. Complete files, as of a resumed run, are used as they are. Raises
+    InputError in the processes that wait where the main process ends without writing them.
     """
     report = None
     if accelerator.is_main_process and not files.complete:
-        report = mine(
-            dataset,
-            encoder.with_cache(),
-            recipe.negatives,
-            files.run,
-            query_ids=query_ids,
-            relevance=relevance,
-            # Copies where mined candidates are judged, so that what training goes on with is not touched.
-            filters=[copy.deepcopy(f).cpu() if isinstance(f, nn.Module) else f for f in filters] if filters else None,
-            progress=progress,
-            seed=recipe.train.seed,
-            on_progress=on_progress,
-        )
+        report = mine(job, files.run, on_progress=on_progress)
     elif not files.complete:
-        encode_for_mining(
-            dataset,
-            encoder.with_cache(),
-            recipe.negatives,
-            query_ids=query_ids,
-            relevance=relevance,
-            until=lambda: files.complete,
-        )
+        encode_for_mining(job, until=lambda: files.complete)
     while not files.complete:  # not a barrier: those time out, and mining may take hours
+        # The main process holds the run folder for as long as it lives.
+        if not is_locked(files.run.parents[1]) and not files.complete:
+            raise InputError(f"{files.run}: the process that mines has ended without writing it; see its error")
         time.sleep(0.5)
     accelerator.wait_for_everyone()
     return report
 
 
-def read_negatives(recipe: Recipe, files: Files) -> Drawn:
+def read_negatives(recipe: Recipe, files: MiningFiles) -> Drawn:
     """What the filters kept, as it was mined."""
     kept: dict[str, list[Evidence]] = {}
     for candidate in read_evidence(files.evidence):
@@ -149,7 +124,7 @@ def read_negatives(recipe: Recipe, files: Files) -> Drawn:
     return negatives if recipe.negatives.replace is None else Replacing(negatives, recipe.negatives.replace)
 
 
-def teacher_of(recipe: Recipe, dataset: Dataset, encoder: Encoder, files: Files) -> Teacher | None:
+def teacher_of(recipe: Recipe, dataset: Dataset, encoder: Encoder, files: MiningFiles) -> Teacher | None:
     """The recipe's teacher for batches: every pair's score by an encoder, those of mined pairs by a cross-encoder."""
     name = recipe.negatives.teacher
     if name is None:
@@ -169,7 +144,7 @@ class OfMined:
     Evidence that an older version wrote names each query's lowest positive only.
     """
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: MiningFiles) -> None:
         self._known: dict[str, dict[str, float]] = {}
         for candidate in read_evidence(files.evidence):
             if candidate.teacher is not None and candidate.positive_teacher is not None:
@@ -185,27 +160,19 @@ class OfMined:
 
 def mine_recipe(
     recipe: Recipe, output: Path, *, draw: bool = False, on_progress: Progress | None = None, dataset: Dataset
-) -> Report:
+) -> MiningReport:
     """Mines what training by the recipe would begin with: the same queries, the same model and precision."""
-    query_ids, encoder = _for_recipe(recipe, dataset)
-    return mine(
-        dataset,
-        encoder,
-        recipe.negatives,
-        output,
-        query_ids=query_ids,
-        seed=recipe.train.seed,
-        draw=draw,
-        on_progress=on_progress,
-    )
+    return mine(dataclasses.replace(_job_of(recipe, dataset), draw=draw), output, on_progress=on_progress)
 
 
 def encode_for_recipe(recipe: Recipe, dataset: Dataset) -> None:
-    """Encodes with the process that is at `mine_recipe`."""
-    query_ids, encoder = _for_recipe(recipe, dataset)
-    encode_for_mining(dataset, encoder, recipe.negatives, query_ids=query_ids)
+    """Encodes what `mine_recipe` encodes, in a process beside it."""
+    encode_for_mining(_job_of(recipe, dataset))
 
 
-def _for_recipe(recipe: Recipe, dataset: Dataset) -> tuple[list[str], Encoder]:
+def _job_of(recipe: Recipe, dataset: Dataset) -> MiningJob:
     query_ids, _ = held_out(dataset, recipe.data.validation, recipe.train.seed)
-    return query_ids, load_encoder(recipe.model, precision=recipe.train.precision, seed=recipe.train.seed)
+    encoder = load_encoder(recipe.model, precision=recipe.train.precision, seed=recipe.train.seed)
+    return MiningJob(
+        dataset=dataset, encoder=encoder, negatives=recipe.negatives, query_ids=query_ids, seed=recipe.train.seed
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
@@ -24,7 +25,8 @@ from ..models.loading import load_model
 from ..models.precision import resolve_device, resolve_precision
 from ..models.towers import transformers_of
 from ..models.weights import weights_fingerprint
-from ..negatives.evidence import Files
+from ..negatives.candidates import MiningJob
+from ..negatives.evidence import MiningFiles
 from ..recipe import CROSS_ENCODER, Recipe
 from ..types import Dataset
 from . import checkpoint
@@ -87,14 +89,22 @@ def set_up(
     accelerator.wait_for_everyone()  # whether few documents are encoded alone depends on what else is encoded by then
     base_fingerprint = weights_fingerprint(encoder.model)
     relevance = Relevance(dataset)
-    mined = miner(recipe, dataset, encoder, query_ids, relevance, accelerator, folder, log)
+    job = MiningJob(
+        dataset=dataset,
+        encoder=encoder,
+        negatives=recipe.negatives,
+        query_ids=query_ids,
+        relevance=relevance,
+        seed=recipe.train.seed,
+    )
+    mined = miner(recipe, job, accelerator, folder, log)
     documents = None
     if recipe.negatives.live is not None:
         documents = encoder.with_cache().encode(dataset.corpus, "document")
     negatives: Drawn = mined(State().negatives)  # by the base weights
 
     def taught(name: str) -> Teacher | None:
-        return teacher_of(recipe, dataset, encoder, Files(folder / "negatives" / f"{name}.run"))
+        return teacher_of(recipe, dataset, encoder, MiningFiles(folder / "negatives" / f"{name}.run"))
 
     teacher = taught(State().negatives)
     by_pair = (recipe.negatives.teacher or "").startswith(CROSS_ENCODER)
@@ -161,37 +171,24 @@ def trained(encoder: Encoder) -> list[torch.nn.Parameter]:
     return [parameter for parameter in encoder.model.parameters() if parameter.requires_grad]
 
 
-def miner(
-    recipe: Recipe,
-    dataset: Dataset,
-    encoder: Encoder,
-    query_ids: list[str],
-    relevance: Relevance,
-    accelerator: Accelerator,
-    folder: Path,
-    log: Log,
-) -> Mine:
-    """Gives a function that mines with the encoder as it is into negatives/<name>.run, or reads what is there.
+def miner(recipe: Recipe, job: MiningJob, accelerator: Accelerator, folder: Path, log: Log) -> Mine:
+    """Gives a function that mines with the encoder as it is into negatives/<name>.run, or reads the file.
 
-    What is there was mined by this very run at this very step: with the same weights, so with the same result.
+    A file that exists was mined by this very run at this very step: with the same weights, so with the same result.
     """
 
     def mined(name: str, filters: Sequence[Any] | None = None, progress: float = 0.0) -> Drawn:
         if not recipe.negatives.mining:
             return Negatives(recipe, {})
-        files = Files(folder / "negatives" / f"{name}.run")
+        files = MiningFiles(folder / "negatives" / f"{name}.run")
         if not files.complete:
             log.tell("phase", name="mine negatives")
+        # Mined candidates are filtered by copies, so that the filters in training keep their device and their mode.
+        learned = [copy.deepcopy(f).cpu() if isinstance(f, torch.nn.Module) else f for f in filters or ()] or None
         report = mined_once(
-            recipe,
-            dataset,
-            encoder,
-            query_ids,
-            relevance,
+            dataclasses.replace(job, encoder=job.encoder.with_cache(), learned=learned, progress=progress),
             files,
             accelerator,
-            filters=filters,
-            progress=progress,
             on_progress=lambda done, total: log.tell("progress", done=done, total=total),
         )
         for text in report.sentences() if report else []:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ..methods.loss._pairs import other_queries
-from ..negatives.verdicts import limit_of
+from ..negatives.filters import limit_of
 from ..recipe import Recipe
 from ..types import Scores
 

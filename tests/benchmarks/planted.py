@@ -23,8 +23,9 @@ from embedtune.data.dataset import load_dataset
 from embedtune.data.split import split_qrels
 from embedtune.data.trec import read_qrels, write_qrels
 from embedtune.models.encoder import load_encoder
-from embedtune.negatives.candidates import mine
-from embedtune.negatives.evidence import Files, read_evidence
+from embedtune.negatives.candidates import MiningJob
+from embedtune.negatives.evidence import MiningFiles, read_evidence
+from embedtune.negatives.mine import mine
 from embedtune.recipe import Chosen, Model, Negatives
 from embedtune.types import Qrels
 
@@ -86,8 +87,8 @@ def table(data: Path, model: str, depth: int, max_length: int) -> None:
         mining=[Chosen(name="dense", options={"depth": depth})], filtering=FILTERS, teacher=model, empty="train"
     )
     with tempfile.TemporaryDirectory() as folder:
-        files = Files(Path(folder) / "mined.run")
-        mine(dataset, encoder, negatives, files.run)
+        files = MiningFiles(Path(folder) / "mined.run")
+        mine(MiningJob(dataset=dataset, encoder=encoder, negatives=negatives), files.run)
         dropped, right, candidates, planted = Counter[str](), Counter[str](), 0, 0
         for candidate in read_evidence(files.evidence):
             is_hidden = candidate.doc_id in hidden.get(candidate.query_id, {})

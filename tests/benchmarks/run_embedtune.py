@@ -98,10 +98,11 @@ def refresh(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _mined(dataset: Dataset, encoder: Encoder, output: Path) -> tuple[dict[str, float], int]:
-    from embedtune.negatives.candidates import mine as mine_candidates
+    from embedtune.negatives.candidates import MiningJob
+    from embedtune.negatives.mine import mine as run_job
 
     with timed(DEVICE) as timing:
-        report = mine_candidates(dataset, encoder, MINED, output, draw=True)
+        report = run_job(MiningJob(dataset=dataset, encoder=encoder, negatives=MINED, draw=True), output)
     return asdict(timing), report.written
 
 

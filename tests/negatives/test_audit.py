@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mining_jobs import mine
 
 from embedtune.data.dataset import load_dataset
 from embedtune.data.trec import read_qrels, read_run
 from embedtune.errors import InputError
 from embedtune.models.encoder import load_encoder
 from embedtune.negatives.audit import audit, dataset_of, decided, parse_threshold, relabel
-from embedtune.negatives.candidates import mine
-from embedtune.negatives.evidence import Evidence, Files, Verdict, as_line, files_of
+from embedtune.negatives.evidence import Evidence, FilterVerdict, MiningFiles, as_line, files_of
 from embedtune.recipe import Chosen, Negatives
 
 MARGIN = Chosen(name="positive_margin", options={"margin": 0.02})
@@ -61,7 +61,7 @@ def test_another_cut_takes_the_place_of_the_filter_of_that_name(mined: Callable[
     assert sum(q.kept for q in found.queries) > sum(q.kept for q in audit(path).queries)
 
 
-def evidence(query_id: str, doc_id: str, score: float, *verdicts: Verdict) -> Evidence:
+def evidence(query_id: str, doc_id: str, score: float, *verdicts: FilterVerdict) -> Evidence:
     return Evidence(
         query_id=query_id, doc_id=doc_id, source="dense", rank=1, mined=score, score=score, positive_id="p",
         positive_score=0.8, keep=all(v.keep for v in verdicts), filters=verdicts,
@@ -74,13 +74,16 @@ def write(path: Path, *candidates: Evidence) -> Path:
 
 
 def test_counts_suspects_and_gaps_by_hand(tmp_path: Path) -> None:
-    cap = Verdict(name="absolute", keep=False, value=0.9, limit=0.85)
-    margin, fine = Verdict(name="m", keep=False, value=0.9, limit=0.75), Verdict(name="m", keep=True, limit=0.75)
+    cap = FilterVerdict(name="absolute", keep=False, value=0.9, limit=0.85)
+    margin, fine = (
+        FilterVerdict(name="m", keep=False, value=0.9, limit=0.75),
+        FilterVerdict(name="m", keep=True, limit=0.75),
+    )
     path = write(
         tmp_path / "a.run",
         evidence("q1", "a", 0.9, cap, margin),
-        evidence("q1", "b", 0.79, Verdict(name="absolute", keep=True, limit=0.85), margin),
-        evidence("q1", "c", 0.7, Verdict(name="absolute", keep=True, limit=0.85), fine),
+        evidence("q1", "b", 0.79, FilterVerdict(name="absolute", keep=True, limit=0.85), margin),
+        evidence("q1", "c", 0.7, FilterVerdict(name="absolute", keep=True, limit=0.85), fine),
         evidence("q2", "d", 0.5),
         evidence("q2", "e", 0.74),
     )
@@ -203,11 +206,11 @@ def test_a_judge_confirms_what_is_relabelled(tmp_path: Path, tiny_dataset: Path)
 
 
 def test_the_data_is_known_from_the_summary(mined: Callable[..., Path], tiny_dataset: Path, tmp_path: Path) -> None:
-    files = Files(mined("plain"))
+    files = MiningFiles(mined("plain"))
     assert dataset_of(files).folder.samefile(tiny_dataset)
     assert dataset_of(files).split == "train"
     with pytest.raises(InputError, match=r"a\.run: no a\.json beside it says which data it is of; give --data DIR$"):
-        dataset_of(Files(tmp_path / "a.run"))
+        dataset_of(MiningFiles(tmp_path / "a.run"))
 
 
 def test_the_verbs(tiny_model: Path, tiny_dataset: Path, tmp_path: Path, run_cli: Callable[..., Any]) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mining_jobs import mine
 from pictures import BROKEN, write_pictures
 from PIL import Image
 
 from embedtune.data.dataset import load_dataset
 from embedtune.models.encoder import Encoder, load_encoder
 from embedtune.models.similarity import as_scored
-from embedtune.negatives.candidates import mine
 from embedtune.recipe import Chosen, Model, Negatives
 from embedtune.search.build import build
 from embedtune.search.folder import find, find_all, open_index

@@ -14,21 +14,22 @@ from accelerate import Accelerator
 from tiny_models import write_cross_encoder
 
 from embedtune.data.dataset import load_dataset
-from embedtune.data.relevance import Relevance
 from embedtune.errors import InputError
 from embedtune.methods import bind
 from embedtune.methods.batching import BatchContext
-from embedtune.models.encoder import load_encoder
+from embedtune.models.encoder import Encoder, load_encoder
 from embedtune.models.scorers import EncoderScores
 from embedtune.models.similarity import as_scored
-from embedtune.negatives.evidence import Files, read_evidence
+from embedtune.negatives.candidates import MiningJob
+from embedtune.negatives.evidence import MiningFiles, read_evidence
+from embedtune.negatives.mine import mine
 from embedtune.recipe import Chosen, Recipe, check_recipe
 from embedtune.train import negatives as training_negatives
 from embedtune.train.facts import facts_for
 from embedtune.train.negatives import mined_once, read_negatives, teacher_of
 from embedtune.train.plan import Plan
 from embedtune.train.run import train
-from embedtune.types import Scores
+from embedtune.types import Dataset, Scores
 
 
 def recipe_of(model: Path, data: Path, **negatives: Any) -> Recipe:
@@ -44,12 +45,16 @@ def recipe_of(model: Path, data: Path, **negatives: Any) -> Recipe:
     )
 
 
+def job_of(recipe: Recipe, data: Dataset, encoder: Encoder, query_ids: list[str] | None = None) -> MiningJob:
+    return MiningJob(dataset=data, encoder=encoder, negatives=recipe.negatives, query_ids=query_ids)
+
+
 def test_a_run_keeps_its_negatives_and_resumes_with_them(
     tiny_model: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = recipe_of(tiny_model, tiny_dataset, filtering=[{"name": "guide", "margin": 0.01}], teacher=str(tiny_model))
     run = train(recipe, tmp_path / "run")
-    files = Files(run.folder / "negatives" / "mined.run")
+    files = MiningFiles(run.folder / "negatives" / "mined.run")
     assert sorted(path.name for path in files.run.parent.iterdir()) == ["mined.json", "mined.jsonl", "mined.run"]
     events = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
     assert any(event.get("dropped", 0) > 0 for event in events)  # the guide decided in the batch, too
@@ -65,8 +70,8 @@ def test_samplers_get_scores_and_the_positives_in_one_scale(
 ) -> None:
     recipe = recipe_of(tiny_model, tiny_dataset)
     encoder, data = load_encoder(str(tiny_model)), load_dataset(tiny_dataset, "train")
-    files = Files(tmp_path / "mined.run")
-    report = mined_once(recipe, data, encoder, list(data.qrels), Relevance(data), files, Accelerator(cpu=True))
+    files = MiningFiles(tmp_path / "mined.run")
+    report = mined_once(job_of(recipe, data, encoder), files, Accelerator(cpu=True))
     assert report is not None
     found = read_negatives(recipe, files)
     scorer = EncoderScores(encoder, data)
@@ -76,12 +81,33 @@ def test_samplers_get_scores_and_the_positives_in_one_scale(
             float(scorer(query_id, list(data.qrels[query_id])).min()), abs=1e-6
         )
     assert all(len(drawn) == 2 for drawn in found.draw(list(found.candidates), 0).values())
-    assert mined_once(recipe, data, encoder, [], Relevance(data), files, Accelerator(cpu=True)) is None
+    assert mined_once(job_of(recipe, data, encoder, []), files, Accelerator(cpu=True)) is None
+
+
+class Waiting:
+    """An accelerator as a process has it that does not mine."""
+
+    is_main_process = False
+
+    def wait_for_everyone(self) -> None:
+        return None
+
+
+def test_a_process_that_waits_ends_with_the_one_that_mines(
+    tiny_model: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    recipe, files = recipe_of(tiny_model, tiny_dataset), MiningFiles(tmp_path / "negatives" / "mined.run")
+    job = job_of(recipe, load_dataset(tiny_dataset, "train"), load_encoder(str(tiny_model)), ["q1"])
+    waiting: Any = Waiting()
+    with pytest.raises(InputError, match=r"mined\.run: the process that mines has ended without writing it"):
+        mined_once(job, files, waiting)  # nobody holds the run folder
+    mine(job, files.run)
+    assert mined_once(job, files, waiting) is None
 
 
 def test_a_teacher_scores_every_pair_of_a_batch(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
     encoder, data = load_encoder(str(tiny_model)), load_dataset(tiny_dataset, "train")
-    files = Files(tmp_path / "mined.run")
+    files = MiningFiles(tmp_path / "mined.run")
     assert teacher_of(recipe_of(tiny_model, tiny_dataset), data, encoder, files) is None
     teach = teacher_of(recipe_of(tiny_model, tiny_dataset, teacher=str(tiny_model)), data, encoder, files)
     assert teach is not None
@@ -96,10 +122,10 @@ def test_a_cross_encoder_scores_mined_pairs_only(
     write_cross_encoder(tmp_path / "cross", bare_checkpoint)
     recipe = recipe_of(tiny_model, tiny_dataset, teacher=f"cross-encoder:{tmp_path}/cross")
     encoder, data = load_encoder(str(tiny_model)), load_dataset(tiny_dataset, "train")
-    files = Files(tmp_path / "mined.run")
+    files = MiningFiles(tmp_path / "mined.run")
     with pytest.raises(InputError, match=r"scores mined candidates only; give negatives\.mining, or an encoder$"):
         teacher_of(recipe, data, encoder, files)
-    mined_once(recipe, data, encoder, ["q1"], Relevance(data), files, Accelerator(cpu=True))
+    mined_once(job_of(recipe, data, encoder, ["q1"]), files, Accelerator(cpu=True))
     first = next(read_evidence(files.evidence))
     teach = teacher_of(recipe, data, encoder, files)
     assert teach is not None
@@ -116,8 +142,8 @@ def test_a_cross_encoder_knows_every_positive(
     write_cross_encoder(tmp_path / "cross", bare_checkpoint)
     recipe = recipe_of(tiny_model, tiny_dataset, teacher=f"cross-encoder:{tmp_path}/cross")
     encoder, data = load_encoder(str(tiny_model)), load_dataset(tiny_dataset, "train")
-    files = Files(tmp_path / "mined.run")
-    mined_once(recipe, data, encoder, ["q5", "q1"], Relevance(data), files, Accelerator(cpu=True))
+    files = MiningFiles(tmp_path / "mined.run")
+    mined_once(job_of(recipe, data, encoder, ["q5", "q1"]), files, Accelerator(cpu=True))
     first = next(read_evidence(files.evidence))
     pairs = [(data.queries["q5"].content, data.corpus[d].content) for d in ("d5", "d35", first.doc_id)]
     expected = CrossEncoder(str(tmp_path / "cross"), device="cpu").predict(pairs)

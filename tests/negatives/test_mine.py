@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mining_jobs import mine
 from tiny_models import write_cross_encoder
 
 from embedtune.data.dataset import load_dataset
@@ -21,12 +22,13 @@ from embedtune.data.trec import read_run
 from embedtune.errors import InputError
 from embedtune.models.encoder import Encoder, load_encoder
 from embedtune.models.scorers import EncoderScores, teacher_scores
-from embedtune.negatives import candidates, pools
-from embedtune.negatives.candidates import judge, mine
-from embedtune.negatives.counts import Found, Report
-from embedtune.negatives.evidence import Evidence, Files, as_line, files_of, read_evidence
-from embedtune.negatives.pools import Candidate, merge
-from embedtune.negatives.verdicts import judges_of
+from embedtune.negatives import candidates
+from embedtune.negatives import mine as mining
+from embedtune.negatives.candidates import Candidate, CandidatePool, merge
+from embedtune.negatives.counts import MiningReport
+from embedtune.negatives.evidence import Evidence, MiningFiles, as_line, files_of, read_evidence
+from embedtune.negatives.filters import applied
+from embedtune.negatives.mine import decide
 from embedtune.recipe import Chosen, Negatives
 from embedtune.types import Dataset
 
@@ -71,7 +73,7 @@ class Given:
 def decided(scores: dict[str, float], *filters: Chosen, positives: Sequence[str] = ("p",)) -> list[Evidence]:
     pool = [Candidate(d, "dense", rank, s, {}) for rank, (d, s) in enumerate(scores.items(), 1) if d not in positives]
     scorer: Any = Given(scores)
-    return judge("q", pool, positives, scorer, None, judges_of(filters), 0.0)
+    return decide(CandidatePool("q", pool, list(positives), 0), scorer, None, applied(filters), 0.0)
 
 
 def kept(evidence: list[Evidence]) -> list[str]:
@@ -110,7 +112,7 @@ def test_the_lowest_positive_decides_and_every_number_is_kept() -> None:
 
 
 def test_a_filter_that_has_learned_nothing_says_nothing() -> None:
-    cluster, rrra = judges_of([Chosen(name="cluster"), Chosen(name="rrra")])
+    cluster, rrra = applied([Chosen(name="cluster"), Chosen(name="rrra")])
     assert not cluster.started
     assert not rrra.started
     cluster.decide.centroids = torch.eye(2)
@@ -133,7 +135,7 @@ def test_the_files_say_what_was_kept_and_why(data: Dataset, encoder: Encoder, tm
     report = mine(data, encoder, negatives, tmp_path / "mined.run")
     run = read_run(tmp_path / "mined.run")
     evidence = list(read_evidence(tmp_path / "mined.jsonl"))
-    assert files_of(tmp_path / "mined.jsonl") == files_of(tmp_path / "mined.run") == Files(tmp_path / "mined.run")
+    assert files_of(tmp_path / "mined.jsonl") == files_of(tmp_path / "mined.run") == MiningFiles(tmp_path / "mined.run")
     assert {(e.query_id, e.doc_id) for e in evidence if e.keep} == {(q, d) for q in run for d in run[q]}
     assert report.queries == len(data.qrels)
     assert report.candidates == len(evidence) == 12 * len(data.qrels) - report.forbidden
@@ -158,7 +160,7 @@ def test_mining_in_blocks_changes_nothing(
 ) -> None:
     negatives = block(DENSE, {"name": "random", "depth": 5}, {"name": "bm25", "depth": 5})
     mine(data, encoder, negatives, tmp_path / "whole.run")
-    monkeypatch.setattr(pools, "BLOCK", 3)
+    monkeypatch.setattr(candidates, "BLOCK", 3)
     mine(data, encoder, negatives, tmp_path / "blocks.run")
     whole, blocks = (list(read_evidence(tmp_path / f"{name}.jsonl")) for name in ("whole", "blocks"))
     assert [dataclasses.replace(e, mined=0.0) for e in whole] == [dataclasses.replace(e, mined=0.0) for e in blocks]
@@ -238,7 +240,7 @@ def test_a_teacher_decides_and_orders(data: Dataset, encoder: Encoder, tiny_mode
     mine(data, encoder, negatives, tmp_path / "mined.run")
     evidence = list(read_evidence(tmp_path / "mined.jsonl"))
     assert all(e.teacher == pytest.approx(e.score, abs=1e-6) for e in evidence)  # the same model
-    assert all(e.keep == (e.judged <= e.positive_judged) for e in evidence)
+    assert all(e.keep == (e.reference <= e.positive_reference) for e in evidence)
     for query_id, ranked in read_run(tmp_path / "mined.run").items():
         order = [e.doc_id for e in evidence if e.query_id == query_id and e.keep]
         assert list(ranked) == order
@@ -280,9 +282,25 @@ def test_what_is_drawn_is_written(data: Dataset, encoder: Encoder, tmp_path: Pat
 
 def test_a_run_with_the_name_of_its_evidence_is_refused(data: Dataset, encoder: Encoder, tmp_path: Path) -> None:
     for name in ("mined.jsonl", "mined.json"):
-        with pytest.raises(InputError, match=rf"{name}: names a run; .* end it in \.run$"):
+        with pytest.raises(InputError, match=rf"{name}: is the run's name; .* end it in \.run$"):
             mine(data, encoder, block(DENSE), tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_where_a_file_is_written_is_refused_at_once(
+    tiny_model: Path, tiny_dataset: Path, tmp_path: Path, run_cli: Callable[..., Any]
+) -> None:
+    arguments = ["mine", f"{tiny_dataset}:train", "--model", tiny_model, "--range-max", "5", "--overwrite", "--output"]
+    for name in ("mined.run", "mined.jsonl", "mined.json"):
+        folder = tmp_path / name
+        folder.mkdir()
+        done = run_cli(*arguments, tmp_path / "mined.run")
+        assert (done.exit_code, done.stderr) == (
+            2,
+            f"error: {folder}: is a folder, and mining writes a file of that name; choose another --output\n",
+        )
+        assert list(tmp_path.iterdir()) == [folder]
+        folder.rmdir()
 
 
 def test_a_source_with_a_blank_in_its_name_gives_a_run_that_can_be_read(
@@ -296,7 +314,7 @@ def test_a_source_with_a_blank_in_its_name_gives_a_run_that_can_be_read(
 def test_a_sampler_is_asked_before_anything_is_mined(
     data: Dataset, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(candidates, "_judged", lambda *a, **k: pytest.fail("mined"))
+    monkeypatch.setattr(mining, "_mined", lambda *a, **k: pytest.fail("mined"))
     with pytest.raises(InputError, match=r"^sampling\.window: expected 1 <= first <= last"):
         mine(data, encoder, block(DENSE, sampling={"name": "window", "first": 0}), tmp_path / "mined.run")
 
@@ -309,20 +327,20 @@ def test_fewer_than_asked_is_said_and_not_padded(data: Dataset, encoder: Encoder
     assert (report.queries, report.fewer, report.without, report.emptied, report.forbidden) == (3, 3, 2, 0, 1)
     assert report.sentences() == [
         "2 of 2 candidates kept for 3 queries",
-        "3 queries have fewer than the 4 negatives asked for; none is made up",
-        "2 queries have no negative of their own (nothing was found), first 'q2'",
+        "3 queries have fewer than the 4 negatives that are asked for",
+        "2 queries have no negative (no candidate was found), the first is q2",
     ]
 
 
 def test_what_leaves_nothing_is_refused_and_nothing_is_written(data: Dataset, encoder: Encoder, tmp_path: Path) -> None:
     out = tmp_path / "out" / "mined.run"
     low = {"name": "absolute", "below": -2.0}
-    with pytest.raises(
-        InputError, match=r"^negatives\.filtering: dropped every one of the \d+ candidates \(absolute \d+"
-    ):
+    with pytest.raises(InputError, match=r"^negatives\.filtering: all \d+ candidates are dropped \(absolute \d+"):
         mine(data, encoder, block(DENSE, filtering=[low]), out)
     contradiction = [{"name": "mean_std", "deviations": 0.0, "drop": side} for side in ("above", "below")]
-    pair = "mean_std and mean_std-2 keep nothing together for 20 of 20 queries, though each keeps some"
+    pair = (
+        "mean_std and mean_std-2 keep no candidate in common for 20 of 20 queries, though each filter alone keeps some"
+    )
     with pytest.raises(InputError, match=rf"\(mean_std \d+, mean_std-2 \d+\).*contradict each other: {pair}$"):
         mine(data, encoder, block(DENSE, filtering=contradiction), out)
     (tmp_path / "given.run").write_text("q1 d1 2.0\n")
@@ -330,7 +348,7 @@ def test_what_leaves_nothing_is_refused_and_nothing_is_written(data: Dataset, en
         mine(data, encoder, block({"name": "run", "path": str(tmp_path / "given.run")}), out)
     (tmp_path / "given.run").write_text("q1 d40 2.0\n")
     given_run = {"name": "run", "path": str(tmp_path / "given.run")}
-    with pytest.raises(InputError, match=r"^negatives\.empty: 19 of 20 queries have no negative left, first 'q2'"):
+    with pytest.raises(InputError, match=r"^negatives\.empty: 19 of 20 queries have no negative, the first is 'q2'"):
         mine(data, encoder, block(given_run, empty="refuse"), out)
     assert not list(out.parent.iterdir())
 
@@ -354,7 +372,7 @@ def test_two_filters_that_contradict_each_other_are_named() -> None:
         Chosen(name="mean_std", options={"deviations": 0.0, "drop": "below"}),
         Chosen(name="absolute", options={"below": 0.75}),
     )
-    report = Report(asked=1)
+    report = MiningReport(asked=1)
     for scores, filters in (
         ({"p": 0.9, "a": 0.8, "b": 0.2}, (above, below, cap)),  # kept by each: b; a; b
         ({"p": 0.9, "a": 0.7, "b": 0.2}, (above, below, cap)),  # b; a; a and b
@@ -362,13 +380,13 @@ def test_two_filters_that_contradict_each_other_are_named() -> None:
         ({"p": 0.9, "a": 0.8}, (above, cap)),  # a; none: one filter alone empties it
         ({"p": 0.9}, (above, cap)),
     ):
-        report.add(Found("q", decided(scores, *filters), forbidden=0, by_place=False), written=0)
+        report.add("q", decided(scores, *filters), forbidden=0, written=0)
     assert report.at_odds == {"mean_std and mean_std-2": 2, "mean_std-2 and absolute": 1}
     assert report.sentences()[-1] == (
-        "mean_std and mean_std-2 keep nothing together for 2 of 5 queries, mean_std-2 and absolute for 1, though each "
-        "keeps some"
+        "mean_std and mean_std-2 keep no candidate in common for 2 of 5 queries, mean_std-2 and absolute for 1, though "
+        "each filter alone keeps some"
     )
-    assert Report.of(json.loads(json.dumps(vars(report)))) == report
+    assert MiningReport.of(json.loads(json.dumps(vars(report)))) == report
 
 
 def test_every_positives_score_by_the_teacher_is_kept_once(
@@ -388,7 +406,7 @@ def test_evidence_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"other\.run: no evidence \(other\.jsonl\) beside it"):
         files_of(tmp_path / "other.run")
     (tmp_path / "other.jsonl").write_text('{"query_id": "q1"}\n')
-    with pytest.raises(InputError, match=r"other\.jsonl:1: is no evidence of `embedtune mine`"):
+    with pytest.raises(InputError, match=r"other\.jsonl:1: not evidence of `embedtune mine`"):
         list(read_evidence(files_of(tmp_path / "other.run").evidence))
     line = as_line(
         Evidence(query_id="q", doc_id="d", source="s", rank=1, mined=1, score=1, positive_id="p", positive_score=2)

@@ -9,6 +9,7 @@ from typing import Any
 
 import mining_process
 import pytest
+from mining_jobs import mine
 from mining_process import BLOCK, start
 from tiny_models import write_cross_encoder
 
@@ -17,10 +18,8 @@ from embedtune.errors import InputError, Interrupted
 from embedtune.files import locked
 from embedtune.models.encoder import load_encoder
 from embedtune.models.scorers import EncoderScores
-from embedtune.negatives import pools
-from embedtune.negatives import resumable as unfinished
-from embedtune.negatives.candidates import mine
-from embedtune.negatives.evidence import Files
+from embedtune.negatives import candidates, resumable
+from embedtune.negatives.evidence import MiningFiles
 from embedtune.recipe import Chosen, Negatives, Recipe, check_recipe
 
 NAMES = ["mined.json", "mined.jsonl", "mined.run"]
@@ -139,18 +138,18 @@ def test_what_is_left_after_each_end(
 
         monkeypatch.setattr(EncoderScores, "__call__", scored)
 
-    monkeypatch.setattr(pools, "BLOCK", BLOCK)
+    monkeypatch.setattr(candidates, "BLOCK", BLOCK)
     stopped(3, KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):  # nothing to go on from yet
         mine(data, encoder, negatives, output)
     assert not list(output.parent.iterdir())
     stopped(8, KeyboardInterrupt)
-    with pytest.raises(Interrupted, match=r"mined\.run: 6 queries are mined; start the same again to go on"):
+    with pytest.raises(Interrupted, match=r"mined\.run: 6 queries are mined; start the same command again to go on"):
         mine(data, encoder, negatives, output)
     with locked(partial), pytest.raises(InputError, match=r"\.mined\.run\.partial: another run is writing here"):
         mine(data, encoder, negatives, output)
     stopped(1000, KeyboardInterrupt)
-    with pytest.raises(InputError, match="dropped every one"):
+    with pytest.raises(InputError, match="candidates are dropped"):
         mine(data, encoder, refused, output)
     assert len([path for path in partial.iterdir() if path.is_dir()]) == 1  # the other command's stays
     stopped(8, RuntimeError)  # such as a GPU that is out of memory
@@ -165,21 +164,21 @@ def test_what_is_left_after_each_end(
 
 
 def test_a_place_whose_files_are_gone_is_none(tmp_path: Path) -> None:
-    files = Files(tmp_path / "mined.run")
+    files = MiningFiles(tmp_path / "mined.run")
     partial = tmp_path / ".mined.run.partial" / "key"
-    with suppress(RuntimeError), unfinished.unfinished(files, "key") as kept:
+    with suppress(RuntimeError), resumable.resumable(files, "key") as kept:
         kept.run.write("a line\n")
-        kept.note({"queries": 1})
+        kept.save({"queries": 1})
         kept.run.write("torn")
         raise RuntimeError
     assert (partial / "mined.run").read_text() == "a line\ntorn"
-    with suppress(RuntimeError), unfinished.unfinished(files, "key") as kept:
-        assert kept.noted == {"bytes": [7, 0], "report": {"queries": 1}}
+    with suppress(RuntimeError), resumable.resumable(files, "key") as kept:
+        assert kept.report == {"queries": 1}
         raise RuntimeError
     assert (partial / "mined.run").read_text() == "a line\n"
     (partial / "mined.run").write_text("short")
-    with unfinished.unfinished(files, "key") as kept:
-        assert kept.noted is None
+    with resumable.resumable(files, "key") as kept:
+        assert kept.report is None
         kept.run.write("another\n")
         kept.finish({"queries": 2}, {"seed": 0})
     assert contents(tmp_path) == {"mined.json": b'{\n  "seed": 0\n}\n', "mined.jsonl": b"", "mined.run": b"another\n"}
@@ -187,11 +186,11 @@ def test_a_place_whose_files_are_gone_is_none(tmp_path: Path) -> None:
 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
     def fill() -> None:
-        with unfinished.unfinished(Files(tmp_path / "mined.run"), "key") as kept:
+        with resumable.resumable(MiningFiles(tmp_path / "mined.run"), "key") as kept:
             kept.run.close()
             kept.run = Path("/dev/full").open("a", encoding="utf-8")  # noqa: SIM115
             kept.run.write("a line\n")
-            kept.note({"queries": 1})
+            kept.save({"queries": 1})
 
     with pytest.raises(OSError, match="No space left on device"):
         fill()

@@ -14,7 +14,7 @@ from embedtune.data.trec import read_run
 from embedtune.models.encoder import load_encoder
 from embedtune.models.scorers import EncoderScores
 from embedtune.negatives.evidence import files_of
-from embedtune.negatives.judge import pairs_of
+from embedtune.negatives.judging import pairs_of
 
 RunCli = Callable[..., Result]
 PROGRAM = """
@@ -69,6 +69,11 @@ def test_a_program_judges_and_a_filter_reads_it(
         ("echo 1", "printed 1 lines for"),
         ("no-such-program", "No such file or directory"),
         ("false", "returned non-zero exit status 1"),
+        ("", "--command '': is empty; name a program"),
+        ("  ", "--command '  ': is empty; name a program"),
+        ("python 'judge.py", "no closing quotation; quote it as for a shell"),
+        ("judge\\", "no escaped character; quote it as for a shell"),
+        ("judge\0", "embedded null byte"),
         (
             f"{sys.executable} -c \"import sys; [print('yes') for _ in sys.stdin]\"",
             "expected a finite number, got 'yes'",

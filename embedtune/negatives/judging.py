@@ -1,4 +1,4 @@
-"""Judge scores for a mining's candidates: a TREC run that the filter `judge` reads."""
+"""A judge's scores for mined candidates and their positives: a TREC run, for the filter `judge` and for relabelling."""
 
 from __future__ import annotations
 
@@ -10,34 +10,31 @@ import tempfile
 from collections.abc import Iterator
 from itertools import groupby
 
-from ..data.relevance import Relevance
 from ..errors import InputError
 from ..models.encoder import Progress, load_encoder
 from ..models.precision import resolve_device
 from ..models.scorers import EncoderScores, Scorer, cross_encoder
 from ..types import Dataset, Run
-from .evidence import Files, read_evidence
+from .evidence import MiningFiles, read_evidence
 
 
-def pairs_of(files: Files, dataset: Dataset) -> dict[str, list[str]]:
-    """query_id -> its positives, then its candidates: what a judge is asked about.
-
-    Raises InputError where the evidence is of other data.
-    """
-    positives = Relevance(dataset).positives
+def pairs_of(files: MiningFiles, dataset: Dataset) -> dict[str, list[str]]:
+    """query_id -> its positives, then its mined candidates. Raises InputError where the evidence is of other data."""
     pairs = {}
-    for query_id, found in groupby(read_evidence(files.evidence), key=lambda candidate: candidate.query_id):
-        if query_id not in positives:
+    for query_id, evidence in groupby(read_evidence(files.evidence), key=lambda candidate: candidate.query_id):
+        if query_id not in dataset.qrels:
             raise InputError(f"{files.evidence}: query {query_id!r} is not in {dataset.folder}, split {dataset.split}")
-        candidates = [candidate.doc_id for candidate in found]
-        absent = [doc_id for doc_id in candidates if doc_id not in dataset.corpus]
+        positives = sorted(doc_id for doc_id, grade in dataset.qrels[query_id].items() if grade > 0)
+        pairs[query_id] = [*positives, *(candidate.doc_id for candidate in evidence)]
+        absent = [doc_id for doc_id in pairs[query_id] if doc_id not in dataset.corpus]
         if absent:
             raise InputError(f"{files.evidence}: document {absent[0]!r} is not in {dataset.folder}")
-        pairs[query_id] = [*sorted(positives[query_id]), *candidates]
     return pairs
 
 
-def by_model(pairs: dict[str, list[str]], dataset: Dataset, name: str, on_progress: Progress | None = None) -> Run:
+def judge_by_model(
+    pairs: dict[str, list[str]], dataset: Dataset, name: str, on_progress: Progress | None = None
+) -> Run:
     """Scores by an encoder, or by `cross-encoder:NAME`."""
     scorer: Scorer | None = cross_encoder(name, dataset, str(resolve_device()))
     if scorer is None:
@@ -50,26 +47,34 @@ def by_model(pairs: dict[str, list[str]], dataset: Dataset, name: str, on_progre
     return run
 
 
-def by_command(pairs: dict[str, list[str]], dataset: Dataset, command: str) -> Run:
-    """Scores by a program of the user's: it reads a JSON line for each pair on stdin, {"query_id", "doc_id", "query",
-    "document"} (and "query_image", "document_image" as paths), and prints a number for each, in order.
+def judge_by_command(pairs: dict[str, list[str]], dataset: Dataset, command: str) -> Run:
+    """Scores by a program of the user's.
 
-    Raises InputError where it cannot be started, fails, or prints anything but as many numbers as pairs.
+    The program reads one JSON line for each pair on stdin, {"query_id", "doc_id", "query", "document"} (with
+    "query_image" and "document_image" as paths where there are images), and prints one number for each, in order.
+    Raises InputError where the command is none, fails, or prints anything but one finite number for each pair.
     """
+    option = f"--command {command!r}"
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise InputError(f"{option}: {str(error).lower()}; quote it as for a shell") from None
+    if not words:
+        raise InputError(f"{option}: is empty; name a program, as in --command 'python judge.py'")
     asked = [(query_id, doc_id) for query_id, doc_ids in pairs.items() for doc_id in doc_ids]
     with tempfile.TemporaryFile("w+", encoding="utf-8") as lines:
         lines.writelines(_lines(asked, dataset))
         lines.seek(0)
         try:
-            answered = subprocess.run(shlex.split(command), stdin=lines, stdout=subprocess.PIPE, text=True, check=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            raise InputError(f"--command {command!r}: {error}") from None
+            answered = subprocess.run(words, stdin=lines, stdout=subprocess.PIPE, encoding="utf-8", check=True)
+        except (OSError, ValueError, subprocess.CalledProcessError) as error:
+            raise InputError(f"{option}: {error}") from None
     numbers = answered.stdout.splitlines()
     if len(numbers) != len(asked):
-        raise InputError(f"--command {command!r}: printed {len(numbers)} lines for {len(asked)} pairs; one for each")
+        raise InputError(f"{option}: printed {len(numbers)} lines for {len(asked)} pairs; print one number for each")
     run: Run = {}
-    for place, ((query_id, doc_id), number) in enumerate(zip(asked, numbers, strict=True), start=1):
-        run.setdefault(query_id, {})[doc_id] = _number(number, f"--command {command!r}: line {place}")
+    for line, ((query_id, doc_id), number) in enumerate(zip(asked, numbers, strict=True), start=1):
+        run.setdefault(query_id, {})[doc_id] = _number(number, f"{option}: line {line}")
     return run
 
 

@@ -1,0 +1,253 @@
+"""Mines negatives: retrieves candidates, scores and filters them, and writes run, evidence and summary.
+
+Training, `embedtune mine` and `embedtune audit` share these files. Blocks of queries are written one after another, so
+that memory holds the candidates of one block.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import __version__, methods
+from ..data.dataset import source_of
+from ..errors import InputError
+from ..files import fingerprint_of, fingerprint_of_file
+from ..models import store
+from ..models.encoder import Encoder, Progress
+from ..models.scorers import CrossEncoderScores, EncoderScores, Scorer, cross_encoder, frozen
+from ..models.weights import weights_fingerprint
+from ..recipe import Negatives, plain
+from ..seeds import generator_for
+from ..types import Scores
+from . import candidates
+from .candidates import CandidatePool, MiningJob, retrieve
+from .counts import MiningReport
+from .evidence import Evidence, MiningFiles, as_line
+from .filters import AppliedFilter, applied, verdicts_of
+from .resumable import resumable
+
+
+@dataclass(frozen=True)
+class MinedQuery:
+    """One query's evidence. by_rank: its scores come from several sources, so that only ranks can be compared."""
+
+    query_id: str
+    evidence: list[Evidence]
+    forbidden: int
+    by_rank: bool
+
+
+def mine(job: MiningJob, output: Path, *, on_progress: Progress | None = None) -> MiningReport:
+    """Writes the run `output`, its evidence (.jsonl) and a summary (.json) beside it.
+
+    Each query's candidates come from the miners, which take turns, without positives, copies of positives and the
+    query's own text. The model and the teacher score them, and every filter gives its verdict. The run holds what all
+    filters keep, ordered by the teacher's scores where there is a teacher, else as it was retrieved.
+
+    After a kill, the same job goes on where it was (half a minute of work is lost at most) and writes the same bytes.
+
+    Raises InputError where nothing is retrieved, where everything is dropped, and (negatives.empty: refuse) where a
+    query keeps no negative; then nothing is written. Also where another process is writing to `output`.
+    """
+    _refuse_name(output)
+    filters = applied(job.negatives.filtering, job.learned)
+    sample = methods.bind("sampling", job.negatives.sampling.name, job.negatives.sampling.options)
+    sample(torch.empty(0), 0.0, generator=torch.Generator())  # refuses options out of range before hours of mining
+    report = MiningReport(
+        asked=asked(job.negatives),
+        dropped=Counter({one.name: 0 for one in filters if one.started}),
+        unstarted=[one.name for one in filters if not one.started],
+    )
+    by_pair = cross_encoder(job.negatives.teacher, job.dataset, str(job.encoder.device))
+    with resumable(MiningFiles(output), _fingerprint(job, filters, by_pair)) as files:
+        if files.report is not None:
+            report = MiningReport.of(files.report)
+        for query in _mined(job, filters, by_pair, skip=report.queries, on_progress=on_progress):
+            kept = [candidate for candidate in query.evidence if candidate.keep]
+            if job.draw and kept:
+                rows = sample(*for_sampling(kept), generator=generator_for(job.seed, "negatives", 0, query.query_id))
+                kept = [kept[row] for row in rows.tolist()]
+            report.add(query.query_id, query.evidence, forbidden=query.forbidden, written=len(kept))
+            files.evidence.writelines(as_line(candidate) + "\n" for candidate in query.evidence)
+            files.run.writelines(_run_lines(kept, by_rank=query.by_rank))
+            if on_progress is not None:
+                on_progress(report.queries, len(job.ids))
+            if files.due or report.queries % candidates.BLOCK == 0:
+                files.save(vars(report))
+        _refuse_empty(report, job)
+        files.finish(vars(report), _summary(job, report))
+    return report
+
+
+def asked(negatives: Negatives) -> int:
+    """How many negatives the sampling draws for a query."""
+    option = next(o for o in methods.describe("sampling", negatives.sampling.name).options if o.name == "count")
+    return int(negatives.sampling.options.get("count", option.default))
+
+
+def for_sampling(kept: Sequence[Evidence]) -> tuple[Tensor, float]:
+    """What a sampler gets of a query: its candidates' reference scores (K,), and its positive's."""
+    return torch.tensor([candidate.reference for candidate in kept]), kept[0].positive_reference
+
+
+def _mined(
+    job: MiningJob,
+    filters: Sequence[AppliedFilter],
+    by_pair: CrossEncoderScores | None,
+    *,
+    skip: int,
+    on_progress: Progress | None,
+) -> Iterator[MinedQuery]:
+    """Each query with its evidence, without the first `skip` queries. by_pair: the teacher, if a cross-encoder."""
+    for block in retrieve(job, skip=skip, on_progress=on_progress):
+        teacher = by_pair or block.teacher
+        for pool in block.pools:
+            evidence = decide(pool, block.student, teacher, filters, job.progress) if pool.candidates else []
+            by_rank = teacher is None and block.sources > 1
+            yield MinedQuery(pool.query_id, evidence, pool.forbidden, by_rank)
+
+
+def decide(
+    pool: CandidatePool,
+    student: EncoderScores,
+    teacher: Scorer | None,
+    filters: Sequence[AppliedFilter],
+    progress: float,
+) -> list[Evidence]:
+    """One query's candidates with scores and verdicts, best first by the teacher, else as they were retrieved.
+
+    The columns that filters see are the query's positives, then its candidates.
+    """
+    doc_ids = [*pool.positives, *(candidate.doc_id for candidate in pool.candidates)]
+    count = len(pool.positives)
+    own = torch.arange(len(doc_ids))[None] >= count  # (1, D)
+    by_student = torch.from_numpy(student(pool.query_id, doc_ids))[None]
+    by_teacher = torch.from_numpy(teacher(pool.query_id, doc_ids))[None] if teacher is not None else None
+    scores = Scores(
+        student=by_student,
+        positive=~own,
+        candidate=own,
+        own=own,
+        teacher=by_teacher,
+        queries=torch.from_numpy(student.queries([pool.query_id])),
+        documents=torch.from_numpy(student.documents(doc_ids)),
+        query_ids=(pool.query_id,),
+        doc_ids=tuple(doc_ids),
+        progress=progress,
+    )
+    verdicts = [verdicts_of(one, scores)[count:] for one in filters if one.started]
+    model, guide = by_student[0].tolist(), by_teacher[0].tolist() if by_teacher is not None else None
+    lowest = min(range(count), key=(guide or model).__getitem__)
+    evidence = [
+        Evidence(
+            query_id=pool.query_id,
+            doc_id=candidate.doc_id,
+            source=candidate.source,
+            rank=candidate.rank,
+            also=candidate.also,
+            mined=candidate.mined,
+            score=model[count + row],
+            positive_id=pool.positives[lowest],
+            positive_score=min(model[:count]),
+            teacher=guide[count + row] if guide else None,
+            positive_teacher=guide[lowest] if guide else None,
+            keep=all(of_filter[row].keep for of_filter in verdicts),
+            filters=tuple(of_filter[row] for of_filter in verdicts),
+        )
+        for row, candidate in enumerate(pool.candidates)
+    ]
+    if guide is None:
+        return evidence
+    evidence.sort(key=lambda e: (e.reference, e.doc_id), reverse=True)
+    if count > 1:
+        evidence[0] = replace(evidence[0], positives_teacher=dict(zip(pool.positives, guide[:count], strict=True)))
+    return evidence
+
+
+def _run_lines(kept: Sequence[Evidence], *, by_rank: bool) -> Iterator[str]:
+    """A query's lines of the run. by_rank: 1/rank stands for the score, because sources' scores cannot be compared."""
+    for rank, candidate in enumerate(kept, start=1):
+        reference = candidate.mined if candidate.teacher is None else candidate.teacher
+        score = 1 / rank if by_rank else reference
+        tag = re.sub(r"\s+", "_", candidate.source)  # a source is named by its model, and a column has no blanks
+        yield f"{candidate.query_id} Q0 {candidate.doc_id} {rank} {score!r} {tag}\n"
+
+
+def _refuse_name(output: Path) -> None:
+    if output.suffix in (".json", ".jsonl"):
+        raise InputError(
+            f"{output}: is the run's name; its evidence (.jsonl) and summary (.json) go beside it: end it in .run"
+        )
+    files = MiningFiles(output)
+    for file in (files.run, files.evidence, files.summary):
+        if file.is_dir():
+            raise InputError(f"{file}: is a folder, and mining writes a file of that name; choose another --output")
+
+
+def _refuse_empty(report: MiningReport, job: MiningJob) -> None:
+    dropped = ", ".join(f"{name} {count:,}" for name, count in report.dropped.items())
+    if not report.candidates:
+        miners = ", ".join(chosen.name for chosen in job.negatives.mining)
+        raise InputError(f"negatives.mining: {miners} found no candidate for any query of {job.dataset.folder}")
+    if not report.kept:
+        raise InputError(
+            f"negatives.filtering: all {report.candidates:,} candidates are dropped ({dropped}); loosen a limit: its "
+            "number may be meant for scores of another scale, or two filters contradict each other"
+            + (f": {report.contradiction()}" if report.at_odds else "")
+        )
+    if job.negatives.empty == "refuse" and report.without:
+        raise InputError(
+            f"negatives.empty: {report.without:,} of {report.queries:,} queries have no negative, the first is "
+            f"{report.first_without!r} ({dropped or 'no candidate was found for them'}); loosen a filter, mine deeper, "
+            "or set empty to train"
+        )
+
+
+def _summary(job: MiningJob, report: MiningReport) -> dict[str, Any]:
+    return {
+        "data": {
+            "folders": [f"{source_of(part)}:{part.split}" for part in job.dataset.parts or (job.dataset,)],
+            "fingerprint": job.dataset.fingerprint,
+        },
+        "encoder": {"name": job.encoder.name, "fingerprint": job.encoder.fingerprint},
+        "negatives": plain(job.negatives),
+        "seed": job.seed,
+        "report": vars(report),
+    }
+
+
+def _fingerprint(job: MiningJob, filters: Sequence[AppliedFilter], by_pair: CrossEncoderScores | None) -> str:
+    """Of all that candidates and scores depend on to the last bit: data, models, methods and the files they read."""
+    encoder, negatives = job.encoder, job.negatives
+    parts = [__version__, json.dumps(store.versions()), job.dataset.fingerprint, encoder.fingerprint]
+    parts.append(json.dumps(plain(negatives), sort_keys=True))
+    for chosen in (*negatives.mining, *negatives.filtering):
+        parts += _contents_of(chosen.options, encoder)
+    if negatives.teacher is not None:
+        parts.append(by_pair.fingerprint if by_pair is not None else frozen(negatives.teacher, encoder).fingerprint)
+    parts += [weights_fingerprint(one.decide) for one in filters if isinstance(one.decide, nn.Module)]
+    return fingerprint_of(*parts, json.dumps([job.progress, job.seed, job.draw, candidates.BLOCK, job.ids]))
+
+
+def _contents_of(options: dict[str, Any], like: Encoder) -> Iterator[str]:
+    """Fingerprints of the files and models that a method's options name, also those of a miner within a miner."""
+    for name, value in sorted(options.items()):
+        if name == "path" and isinstance(value, str) and Path(value).is_file():
+            yield fingerprint_of_file(Path(value))
+        elif name == "model" and isinstance(value, str):
+            yield frozen(value, like).fingerprint
+        elif name == "models":
+            yield from (frozen(model, like).fingerprint for model in value or ())
+        elif isinstance(value, list):
+            for part in value:
+                if isinstance(part, dict):
+                    yield from _contents_of(part, like)
