@@ -1,14 +1,15 @@
 """Whether a difference is more than chance: paired tests on per-query values, intervals, Holm's correction.
 
 The queries are the sample: a test says whether other queries of the same kind would show the difference as well. It
-says nothing about other training seeds; those are tested apart, with the seeds' means as the sample.
+says nothing about other training seeds, whose means are tested apart as a sample of their own.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,21 +17,20 @@ import numpy.typing as npt
 from ..errors import InputError
 
 Values = npt.NDArray[np.float64]
-EXACT_UP_TO = 20  # 2^20 signings of the differences are enumerated; beyond, they are drawn
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
-RIGHT = 0.5  # a query is answered right where its value is at least this
-TIE = 1e-12  # differences of the same values, added in another order, are no difference
-_AT_ONCE = 1_000_000  # numbers held while drawing
+RIGHT = 0.5  # a query is answered right from this value on
+TIE = 1e-12  # differences of equal values that were added in another order stay below it
+_BATCH = 1_000_000  # numbers held at once while resampling
 
 
 @dataclass(frozen=True, kw_only=True)
 class Paired:
     """Two sets of values on the same queries. The difference is other - baseline; `low` and `high` hold its mean.
 
-    p: two-sided paired randomisation. t_p: two-sided paired t-test; None where it is not defined (a single query, or
-    all differences the same). low, high: the bootstrap interval; None for a single query. negative_flips: the share of
-    queries that were right (a value of at least 0.5) and no longer are.
+    p: two-sided paired randomisation test. t_p: two-sided paired t-test; None if it is not defined (a single query, or
+    all differences the same). low, high: the 95% bootstrap interval; None for a single query. negative_flips: the share
+    of queries that were right (a value of at least 0.5) and no longer are.
     """
 
     queries: int
@@ -55,7 +55,8 @@ def paired(baseline: Mapping[str, float], other: Mapping[str, float], *, seed: i
     if baseline.keys() != other.keys():
         unshared = sorted(baseline.keys() ^ other.keys())
         raise InputError(
-            f"paired tests need the same queries twice; {len(unshared)} stand on one side only, first {unshared[0]!r}"
+            f"paired tests need the same queries on both sides; {len(unshared)} are on one side only, the first "
+            f"{unshared[0]!r}"
         )
     before, after = finite(list(baseline.values())), finite([other[query_id] for query_id in baseline])
     differences = after - before  # (Q,)
@@ -79,43 +80,42 @@ def paired(baseline: Mapping[str, float], other: Mapping[str, float], *, seed: i
 def randomisation_p(differences: Sequence[float] | Values, *, seed: int = 0) -> float:
     """The two-sided p-value of Fisher's paired randomisation test.
 
-    Were the two systems alike, each query's difference could as well have the other sign: p is the share of all
-    signings whose mean is at least as far from 0. Exact for up to 20 differences; else from 10,000 drawn signings, with
-    the observed one counted in: (1 + count) / (1 + 10,000). Differences of 0 have no sign, so they are not counted
-    among the 20. Raises InputError for no differences and for values that are not finite.
+    If the two systems are alike, each query's difference could as well have the other sign: p is the share of all
+    signings whose mean is at least as far from 0. All signings are counted for up to 13 differences (2^13 < 10,000);
+    beyond, 10,000 are drawn and the observed one is counted in: (1 + count) / (1 + 10,000). Differences of 0 have no
+    sign and are left out. Raises InputError for no differences and for values that are not finite.
     """
+    from scipy import stats
+
     values = finite(differences)
     values = values[np.abs(values) > TIE]
-    if not len(values):
+    if len(values) < 2:
         return 1.0
     bound = abs(float(values.sum())) - TIE * max(1.0, float(np.abs(values).sum()))
-    if len(values) <= EXACT_UP_TO:
-        return float(np.mean(np.abs(_all_signed_sums(values)) >= bound))
-    count = sum(int((np.abs(sums) >= bound).sum()) for sums in _drawn_signed_sums(values, seed))
-    return (1 + count) / (1 + RESAMPLES)
 
+    def as_far(signed: Values, axis: int) -> Values:
+        sums: Values = np.abs(signed.sum(axis=axis))
+        return np.where(sums >= bound, 1.0, 0.0)
 
-def _all_signed_sums(values: Values) -> Values:
-    """(2^n,) the sum under every choice of signs."""
-    sums = np.zeros(1)
-    for value in values:
-        sums = np.concatenate([sums + value, sums - value])
-    return sums
+    batch = max(1, _BATCH // len(values))
+    options: dict[str, Any] = {"n_resamples": RESAMPLES, "batch": batch, "alternative": "greater"}
+    if 2 ** len(values) <= RESAMPLES:
+        test = stats.permutation_test((values,), as_far, permutation_type="samples", vectorized=True, **options)
+    else:
+        generator = np.random.default_rng(seed)
 
+        def drawn(size: tuple[int, int]) -> Values:
+            return (2.0 * generator.integers(0, 2, size, dtype=np.int8) - 1.0) * values
 
-def _drawn_signed_sums(values: Values, seed: int) -> Iterator[Values]:
-    generator = np.random.default_rng(seed)
-    block = max(1, _AT_ONCE // len(values))
-    for start in range(0, RESAMPLES, block):
-        size = (min(block, RESAMPLES - start), len(values))
-        signs = 2.0 * generator.integers(0, 2, size, dtype=np.int8) - 1.0  # (block, Q)
-        yield signs @ values
+        # permutation_test draws the same signings by permuting pairs one by one, 20 times as slowly.
+        test = stats.monte_carlo_test(values, drawn, as_far, vectorized=True, **options)
+    return float(test.pvalue)
 
 
 def t_test_p(differences: Sequence[float] | Values) -> float | None:
     """The two-sided p-value of the paired t-test; 1 where all differences are 0.
 
-    None where it is not defined: for a single difference, and where all are the same.
+    None if it is not defined: for a single difference, and if all are the same.
     """
     from scipy import stats
 
@@ -134,16 +134,16 @@ def bootstrap_interval(values: Sequence[float] | Values, *, seed: int = 0) -> tu
     """
     from scipy import stats
 
-    found = finite(values)
-    if len(found) < 2:
+    sample = finite(values)
+    if len(sample) < 2:
         raise InputError("an interval needs at least two queries; there is one")
-    if float(np.ptp(found)) == 0.0:
-        return float(found[0]), float(found[0])
+    if float(np.ptp(sample)) == 0.0:
+        return float(sample[0]), float(sample[0])
     interval = stats.bootstrap(
-        (found,),
+        (sample,),
         np.mean,
         n_resamples=RESAMPLES,
-        batch=max(1, _AT_ONCE // len(found)),
+        batch=max(1, _BATCH // len(sample)),
         confidence_level=CONFIDENCE,
         method="percentile",
         rng=np.random.default_rng(seed),
@@ -156,22 +156,22 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     An adjusted value below .05 keeps the chance of any false finding in the family below 5%. Holm, 1979.
     """
-    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = largest
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
     return adjusted
 
 
 def finite(values: Sequence[float] | Values) -> Values:
-    """(n,) as float64. Raises InputError where there are none, or one is not a finite number."""
+    """The values as an array (n,) of float64. Raises InputError for none, and for one that is not a finite number."""
     array = np.asarray(values, dtype=np.float64)
     if not len(array):
         raise InputError("no values to compare: there is no query")
     if not np.isfinite(array).all():
-        place = int(np.flatnonzero(~np.isfinite(array))[0])
-        raise InputError(f"value {place + 1} of {len(array)} is {array[place]}; every value must be a finite number")
+        index = int(np.flatnonzero(~np.isfinite(array))[0])
+        raise InputError(f"value {index + 1} of {len(array)} is {array[index]}; every value must be a finite number")
     return array
 
 

@@ -58,6 +58,14 @@ def test_drawn_p_is_near_the_exact_one_and_seeded() -> None:
     assert randomisation_p(differences, seed=0) == found
 
 
+def test_drawn_p_of_many_queries_is_the_share_of_drawn_signings() -> None:
+    differences = np.array(drawn(50, seed=4)) - 0.1
+    signs = 2 * np.random.default_rng(0).integers(0, 2, (10_000, 50), dtype=np.int8) - 1.0
+    count = int((np.abs(signs @ differences) >= abs(differences.sum()) - 1e-12).sum())
+    assert 1 < count < 9_999
+    assert randomisation_p(differences) == (1 + count) / 10_001
+
+
 def test_drawn_p_is_never_zero() -> None:
     assert randomisation_p([0.5] * 100) == 1 / 10_001
 
@@ -126,5 +134,5 @@ def test_what_is_not_a_number_is_refused(bad: float) -> None:
 def test_no_queries_and_other_queries_are_refused() -> None:
     with pytest.raises(InputError, match="no values to compare: there is no query"):
         paired({}, {})
-    with pytest.raises(InputError, match="need the same queries twice; 2 stand on one side only, first 'a'"):
+    with pytest.raises(InputError, match="need the same queries on both sides; 2 are on one side only, the first 'a'"):
         paired({"a": 1.0, "b": 1.0}, {"b": 1.0, "c": 1.0})
