@@ -1,4 +1,4 @@
-"""What a user sees: results on stdout, everything else on stderr."""
+"""What a user sees: results on stdout, everything else on stderr, and no control character of the data in either."""
 
 from __future__ import annotations
 
@@ -9,20 +9,39 @@ from contextlib import contextmanager
 
 from embedtune import distributed as processes
 
+# Control characters that drive a terminal, overrides of the writing direction, and halves of surrogate pairs, which no
+# encoding has. Written as JSON writes them, so that JSON keeps its meaning. Line breaks and tabs stay.
+_ESCAPES = {
+    code: f"\\u{code:04x}"
+    for span in ((0x00, 0x20), (0x7F, 0xA0), (0x202A, 0x202F), (0x2066, 0x206A), (0xD800, 0xE000))
+    for code in range(*span)
+    if chr(code) not in "\n\t"
+}
+
+
+def printable(text: str) -> str:
+    """The text with control characters as escapes such as \\u001b: a title in a corpus must not drive the terminal."""
+    return text.translate(_ESCAPES)
+
 
 def say(text: str) -> None:
     """A line for the person who watches."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def show_text(text: str) -> None:
+    """A result that is text, such as Markdown or YAML."""
+    print(printable(text), end="")
 
 
 def show_json(value: object) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    print(printable(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)))
 
 
 def show_table(
     columns: Sequence[str], rows: Sequence[Sequence[object]], *, as_json: bool, title: str | None = None
 ) -> None:
-    """A result: JSON objects if asked for, a table on a terminal, else TSV with every digit."""
+    """A result: JSON objects if asked for, a table on a terminal, else TSV. Only JSON has every digit."""
     if as_json:
         show_json([dict(zip(columns, row, strict=True)) for row in rows])
     elif sys.stdout.isatty():
@@ -30,6 +49,16 @@ def show_table(
     else:
         for row in [columns, *rows]:
             print("\t".join(" ".join(_plain(cell).split()) for cell in row))
+
+
+def show_tables(tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[object]]]]) -> None:
+    """A result of several tables (title, columns, rows), a blank line between them. In TSV `# title` precedes each."""
+    for number, (title, columns, rows) in enumerate(tables):
+        if number:
+            print()
+        if not sys.stdout.isatty():
+            print(f"# {printable(title)}")
+        show_table(columns, rows, as_json=False, title=title)
 
 
 def show_wide_table(
@@ -50,7 +79,9 @@ def show_wide_table(
 
 
 def _plain(cell: object) -> str:
-    return "" if cell is None else str(cell)
+    if cell is None:
+        return ""
+    return f"{cell:.6g}" if isinstance(cell, float) else printable(str(cell))
 
 
 def _show_rich_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None) -> None:
@@ -58,7 +89,7 @@ def _show_rich_table(columns: Sequence[str], rows: Sequence[Sequence[object]], t
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=None if title is None else Text(printable(title)), title_justify="left")
     for position, column in enumerate(columns):
         numeric = any(isinstance(row[position], int | float) for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .output import say
+from .output import say, show_text
 
 
 def report(
@@ -37,7 +37,7 @@ def report(
     for note in notes:
         say(note)
     if markdown and output is None:
-        print(text, end="")
+        show_text(text)
         return
     target = output or runs[0] / "report.html"
     write_text(target, text)

@@ -5,16 +5,16 @@ import sys
 
 import pytest
 
-from embedtune_cli.output import progress, show_table, show_wide_table
+from embedtune_cli.output import progress, say, show_json, show_table, show_tables, show_wide_table
 from embedtune_cli.train import Watcher
 
 ROWS = [["a\tb", 0.123456789, None], ["[c]", 2, "x\ny"]]
 COLUMNS = ["name", "nDCG@10", "note"]
 
 
-def test_without_a_terminal_a_table_is_tsv_with_every_digit(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_a_table_is_tsv_with_six_digits(capsys: pytest.CaptureFixture[str]) -> None:
     show_table(COLUMNS, ROWS, as_json=False)
-    assert capsys.readouterr().out == "name\tnDCG@10\tnote\na b\t0.123456789\t\n[c]\t2\tx y\n"
+    assert capsys.readouterr().out == "name\tnDCG@10\tnote\na b\t0.123457\t\n[c]\t2\tx y\n"
 
 
 def test_json_is_one_object_a_row(capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,6 +48,33 @@ def test_a_wide_table_is_whole_tsv_and_views_on_a_terminal(
     shown = capsys.readouterr().out
     assert shown.index("Means") < shown.index("0.5000") < shown.index("Tests") < shown.index("0.2500")
     assert "Seeds" not in shown
+
+
+HOSTILE = "\x1b]0;owned\x07\x9b31m\x7f\u202ered \ud83d"
+HARMLESS = r"\u001b]0;owned\u0007\u009b31m\u007f\u202ered \ud83d"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_control_characters_of_the_data_are_written_as_escapes(
+    terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    monkeypatch.setenv("COLUMNS", "200")
+    show_table(["text"], [[HOSTILE]], as_json=False, title=HOSTILE)
+    show_tables([(HOSTILE, ["text"], [[HOSTILE]])])
+    say(f"left out: {HOSTILE}")
+    shown = capsys.readouterr()
+    assert shown.out.count(HARMLESS) == (4 if terminal else 3)
+    assert shown.err == f"left out: {HARMLESS}\n"
+    show_json({"text": HOSTILE})
+    shown_json = capsys.readouterr().out
+    assert HARMLESS in shown_json
+    assert json.loads(shown_json) == {"text": HOSTILE}
+
+
+def test_several_tables_keep_their_titles_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    show_tables([("Filters", ["filter", "dropped"], [["absolute", 3]]), ("Sources", ["source"], [["dense"]])])
+    assert capsys.readouterr().out == "# Filters\nfilter\tdropped\nabsolute\t3\n\n# Sources\nsource\ndense\n"
 
 
 def test_without_a_terminal_there_is_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
