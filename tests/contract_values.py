@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from embedtune import methods
 from embedtune.types import Scores
 
 QUERIES, DOCUMENTS = 4, 11
@@ -38,8 +38,9 @@ ROWS, COLUMNS = torch.tensor([2, 0, 3, 1]), torch.tensor([7, 0, 10, 3, 1, 9, 2, 
 
 
 def neutral_options(family: str, name: str) -> dict[str, Any] | None:
-    """What a module says in its constant NEUTRAL: the options with which it changes nothing."""
-    return getattr(importlib.import_module(f"embedtune.methods.{family}.{name}"), "NEUTRAL", None)
+    """The options with which a method changes nothing, as its SPEC states them."""
+    neutral = methods.describe(family, name).spec.neutral
+    return None if neutral is None else dict(neutral)
 
 
 def value_of(
@@ -54,4 +55,4 @@ def value_of(
 
 
 def kind_of(name: str, family: str = "loss") -> str:
-    return str(importlib.import_module(f"embedtune.methods.{family}.{name}").KIND)
+    return str(methods.describe(family, name).spec.kind)

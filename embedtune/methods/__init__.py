@@ -1,17 +1,41 @@
-"""Methods: one folder a family, one file a method. The names here find, check and bind them."""
+"""Methods: one folder a family, one file a method. These functions find, check and bind them.
 
-from ._seam import FAMILIES, SCHEDULED, Method, Schedule, Scheduled, bind, by_query, check, describe, find, names
+A method of one's own is a file FAMILY/NAME.py in a folder that a recipe names (`methods: [DIR]`), or in a package that
+an entry point of the group `embedtune.methods` names (`my_package = "my_package.methods"`).
+"""
+
+from ._reading import Method, MethodSpec, Option
+from ._seam import (
+    SCHEDULED,
+    Schedule,
+    Scheduled,
+    bind,
+    bind_limit,
+    by_query,
+    check,
+    contract,
+    describe,
+    find,
+    names,
+)
+from ._sources import FAMILIES, Source, use_folders
 
 __all__ = [
     "FAMILIES",
     "SCHEDULED",
     "Method",
+    "MethodSpec",
+    "Option",
     "Schedule",
     "Scheduled",
+    "Source",
     "bind",
+    "bind_limit",
     "by_query",
     "check",
+    "contract",
     "describe",
     "find",
     "names",
+    "use_folders",
 ]

@@ -302,7 +302,7 @@ def _as_for_cosines(found: OfFilter) -> bool:
     name = found.name.partition("-")[0]  # the second of a kind is absolute-2
     if name not in methods.names("filtering"):  # evidence is a file, and its names are anyone's
         return False
-    kind = methods.describe("filtering", name).cosine
+    kind = methods.describe("filtering", name).spec.cosine
     if kind == "cap" and found.lowest_limit is not None and found.highest_limit is not None:
         return -1 <= found.lowest_limit <= found.highest_limit <= 1
     return kind == "margin" and found.widest_margin is not None and 0 < found.widest_margin <= 1

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -41,19 +39,9 @@ def applied(chosen: Sequence[Chosen], learned: Sequence[Any] | None = None) -> l
     names = numbered([c.name for c in chosen])
     filters = learned if learned is not None else [methods.bind("filtering", c.name, c.options) for c in chosen]
     return [
-        AppliedFilter(name=name, decide=decide, limit=limit_of(c.name, decide))
+        AppliedFilter(name=name, decide=decide, limit=methods.bind_limit(c.name, c.options))
         for name, c, decide in zip(names, chosen, filters, strict=True)
     ]
-
-
-def limit_of(name: str, decide: Any) -> Any:
-    """The function `limit` of the filter's file, bound to the filter's own options; None where it has none."""
-    limit = getattr(import_module(f"embedtune.methods.filtering.{name}"), "limit", None)
-    if limit is None:
-        return None
-    if isinstance(decide, methods.Scheduled):
-        return methods.Scheduled(limit, decide.fixed, decide.schedules)
-    return partial(limit, **decide.keywords)
 
 
 def verdicts_of(applied_filter: AppliedFilter, scores: Scores) -> list[FilterVerdict]:

@@ -22,7 +22,7 @@ def _untaught(recipe: Recipe) -> list[str]:
         f"{family}.{chosen.name}: goes by a teacher's scores; give negatives.teacher"
         for family, listed in families.items()
         for chosen in listed
-        if recipe.negatives.teacher is None and "teacher" in methods.describe(family, chosen.name).needs
+        if recipe.negatives.teacher is None and "teacher" in methods.describe(family, chosen.name).spec.needs
     ]
 
 
@@ -61,7 +61,7 @@ def _without_effect(recipe: Recipe) -> list[str]:
     own = mines or bool(recipe.synthesis)
     hard = "negatives of the query's own: negatives.mining, or synthesis of texts"
     wants += [
-        (f"loss.{chosen.name}", "own" in methods.describe("loss", chosen.name).needs, own, hard)
+        (f"loss.{chosen.name}", "own" in methods.describe("loss", chosen.name).spec.needs, own, hard)
         for chosen in recipe.loss
     ]
     problems = [
@@ -93,7 +93,7 @@ def _at_odds(recipe: Recipe) -> list[str]:
             "negatives.mining": bool(negatives.mining),
             "negatives.sampling": negatives.sampling != Negatives().sampling,
             "negatives.teacher": negatives.teacher is not None,
-            "synthesis": any(methods.describe("synthesis", c.name).kind == "texts" for c in recipe.synthesis),
+            "synthesis": any(methods.describe("synthesis", c.name).spec.kind == "texts" for c in recipe.synthesis),
         }
         reason = "its documents are what each query finds, embedded before training"
         given += [f"negatives.live: not with {key}: {reason}" for key, there in others.items() if there]

@@ -15,7 +15,7 @@ def comparing(recipe: Recipe) -> list[str]:
 
     Each as a recipe names it, with the options with which it would, where there are such.
     """
-    vectors = [c for c in recipe.synthesis if methods.describe("synthesis", c.name).kind == "vectors"]
+    vectors = [c for c in recipe.synthesis if methods.describe("synthesis", c.name).spec.kind == "vectors"]
     families = {
         "filtering": recipe.negatives.filtering,
         "synthesis": vectors,
@@ -26,7 +26,7 @@ def comparing(recipe: Recipe) -> list[str]:
     for family, chosen in families.items():
         for method in chosen:
             if not methods.by_query(family, method.name, method.options):
-                otherwise = methods.describe(family, method.name).by_query
+                otherwise = methods.describe(family, method.name).spec.by_query
                 options = otherwise.items() if isinstance(otherwise, dict) else ()
                 unless = ", ".join(f"{key}: {value}" for key, value in options)
                 found.append(f"{family}.{method.name}" + (f" (which with {unless} does not)" if unless else ""))

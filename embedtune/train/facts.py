@@ -21,7 +21,7 @@ def facts_for(recipe: Recipe, encoder: Encoder, dataset: Dataset, query_ids: Seq
 
     Embeddings are those of the base weights for the whole run, so that a resumed run makes the same batches.
     """
-    needs = methods.describe("batching", recipe.batching.name).needs
+    needs = methods.describe("batching", recipe.batching.name).spec.needs
     if not needs:
         return None
     positives = {d for q in query_ids for d, grade in dataset.qrels[q].items() if grade > 0}

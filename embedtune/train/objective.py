@@ -54,7 +54,7 @@ class Objective:
         weightings = [methods.bind("weighting", c.name, c.options) for c in recipe.weighting]
         losses = [(c.name, c.weight, methods.bind("loss", c.name, c.options)) for c in recipe.loss]
         made = [
-            (methods.describe("synthesis", c.name).kind, c.name, methods.bind("synthesis", c.name, c.options))
+            (methods.describe("synthesis", c.name).spec.kind, c.name, methods.bind("synthesis", c.name, c.options))
             for c in recipe.synthesis
         ]
         vectors = [make for kind, _, make in made if kind == "vectors"]
@@ -71,7 +71,7 @@ class Objective:
         }
         texts = [(name, make) for kind, name, make in made if kind == "texts"]
         dimensions, modules = recipe.matryoshka, nn.ModuleDict(trained)
-        limits = limits_of(recipe, filters) if any(asks_within_roles(loss) for _, _, loss in losses) else {}
+        limits = limits_of(recipe) if any(asks_within_roles(loss) for _, _, loss in losses) else {}
         objective = cls(filters, texts, vectors, weightings, losses, dimensions, modules, limits=limits)
         objective.comparing = comparing(recipe)
         if recipe.matryoshka and any(True for _ in objective.modules.buffers()):

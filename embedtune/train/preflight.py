@@ -118,7 +118,7 @@ def _scores(recipe: Recipe, own: int) -> list[tuple[str, str]]:
 
 def refuse_without_texts(recipe: Recipe, dataset: Dataset) -> None:
     """Raises InputError where rules for texts are given and not a single positive of the split has a text."""
-    rules = [c.name for c in recipe.synthesis if methods.describe("synthesis", c.name).kind == "texts"]
+    rules = [c.name for c in recipe.synthesis if methods.describe("synthesis", c.name).spec.kind == "texts"]
     positives = (doc_id for judged in dataset.qrels.values() for doc_id, grade in judged.items() if grade > 0)
     if rules and not any(dataset.corpus[doc_id].content for doc_id in positives):
         raise InputError(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import import_module
 from typing import Any
 
 from torch import Tensor
 
+from .. import methods
 from ..methods.loss._pairs import other_queries
-from ..negatives.filters import limit_of
 from ..recipe import Recipe
 from ..types import Scores
 
@@ -22,12 +21,12 @@ def asks_within_roles(loss: Any) -> bool:
     return bool(WITHIN_ROLES & set(getattr(loss, "directions", ())))
 
 
-def limits_of(recipe: Recipe, filters: Sequence[Any]) -> dict[int, Any]:
-    """By the filter's place: the limit that holds within roles too, of those that say so (SAME_ROLE)."""
+def limits_of(recipe: Recipe) -> dict[int, Any]:
+    """Filter's index -> its limit, for the filters that also decide within a role (`same_role` in their SPEC)."""
     return {
-        place: limit_of(chosen.name, decide)
-        for place, (chosen, decide) in enumerate(zip(recipe.negatives.filtering, filters, strict=True))
-        if getattr(import_module(f"embedtune.methods.filtering.{chosen.name}"), "SAME_ROLE", False)
+        index: methods.bind_limit(chosen.name, chosen.options)
+        for index, chosen in enumerate(recipe.negatives.filtering)
+        if methods.describe("filtering", chosen.name).spec.same_role
     }
 
 

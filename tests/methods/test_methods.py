@@ -89,7 +89,7 @@ SCHEDULED = [
     (family, name, option)
     for family in methods.SCHEDULED
     for name in methods.names(family)
-    for option in methods.describe(family, name).scheduled
+    for option in methods.describe(family, name).spec.scheduled
 ]
 
 

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...types import Pair
+from .. import MethodSpec
 from . import BatchContext, cut
 
-NEEDS = ("query_embeddings",)
+SPEC = MethodSpec(needs=("query_embeddings",))
 
 
 def clustered(

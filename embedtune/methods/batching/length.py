@@ -6,9 +6,10 @@ import torch
 
 from ...errors import InputError
 from ...types import Pair
+from .. import MethodSpec
 from . import BatchContext, cut
 
-NEEDS = ("lengths",)
+SPEC = MethodSpec(needs=("lengths",))
 
 
 def length(

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...types import Pair
+from .. import MethodSpec
 from . import BatchContext, cut, marks
 
-NEEDS = ("query_embeddings", "document_embeddings")
+SPEC = MethodSpec(needs=("query_embeddings", "document_embeddings"))
 
 
 def neighbours(

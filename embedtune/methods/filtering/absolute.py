@@ -4,9 +4,7 @@ import torch
 from torch import Tensor
 
 from ...types import Scores
-
-BY_QUERY = True
-COSINE = "cap"  # its default is meant for scores from -1 to 1
+from .. import MethodSpec
 
 
 def absolute(scores: Scores, *, below: float = 0.7) -> Tensor:
@@ -21,3 +19,6 @@ def absolute(scores: Scores, *, below: float = 0.7) -> Tensor:
 def limit(scores: Scores, *, below: float = 0.7) -> Tensor:
     """(Q, 1) what a candidate's score is compared with, for the evidence."""
     return torch.full((len(scores.candidate), 1), below)
+
+
+SPEC = MethodSpec(by_query=True, cosine="cap", limit=limit)

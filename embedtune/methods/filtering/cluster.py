@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from ...types import Scores
+from .. import MethodSpec
 from .._numerics import full
 
-SCHEDULED = ("rate", "start_at")
+SPEC = MethodSpec(scheduled=("rate", "start_at"))
 
 
 class Cluster(nn.Module):

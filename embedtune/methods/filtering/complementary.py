@@ -5,10 +5,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...types import Scores
-
-NEEDS = ("teacher",)
-BY_QUERY = True
-COSINE = "cap"  # its default is meant for scores from -1 to 1
+from .. import MethodSpec
 
 
 def complementary(scores: Scores, *, at_most: float = 0.9) -> Tensor:
@@ -28,3 +25,6 @@ def complementary(scores: Scores, *, at_most: float = 0.9) -> Tensor:
 def limit(scores: Scores, *, at_most: float = 0.9) -> Tensor:
     """(Q, 1) what a candidate's score is compared with, for the evidence."""
     return torch.full((len(scores.candidate), 1), at_most)
+
+
+SPEC = MethodSpec(needs=("teacher",), by_query=True, cosine="cap", limit=limit)

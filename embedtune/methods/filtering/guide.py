@@ -6,11 +6,8 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...types import Scores
+from .. import MethodSpec
 from .._numerics import full, lowest_positive
-
-NEEDS = ("teacher",)
-SAME_ROLE = True  # its limit also decides between queries and between documents
-BY_QUERY = True
 
 
 def guide(scores: Scores, *, margin: float = 0.0, margin_kind: Literal["absolute", "relative"] = "absolute") -> Tensor:
@@ -32,3 +29,6 @@ def limit(scores: Scores, *, margin: float = 0.0, margin_kind: Literal["absolute
     """(Q, 1) what a candidate's score is compared with."""
     positive = lowest_positive(full(scores.judge), scores.positive)
     return positive - (margin * positive.abs() if margin_kind == "relative" else margin)
+
+
+SPEC = MethodSpec(needs=("teacher",), by_query=True, same_role=True, limit=limit)

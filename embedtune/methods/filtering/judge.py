@@ -6,9 +6,10 @@ from torch import Tensor
 from ...data.trec import read_run
 from ...errors import InputError
 from ...types import Run, Scores
+from .. import MethodSpec
 from .._numerics import lowest_positive
 
-BY_QUERY = True
+SPEC = MethodSpec(by_query=True)
 
 
 class Judge:

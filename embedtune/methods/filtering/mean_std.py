@@ -5,9 +5,8 @@ from typing import Literal
 from torch import Tensor
 
 from ...types import Scores
+from .. import MethodSpec
 from .._numerics import full
-
-BY_QUERY = True
 
 
 def mean_std(scores: Scores, *, deviations: float = 1.0, drop: Literal["above", "below"] = "above") -> Tensor:
@@ -42,3 +41,6 @@ def _moments(scores: Scores) -> tuple[Tensor, Tensor, Tensor]:
     mean = values.sum(dim=1, keepdim=True) / count.clamp(min=1)
     squares = ((values - mean) ** 2).masked_fill(~known, 0.0).sum(dim=1, keepdim=True)
     return known, mean, (squares / (count - 1).clamp(min=1)).sqrt()
+
+
+SPEC = MethodSpec(by_query=True, limit=limit)

@@ -3,10 +3,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from ...types import Scores
+from .. import MethodSpec
 from .._numerics import full, lowest_positive
-
-BY_QUERY = True
-COSINE = "margin"  # its default is meant for scores from -1 to 1
 
 
 def positive_margin(scores: Scores, *, margin: float = 0.05) -> Tensor:
@@ -21,3 +19,6 @@ def positive_margin(scores: Scores, *, margin: float = 0.05) -> Tensor:
 def limit(scores: Scores, *, margin: float = 0.05) -> Tensor:
     """(Q, 1) what a candidate's score is compared with."""
     return lowest_positive(full(scores.judge), scores.positive) - margin
+
+
+SPEC = MethodSpec(by_query=True, cosine="margin", limit=limit)

@@ -3,9 +3,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from ...types import Scores
+from .. import MethodSpec
 from .._numerics import full, lowest_positive
-
-BY_QUERY = True
 
 
 def positive_ratio(scores: Scores, *, at_most: float = 0.95) -> Tensor:
@@ -23,3 +22,6 @@ def limit(scores: Scores, *, at_most: float = 0.95) -> Tensor:
     """(Q, 1) what a candidate's score is compared with."""
     positive = lowest_positive(full(scores.judge), scores.positive)
     return positive - positive.abs() * (1 - at_most)
+
+
+SPEC = MethodSpec(by_query=True, limit=limit)

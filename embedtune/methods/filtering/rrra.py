@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from ...types import Scores
+from .. import MethodSpec
 from .._numerics import full
 
-SCHEDULED = ("threshold",)
+SPEC = MethodSpec(scheduled=("threshold",))
 
 
 class Rrra(nn.Module):

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from ...types import Scores
+from .. import MethodSpec
 
-BY_QUERY = {"over": "row"}
+SPEC = MethodSpec(by_query={"over": "row"})
 
 
 def whisker(scores: Scores, *, reach: float = 1.5, over: Literal["row", "batch"] = "row") -> Tensor:

@@ -8,12 +8,11 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from ...types import Scores
+from .. import MethodSpec
 from .._numerics import full
 from ._pairs import cross_entropy, mean_by_group, own_negatives
 
-KIND = "regulariser"
-NEEDS = ("own",)
-SCHEDULED = ("temperature",)
+SPEC = MethodSpec(kind="regulariser", needs=("own",), scheduled=("temperature",))
 PREFIX, MINED = "threshold_", "mined"
 LARGEST = 10.0
 

@@ -6,12 +6,11 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from ...types import Scores
+from .. import MethodSpec
 from .._numerics import full
 from ._pairs import row_counts
 
-KIND = "objective"
-BY_QUERY = True
-SCHEDULED = ("gamma_negative", "gamma_positive", "shift")
+SPEC = MethodSpec(kind="objective", scheduled=("gamma_negative", "gamma_positive", "shift"), by_query=True)
 
 
 class Asymmetric(nn.Module):

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...types import Scores
+from .. import MethodSpec
 from .._numerics import full
 from ._pairs import MEAN_OVER
 
-KIND = "regulariser"
-BY_QUERY = True
+SPEC = MethodSpec(kind="regulariser", by_query=True)
 
 
 def bidirectional_margin(

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from ...types import Scores
+from .. import MethodSpec
 from .._numerics import full
 from .infonce import Infonce
 
-KIND = "objective"
-SCHEDULED = ("temperature", "contrast")
+SPEC = MethodSpec(kind="objective", scheduled=("temperature", "contrast"))
 
 
 class Bsc(nn.Module):

@@ -8,12 +8,11 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...types import Scores
+from .. import MethodSpec
 from .._numerics import full
 from ._pairs import mean_by_group, negatives_of, row_counts
 
-KIND = "objective"
-BY_QUERY = {"two_views": False}
-NEUTRAL = {"positive_rate": 0.0, "beta": 0.0}
+SPEC = MethodSpec(kind="objective", by_query={"two_views": False}, neutral={"positive_rate": 0.0, "beta": 0.0})
 VIEWS = ("query_document", "query_query"), ("document_query", "document_document")
 
 

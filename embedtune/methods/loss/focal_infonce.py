@@ -5,11 +5,11 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...types import Scores
+from .. import MethodSpec
 from .._numerics import full
 from ._pairs import cross_entropy, mean_by_group, row_counts
 
-KIND = "objective"
-BY_QUERY = True
+SPEC = MethodSpec(kind="objective", by_query=True)
 
 
 def focal_infonce(

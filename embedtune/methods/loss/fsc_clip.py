@@ -5,12 +5,11 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...types import Scores
+from .. import MethodSpec
 from .._numerics import full
 from ._pairs import MEAN_OVER, mean_by_group, own_negatives
 
-KIND = "regulariser"
-BY_QUERY = True
-NEEDS = ("own",)
+SPEC = MethodSpec(kind="regulariser", needs=("own",), by_query=True)
 
 
 def fsc_clip(

@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from ...types import Scores
+from .. import MethodSpec
 from .._numerics import full
 from ._pairs import cross_entropy, mean_by_group, negatives_of, own_negatives, row_counts
 
-KIND = "objective"
-BY_QUERY = {"directions": ["query_document"]}
-SCHEDULED = ("temperature", "label_smoothing")
+SPEC = MethodSpec(
+    kind="objective", scheduled=("temperature", "label_smoothing"), by_query={"directions": ["query_document"]}
+)
 LARGEST_SCALE = 100.0
 
 

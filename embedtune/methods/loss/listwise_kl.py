@@ -4,11 +4,10 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...types import Scores
+from .. import MethodSpec
 from ._lists import lists
 
-KIND = "objective"
-BY_QUERY = True
-NEEDS = ("teacher",)
+SPEC = MethodSpec(kind="objective", needs=("teacher",), by_query=True)
 
 
 def listwise_kl(

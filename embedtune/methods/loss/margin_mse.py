@@ -5,13 +5,11 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from ...types import Scores
+from .. import MethodSpec
 from .._numerics import full
 from ._pairs import mean_by_group, row_counts
 
-KIND = "objective"
-BY_QUERY = True
-NEEDS = ("teacher",)
-SCHEDULED = ("scale",)
+SPEC = MethodSpec(kind="objective", needs=("teacher",), scheduled=("scale",), by_query=True)
 
 
 class MarginMse(nn.Module):

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from ...types import Scores
+from .. import MethodSpec
 from .._numerics import full
 from ._transport import transport
 from .infonce import Infonce
 
-KIND = "objective"
-SCHEDULED = ("temperature", "noisy", "plan_share")
+SPEC = MethodSpec(kind="objective", scheduled=("temperature", "noisy", "plan_share"))
 LOWEST, HIGHEST = -0.7, -0.2  # between which the cosine of a caption and its opposite should lie
 
 

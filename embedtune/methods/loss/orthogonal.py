@@ -5,9 +5,10 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...types import Scores
+from .. import MethodSpec
 from .._numerics import full
 
-KIND = "regulariser"
+SPEC = MethodSpec(kind="regulariser")
 
 
 def orthogonal(scores: Scores, keep: Tensor, log_weights: Tensor) -> tuple[Tensor, dict[str, float | Tensor]]:

@@ -7,12 +7,11 @@ from torch import Tensor, nn
 from ...data.trec import read_run
 from ...errors import InputError
 from ...types import Scores
+from .. import MethodSpec
 from ..filtering.judge import judged
 from ._lists import lists
 
-KIND = "objective"
-BY_QUERY = True
-SCHEDULED = ("temperature", "judge_temperature")
+SPEC = MethodSpec(kind="objective", scheduled=("temperature", "judge_temperature"), by_query=True)
 SMALLEST = math.log(1e-8)
 
 

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 
 from ...types import Scores
+from .. import MethodSpec
 from .._numerics import full
 from ._pairs import mean_by_group, row_counts
 
-KIND = "objective"
-BY_QUERY = True
+SPEC = MethodSpec(kind="objective", by_query=True)
 
 
 def triplet_semihard(

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from ...types import Scores
+from .. import MethodSpec
 from .._numerics import full
 from ._pairs import cross_entropy, mean_by_group, negatives_of, row_counts
 
-KIND = "objective"
-SCHEDULED = ("temperature",)
+SPEC = MethodSpec(kind="objective", scheduled=("temperature",))
 
 
 class Tripletclip(nn.Module):

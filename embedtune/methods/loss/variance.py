@@ -3,11 +3,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from ...types import Scores
+from .. import MethodSpec
 from .._numerics import full
 from ._pairs import MEAN_OVER
 
-KIND = "regulariser"
-BY_QUERY = True
+SPEC = MethodSpec(kind="regulariser", by_query=True)
 
 
 def variance(

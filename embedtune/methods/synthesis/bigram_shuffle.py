@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import torch
 
-KIND = "texts"
+from .. import MethodSpec
+
+SPEC = MethodSpec(kind="texts")
 TRIES = 10
 
 

@@ -3,9 +3,10 @@ from __future__ import annotations
 
 import torch
 
+from .. import MethodSpec
 from ._words import WORD, cased, change_one, one_of
 
-KIND = "texts"
+SPEC = MethodSpec(kind="texts")
 # None begins with a vowel's sound, so that "a" stays right; objects have a plural in -s.
 CONCEPTS = {
     "object": (

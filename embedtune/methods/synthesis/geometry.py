@@ -6,10 +6,11 @@ from itertools import combinations, product
 
 import torch
 
+from .. import MethodSpec
 from ._words import WORD, Change, cased, changed, one_of, replacement
 from .number import number
 
-KIND = "texts"
+SPEC = MethodSpec(kind="texts")
 SHAPES = (
     "circle hexagon kite parallelogram pentagon rectangle rhombus semicircle square trapezoid triangle".split(),
     "altitude angle arc chord diagonal diameter median midpoint radius secant tangent".split(),

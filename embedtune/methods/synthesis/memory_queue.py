@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from ...errors import InputError
 from ...files import fingerprint_of
 from ...types import Scores
+from .. import MethodSpec
 from ._columns import append, embeddings
 
-KIND = "vectors"
-NEUTRAL = {"size": 0}
+SPEC = MethodSpec(kind="vectors", neutral={"size": 0})
 EMPTY = 0
 
 

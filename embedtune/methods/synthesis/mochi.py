@@ -5,10 +5,10 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...types import Scores
+from .. import MethodSpec
 from ._columns import append, embeddings, shares, with_length
 
-KIND = "vectors"
-NEUTRAL = {"type1": 0, "type2": 0}
+SPEC = MethodSpec(kind="vectors", neutral={"type1": 0, "type2": 0})
 
 
 def mochi(

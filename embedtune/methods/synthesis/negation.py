@@ -4,6 +4,7 @@ import re
 
 import torch
 
+from .. import MethodSpec
 from ._english import (
     ARTICLES,
     AUXILIARIES,
@@ -17,7 +18,7 @@ from ._english import (
 )
 from ._words import WORD, Change, cased, change_one, changed
 
-KIND = "texts"
+SPEC = MethodSpec(kind="texts")
 WITHOUT_NOT = {"cannot": "can", "can't": "can", "won't": "will", "shan't": "shall", "ain't": "is"}
 SHORT = re.compile(r"(?:i'm|(?:it|he|she|that|there|what)'s|(?:i|you|he|she|it|we|they)'(?:re|ve|ll|d))", re.IGNORECASE)
 PLURAL = PRONOUNS & {"i", "you", "we", "they", "who"}

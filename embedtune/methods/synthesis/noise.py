@@ -5,11 +5,11 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...types import Scores
+from .. import MethodSpec
 from .._numerics import full
 from ._columns import append, embeddings, with_length
 
-KIND = "vectors"
-NEUTRAL = {"multiple": 0.0}
+SPEC = MethodSpec(kind="vectors", neutral={"multiple": 0.0})
 
 
 def noise(

@@ -4,9 +4,10 @@ import re
 
 import torch
 
+from .. import MethodSpec
 from ._words import change_one
 
-KIND = "texts"
+SPEC = MethodSpec(kind="texts")
 # Not within a word or a name (p53, COVID-19), and not an ordinal (2nd).
 NUMBER = re.compile(r"(?<!\w)(?<!\w[-.,:/])[0-9]+(?:[.,][0-9]+)*(?![0-9]|(?:st|nd|rd|th)\b)")
 

@@ -3,9 +3,10 @@ from __future__ import annotations
 
 import torch
 
+from .. import MethodSpec
 from ._words import WORD, Change, cased, change_one, replacement
 
-KIND = "texts"
+SPEC = MethodSpec(kind="texts")
 PAIRS = tuple(
     tuple(pair.split("/"))
     for pair in (

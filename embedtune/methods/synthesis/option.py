@@ -4,9 +4,10 @@ import re
 
 import torch
 
+from .. import MethodSpec
 from ._words import cased, change_one, one_of
 
-KIND = "texts"
+SPEC = MethodSpec(kind="texts")
 MARK = re.compile(r"\(([A-H])\)\s*|^([A-H])[.)]\s+", re.MULTILINE)
 END = re.compile(r"[\n;]|[.?!](?=\s|$)|,?(?:\s+(?:and|or))?\s*$")
 

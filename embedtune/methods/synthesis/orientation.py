@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import torch
 
+from .. import MethodSpec
 from ._words import WORD, cased, change_one
 
-KIND = "texts"
+SPEC = MethodSpec(kind="texts")
 PAIRS = (("east", "west"), ("south", "north"), ("front", "back"), ("left", "right"), ("far", "near"))
 OPPOSITE = {one: other for pair in PAIRS for one, other in (pair, pair[::-1])}
 

@@ -4,9 +4,10 @@ import re
 
 import torch
 
+from .. import MethodSpec
 from ._words import cased, change_one, one_of
 
-KIND = "texts"
+SPEC = MethodSpec(kind="texts")
 SYMBOLS = (("°C", "°F"), ("mm", "cm", "m", "km"), ("ml", "l"), ("mL", "L"), ("g", "kg"))
 NAMES = (
     ("second", "minute", "hour"),

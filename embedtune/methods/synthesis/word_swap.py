@@ -5,12 +5,13 @@ from itertools import combinations
 
 import torch
 
+from .. import MethodSpec
 from ._english import DETERMINERS, FUNCTION_WORDS
 from ._words import WORD, changed, one_of
 from .concept_swap import CONCEPTS
 from .number import NUMBER
 
-KIND = "texts"
+SPEC = MethodSpec(kind="texts")
 ADJECTIVES = frozenset({*CONCEPTS["colour"], *CONCEPTS["size"], *"bright cold dark hot long new old young".split()})
 NOUNS = frozenset(CONCEPTS["object"] + CONCEPTS["location"])
 NO_ADVERBS = frozenset("assembly family fly italy july only reply supply".split())

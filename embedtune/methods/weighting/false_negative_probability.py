@@ -5,11 +5,10 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...types import Scores
+from .. import MethodSpec
 from .._numerics import full
 
-NEUTRAL = {"gamma": 0.0}
-NEEDS = ("teacher",)
-BY_QUERY = True
+SPEC = MethodSpec(needs=("teacher",), by_query=True, neutral={"gamma": 0.0})
 
 
 def false_negative_probability(scores: Scores, keep: Tensor, *, gamma: float = 1.0) -> Tensor:

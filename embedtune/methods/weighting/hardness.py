@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from ...types import Scores
+from .. import MethodSpec
 from .._numerics import full
 
-NEUTRAL = {"alpha": 0.0}
-BY_QUERY = True
+SPEC = MethodSpec(by_query=True, neutral={"alpha": 0.0})
 
 
 def hardness(

@@ -4,11 +4,11 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...types import Scores
+from .. import MethodSpec
 from .._numerics import full
 from ._normalise import normalise
 
-NEUTRAL = {"beta": 0.0}
-BY_QUERY = True
+SPEC = MethodSpec(by_query=True, neutral={"beta": 0.0})
 
 
 def hcl(

@@ -5,10 +5,10 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...types import Scores
+from .. import MethodSpec
 from .._numerics import full, lowest_positive
 
-NEUTRAL = {"labelled": 1.0}
-BY_QUERY = True
+SPEC = MethodSpec(by_query=True, neutral={"labelled": 1.0})
 
 
 def propensity(scores: Scores, keep: Tensor, *, labelled: float = 0.5, temperature: float = 0.05) -> Tensor:

@@ -3,10 +3,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from ...types import Scores
+from .. import MethodSpec
 from .._numerics import full, lowest_positive
 
-NEUTRAL = {"alpha": 0.0}
-BY_QUERY = True
+SPEC = MethodSpec(by_query=True, neutral={"alpha": 0.0})
 
 
 def relative_hardness(scores: Scores, keep: Tensor, *, alpha: float = 5.0) -> Tensor:

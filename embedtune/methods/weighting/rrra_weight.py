@@ -3,11 +3,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ...types import Scores
+from .. import MethodSpec
 from ..filtering.rrra import Rrra
 
-NEUTRAL = {"gamma": 0.0}
-
-SCHEDULED = ("gamma",)
+SPEC = MethodSpec(scheduled=("gamma",), neutral={"gamma": 0.0})
 
 
 class RrraWeight(nn.Module):

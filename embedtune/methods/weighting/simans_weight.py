@@ -3,12 +3,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from ...types import Scores
+from .. import MethodSpec
 from .._numerics import full, lowest_positive
 from ..sampling.simans import log_preference
 from ._normalise import normalise
 
-NEUTRAL = {"sharpness": 0.0}
-BY_QUERY = True
+SPEC = MethodSpec(by_query=True, neutral={"sharpness": 0.0})
 
 
 def simans_weight(scores: Scores, keep: Tensor, *, sharpness: float = 10.0, center_offset: float = 0.0) -> Tensor:

@@ -124,7 +124,7 @@ def test_a_weighting_is_finite_and_touches_negatives_only(name: str, scores: Sco
 @pytest.mark.parametrize("name", methods.names("weighting"))
 def test_a_weighting_weighs_nothing_with_neutral_options(name: str, scores: Scores) -> None:
     neutral = neutral_options("weighting", name)
-    assert neutral is not None, f"embedtune/methods/weighting/{name}.py must say its neutral options in NEUTRAL"
+    assert neutral is not None, f"embedtune/methods/weighting/{name}.py must state its neutral options in SPEC"
     log_weights = methods.bind("weighting", name, neutral)(scores, scores.candidate)
     torch.testing.assert_close(log_weights, torch.zeros_like(log_weights), atol=1e-6, rtol=0)
 

@@ -96,7 +96,7 @@ def test_made_columns_depend_on_the_seed_alone(name: str, scores: Scores) -> Non
 @pytest.mark.parametrize("name", makers("vectors"))
 def test_a_maker_with_neutral_options_makes_nothing(name: str, scores: Scores) -> None:
     neutral = neutral_options("synthesis", name)
-    assert neutral is not None, f"embedtune/methods/synthesis/{name}.py must say its neutral options in NEUTRAL"
+    assert neutral is not None, f"embedtune/methods/synthesis/{name}.py must state its neutral options in SPEC"
     after, _ = extended(name, scores, neutral)
     assert after == scores
 
