@@ -14,7 +14,6 @@ import torch
 from ..errors import InputError
 from ..recipe import Compose
 from . import efficientnet_lite
-from .chosen_attention import attention_argument
 from .locate import Location, locate, with_safetensors
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def _image_tower(chosen: Compose, attention: str | None) -> list[Any]:
                 "dtype": "float32",
                 "use_safetensors": True,
                 "revision": location.revision,
-                **attention_argument(attention),
+                "attn_implementation": attention,
             },
             processor_kwargs={"revision": location.revision},
             config_kwargs={"revision": location.revision},

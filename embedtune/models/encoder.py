@@ -23,27 +23,21 @@ from ..errors import InputError
 from ..files import fingerprint_of
 from ..recipe import Model, Precision
 from ..types import Item, Items, Role
-from . import shared, store
-from .attention import BackwardByProducts
-from .chosen_attention import implementations, is_flash
+from . import cpu, store
+from .attention import implementations_of, is_flash
 from .compose import from_tower
 from .loading import load_model
-from .memory import between_chunks, bound_kernels
-from .packing import PackedWeights
+from .modules import modules_of, weights_fingerprint
 from .precision import DTYPES, Resolved, resolve_device, resolve_precision
 from .prepare import Preparer, kind_of, role_prompt
 from .prepared import BLOCK, Prepared, chunks, computed_in_blocks
-from .shared import Block, computed
 from .similarity import Similarity
-from .towers import modules_of
-from .weights import weights_fingerprint
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from .frozen import FrozenTowers
-
-Progress = shared.Progress
+Progress = store.Progress
+Prepare = Callable[[Sequence[Item], Role], list[Prepared]]
 # Tokens in one chunk: on a CPU small enough for the cache (8 x 256 was fastest), on a GPU large enough to fill it.
 TOKENS_PER_CHUNK = {"cpu": 2048, "cuda": 32768, "mps": 8192}
 
@@ -52,19 +46,23 @@ class Encoder:
     """Turns items into embeddings. `model` is the sentence-transformers model, whose weights training changes."""
 
     def __init__(self, model: SentenceTransformer, name: str, precision: Resolved, *, cached: bool = True) -> None:
+        """cached: whether embeddings of sets with a fingerprint are kept on disk.
+
+        Raises InputError for flash attention in fp32.
+        """
         self.model = model
         self.name = name
         self.precision = precision
-        self.attention = implementations(model)
-        if precision == "fp32" and any(is_flash(attention) for attention in self.attention):
+        self.attention = implementations_of(model)
+        if precision == "fp32" and any(is_flash(name) for name in self.attention):
             raise InputError(f"model {name}: {self.attention[0]} computes in bf16 or fp16 alone, and precision is fp32")
         self.cached = cached
         self.device: torch.device = model.device
         self.preparer = Preparer(model, name)
-        self.borrowed_by: str | None = None  # set: what it caches is for one use, and then forgotten
-        self.frozen: FrozenTowers | None = None  # set: items are prepared as what frozen towers give
+        self.borrower: str | None = None  # set: the embeddings it caches are for one use and are then removed
+        self.cached_towers: Prepare | None = None  # set: items are prepared as the outputs of frozen towers
         self.tokens_per_chunk = TOKENS_PER_CHUNK[self.device.type]
-        self._identities: dict[str, tuple[int, str]] = {}  # of a part of the model: its weights' version, and it
+        self._identities: dict[str, tuple[int, str]] = {}  # part of the model -> its weights' version, its identity
 
     @property
     def dimension(self) -> int:
@@ -72,12 +70,13 @@ class Encoder:
 
     @property
     def tokens_at_once(self) -> int:
-        """In one chunk where memory is no matter. In half precision as many bytes, and twice the tokens: 5 to 8% faster
-        in encoding and 4% in training with bf16 on a CPU, where fp32 is slower with more."""
+        """Tokens in one chunk where memory does not matter. Half precision takes as many bytes, so twice the tokens:
+        with bf16 on a CPU encoding is 5 to 8% faster and training 4%; fp32 is slower with more."""
         return self.tokens_per_chunk * (1 if self.precision == "fp32" else 2)
 
     @property
     def similarity(self) -> Similarity:
+        """Raises InputError for a similarity other than cosine and dot."""
         name = self.model.similarity_fn_name
         if name not in ("cosine", "dot"):
             raise InputError(f"model {self.name}: similarity {name!r} is not supported; cosine and dot are")
@@ -88,28 +87,28 @@ class Encoder:
         return cast("int | None", self.model.max_seq_length)
 
     def prompt(self, role: Role) -> str | None:
-        """The text put before each item of a role: the model's own names for it, as encode_query/_document use them."""
+        """The text before each item of a role."""
         return role_prompt(self.model, role)
 
     @property
     def fingerprint(self) -> str:
-        """What embeddings depend on to the last bit: the model's identity, the precision, how attention is computed,
-        the kind of device, the libraries' versions."""
+        """Everything that embeddings depend on to the last bit: the model's identity, the precision, the implementation
+        of attention, the kind of device, the libraries' versions."""
         return self.fingerprint_of(self.identity)
 
     def fingerprint_of(self, *parts: str) -> str:
-        """What these parts of the model compute here depends on."""
-        here = (self.precision, *self.attention, self.device.type, json.dumps(store.versions(), sort_keys=True))
-        return fingerprint_of(*parts, *here)
+        """The same for the named parts of the model."""
+        environment = (self.precision, *self.attention, self.device.type, json.dumps(store.versions(), sort_keys=True))
+        return fingerprint_of(*parts, *environment)
 
     @property
     def identity(self) -> str:
-        """Which model this is, whatever computes it: weights, processor, modules, prompts, truncation."""
+        """Which model this is, on any device: weights, processor, modules, prompts, truncation."""
         return self._identity_of(self.model, "whole")
 
     def fingerprint_for(self, role: Role) -> str:
-        """What the embeddings of one role depend on: of a model with a tower for each role, on that tower alone, so
-        that documents are not encoded again where only queries were trained."""
+        """Everything that the embeddings of one role depend on. Of a model with a tower for each role it covers that
+        tower only, so that documents are not encoded again where only queries were trained."""
         routes = getattr(self.model[0], "sub_modules", None)
         if routes is None or set(routes) != {"query", "document"}:
             return self.fingerprint
@@ -117,30 +116,32 @@ class Encoder:
 
     def _identity_of(self, part: torch.nn.Module, name: str) -> str:
         version = sum(tensor._version for tensor in part.state_dict().values())
-        known = self._identities.get(name)
-        if known is None or known[0] != version:
+        entry = self._identities.get(name)
+        if entry is None or entry[0] != version:
             settings = {
                 "prompts": [self.prompt("query"), self.prompt("document")],
                 "max_length": self.max_length,
                 "similarity": self.similarity,
                 "modules": [f"{type(module).__name__} {_config_of(module)}" for module in modules_of(self.model)],
             }
+            if self.model.truncate_dim is not None:
+                settings["truncate_dim"] = self.model.truncate_dim
             described = json.dumps(settings, sort_keys=True, default=str)
             parts = (weights_fingerprint(part), self.preparer.readers, described)
-            known = self._identities[name] = (version, fingerprint_of(*parts))
-        return known[1]
+            entry = self._identities[name] = (version, fingerprint_of(*parts))
+        return entry[1]
 
     def with_cache(self) -> Encoder:
-        """The same model as it is now, with its embeddings cached by content: later weights have other names."""
+        """The same model with its embeddings cached; other weights later have other keys."""
         same = copy.copy(self)
         same.cached = True
         return same
 
-    def borrowed(self, by: str) -> Encoder:
-        """The same with its embeddings in the cache for one use, where processes share their computing; then
-        `forget` them. by: whose use, so that nobody else's is disturbed."""
+    def borrowed(self, borrower: str) -> Encoder:
+        """The same with its embeddings in the cache for one use, so that processes share the work; `forget` removes
+        them. borrower: names the use, so that no other use's embeddings are removed."""
         same = self.with_cache()
-        same.borrowed_by = by
+        same.borrower = borrower
         return same
 
     def forget(self, items: Items, role: Role) -> None:
@@ -152,22 +153,23 @@ class Encoder:
     def prepare(self, items: Sequence[Item], role: Role) -> list[Prepared]:
         """The items ready for the model, in order. Raises InputError for a broken image, and for an item that the model
         cannot take."""
-        return (self.frozen or self.preparer)(items, role)
+        return (self.cached_towers or self.preparer)(items, role)
 
     def reads(self, item: Item) -> bool:
         """Whether the model takes an item of its kind: text, an image, or both at once."""
         return self.preparer.reads(kind_of(item))
 
     def keeps(self, item: Item) -> bool:
-        """Whether what `prepare` makes of the item is kept already, by content."""
-        return item.image is not None or self.frozen is not None
+        """Whether the prepared item is kept in memory by content, beyond the call."""
+        return item.image is not None or self.cached_towers is not None
 
     def forward(self, chunk: Sequence[Prepared], role: Role) -> Tensor:
-        """(n, H) embeddings of one chunk as the model gives them, in its precision; records a graph where enabled."""
+        """(n, H) embeddings of one chunk in the model's precision, cut to its truncate_dim; records a graph where
+        gradients are enabled."""
         features = self.features(chunk, role)
-        with self.autocast(), self._attention():
-            found = from_tower(self.model, features) if self.frozen else self.model(features, task=role)
-        return cast(Tensor, found["sentence_embedding"])
+        with self.autocast(), self._training_kernels():
+            output = from_tower(self.model, features) if self.cached_towers else self.model(features, task=role)
+        return cast(Tensor, output["sentence_embedding"][:, : self.model.truncate_dim])
 
     def features(self, chunk: Sequence[Prepared], role: Role) -> dict[str, Any]:
         """A chunk's features on the model's device."""
@@ -182,21 +184,16 @@ class Encoder:
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, dtype=DTYPES[self.precision], enabled=self.precision != "fp32")
 
-    def _attention(self) -> AbstractContextManager[Any]:
-        """Not with gradient checkpointing, which computes forward again where this is not entered."""
-        if not (self._lowered_on_cpu and torch.is_grad_enabled()):
+    def _training_kernels(self) -> AbstractContextManager[Any]:
+        if not torch.is_grad_enabled():
             return nullcontext()
         again = any(getattr(module, "gradient_checkpointing", False) for module in self.model.modules())
-        return nullcontext() if again else BackwardByProducts()
-
-    @property
-    def _lowered_on_cpu(self) -> bool:
-        return self.device.type == "cpu" and self.precision == "bf16"
+        return nullcontext() if again else cpu.while_training(self.device, DTYPES[self.precision])
 
     @contextmanager
     def without_graph(self) -> Iterator[None]:
-        """Around many chunks, so that weights are brought to the precision, and to the layout that is fastest, once."""
-        with torch.no_grad(), self.autocast(), PackedWeights() if self._lowered_on_cpu else nullcontext():
+        """Around many chunks, so that weights are converted to the precision, and packed where that is faster, once."""
+        with torch.no_grad(), self.autocast(), cpu.while_encoding(self.device, DTYPES[self.precision]):
             yield
 
     @contextmanager
@@ -216,23 +213,23 @@ class Encoder:
     ) -> npt.NDArray[np.float32]:
         """(n, H) float32 embeddings in the items' order, as the model gives them (not yet normalised for scoring).
 
-        Where `items` has a fingerprint they come memory-mapped from the content-keyed cache, computed once, in blocks
-        that processes share. on_progress: (done, total), by all of them together.
+        Where `items` has a fingerprint they come memory-mapped from the cache, computed once, in blocks that processes
+        share. on_progress: (done, total), counted over all of these processes.
         """
         shape = (len(items), self.dimension)
 
-        def in_blocks() -> Iterator[Block]:
+        def in_blocks() -> Iterator[store.Block]:
             if isinstance(items, JoinedItems):
                 return self._blocks_of_parts(items, role, on_progress)
-            return computed_in_blocks(items, lambda some, on_done: self._encoded(some, role, on_done))
+            return computed_in_blocks(items, lambda block, on_done: self._encoded(block, role, on_done))
 
         if self.cached and hasattr(items, "fingerprint"):
             return store.cached(self.key(cast(Items, items), role), shape, in_blocks, on_progress)
-        return computed(shape, in_blocks, on_progress)
+        return store.computed(shape, in_blocks, on_progress)
 
     def key(self, items: Items, role: Role) -> store.Key:
-        """Under what the embeddings of these items are cached."""
-        content = items.fingerprint if self.borrowed_by is None else fingerprint_of(items.fingerprint, self.borrowed_by)
+        """The cache's key for the embeddings of these items."""
+        content = items.fingerprint if self.borrower is None else fingerprint_of(items.fingerprint, self.borrower)
         return store.Key(encoder=self.fingerprint_for(role), role=role, items=content, count=len(items))
 
     def _encoded(self, items: Sequence[Item], role: Role, on_done: Callable[[int], None]) -> npt.NDArray[np.float32]:
@@ -244,17 +241,17 @@ class Encoder:
                 rows[chunk] = self.forward([prepared[i] for i in chunk], role).float().cpu().numpy()
                 done += len(chunk)
                 on_done(done)
-                between_chunks(self.device)
+                cpu.between_chunks(self.device)
         return rows
 
-    def _blocks_of_parts(self, items: JoinedItems, role: Role, on_progress: Progress | None) -> Iterator[Block]:
-        """A mixture's embeddings are its parts', which have their own places in the cache."""
+    def _blocks_of_parts(self, items: JoinedItems, role: Role, on_progress: Progress | None) -> Iterator[store.Block]:
+        """A mixture's embeddings are those of its parts, which have cache entries of their own."""
         start = 0
         for part in items.parts.values():
             encoded = self.encode(part, role, on_progress=on_progress)
             for first in range(0, len(part), BLOCK):  # never a whole corpus in memory
                 rows = encoded[first : first + BLOCK]
-                yield Block(start + first, start + first + len(rows), partial(_as_it_is, rows))
+                yield store.Block(start + first, start + first + len(rows), partial(_unchanged, rows))
             start += len(part)
 
 
@@ -263,17 +260,17 @@ def load_encoder(
 ) -> Encoder:
     """Loads an encoder by recipe block, folder, hub id, or `package:MODULE/folder`.
 
-    seed: of the projections of a composed model. Raises InputError for a model, device or precision that is not to be
-    had.
+    A model with code of its own needs `Model(name=..., trust_remote_code=True)`; nothing asks on stdin. seed: of the
+    projections of a composed model. Raises InputError for a model, device or precision that is not available.
     """
     config = model if isinstance(model, Model) else Model(name=str(model))
-    where = resolve_device(device)
-    resolved = resolve_precision(precision, where)
-    bound_kernels()
-    return Encoder(load_model(config, where, seed=seed), config.label, resolved, cached=cached)
+    torch_device = resolve_device(device)
+    resolved = resolve_precision(precision, torch_device)
+    cpu.bound_kernels()
+    return Encoder(load_model(config, torch_device, seed=seed), config.label, resolved, cached=cached)
 
 
-def _as_it_is(rows: npt.NDArray[np.float32], on_done: Callable[[int], None]) -> npt.NDArray[np.float32]:
+def _unchanged(rows: npt.NDArray[np.float32], on_done: Callable[[int], None]) -> npt.NDArray[np.float32]:
     return rows
 
 

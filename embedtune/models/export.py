@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,14 +10,10 @@ import numpy.typing as npt
 
 from ..errors import InputError
 from ..files import whole_folder, write_json, write_lines
-from ..types import Dataset, Role
+from ..types import Dataset, Items, Role
 from .encoder import Encoder, Progress
-from .store import write_array
 
-
-def _copy(rows: npt.NDArray[np.float32], target: npt.NDArray[Any]) -> None:
-    for start in range(0, len(rows), 65536):  # never the whole corpus in memory
-        target[start : start + 65536] = rows[start : start + 65536]
+ROWS_AT_ONCE = 65536  # never the whole corpus in memory
 
 
 def encode_dataset(
@@ -29,7 +24,10 @@ def encode_dataset(
     dtype: Literal["float32", "float16"] = "float32",
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Writes `corpus.npy`, `queries.npy` (n, H), their ids (`.ids`, a line each) and `manifest.json`; returns it."""
+    """Writes `corpus.npy` and `queries.npy` (n, H), their ids (`.ids`, one a line) and `manifest.json`.
+
+    Returns the manifest. Raises InputError for an output that exists.
+    """
     if output.exists():
         raise InputError(f"{output}: exists already; choose another --output")
     manifest: dict[str, Any] = {
@@ -43,14 +41,21 @@ def encode_dataset(
         "dataset_fingerprint": dataset.fingerprint,
     }
     with whole_folder(output) as temporary:
-        roles: list[tuple[str, Any, Role]] = [
+        sets: list[tuple[str, Items, Role]] = [
             ("corpus", dataset.corpus, "document"),
             ("queries", dataset.queries, "query"),
         ]
-        for name, items, role in roles:
+        for name, items, role in sets:
             rows = encoder.encode(items, role, on_progress=on_progress)
-            write_array(temporary / f"{name}.npy", rows.shape, dtype, partial(_copy, rows))
+            _write(temporary / f"{name}.npy", rows, dtype)
             write_lines(temporary / f"{name}.ids", items.ids)
             manifest[name] = len(items)
         write_json(temporary / "manifest.json", manifest)
     return manifest
+
+
+def _write(path: Path, rows: npt.NDArray[np.float32], dtype: str) -> None:
+    file = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=rows.shape)
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        file[start : start + ROWS_AT_ONCE] = rows[start : start + ROWS_AT_ONCE]
+    file.flush()

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..recipe import Model
-from .chosen_attention import attention_argument, pad_where_it_must, refuse_absent, refuse_other
+from .attention import pad_three_axes, refuse_absent, refuse_other
 from .locate import Location, locate, with_safetensors
-from .towers import image_processors_of, transformers_of
+from .modules import image_processors_of, transformers_of
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +52,7 @@ def _load(model: Model, device: torch.device) -> SentenceTransformer:
     loaded = _open(model, location, device)
     if model.attention is not None:
         refuse_other(loaded, model.attention, model.label)
-    pad_where_it_must(loaded)
+    pad_three_axes(loaded)
     for transformer in transformers_of(loaded).values():
         _pad_where_unmasked(transformer)
     _set_prompts(loaded, model)
@@ -95,7 +95,7 @@ def _loaded(model: Model, location: Location, device: torch.device) -> tuple[Sen
 
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
     disable_progress_bar()  # progress is ours to show
-    weights = {"dtype": "float32", "use_safetensors": True, **attention_argument(model.attention)}
+    weights = {"dtype": "float32", "use_safetensors": True, "attn_implementation": model.attention}
     if location.folder is not None and not (location.folder / "modules.json").exists():
         transformer = Transformer(location.name, model_kwargs=weights)
         return SentenceTransformer(modules=[transformer], device=str(device)), True
@@ -142,7 +142,7 @@ def _refuse_unusable(folder: Path) -> None:
 
 def _with_adapter(model: Model, folder: Path, device: torch.device) -> SentenceTransformer:
     """A peft adapter folder: its base model with the adapter merged in. Keys that do not fit are an error."""
-    from .lora import merge_adapter_folder
+    from .adapters import merge_adapter_folder
 
     base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
     if not base:

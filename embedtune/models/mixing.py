@@ -6,17 +6,12 @@ adapter by alpha.
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..files import whole_folder
 
 Weights = Mapping[str, Tensor]
 FLOOR = 1e-3  # of the mean Fisher information: where neither model's is known, both count the same
@@ -70,26 +65,3 @@ def refuse_different(base: Weights, tuned: Weights) -> None:
                 f"the two models do not have the same weights: {name} is {of_base} in the base and {of_tuned} in the "
                 "tuned model; is it the model that was tuned?"
             )
-
-
-def scale_adapter(adapter: Path, target: Path, alpha: float) -> None:
-    """Writes a LoRA adapter folder with its effect scaled by alpha: lora_B times alpha.
-
-    Raises InputError where the adapter holds anything but lora_A and lora_B, which scaling would not mix.
-    """
-    weights = load_file(adapter / "adapter_model.safetensors")
-    others = sorted(name for name in weights if "lora_A" not in name and "lora_B" not in name)
-    if others:
-        raise InputError(f"{adapter}: holds {others[0]}, which is no LoRA matrix; mix the merged models instead")
-    scaled = {name: tensor * alpha if "lora_B" in name else tensor for name, tensor in weights.items()}
-    with whole_folder(target) as temporary:
-        for file in adapter.iterdir():
-            if file.is_file() and file.name != "adapter_model.safetensors":
-                shutil.copyfile(file, temporary / file.name)
-        save_file(scaled, temporary / "adapter_model.safetensors", {"format": "pt"})
-
-
-def base_of_adapter(adapter: Path) -> str:
-    """The name of the model that an adapter was trained on."""
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    return str(config.get("base_model_name_or_path") or "")

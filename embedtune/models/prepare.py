@@ -11,9 +11,9 @@ from ..data.images import identity
 from ..errors import InputError
 from ..files import fingerprint_of
 from ..types import Item, Role
-from .chosen_attention import takes_flat
+from .attention import takes_flat
+from .modules import processing_of
 from .prepared import KEPT, KEPT_TEXTS, Kept, Prepared, collated, separated
-from .towers import processing_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..types import Item
-from .shared import Block
+from .store import Block
 
 # Items prepared and sorted together while encoding: bounds memory, large enough that sorting pays.
 BLOCK, IMAGE_IN_BLOCK = 4096, 64  # an image takes as much room as so many texts

@@ -20,14 +20,13 @@ from ..types import Dataset, Item, Items
 from . import store
 from .encoder import Encoder, Progress, load_encoder
 from .locate import locate
+from .modules import processing_of, weights_fingerprint
 from .similarity import as_scored
-from .towers import processing_of
-from .weights import weights_fingerprint
 
 Floats = npt.NDArray[np.float32]
 
 
-def frozen(name: str, like: Encoder) -> Encoder:
+def other_encoder(name: str, like: Encoder) -> Encoder:
     """Another encoder on the same device and in the same precision, loaded once. Its embeddings are cached."""
     return _loaded(name, str(like.device), like.precision)
 
@@ -141,7 +140,7 @@ def teacher_scores(
 ) -> Scorer:
     """The scorer that a recipe's `negatives.teacher` names: an encoder, or `cross-encoder:NAME`."""
     by_pair = cross_encoder(name, dataset, str(encoder.device))
-    return by_pair or EncoderScores(frozen(name, encoder), dataset, doc_ids, on_progress=on_progress)
+    return by_pair or EncoderScores(other_encoder(name, encoder), dataset, doc_ids, on_progress=on_progress)
 
 
 def _needed(encoder: Encoder, corpus: Items, doc_ids: Collection[str] | None) -> Items:

@@ -1,30 +1,57 @@
-"""Embeddings on disk: `.npy` with a manifest, keyed by content, refused where the manifest does not match."""
+"""The cache of embeddings: one `.npy` file with a manifest for each key, filled by several processes together.
+
+An array that is not whole stands in `.NAME.partial`, beside a folder `done` with an empty file for each finished block
+of rows. A process computes a block while it holds the block's lock in `.NAME.locks`; the kernel frees the lock of a
+process that is killed. The block is finished once its rows are on disk, so a killed process loses its last block only,
+and another process, or a later one, computes the rest. Rows are written to the file and not through a memory map: two
+machines' pages of one file would overwrite each other.
+"""
 
 from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock, Timeout
 
 from ..errors import InputError
 from ..files import cache_folder, fingerprint_of, locked, write_json
 from ..types import Role
-from .shared import MARKS, ROWS, Blocks, Progress, SharedRows, create
 
+Floats = npt.NDArray[np.float32]
+Progress = Callable[[int, int], None]
+ROWS, DONE = "embeddings.npy", "done"
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+
+
+@dataclass(frozen=True)
+class Block:
+    """The rows from `start` to before `stop`. compute: (n, H) of them; it reports how many rows it has so far."""
+
+    start: int
+    stop: int
+    compute: Callable[[Callable[[int], None]], Floats]
+
+    @property
+    def name(self) -> str:
+        return f"{self.start}-{self.stop}"
+
+
+Blocks = Callable[[], Iterator[Block]]
+"""Gives the blocks in order, the same blocks at each call and in each process."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
-    """What a stored set of embeddings was made from."""
+    """What a stored set of embeddings was computed from."""
 
     encoder: str
     role: Role
@@ -37,8 +64,12 @@ class Key:
 
     @property
     def partial(self) -> Path:
-        """Where it is while it is not whole."""
+        """The folder of the array while it is not whole."""
         return self.folder.with_name(f".{self.folder.name}.partial")
+
+    @property
+    def locks(self) -> Path:
+        return self.folder.with_name(f".{self.folder.name}.locks")
 
 
 def versions() -> dict[str, str]:
@@ -46,22 +77,24 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in ("torch", "transformers", "sentence-transformers")}
 
 
-def cached(
-    key: Key, shape: tuple[int, int], blocks: Blocks, on_progress: Progress | None = None
-) -> npt.NDArray[np.float32]:
+def computed(shape: tuple[int, int], blocks: Blocks, on_progress: Progress | None = None) -> Floats:
+    """(n, H) in memory, computed by this process alone."""
+    rows = np.empty(shape, dtype=np.float32)
+    for block in blocks():
+        rows[block.start : block.stop] = block.compute(_counting(on_progress, block.start, len(rows)))
+    return rows
+
+
+def cached(key: Key, shape: tuple[int, int], blocks: Blocks, on_progress: Progress | None = None) -> Floats:
     """(n, H) float32, memory-mapped: from the cache, or computed by blocks into it.
 
-    What stands in the cache is whole. Processes that want the same at the same time share its blocks, those of one
-    launch and any others; what a killed process had done is gone on with. Machines share where they share the cache's
-    folder and its file system has locks. Raises InputError where it has none.
+    Processes that want the same array at the same time share its blocks, whether one launch started them or not.
+    Machines share where they share the cache's folder. Raises InputError where its file system has no locks.
     """
     try:
         while not key.folder.is_dir():
-            rows = _begin(key, shape)
-            if rows is not None:
-                with closing(rows):
-                    rows.fill(blocks, on_progress)
-                    _seal(key, shape, rows)
+            _begin(key, shape)
+            _seal(key, shape, _fill(key, shape[0], blocks, on_progress))
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
@@ -73,40 +106,112 @@ def cached(
 
 
 def forget(key: Key) -> None:
-    """Removes an entry. Whoever has it open keeps what it reads."""
+    """Removes an entry. A process that has it open can still read it."""
     shutil.rmtree(key.folder, ignore_errors=True)
 
 
-def _begin(key: Key, shape: tuple[int, int]) -> SharedRows | None:
-    """The array to be filled: a new one, or what another process has of it. None where it has just become whole."""
-    with locked(key.folder.parent, wait=True):  # for a moment, so that nobody opens what is just being renamed
-        if key.folder.is_dir():
-            return None
-        if (key.partial / MARKS).exists():
-            with suppress(ValueError, EOFError):  # of an array that a power cut has damaged
-                return SharedRows(key.partial)
-        shutil.rmtree(key.partial, ignore_errors=True)
-        create(key.partial, shape)
-        return SharedRows(key.partial)
-
-
-def _seal(key: Key, shape: tuple[int, int], rows: SharedRows) -> None:
-    """Puts a whole array in its place; of those who filled it the first to come does.
-
-    `doctor --clean` may have removed it meanwhile, and another process begun anew: that one's is not whole.
-    """
+def _begin(key: Key, shape: tuple[int, int]) -> None:
+    """Makes the array that is to be filled, unless another process has begun it. The rows come last: a folder that has
+    them is complete."""
     with locked(key.folder.parent, wait=True):
-        if not key.folder.is_dir() and rows.lies_in(key.partial):
+        if key.folder.is_dir() or _is_array(key.partial / ROWS, shape):
+            return
+        shutil.rmtree(key.partial, ignore_errors=True)
+        (key.partial / DONE).mkdir(parents=True)
+        np.lib.format.open_memmap(key.partial / "new.npy", mode="w+", dtype="float32", shape=shape).flush()
+        (key.partial / "new.npy").replace(key.partial / ROWS)
+
+
+def _is_array(path: Path, shape: tuple[int, int]) -> bool:
+    """Whether an array of this shape stands there; False for a file that a power cut has damaged."""
+    try:
+        return bool(np.load(path, mmap_mode="r").shape == shape)
+    except (OSError, ValueError, EOFError):
+        return False
+
+
+def _fill(key: Key, count: int, blocks: Blocks, on_progress: Progress | None) -> list[str]:
+    """Computes blocks, beside other processes that do, and returns all blocks' names when none is left to do or the
+    array has been moved away. on_progress: the rows that all processes together have done, and those of this block."""
+    names: list[str] = []
+    unfinished = True
+    while unfinished and (key.partial / ROWS).exists():
+        names, taken_by_others = [], []
+        for block in blocks():
+            names.append(block.name)
+            if not _finished(key, block.name) and not _take(key, block, count, on_progress):
+                taken_by_others.append(block.name)
+        unfinished = False
+        for name in taken_by_others:
+            with _lock(key, name):  # waits until the block is finished or its process has ended
+                unfinished |= not _finished(key, name)
+            if on_progress is not None:
+                on_progress(_rows_done(key, count), count)
+    return names
+
+
+def _take(key: Key, block: Block, count: int, on_progress: Progress | None) -> bool:
+    """Computes a block and writes its rows; returns False where another process is computing it."""
+    try:
+        with _lock(key, block.name, timeout=0):
+            if not _finished(key, block.name):  # another process may have finished it a moment ago
+                rows = block.compute(_counting(on_progress, _rows_done(key, count), count))
+                _write(key, block, rows)
+    except Timeout:
+        return False
+    return True
+
+
+def _write(key: Key, block: Block, rows: Floats) -> None:
+    """Writes one block's rows; nothing where the array has been sealed or removed meanwhile."""
+    try:
+        with (key.partial / ROWS).open("r+b") as file:
+            width = np.load(key.partial / ROWS, mmap_mode="r")
+            file.seek(width.offset + block.start * width.strides[0])
+            file.write(np.ascontiguousarray(rows, dtype=np.float32).tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+        (key.partial / DONE / block.name).touch()
+    except FileNotFoundError:
+        pass
+
+
+def _lock(key: Key, name: str, timeout: float = -1) -> FileLock:
+    return FileLock(key.locks / name, timeout=timeout, poll_interval=0.02, fallback_to_soft=False)
+
+
+def _finished(key: Key, name: str) -> bool:
+    return (key.partial / DONE / name).exists() or key.folder.is_dir()
+
+
+def _rows_done(key: Key, count: int) -> int:
+    if key.folder.is_dir() or not (key.partial / DONE).is_dir():
+        return count
+    return min(_rows_in(path.name for path in (key.partial / DONE).iterdir()), count)
+
+
+def _rows_in(names: Iterable[str]) -> int:
+    ends = (name.split("-") for name in names)
+    return sum(int(stop) - int(start) for start, stop in ends)
+
+
+def _seal(key: Key, shape: tuple[int, int], names: list[str]) -> None:
+    """Moves a whole array to its place, by the first process to come. `doctor --clean` may have removed the array and
+    another process may have begun anew: then its blocks are not all finished, and nothing is moved."""
+    with locked(key.folder.parent, wait=True):
+        finished = _rows_in(names) == shape[0] and all((key.partial / DONE / name).exists() for name in names)
+        if not key.folder.is_dir() and (key.partial / ROWS).exists() and finished:
             write_json(key.partial / "manifest.json", _manifest(key, shape))
             key.partial.replace(key.folder)
-            (key.folder / MARKS).unlink()
+            shutil.rmtree(key.folder / DONE)
+            shutil.rmtree(key.locks, ignore_errors=True)
 
 
 def _manifest(key: Key, shape: tuple[int, int]) -> dict[str, object]:
     return asdict(key) | {"dimension": shape[1], "dtype": "float32"}
 
 
-def _open(key: Key, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+def _open(key: Key, shape: tuple[int, int]) -> Floats:
     try:
         manifest = json.loads((key.folder / "manifest.json").read_text(encoding="utf-8"))
         rows = np.load(key.folder / ROWS, mmap_mode="r")
@@ -119,10 +224,5 @@ def _open(key: Key, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
     return rows  # type: ignore[no-any-return]
 
 
-def write_array(
-    path: Path, shape: tuple[int, ...], dtype: str, fill: Callable[[npt.NDArray[np.float32]], None]
-) -> None:
-    """A `.npy` file of that shape, filled through a memory map."""
-    mapped = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-    fill(mapped)
-    mapped.flush()
+def _counting(on_progress: Progress | None, before: int, total: int) -> Callable[[int], None]:
+    return lambda done: None if on_progress is None else on_progress(min(before + done, total), total)

@@ -23,8 +23,8 @@ from ..errors import InputError
 from ..files import fingerprint_of, fingerprint_of_file
 from ..models import store
 from ..models.encoder import Encoder, Progress
-from ..models.scorers import CrossEncoderScores, EncoderScores, Scorer, cross_encoder, frozen
-from ..models.weights import weights_fingerprint
+from ..models.modules import weights_fingerprint
+from ..models.scorers import CrossEncoderScores, EncoderScores, Scorer, cross_encoder, other_encoder
 from ..recipe import Negatives, plain
 from ..seeds import generator_for
 from ..types import Scores
@@ -233,7 +233,9 @@ def _fingerprint(job: MiningJob, filters: Sequence[AppliedFilter], by_pair: Cros
     for chosen in (*negatives.mining, *negatives.filtering):
         parts += _contents_of(chosen.options, encoder)
     if negatives.teacher is not None:
-        parts.append(by_pair.fingerprint if by_pair is not None else frozen(negatives.teacher, encoder).fingerprint)
+        parts.append(
+            by_pair.fingerprint if by_pair is not None else other_encoder(negatives.teacher, encoder).fingerprint
+        )
     parts += [weights_fingerprint(one.decide) for one in filters if isinstance(one.decide, nn.Module)]
     return fingerprint_of(*parts, json.dumps([job.progress, job.seed, job.draw, candidates.BLOCK, job.ids]))
 
@@ -244,9 +246,9 @@ def _contents_of(options: dict[str, Any], like: Encoder) -> Iterator[str]:
         if name == "path" and isinstance(value, str) and Path(value).is_file():
             yield fingerprint_of_file(Path(value))
         elif name == "model" and isinstance(value, str):
-            yield frozen(value, like).fingerprint
+            yield other_encoder(value, like).fingerprint
         elif name == "models":
-            yield from (frozen(model, like).fingerprint for model in value or ())
+            yield from (other_encoder(model, like).fingerprint for model in value or ())
         elif isinstance(value, list):
             for part in value:
                 if isinstance(part, dict):

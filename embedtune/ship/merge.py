@@ -16,12 +16,12 @@ from ..evaluate.guarded import Point
 from ..evaluate.results import distinct
 from ..evaluate.significance import paired
 from ..files import whole_folder
+from ..models.adapters import base_of_adapter, scale_adapter
 from ..models.encoder import load_encoder
 from ..models.loading import load_model
 from ..models.locate import locate
-from ..models.mixing import base_of_adapter, scale_adapter
+from ..models.modules import weights_fingerprint
 from ..models.precision import resolve_device
-from ..models.weights import weights_fingerprint
 from ..recipe import Guard, Model, Precision
 from ..train.guard import Watched, choose, watch
 from ..train.mix import Mixtures, points_of

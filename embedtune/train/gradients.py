@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..models.cpu import between_chunks
 from ..models.encoder import Encoder
-from ..models.memory import between_chunks
 from ..models.prepared import Prepared, chunks
 from ..types import Role
 

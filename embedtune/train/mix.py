@@ -12,9 +12,10 @@ import torch
 from ..evaluate.guarded import Point
 from ..evaluate.retrieval import evaluate
 from ..files import whole_folder
+from ..models.adapters import scale_adapter
 from ..models.encoder import Encoder, load_encoder
 from ..models.loading import load_model
-from ..models.mixing import Weights, mix_into, scale_adapter, weights_of, with_floor
+from ..models.mixing import Weights, mix_into, weights_of, with_floor
 from ..recipe import Guard, Model, Precision
 from ..types import Dataset
 from .guard import Values, Watched, choose, curve

@@ -17,7 +17,7 @@ from .. import methods
 from ..errors import InputError
 from ..files import is_locked
 from ..models.encoder import Encoder, Progress, load_encoder
-from ..models.scorers import EncoderScores, frozen
+from ..models.scorers import EncoderScores, other_encoder
 from ..negatives.candidates import MiningJob, encode_for_mining
 from ..negatives.counts import MiningReport
 from ..negatives.evidence import Evidence, MiningFiles, read_evidence
@@ -130,7 +130,7 @@ def teacher_of(recipe: Recipe, dataset: Dataset, encoder: Encoder, files: Mining
     if name is None:
         return None
     if not name.startswith(CROSS_ENCODER):
-        return EncoderScores(frozen(name, encoder), dataset)
+        return EncoderScores(other_encoder(name, encoder), dataset)
     if not files.complete:
         raise InputError(
             f"negatives.teacher: {name} scores mined candidates only; give negatives.mining, or an encoder"

@@ -17,14 +17,13 @@ from accelerate.state import AcceleratorState
 from .. import distributed as processes
 from ..data.relevance import Relevance
 from ..errors import InputError
-from ..models import lora
+from ..models import adapters
+from ..models.cached_towers import CachedTowers
 from ..models.compose import projections
 from ..models.encoder import Encoder
-from ..models.frozen import FrozenTowers
 from ..models.loading import load_model
+from ..models.modules import transformers_of, weights_fingerprint
 from ..models.precision import resolve_device, resolve_precision
-from ..models.towers import transformers_of
-from ..models.weights import weights_fingerprint
 from ..negatives.candidates import MiningJob
 from ..negatives.evidence import MiningFiles
 from ..recipe import CROSS_ENCODER, Recipe
@@ -84,7 +83,7 @@ def set_up(
     query_ids, validation = held_out(dataset, recipe.data.validation, recipe.train.seed)
     encoder = load_trainable(recipe, accelerator)
     log = Log(folder / "log.jsonl", accelerator, on_event, _logged_until(folder))
-    encoder.frozen = frozen_towers(recipe, dataset, encoder, log)  # all encode, here and below, and share the work
+    encoder.cached_towers = frozen_towers(recipe, dataset, encoder, log)  # every process shares the encoding
     plan = Plan(recipe, dataset, query_ids, facts_for(recipe, encoder.with_cache(), dataset, query_ids))
     accelerator.wait_for_everyone()  # whether few documents are encoded alone depends on what else is encoded by then
     base_fingerprint = weights_fingerprint(encoder.model)
@@ -153,7 +152,7 @@ def make_trainable(recipe: Recipe, encoder: Encoder) -> None:
     if recipe.model.lora is not None:
         torch.manual_seed(recipe.train.seed)  # the adapter's initial weights
         names = {"text": compose.text, "image": compose.image} if compose is not None else recipe.model.label
-        lora.attach(encoder.model, recipe.model.lora, names)
+        adapters.attach(encoder.model, recipe.model.lora, names)
     elif compose is not None and compose.towers == "frozen":
         encoder.model.requires_grad_(False)
     if compose is not None:
@@ -205,13 +204,13 @@ def load_trainable(recipe: Recipe, accelerator: Accelerator) -> Encoder:
     return Encoder(model, recipe.model.label, precision, cached=False)
 
 
-def frozen_towers(recipe: Recipe, dataset: Dataset, encoder: Encoder, log: Log) -> FrozenTowers | None:
+def frozen_towers(recipe: Recipe, dataset: Dataset, encoder: Encoder, log: Log) -> CachedTowers | None:
     """What the towers give for the training data, where there is a stage in which they are frozen."""
     compose = recipe.model.compose
     if compose is None or (compose.towers == "trained" and recipe.train.projections_first is None):
         return None
     log.tell("phase", name="encode with the frozen towers")
-    return FrozenTowers(
+    return CachedTowers(
         encoder,
         [(dataset.queries, "query"), (dataset.corpus, "document")],
         on_progress=lambda done, total: log.tell("progress", done=done, total=total),
@@ -222,7 +221,7 @@ def enable_gradient_checkpointing(encoder: Encoder) -> None:
     able = [tower for tower in transformers_of(encoder.model).values() if tower.model.supports_gradient_checkpointing]
     if not able:
         raise InputError(f"model.gradient_checkpointing: {encoder.name} has nothing that can do it")
-    with lora.quiet():
+    with adapters.quiet():
         for tower in able:  # a convolutional tower beside a transformer cannot
             tower.model.gradient_checkpointing_enable({"use_reentrant": False})
             if hasattr(tower.model, "enable_input_require_grads"):

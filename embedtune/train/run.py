@@ -22,9 +22,9 @@ from ..evaluate.guarded import Point
 from ..evaluate.results import Evaluation, distinct
 from ..evaluate.retrieval import encode_for_evaluation, evaluate
 from ..files import fingerprints_of_weights, is_locked, locked, whole_folder, write_json, write_lines, write_text
-from ..models import lora, store
+from ..models import adapters, store
+from ..models.cached_towers import CachedTowers
 from ..models.encoder import Encoder, load_encoder
-from ..models.frozen import FrozenTowers
 from ..models.loading import load_model
 from ..recipe import Recipe, resolve
 from ..report.card import write_card
@@ -218,8 +218,8 @@ def save_model(encoder: Encoder, recipe: Recipe, folder: Path) -> None:
     """adapter/ (opens with peft) for LoRA, and model/: merged, self-contained, opens with SentenceTransformer."""
     if recipe.model.lora is not None:
         with whole_folder(folder / "adapter") as temporary:
-            lora.save_adapter(encoder.model, temporary)
-        lora.merge(encoder.model)
+            adapters.save_adapter(encoder.model, temporary)
+        adapters.merge(encoder.model)
     model = encoder.model
     if recipe.negatives.live is not None:
         model = two_towers(model, load_model(recipe.model, encoder.device))
@@ -259,16 +259,16 @@ def suite_encoder(recipe: Recipe, which: Which, suites: Sequence[Dataset], folde
     encoder = load_encoder(block, precision=recipe.evaluate.precision, seed=recipe.train.seed)
     if recipe.model.compose is not None and recipe.model.compose.towers == "frozen":
         log.tell("phase", name=f"encode with the {which} model's towers")
-        encoder.frozen = _frozen(encoder, suites, log)
+        encoder.cached_towers = _frozen(encoder, suites, log)
     return encoder
 
 
-def _frozen(encoder: Encoder, suites: Sequence[Dataset], log: Log) -> FrozenTowers:
+def _frozen(encoder: Encoder, suites: Sequence[Dataset], log: Log) -> CachedTowers:
     """What the towers give for the suites: computed once for the base model and every model that is tuned from it."""
     sets: list[tuple[Items, Role]] = []
     for dataset in suites:
         sets += [(Selection(dataset.queries, list(dataset.qrels)), "query"), (dataset.corpus, "document")]
-    return FrozenTowers(encoder, sets, on_progress=lambda done, total: log.tell("progress", done=done, total=total))
+    return CachedTowers(encoder, sets, on_progress=lambda done, total: log.tell("progress", done=done, total=total))
 
 
 def environment(training: Training, suites: list[Dataset], base_fingerprint: str) -> dict[str, Any]:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ..models.compose import projections
-from ..models.encoder import Encoder
-from ..models.frozen import FrozenTowers
+from ..models.encoder import Encoder, Prepare
 from ..recipe import Recipe
 from .plan import Plan
 from .schedule import learning_rate
@@ -26,14 +25,14 @@ class Stages:
     recipe: Recipe
     first: int  # steps of the first stage
     steps: int  # of both
-    towers: FrozenTowers | None = None
+    towers: Prepare | None = None
     later: list[nn.Parameter]
 
     def begin(self, step: int, encoder: Encoder) -> float:
         """Puts the model as the step's stage has it, and gives the step's learning rate."""
         train, first = self.recipe.train, step < self.first
         if first or self.first > 0:
-            encoder.frozen = self.towers if first else None
+            encoder.cached_towers = self.towers if first else None
             for parameter in self.later:
                 parameter.requires_grad_(not first)
         stage = train.projections_first
@@ -53,4 +52,4 @@ def stages_of(recipe: Recipe, plan: Plan, encoder: Encoder, trained: Iterable[nn
     if plan.first:
         own = {parameter for module in projections(encoder.model) for parameter in module.parameters()}
         later = [parameter for parameter in trained if parameter not in own]
-    return Stages(recipe=recipe, first=plan.first, steps=plan.steps, towers=encoder.frozen, later=later)
+    return Stages(recipe=recipe, first=plan.first, steps=plan.steps, towers=encoder.cached_towers, later=later)

@@ -15,9 +15,9 @@ from sentence_transformers import SentenceTransformer
 from embedtune.data.dataset import load_dataset
 from embedtune.data.images import open_image
 from embedtune.errors import InputError
-from embedtune.models import efficientnet_lite, lora
+from embedtune.models import adapters, efficientnet_lite
+from embedtune.models.cached_towers import CachedTowers
 from embedtune.models.encoder import load_encoder
-from embedtune.models.frozen import FrozenTowers
 from embedtune.models.locate import locate
 from embedtune.recipe import Compose, Lora, Model
 from embedtune.types import Item
@@ -71,7 +71,7 @@ def test_lite0_in_a_composed_model(lite0: Path, tiny_model: Path, tmp_path: Path
     pixels = encoder.prepare([image], "document")[0].joined["pixel_values"]
     by_hand = (np.asarray(open_image(tmp_path / "red.png").resize((64, 64), 2), np.float32) - 127) / 128
     np.testing.assert_allclose(pixels[0].permute(1, 2, 0).numpy(), by_hand, atol=1e-6)
-    modules = lora.attach(encoder.model, Lora(rank=2), "base")
+    modules = adapters.attach(encoder.model, Lora(rank=2), "base")
     convolutions = [name for name in modules if name.startswith("image.")]
     assert len(convolutions) == 16 + 15  # a projection a block, an expansion in all but the first; no gates
     assert not any("squeeze" in name or "depthwise" in name for name in convolutions)
@@ -104,7 +104,7 @@ def test_the_seed_is_that_of_the_projections(composed: Model) -> None:
 def test_frozen_towers_give_what_the_whole_model_gives(composed: Model, pictures: Path, tmp_path: Path) -> None:
     dataset = load_dataset(pictures)
     whole, cut = load_encoder(composed, cached=False), load_encoder(composed, cached=False)
-    cut.frozen = FrozenTowers(cut, [(dataset.queries, "query"), (dataset.corpus, "document")])
+    cut.cached_towers = CachedTowers(cut, [(dataset.queries, "query"), (dataset.corpus, "document")])
     for items, role in ((dataset.queries, "query"), (dataset.corpus, "document")):
         np.testing.assert_allclose(cut.encode(items, role), whole.encode(items, role), atol=1e-6)  # type: ignore[arg-type]
     draw("red", "ring", "top", size=60).save(tmp_path / "other.png")
@@ -116,7 +116,7 @@ def test_frozen_towers_give_what_the_whole_model_gives(composed: Model, pictures
     passes: list[int] = []
     tower = again.model[0].sub_modules["image"][0].model
     tower.embeddings.register_forward_hook(lambda *_: passes.append(1))
-    again.frozen = FrozenTowers(again, [(dataset.corpus, "document")])  # of the same towers: found on disk
+    again.cached_towers = CachedTowers(again, [(dataset.corpus, "document")])  # of the same towers: found on disk
     np.testing.assert_array_equal(again.encode(dataset.corpus, "document"), cut.encode(dataset.corpus, "document"))
     assert passes == []
     again.encode(stranger, "document")

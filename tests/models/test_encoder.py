@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from embedtune.data.dataset import load_dataset
 from embedtune.errors import InputError
-from embedtune.models import memory, store
+from embedtune.models import store
 from embedtune.models.encoder import Encoder, load_encoder
 from embedtune.models.export import encode_dataset
 from embedtune.models.prepared import Prepared, chunks_by_length, collated, separated
@@ -218,37 +218,6 @@ def test_tokens_are_kept_by_a_fingerprint_of_the_text(tiny_model: Path) -> None:
     assert keys[0] == keys[1] != keys[2]
     long = "the old river " * 100
     assert long not in repr(encoder.preparer.key(Item(id="d", text=long), "document"))
-
-
-def test_memory_is_given_back_where_it_has_grown(monkeypatch: pytest.MonkeyPatch) -> None:
-    held, given = iter([100, 150, 200, 201, 120, 220, 221]), []
-    monkeypatch.setattr(memory, "GROWTH", 100)
-    monkeypatch.setattr(memory, "resident", lambda: next(held))
-    monkeypatch.setattr(memory, "give_back", lambda: given.append(1))
-    steady = memory.Steady()
-    for given_until_then in (0, 0, 0, 1, 1, 1, 2):  # from 100 on, and after giving back from 120, which a chunk takes
-        steady.look()
-        assert len(given) == given_until_then
-    assert next(held, None) is None
-
-
-def test_memory_is_what_the_system_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory.give_back()  # nothing to see, on whatever C library
-    if memory._PAGES.exists():
-        before, held = memory.resident(), torch.ones(2**24)
-        assert held.nbytes * 0.9 < memory.resident() - before < held.nbytes * 1.5
-    monkeypatch.setattr(memory, "_PAGES", Path("/nowhere"))
-    assert memory.resident() == 0
-
-
-def test_an_encoder_looks_after_its_memory_between_chunks(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = load_encoder(str(tiny_model), cached=False)
-    encoder.tokens_per_chunk = 8  # many chunks
-    items = [Item(id=str(n), text=f"the old river {n} is dark") for n in range(5)]
-    embeddings, looks = encoder.encode(items, "document"), []
-    monkeypatch.setattr(memory.Steady, "look", lambda steady: looks.append(1) or memory.give_back())
-    np.testing.assert_array_equal(embeddings, encoder.encode(items, "document"))
-    assert len(looks) == 5
 
 
 def test_a_text_of_a_million_characters_is_truncated(tiny_model: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from embedtune.errors import InputError
-from embedtune.models import lora
+from embedtune.models import adapters
 from embedtune.models.encoder import load_encoder
 from embedtune.models.locate import Location, locate
 from embedtune.models.precision import resolve_device, resolve_precision
@@ -79,7 +79,7 @@ def test_weights_that_would_run_code_are_refused(tiny_model: Path, tmp_path: Pat
 def test_auto_lora_adapts_every_layer_and_starts_at_the_base_model(tiny_model: Path) -> None:
     encoder = load_encoder(str(tiny_model))
     before = encoder.encode(ITEMS, "document")
-    modules = lora.attach(encoder.model, Lora(rank=4), "base")
+    modules = adapters.attach(encoder.model, Lora(rank=4), "base")
     assert len(modules) == 2 * 6  # query, key, value, attention output, two of the MLP, in each of two layers
     assert not any("pooler" in name for name in modules)
     np.testing.assert_array_equal(encoder.encode(ITEMS, "document"), before)
@@ -90,21 +90,21 @@ def test_auto_lora_adapts_every_layer_and_starts_at_the_base_model(tiny_model: P
 
 def test_chosen_target_modules(tiny_model: Path) -> None:
     model = load_encoder(str(tiny_model)).model
-    assert len(lora.target_modules(model[0].model, ["query", "value"])) == 4
+    assert len(adapters.target_modules(model[0].model, ["query", "value"])) == 4
     with pytest.raises(InputError, match=r"\['kwery'\] match no linear layer; there are \['dense', 'key'"):
-        lora.attach(model, Lora(target_modules=["query", "kwery"]), "base")
+        adapters.attach(model, Lora(target_modules=["query", "kwery"]), "base")
 
 
 def adapter_of(model: Path, folder: Path) -> np.ndarray:
     """Writes a random adapter of the model to a folder; gives the adapted embeddings."""
     encoder = load_encoder(str(model))
-    lora.attach(encoder.model, Lora(rank=2), str(model))
+    adapters.attach(encoder.model, Lora(rank=2), str(model))
     torch.manual_seed(0)
     with torch.no_grad():
         for name, parameter in encoder.model.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.1)
-    lora.save_adapter(encoder.model, folder)
+    adapters.save_adapter(encoder.model, folder)
     return encoder.encode(ITEMS, "query")
 
 

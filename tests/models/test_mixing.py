@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from embedtune.errors import InputError
-from embedtune.models.mixing import FLOOR, mix_into, scale_adapter, weights_of, with_floor
+from embedtune.models.adapters import scale_adapter
+from embedtune.models.mixing import FLOOR, mix_into, weights_of, with_floor
 
 
 def model_of(value: float) -> nn.Module:

@@ -12,7 +12,7 @@ from tiny_models import QWEN, write_qwen
 
 from embedtune.data.images import open_image
 from embedtune.errors import InputError
-from embedtune.models import lora
+from embedtune.models import adapters
 from embedtune.models.encoder import load_encoder
 from embedtune.recipe import Lora, Model
 from embedtune.train.preflight import preflight
@@ -113,7 +113,7 @@ def test_lora_adapts_the_language_part_alone_and_the_preflight_says_so(
     lines = dict(preflight(recipe, tmp_path).lines)
     assert lines["vision"] == "frozen: LoRA adapts the language part alone (model.lora.target_modules: auto)"
     encoder = load_encoder(recipe.model)
-    adapted = lora.attach(encoder.model, Lora(rank=2), "base")
+    adapted = adapters.attach(encoder.model, Lora(rank=2), "base")
     assert len(adapted) == 2 * 7  # attention's four and the MLP's three, in each of two layers
     assert all(name.startswith("language_model.layers.") for name in adapted)
 

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 
 from embedtune.data.dataset import load_dataset
 from embedtune.data.relevance import Relevance
-from embedtune.models import lora, memory
+from embedtune.models import adapters, cpu
 from embedtune.models.encoder import Encoder, load_encoder
 from embedtune.recipe import Chosen, Lora, Model, Recipe, check_recipe
 from embedtune.train.batch import Batch, lay_out
@@ -143,7 +143,7 @@ def test_dropout_draws_the_same_masks_in_the_second_pass(tiny_model: Path, tiny_
 def test_lora_with_dropout_in_chunks(tiny_model: Path, tiny_dataset: Path) -> None:
     encoder = load_encoder(str(tiny_model))
     torch.manual_seed(0)
-    lora.attach(encoder.model, Lora(rank=4, dropout=0.2), "base")
+    adapters.attach(encoder.model, Lora(rank=4, dropout=0.2), "base")
     with torch.no_grad():
         for name, parameter in encoder.model.named_parameters():
             if "lora_B" in name:
@@ -201,19 +201,19 @@ def test_what_a_step_says_is_fetched_at_once_and_whole() -> None:
 def test_memory_is_given_back_between_chunks_where_it_has_grown(
     tiny_model: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now, given = [memory.GROWTH], []
-    monkeypatch.setattr(memory, "resident", lambda: now[-1])
-    monkeypatch.setattr(memory, "give_back", lambda: given.append(now[-1]))
-    monkeypatch.setattr(memory._steady, "level", None)
+    now, given = [cpu.GROWTH], []
+    monkeypatch.setattr(cpu, "resident", lambda: now[-1])
+    monkeypatch.setattr(cpu, "give_back", lambda: given.append(now[-1]))
+    monkeypatch.setattr(cpu._memory, "level", None)
     encoder = load_encoder(str(tiny_model))
     assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]  # from loading on
     gradients(encoder, tiny_dataset, 2)
     assert not given
-    now.append(2 * memory.GROWTH + 1)
+    now.append(2 * cpu.GROWTH + 1)
     gradients(encoder, tiny_dataset, None)
     assert not given  # there is nothing between
     gradients(encoder, tiny_dataset, 2)
     assert given == [now[-1]]  # once: then that is what is needed
-    now.append(3 * memory.GROWTH + 2)
+    now.append(3 * cpu.GROWTH + 2)
     gradients(encoder, tiny_dataset, 2)
     assert given == now[1:]

@@ -17,7 +17,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from embedtune.errors import InputError, Interrupted
-from embedtune.models import lora
+from embedtune.models import adapters
 from embedtune.models.encoder import load_encoder
 from embedtune.recipe import Recipe, check_recipe
 from embedtune.train import checkpoint, folder
@@ -76,7 +76,7 @@ def test_a_run_folder_is_complete_and_self_contained(tiny_model: Path, tiny_data
     saved = SentenceTransformer(str(run.model), device="cpu")
     ours = load_encoder(str(run.model)).encode(ITEMS, "query")
     np.testing.assert_allclose(saved.encode_query([item.text for item in ITEMS]), ours, atol=1e-6)
-    with lora.quiet():
+    with adapters.quiet():
         adapted = PeftModel.from_pretrained(AutoModel.from_pretrained(tiny_model), str(run.folder / "adapter"))
     merged = weights_of(run)["encoder.layer.0.attention.self.query.weight"]
     unmerged = adapted.merge_and_unload().encoder.layer[0].attention.self.query.weight

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from ...models.encoder import Encoder, Progress
-from ...models.scorers import frozen, query_rows
+from ...models.scorers import other_encoder, query_rows
 from ...search.exact import as_run, exact_search, tie_order
 from ...types import Dataset
 from . import Sourced
@@ -25,7 +25,7 @@ def dense(
     where thresholds are meant in the other model's units, name it as negatives.teacher too.
     """
     check_ranks("dense", first, depth)
-    searcher = encoder if model is None else frozen(model, encoder)
+    searcher = encoder if model is None else other_encoder(model, encoder)
     query_ids, doc_ids = queries_of(dataset), dataset.corpus.ids
     documents = searcher.encode(dataset.corpus, "document", on_progress=on_progress)  # (D, H)
     scores, rows = exact_search(

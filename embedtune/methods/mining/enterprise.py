@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from ...errors import InputError
 from ...models.encoder import Encoder, Progress
-from ...models.scorers import frozen
+from ...models.scorers import other_encoder
 from ...models.similarity import as_scored
 from ...types import Dataset, Items, Role
 from . import Sourced
@@ -40,7 +40,7 @@ class Enterprise:
         self._corpus: tuple[str, Floats, Floats, Floats] | None = None
 
     def __call__(self, dataset: Dataset, encoder: Encoder, *, on_progress: Progress | None = None) -> Sourced:
-        encoders = [encoder, *(frozen(name, encoder) for name in self.models)]
+        encoders = [encoder, *(other_encoder(name, encoder) for name in self.models)]
         mean, components, documents = self._fitted(encoders, dataset, on_progress)
         query_ids, doc_ids, run = queries_of(dataset), dataset.corpus.ids, {}
         rows = [dataset.queries.row(query_id) for query_id in query_ids]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from ..errors import InputError
+from ..files import whole_folder
 from ..recipe import Lora
-from .towers import transformers_of
+from .modules import transformers_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -140,3 +144,26 @@ def merge_adapter_folder(model: SentenceTransformer, folder: Path) -> None:
             f"{len(unexpected)} unexpected, first {first!r}"
         )
     model[0].model = adapted.merge_and_unload()
+
+
+def scale_adapter(adapter: Path, target: Path, alpha: float) -> None:
+    """Writes a LoRA adapter folder with its effect scaled by alpha: lora_B times alpha.
+
+    Raises InputError where the adapter holds anything but lora_A and lora_B, which scaling would not mix.
+    """
+    weights = load_file(adapter / "adapter_model.safetensors")
+    others = sorted(name for name in weights if "lora_A" not in name and "lora_B" not in name)
+    if others:
+        raise InputError(f"{adapter}: holds {others[0]}, which is no LoRA matrix; mix the merged models instead")
+    scaled = {name: tensor * alpha if "lora_B" in name else tensor for name, tensor in weights.items()}
+    with whole_folder(target) as temporary:
+        for file in adapter.iterdir():
+            if file.is_file() and file.name != "adapter_model.safetensors":
+                shutil.copyfile(file, temporary / file.name)
+        save_file(scaled, temporary / "adapter_model.safetensors", {"format": "pt"})
+
+
+def base_of_adapter(adapter: Path) -> str:
+    """The name of the model that an adapter was trained on."""
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    return str(config.get("base_model_name_or_path") or "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from embedtune.models import store
 from embedtune.models.encoder import load_encoder
 from embedtune.models.precision import resolve_device
 from embedtune.models.prepared import IMAGE_IN_BLOCK
-from embedtune.models.shared import MARKS, Block, SharedRows, create
+from embedtune.models.store import Block
 from embedtune.types import Item
 
 
@@ -66,42 +67,68 @@ def blocks_of(shape: tuple[int, int], size: int, value: float) -> Iterator[Block
         yield Block(start, stop, lambda _, n=stop - start: np.full((n, shape[1]), value, np.float32))
 
 
-def test_what_was_done_in_other_blocks_is_done_again(tmp_path: Path) -> None:
-    create(tmp_path / "rows", (10, 2))
-    rows = SharedRows(tmp_path / "rows")
+KEY = store.Key(encoder="e", role="document", items="i", count=10)
 
-    def stopped() -> Iterator[Block]:
-        yield from list(blocks_of((10, 2), 4, 1.0))[:2]
-        raise KeyboardInterrupt
 
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBEDTUNE_CACHE", str(tmp_path))
+
+
+def stopped_after(count: int, size: int) -> Iterator[Block]:
+    yield from list(blocks_of((10, 2), size, 1.0))[:count]
+    raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_blocks_that_were_finished_are_not_computed_again() -> None:
     with pytest.raises(KeyboardInterrupt):
-        rows.fill(stopped)
-    rows.close()
-    assert len((tmp_path / "rows" / MARKS).read_bytes()) == 2 * 16
-    again = SharedRows(tmp_path / "rows")
-    again.fill(partial(blocks_of, (10, 2), 4, 2.0))
-    expected = [1] * 8 + [2] * 2
-    np.testing.assert_array_equal(np.load(tmp_path / "rows" / "embeddings.npy")[:, 0], expected)
-    again.fill(partial(blocks_of, (10, 2), 5, 3.0))
-    again.close()
-    np.testing.assert_array_equal(np.load(tmp_path / "rows" / "embeddings.npy")[:, 1], [3] * 10)
+        store.cached(KEY, (10, 2), partial(stopped_after, 2, 4))
+    assert sorted(path.name for path in (KEY.partial / "done").iterdir()) == ["0-4", "4-8"]
+    rows = store.cached(KEY, (10, 2), partial(blocks_of, (10, 2), 4, 2.0))
+    np.testing.assert_array_equal(rows[:, 0], [1] * 8 + [2] * 2)
 
 
-def test_a_failing_block_is_free_for_others(tmp_path: Path) -> None:
-    create(tmp_path / "rows", (4, 1))
-    rows = SharedRows(tmp_path / "rows")
+@pytest.mark.usefixtures("own_cache")
+def test_rows_that_were_finished_in_other_blocks_are_computed_again() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        store.cached(KEY, (10, 2), partial(stopped_after, 2, 4))
+    rows = store.cached(KEY, (10, 2), partial(blocks_of, (10, 2), 5, 3.0))
+    np.testing.assert_array_equal(rows[:, 1], [3] * 10)
 
+
+@pytest.mark.usefixtures("own_cache")
+@pytest.mark.parametrize("removed", ["partial", "cache"])
+def test_an_array_that_is_removed_meanwhile_is_begun_again(removed: str) -> None:
+    removals = [KEY.partial if removed == "partial" else KEY.folder.parent]
+
+    def blocks() -> Iterator[Block]:
+        for block in blocks_of((10, 2), 4, 1.0):
+            yield block
+            if removals and block.start == 4:
+                shutil.rmtree(removals.pop())
+
+    np.testing.assert_array_equal(store.cached(KEY, (10, 2), blocks), np.ones((10, 2)))
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_an_empty_set_is_whole_at_once() -> None:
+    empty = store.Key(encoder="e", role="document", items="i", count=0)
+    assert store.cached(empty, (0, 2), lambda: iter(())).shape == (0, 2)
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_a_failing_block_is_free_for_others() -> None:
     def broken() -> Iterator[Block]:
         def compute(_: object) -> None:
             raise InputError("a broken image")
 
-        yield Block(0, 4, compute)  # type: ignore[arg-type]
+        yield Block(0, 10, compute)  # type: ignore[arg-type]
 
     with pytest.raises(InputError, match="a broken image"):
-        rows.fill(broken)
-    code = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+b'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
-    subprocess.run([sys.executable, "-c", code, tmp_path / "rows" / MARKS], check=True)
-    rows.close()
+        store.cached(KEY, (10, 2), broken)
+    code = "import filelock, sys; filelock.FileLock(sys.argv[1]).acquire(timeout=0)"
+    subprocess.run([sys.executable, "-c", code, KEY.locks / "0-10"], check=True)
 
 
 def test_a_file_system_without_locks_is_named(
@@ -113,7 +140,7 @@ def test_a_file_system_without_locks_is_named(
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setenv("EMBEDTUNE_CACHE", str(tmp_path))
-    monkeypatch.setattr("fcntl.lockf", refused)
+    monkeypatch.setattr("fcntl.flock", refused)
     encoder, corpus = load_encoder(str(tiny_model)), load_dataset(tiny_dataset).corpus
     with pytest.raises(InputError, match=r"no locks .*set EMBEDTUNE_CACHE to a folder on another"):
         encoder.encode(corpus, "document")

@@ -1,10 +1,9 @@
-"""What a composed model's towers give while they are frozen: computed once for whole sets, kept on disk by content."""
+"""The outputs of a composed model's towers while the towers are frozen, computed once for whole sets and cached."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,24 +12,21 @@ import torch
 from ..types import Item, Items, Role
 from . import store
 from .compose import TOWER, tower_output
+from .encoder import Encoder
+from .modules import weights_fingerprint
 from .prepare import kind_of
 from .prepared import Prepared, chunks, computed_in_blocks
-from .shared import Block
-from .weights import weights_fingerprint
-
-if TYPE_CHECKING:
-    from .encoder import Encoder, Progress
 
 
-class FrozenTowers:
-    """Prepares items as their tower's output, of which only the projection is left to be computed.
+class CachedTowers:
+    """Prepares items as their tower's output; only the projection remains to be computed.
 
-    Every set is computed in its own order, so the same sets give the same bits in every run, resumed or not; one whose
-    items are all in sets before it is not computed. Items of no set (made ones) are computed alone.
+    Each set is computed in its own order, so the same sets give the same bits in every run, resumed or not. A set whose
+    items are all in earlier sets is not computed again. Items of no set (made ones) are computed alone.
     """
 
     def __init__(
-        self, encoder: Encoder, sets: Sequence[tuple[Items, Role]], *, on_progress: Progress | None = None
+        self, encoder: Encoder, sets: Sequence[tuple[Items, Role]], *, on_progress: store.Progress | None = None
     ) -> None:
         self._encoder = encoder
         routes = encoder.model[0].sub_modules
@@ -48,31 +44,28 @@ class FrozenTowers:
             self._rows.update(zip(keys, rows, strict=True))
 
     def __call__(self, items: Sequence[Item], role: Role) -> list[Prepared]:
-        found = []
+        prepared = []
         for item in items:
             row = self._rows.get(self._encoder.preparer.key(item, role))
             if row is None:
                 (row,) = self._computed([item], role, lambda _: None)
-            name = kind_of(item)[0]
-            output = torch.from_numpy(np.array(row[: self._widths[name]]))
-            constant = (("modality", name), ("task", role))
-            found.append(Prepared(joined={"sentence_embedding": output[None]}, constant=constant))
-        return found
+            tower = kind_of(item)[0]
+            output = torch.from_numpy(np.array(row[: self._widths[tower]]))
+            constant = (("modality", tower), ("task", role))
+            prepared.append(Prepared(joined={"sentence_embedding": output[None]}, constant=constant))
+        return prepared
 
-    def _blocks(self, items: Items, role: Role) -> Iterator[Block]:
-        return computed_in_blocks(items, lambda some, on_done: self._computed(some, role, on_done))
+    def _blocks(self, items: Items, role: Role) -> Iterator[store.Block]:
+        return computed_in_blocks(items, lambda block, on_done: self._computed(block, role, on_done))
 
     def _computed(self, items: Sequence[Item], role: Role, on_done: Callable[[int], None]) -> npt.NDArray[np.float32]:
-        """(n, the widest tower's width) of one block, zeros behind a narrower tower's."""
+        """(n, the widest tower's width) of one block; a narrower tower's rows end in zeros."""
         rows = np.zeros((len(items), max(self._widths.values())), dtype=np.float32)
-        self._fill(rows, items, role)
-        on_done(len(items))
-        return rows
-
-    def _fill(self, rows: npt.NDArray[np.float32], items: Sequence[Item], role: Role) -> None:
         with self._encoder.at_rest():
             prepared = self._encoder.preparer(items, role)
             for chunk in chunks(prepared, self._encoder.tokens_at_once):
                 features = self._encoder.features([prepared[row] for row in chunk], role)
                 output = tower_output(self._encoder.model, features).float().cpu().numpy()
                 rows[chunk, : output.shape[1]] = output
+        on_done(len(items))
+        return rows
