@@ -29,7 +29,8 @@ def base() -> BertModel:
 expected = base()(ids).last_hidden_state
 differences = {}
 for init in (True, "pissa"):
-    adapted = peft.get_peft_model(base(), peft.LoraConfig(r=4, target_modules=["query"], init_lora_weights=init))
+    lora = peft.LoraConfig(r=4, target_modules=["query", "value"], init_lora_weights=init)
+    adapted = peft.get_peft_model(base(), lora)
     adapted.save_pretrained(f"{sys.argv[1]}/{init}")
     loaded = peft.PeftModel.from_pretrained(base(), f"{sys.argv[1]}/{init}").eval()
     untouched = (loaded(ids).last_hidden_state - expected).abs().max().item()
