@@ -52,8 +52,8 @@ def compare(
     Example: embedtune compare bm25.run dense.run --data data/scifact:test
     """
     from embedtune.errors import BarMissed
-    from embedtune.evaluate.bars import misses, parse_bar
     from embedtune.evaluate.compare import compare as run
+    from embedtune.evaluate.compare import misses, parse_bar
 
     bars = [parse_bar(text) for text in fail_if]
     found = run(baseline, runs, measures=measures, data=data, strict=strict, changes=changes)

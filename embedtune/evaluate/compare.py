@@ -1,30 +1,60 @@
-"""Is it better, and is it real: runs against a baseline, per dataset and measure, paired by query."""
+"""Is a run better than the baseline, and is the difference more than chance: per dataset and measure, by query."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..data.dataset import load_dataset
+from ..data.dataset import load_dataset, queries_file
+from ..data.jsonl import JsonLines
 from ..data.relevance import item_key
-from ..errors import InputError
-from .changes import Change, Texts, largest_changes
+from ..errors import InputError, unknown
 from .measures import parse_compared
 from .results import distinct
 from .significance import TIE, holm, paired, randomisation_p, t_test_p
 from .sources import Measured, Source, read_source, unchanged
 
+_BAR = re.compile(r"\s*(\S+)\s*<\s*baseline\s*(?:([+-])\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*)?")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """What is compared as one: a source, or the seeds of one recipe. Per query, its values are the seeds' means."""
+    """Sources that are compared as one: a single source, or the seeds of one recipe, whose values are averaged."""
 
     name: str
     sources: list[Source]
+
+    def has(self, key: str) -> bool:
+        """Whether every source was evaluated on the dataset."""
+        return all(key in source.measured for source in self.sources)
+
+    def mean(self, key: str, measure: str) -> float:
+        return _mean([source.measured[key].measures[measure] for source in self.sources])
+
+    def values(self, key: str, measure: str, query_ids: Sequence[str]) -> dict[str, float]:
+        """query_id -> value, the mean over the seeds."""
+        tables = [source.measured[key].values(measure) for source in self.sources]
+        return {query_id: _mean([table[query_id] for table in tables]) for query_id in query_ids}
+
+    def by_seed(self, key: str, measure: str, query_ids: Sequence[str]) -> dict[int | None, float]:
+        """seed -> mean over the queries; the seed is None for a source that is no training run."""
+        tables = {source.seed: source.measured[key].values(measure) for source in self.sources}
+        return {seed: _mean([table[query_id] for query_id in query_ids]) for seed, table in tables.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One query's values. text and image (a file) are None for a query without them and for a dataset that is gone."""
+
+    query_id: str
+    text: str | None
+    image: str | None
+    baseline: float
+    value: float
+    difference: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +62,8 @@ class Seeds:
     """The test whose sample is the training seeds: does training again show the difference as well?
 
     means: seed -> mean over the queries. deviation: their standard deviation. difference, p (randomisation), t_p: of
-    the seeds that both sides have, paired; against a baseline that has no seeds, of each seed's difference to it. None
-    where fewer than two can be paired. p cannot be below 2 / 2^seeds. holm: t_p adjusted over all seed tests.
+    the seeds that both sides have, paired; against a baseline without seeds, of each seed's difference to it. They are
+    None if fewer than two seeds can be paired. p cannot be below 2 / 2^seeds. holm: t_p adjusted over all seed tests.
     """
 
     means: dict[int, float]
@@ -46,11 +76,11 @@ class Seeds:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One run against the baseline, on one dataset, by one measure. The difference is value - baseline.
+    """One run against the baseline on one dataset by one measure. The difference is value - baseline.
 
-    low, high: its 95% bootstrap interval. p: paired randomisation; holm: adjusted over all comparisons; t_p: paired
-    t-test. negative_flips: the share of queries that were right and no longer are. What is None cannot be said: from
-    means alone there is no test, from one query no interval.
+    low, high: its 95% bootstrap interval. p: paired randomisation test; holm: adjusted over all comparisons; t_p:
+    paired t-test. negative_flips: the share of queries that were right and no longer are. Means alone allow no test and
+    a single query no interval: what they do not determine is None.
     """
 
     dataset: str
@@ -76,8 +106,8 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Across:
-    """One run by one measure over several datasets: the mean difference (backward transfer), the worst, and on how many
-    it is lower. Datasets are not pooled into one sample, so there is no test."""
+    """One run by one measure over several datasets: the mean difference (backward transfer), the worst, and the number
+    of datasets on which it is lower. Datasets are not pooled into one sample, so there is no test."""
 
     measure: str
     run: str
@@ -90,12 +120,21 @@ class Across:
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """notes: what a reader must know of how it was compared, a sentence each."""
+    """The comparisons with one baseline. notes: sentences on how they were made that a reader must know."""
 
     baseline: str
     comparisons: list[Comparison]
     across: list[Across]
     notes: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """A bar for the mean of a measure. It is missed below the baseline's mean + offset."""
+
+    measure: str
+    offset: float
+    text: str
 
 
 def compare(
@@ -109,10 +148,11 @@ def compare(
 ) -> Compared:
     """Compares evaluation folders, run folders, TREC runs or mteb's results with the first of them.
 
-    measures: those to compare; absent, all that every one of them has. data: datasets (`DIR:split`) by whose judgements
-    all runs are measured again; TREC runs need it. strict: refuse what would otherwise be compared on the queries that
-    all have. changes: how many of the most gained and lost queries are kept. Runs of one recipe with several seeds are
-    compared as one. Raises InputError for paths that hold nothing to compare, and for results on different data.
+    measures: those to compare, by default all that every source has. data: datasets (`DIR:split`) by whose judgements
+    all runs are measured again; TREC runs need it. strict: refuse sources that cover different queries instead of
+    comparing them on the queries that all have. changes: the number of most gained and lost queries that are kept. Runs
+    of one recipe with several seeds are compared as one. Raises InputError for a path that holds nothing to compare,
+    and for results on different data.
     """
     if not others:
         raise InputError(f"nothing to compare {baseline} with; name at least one other run")
@@ -125,25 +165,23 @@ def compare(
 def by_recipe(sources: Sequence[Source]) -> list[Group]:
     """Sources in their order; runs whose recipes differ in the seed alone are one group.
 
-    The same seed twice is a repeated run, and is compared for itself.
+    A second run with the same seed is a repetition and stays a group of its own.
     """
-    found: list[list[Source]] = []
+    groups: list[list[Source]] = []
     for source in sources:
-        home = next(
-            (
-                group
-                for group in found
-                if source.recipe is not None
-                and group[0].recipe == source.recipe
-                and all(other.seed != source.seed for other in group)
-            ),
-            None,
+        seeds_of_recipe = (
+            group
+            for group in groups
+            if source.recipe is not None
+            and group[0].recipe == source.recipe
+            and source.seed not in [other.seed for other in group]
         )
-        if home is None:
-            found.append([source])
+        group = next(seeds_of_recipe, None)
+        if group is None:
+            groups.append([source])
         else:
-            home.append(source)
-    return [Group(name=_name(group), sources=group) for group in found]
+            group.append(source)
+    return [Group(name=_name(group), sources=group) for group in groups]
 
 
 def _name(sources: Sequence[Source]) -> str:
@@ -157,102 +195,75 @@ def _name(sources: Sequence[Source]) -> str:
 def compare_groups(
     groups: Sequence[Group], *, measures: Sequence[str] | None = None, strict: bool = False, changes: int = 10
 ) -> Compared:
-    """Compares each group with the first. Raises InputError where there is nothing that both have."""
-    baseline, others = groups[0], groups[1:]
+    """Compares each group with the first. Raises InputError if they share no dataset or no measure."""
+    baseline, *others = groups
     if not others:
         raise InputError(f"{baseline.name}: the runs differ in their seed alone; there is no other recipe to compare")
-    labels = list(dict.fromkeys(key for source in baseline.sources for key in source.measured))
-    notes, comparisons = _left_out(groups, labels), []
-    for key in labels:
-        present = [group for group in groups if _has(group, key)]
-        if present[:1] == [baseline] and len(present) > 1:
-            comparisons += _on_dataset(key, present, measures, strict, changes, notes)
+    keys = list(dict.fromkeys(key for group in groups for source in group.sources for key in source.measured))
+    comparisons: list[Comparison] = []
+    notes = [_left_out(key, group) for key in keys for group in groups if not group.has(key)]
+    for key in keys:
+        present = [group for group in others if group.has(key)]
+        if present and baseline.has(key):
+            on_dataset, its_notes = _on_dataset(key, [baseline, *present], measures, strict, changes)
+            comparisons += on_dataset
+            notes += its_notes
     if not comparisons:
-        theirs = ", ".join(sorted({key for group in others for source in group.sources for key in source.measured}))
-        raise InputError(
-            f"{baseline.name} and the others share no dataset: it has {', '.join(labels)}; they have {theirs}"
+        first, rest = (
+            ", ".join(sorted({key for group in side for source in group.sources for key in source.measured}))
+            for side in ([baseline], others)
         )
-    comparisons = adjusted(comparisons)
-    return Compared(baseline=baseline.name, comparisons=comparisons, across=across(comparisons), notes=notes)
+        raise InputError(f"{baseline.name} and the others share no dataset: it has {first}; they have {rest}")
+    comparisons = _adjusted(comparisons)
+    return Compared(baseline=baseline.name, comparisons=comparisons, across=_across(comparisons), notes=notes)
 
 
-def across(comparisons: Sequence[Comparison]) -> list[Across]:
-    """What each run gained or lost over all datasets, where there are several."""
-    found = []
-    for run, measure in dict.fromkeys((comparison.run, comparison.measure) for comparison in comparisons):
-        own = [comparison for comparison in comparisons if (comparison.run, comparison.measure) == (run, measure)]
-        if len(own) > 1:
-            worst = min(own, key=lambda comparison: comparison.difference)
-            found.append(
-                Across(
-                    measure=measure,
-                    run=run,
-                    datasets=len(own),
-                    mean=math.fsum(comparison.difference for comparison in own) / len(own),
-                    worst=worst.difference,
-                    worst_dataset=worst.dataset,
-                    lower=sum(comparison.difference < -TIE for comparison in own),
-                )
-            )
-    return found
-
-
-def _has(group: Group, key: str) -> bool:
-    return all(key in source.measured for source in group.sources)
-
-
-def _left_out(groups: Sequence[Group], labels: Sequence[str]) -> list[str]:
-    every = dict.fromkeys([*labels, *(key for group in groups for source in group.sources for key in source.measured)])
-    return [
-        f"{key}: left out for {group.name}: "
-        + ("a seed" if len(group.sources) > 1 else "it")
-        + " was not evaluated on it"
-        for key in every
-        for group in groups
-        if not _has(group, key)
-    ]
+def _left_out(key: str, group: Group) -> str:
+    evaluated = "a seed was not evaluated on it" if len(group.sources) > 1 else "it was not evaluated on it"
+    return f"{key}: left out for {group.name}: {evaluated}"
 
 
 def _on_dataset(
-    key: str, groups: Sequence[Group], measures: Sequence[str] | None, strict: bool, changes: int, notes: list[str]
-) -> list[Comparison]:
+    key: str, groups: Sequence[Group], measures: Sequence[str] | None, strict: bool, changes: int
+) -> tuple[list[Comparison], list[str]]:
+    """The comparisons of one dataset with the first group, and the notes on them."""
+    baseline, *others = groups
     parts = [source.measured[key] for group in groups for source in group.sources]
-    names = _measures(parts, measures)
-    label, baseline = parts[0].label, groups[0]
+    label, names = parts[0].label, _measures(parts, measures)
     means_only = [part for part in parts if part.per_query is None]
     if means_only:
-        notes.append(f"{label}: {means_only[0].where} holds means only, so no test is possible; means are compared")
-        return [_of_means(label, key, name, baseline, other) for other in groups[1:] for name in names]
-    shared = _shared_queries(label, parts, strict, notes)
-    kept = {query_id: text for part in parts for query_id, text in part.texts.items()}
-    texts = Texts([part.folder for part in parts if part.folder is not None], kept)
-    if texts.file is None and not kept:
+        note = f"{label}: {means_only[0].where} holds means only, so no test is possible; means are compared"
+        return [_of_means(key, name, baseline, other) for other in others for name in names], [note]
+    shared, notes = _shared_queries(parts, strict)
+    texts = _Texts(parts)
+    if not texts:
         notes.append(f"{label}: queries are shown by id only: the dataset's folder is not there any more")
-    before = {name: _averaged(baseline, key, name, shared) for name in names}
-    found = []
-    for other in groups[1:]:
-        after = {name: _averaged(other, key, name, shared) for name in names}
-        if before == after:
-            notes.append(f"{label}: {other.name} and {baseline.name} are identical: every query has the same values")
+    comparisons = []
+    for other in others:
+        identical = True
         for name in names:
-            gained, lost = largest_changes(before[name], after[name], changes, texts)
-            found.append(
-                Comparison(
-                    dataset=label,
-                    measure=name,
-                    run=other.name,
-                    **vars(paired(before[name], after[name])),
-                    seeds=_seeds(baseline, other, key, name, shared),
-                    gained=gained,
-                    lost=lost,
-                )
+            before, after = (group.values(key, name, shared) for group in (baseline, other))
+            identical = identical and before == after
+            gained, lost = _largest_changes(before, after, changes, texts)
+            comparison = Comparison(
+                dataset=label,
+                measure=name,
+                run=other.name,
+                **vars(paired(before, after)),
+                seeds=_seeds(*(group.by_seed(key, name, shared) for group in (baseline, other))),
+                gained=gained,
+                lost=lost,
             )
-        if (seeds := found[-1].seeds) is not None and seeds.difference is None:
+            comparisons.append(comparison)
+        if identical:
+            notes.append(f"{label}: {other.name} and {baseline.name} are identical: every query has the same values")
+        if comparison.seeds is not None and comparison.seeds.difference is None:
             notes.append(f"{label}: {other.name} and {baseline.name} share fewer than two seeds: seeds are not tested")
-    return found
+    return comparisons, notes
 
 
 def _measures(parts: Sequence[Measured], wanted: Sequence[str] | None) -> list[str]:
+    """The measures to compare: those wanted, or all that every part has."""
     for part in parts:
         for name in wanted or ():
             if name not in part.measures:
@@ -266,20 +277,25 @@ def _measures(parts: Sequence[Measured], wanted: Sequence[str] | None) -> list[s
     return names
 
 
-def _of_means(label: str, key: str, measure: str, baseline: Group, other: Group) -> Comparison:
-    before, after = (
-        math.fsum(source.measured[key].measures[measure] for source in group.sources) / len(group.sources)
-        for group in (baseline, other)
-    )
+def _of_means(key: str, measure: str, baseline: Group, other: Group) -> Comparison:
+    before, after = baseline.mean(key, measure), other.mean(key, measure)
     return Comparison(
-        dataset=label, measure=measure, run=other.name, baseline=before, value=after, difference=after - before
+        dataset=baseline.sources[0].measured[key].label,
+        measure=measure,
+        run=other.name,
+        baseline=before,
+        value=after,
+        difference=after - before,
     )
 
 
-def _shared_queries(label: str, parts: Sequence[Measured], strict: bool, notes: list[str]) -> list[str]:
-    """The queries that all have, in the first one's order. Raises InputError where the data is not the same."""
-    shared = set.intersection(*(part.query_ids for part in parts))
-    first = parts[0]
+def _shared_queries(parts: Sequence[Measured], strict: bool) -> tuple[list[str], list[str]]:
+    """The queries that all parts have, in the first one's order, and a note if some have more.
+
+    Raises InputError if the parts were measured on different data.
+    """
+    first, label = parts[0], parts[0].label
+    shared = set.intersection(*(set(part.query_ids) for part in parts))
     for part in parts[1:]:
         if part.fingerprint != first.fingerprint and not _same_judgements(first, part, shared):
             raise InputError(
@@ -288,18 +304,17 @@ def _shared_queries(label: str, parts: Sequence[Measured], strict: bool, notes: 
             )
     if not shared:
         raise InputError(f"{label}: there is no query that all runs have")
-    counts = {str(part.where): len(part.query_ids) for part in parts}
-    if any(count > len(shared) for count in counts.values()):
-        listed = ", ".join(f"{where} has {count}" for where, count in counts.items())
+    notes = []
+    if any(len(part.query_ids) > len(shared) for part in parts):
+        listed = ", ".join(dict.fromkeys(f"{part.where} has {len(part.query_ids)}" for part in parts))
         if strict:
             raise InputError(f"{label}: the runs cover different queries ({listed}; all share {len(shared)}): --strict")
         notes.append(f"{label}: DIFFERENT QUERIES: {listed}; compared on the {len(shared)} that all have")
-    assert first.per_query is not None
-    return [query_id for query_id in next(iter(first.per_query.values())) if query_id in shared]
+    return [query_id for query_id in first.query_ids if query_id in shared], notes
 
 
 def _same_judgements(one: Measured, other: Measured, shared: Iterable[str]) -> bool:
-    """Whether the shared queries are searched for in the same documents and judged alike, by the datasets' folders."""
+    """Whether both folders, unchanged since, have the same corpus, and the same text and judgements of each query."""
     left, right = unchanged(one), unchanged(other)
     if left is None or right is None or left.corpus.fingerprint != right.corpus.fingerprint:
         return False
@@ -310,63 +325,136 @@ def _same_judgements(one: Measured, other: Measured, shared: Iterable[str]) -> b
     )
 
 
-def _averaged(group: Group, key: str, measure: str, query_ids: Sequence[str]) -> dict[str, float]:
-    """query_id -> value, the mean over the group's seeds."""
-    tables = [_values(source, key, measure) for source in group.sources]
-    return {query_id: math.fsum(table[query_id] for table in tables) / len(tables) for query_id in query_ids}
+class _Texts:
+    """Query texts: those that the results keep, and those of the first dataset folder that is still there."""
+
+    def __init__(self, parts: Sequence[Measured]) -> None:
+        files = [queries_file(str(part.folder)) for part in parts if part.folder is not None]
+        file = next((file for file in files if file.exists()), None)
+        self._kept = {query_id: text for part in parts for query_id, text in part.texts.items()}
+        self._queries = JsonLines(file) if file is not None else None
+
+    def __bool__(self) -> bool:
+        return bool(self._kept) or self._queries is not None
+
+    def of(self, query_id: str) -> tuple[str | None, str | None]:
+        """The query's text (its image's name if it has none) and its image's file, None for what is not known."""
+        if query_id in self._kept:
+            return self._kept[query_id], None
+        if self._queries is None or query_id not in self._queries:
+            return None, None
+        item = self._queries[query_id]
+        return item.shown or None, str(item.image) if item.image is not None else None
 
 
-def _values(source: Source, key: str, measure: str) -> dict[str, float]:
-    return (source.measured[key].per_query or {})[measure]
+def _largest_changes(
+    before: Mapping[str, float], after: Mapping[str, float], count: int, texts: _Texts
+) -> tuple[tuple[Change, ...], tuple[Change, ...]]:
+    """At most `count` queries that gained most, and as many that lost most, the largest change first."""
+    differences = {query_id: after[query_id] - before[query_id] for query_id in before}
+    order = sorted(differences, key=lambda query_id: (-abs(differences[query_id]), query_id))
+
+    def change(query_id: str) -> Change:
+        text, image = texts.of(query_id)
+        return Change(
+            query_id=query_id,
+            text=text,
+            image=image,
+            baseline=before[query_id],
+            value=after[query_id],
+            difference=differences[query_id],
+        )
+
+    gained = [query_id for query_id in order if differences[query_id] > TIE][:count]
+    lost = [query_id for query_id in order if differences[query_id] < -TIE][:count]
+    return tuple(map(change, gained)), tuple(map(change, lost))
 
 
-def _seeds(baseline: Group, other: Group, key: str, measure: str, query_ids: Sequence[str]) -> Seeds | None:
-    if len(other.sources) < 2:
-        return None
-    before, after = (_seed_means(group, key, measure, query_ids) for group in (baseline, other))
+def _seeds(before: Mapping[int | None, float], after: Mapping[int | None, float]) -> Seeds | None:
+    """The test over the seeds, from seed -> mean of either side; None for a run with a single seed."""
     means = {seed: value for seed, value in after.items() if seed is not None}
-    centre = math.fsum(means.values()) / len(means)
+    if len(means) < 2:
+        return None
+    centre = _mean(list(means.values()))
     deviation = math.sqrt(math.fsum((value - centre) ** 2 for value in means.values()) / (len(means) - 1))
     # A baseline without seeds (a model as it came) does not vary with them; a single trained run does.
+    without_seeds = None in before
     differences = [
-        value - before[None if None in before else seed]
+        value - before[None if without_seeds else seed]
         for seed, value in means.items()
-        if None in before or seed in before
+        if without_seeds or seed in before
     ]
     if len(differences) < 2:
         return Seeds(means=means, deviation=deviation)
     return Seeds(
         means=means,
         deviation=deviation,
-        difference=math.fsum(differences) / len(differences),
+        difference=_mean(differences),
         p=randomisation_p(differences),
         t_p=t_test_p(differences),
     )
 
 
-def _seed_means(group: Group, key: str, measure: str, query_ids: Sequence[str]) -> dict[int | None, float]:
-    found = {}
-    for source in group.sources:
-        values = _values(source, key, measure)
-        found[source.seed] = math.fsum(values[query_id] for query_id in query_ids) / len(query_ids)
-    return found
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
 
 
-def adjusted(comparisons: Sequence[Comparison]) -> list[Comparison]:
+def _adjusted(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """With Holm's adjustment over all tests by query, and apart from them over all tests by seed."""
-    tested = [(place, found.p) for place, found in enumerate(comparisons) if found.p is not None]
-    seeded = [
-        (place, found.seeds.t_p)
-        for place, found in enumerate(comparisons)
-        if found.seeds is not None and found.seeds.t_p is not None
+    by_query = iter(holm([one.p for one in comparisons if one.p is not None]))
+    by_seed = iter(holm([one.seeds.t_p for one in comparisons if one.seeds and one.seeds.t_p is not None]))
+    adjusted = []
+    for one in comparisons:
+        seeds = one.seeds
+        if seeds is not None and seeds.t_p is not None:
+            seeds = replace(seeds, holm=next(by_seed))
+        adjusted.append(replace(one, holm=next(by_query) if one.p is not None else None, seeds=seeds))
+    return adjusted
+
+
+def _across(comparisons: Sequence[Comparison]) -> list[Across]:
+    """Each run's gains and losses over all datasets, if there are several."""
+    rows = []
+    for run, measure in dict.fromkeys((one.run, one.measure) for one in comparisons):
+        of_run = [one for one in comparisons if (one.run, one.measure) == (run, measure)]
+        if len(of_run) > 1:
+            worst = min(of_run, key=lambda one: one.difference)
+            rows.append(
+                Across(
+                    measure=measure,
+                    run=run,
+                    datasets=len(of_run),
+                    mean=_mean([one.difference for one in of_run]),
+                    worst=worst.difference,
+                    worst_dataset=worst.dataset,
+                    lower=sum(one.difference < -TIE for one in of_run),
+                )
+            )
+    return rows
+
+
+def parse_bar(text: str) -> Bar:
+    """Reads `MEASURE < baseline`, `MEASURE < baseline - NUMBER` or `+ NUMBER`. Raises InputError with an example."""
+    form = _BAR.fullmatch(text)
+    if form is None:
+        raise InputError(f"--fail-if {text!r}: expected MEASURE < baseline - NUMBER, as in 'nDCG@10 < baseline - 0.01'")
+    (measure,) = parse_compared([form[1]])
+    offset = float(form[3] or 0) * (-1 if form[2] == "-" else 1)
+    return Bar(measure=measure, offset=offset, text=" ".join(text.split()))
+
+
+def misses(bar: Bar, comparisons: Sequence[Comparison]) -> list[str]:
+    """A sentence for every dataset and run that misses the bar.
+
+    Raises InputError for a dataset that was not compared by the bar's measure: it would pass unseen.
+    """
+    for dataset in dict.fromkeys(one.dataset for one in comparisons):
+        known = {one.measure for one in comparisons if one.dataset == dataset}
+        if bar.measure not in known:
+            raise InputError(f"--fail-if {bar.text!r}: on {dataset}, {unknown('measure', bar.measure, known)}")
+    return [
+        f"{one.dataset}: {bar.measure} of {one.run} is {one.value:.4f}, below {bound:.4f} "
+        f"(the baseline's {one.baseline:.4f} {'-' if bar.offset < 0 else '+'} {abs(bar.offset):g})"
+        for one in comparisons
+        if one.measure == bar.measure and one.value < (bound := one.baseline + bar.offset) - TIE
     ]
-    by_query, by_seed = _holm_by_place(tested), _holm_by_place(seeded)
-    result = []
-    for place, found in enumerate(comparisons):
-        seeds = found.seeds and dataclasses.replace(found.seeds, holm=by_seed.get(place))
-        result.append(dataclasses.replace(found, holm=by_query.get(place), seeds=seeds))
-    return result
-
-
-def _holm_by_place(tests: Sequence[tuple[int, float]]) -> dict[int, float]:
-    return dict(zip([place for place, _ in tests], holm([p for _, p in tests]), strict=True))

@@ -39,8 +39,12 @@ class Measured:
     texts: dict[str, str] = field(default_factory=dict)
 
     @property
-    def query_ids(self) -> set[str]:
-        return set(next(iter(self.per_query.values()))) if self.per_query else set()
+    def query_ids(self) -> list[str]:
+        return list(next(iter(self.per_query.values()))) if self.per_query else []
+
+    def values(self, measure: str) -> dict[str, float]:
+        """query_id -> value of one measure."""
+        return (self.per_query or {})[measure]
 
 
 @dataclass(frozen=True, kw_only=True)

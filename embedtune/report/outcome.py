@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..evaluate.changes import Change
-from ..evaluate.compare import Comparison
+from ..evaluate.compare import Change, Comparison
 from .document import (
     Block,
     Cell,

@@ -15,8 +15,7 @@ import yaml
 
 from embedtune.data.dataset import load_dataset
 from embedtune.errors import InputError
-from embedtune.evaluate.bars import parse_bar
-from embedtune.evaluate.compare import Compared, compare
+from embedtune.evaluate.compare import Compared, compare, parse_bar
 from embedtune.evaluate.retrieval import evaluate_run
 
 Values = dict[str, float]
