@@ -11,4 +11,4 @@ echo "Linting ..."
 echo "Checking types ..."
 .venv/bin/mypy
 echo "Running the tests (some minutes) ..."
-exec .venv/bin/pytest "$@"
+exec .venv/bin/pytest --numprocesses auto --maxprocesses 4 "$@"
