@@ -229,3 +229,14 @@ def _line_at(path: Path, offset: int) -> int:
     """The number of the line that starts at a byte offset."""
     starts = accumulate((len(raw) for _, raw in read_lines(path)), initial=0)
     return next(number for number, start in enumerate(starts, start=1) if start >= offset)
+
+
+def read_json(path: Path) -> Any:
+    """The value of a .json file. Raises InputError with the line for invalid UTF-8 and malformed JSON."""
+    text = "".join(decode(raw, f"{path}:{number}") for number, raw in read_lines(path))
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from None
+    except RecursionError:
+        raise InputError(f"{path}: not valid JSON: nested too deeply") from None

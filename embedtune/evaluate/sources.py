@@ -1,4 +1,4 @@
-"""What can be compared: evaluation folders, run folders, TREC runs, mteb's result files; each read into a Source."""
+"""Results that can be compared: evaluation folders, run folders, TREC runs and mteb's result files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.dataset import load_dataset, source_of
-from ..data.jsonl import decode, parse_object, read_lines
+from ..data.jsonl import parse_object, read_json, read_lines
 from ..errors import InputError, unknown
 from ..recipe import without_prefixes
 from ..recipe.strict_yaml import parse as parse_yaml
@@ -21,11 +21,11 @@ from .results import BASELINE, MEANS
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One source on one dataset.
+    """The values of one source on one dataset.
 
-    measures: measure -> mean. per_query: measure -> query_id -> value; None where only means are known. first_ranks:
-    query_id -> where its first positive stands, None where it was not found. fingerprint: of the data. folder: the
-    dataset's, where it is known. texts: the queries', where the results keep them.
+    measures: measure -> mean. per_query: measure -> query_id -> value, None if only means are known. first_ranks:
+    query_id -> rank of its first positive, None if none was retrieved. fingerprint: of the data. folder: the dataset's,
+    if it is known. texts: those of the queries, if the results keep them.
     """
 
     label: str
@@ -49,7 +49,10 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What one path holds: label -> what was measured. recipe: a run's, but for its seed, as one string."""
+    """The content of one path: dataset's label in lower case -> its values. recipe: a run's without its seed, as JSON.
+
+    Labels are in lower case because mteb writes SciFact where a folder is called scifact.
+    """
 
     name: str
     measured: dict[str, Measured]
@@ -60,33 +63,26 @@ class Source:
 def read_source(path: Path, datasets: Sequence[Dataset] = (), measures: Sequence[str] | None = None) -> Source:
     """Reads an evaluation folder, a folder of them, a run folder, a TREC run or mteb's results.
 
-    datasets: measure the runs again by these judgements, by `measures`; a plain TREC run needs exactly one. Raises
-    InputError where there is nothing to read, where it was written by an older version, and for values that are NaN.
+    datasets: measure the runs again by these judgements and by `measures`; a TREC run needs exactly one. Raises
+    InputError for a path without results, for results of an older version and for values that are not finite.
     """
+    recipe: str | None = None
+    seed: int | None = None
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; expected an evaluation or run folder, a TREC run or .json")
-    if path.is_file() and path.suffix != ".json":
-        return Source(name=str(path), measured=_keyed([_trec_run(path, datasets, measures)]))
     if path.is_file():
-        found = [_no_runs(path)] if datasets else _mteb(path)
-        return Source(name=str(path), measured=_keyed(found))
-    recipe, seed = _recipe(path)
-    folders, results = _evaluations(path), _mteb_results(path)
-    measured = [read_evaluation(folder) for folder in folders]
-    if folders and datasets:
-        measured = _measured_again(path, measured, datasets, measures)
-    elif results and datasets:
-        measured = [_no_runs(path)]
-    elif results:  # what was measured query by query says more than its means
-        measured = [*(part for file in results for part in _mteb(file)), *measured]
-    if not measured:
-        raise InputError(_nothing_in(path))
-    return Source(name=str(path), measured=_keyed(measured), recipe=recipe, seed=seed)
-
-
-def _keyed(measured: Sequence[Measured]) -> dict[str, Measured]:
-    """By label, whatever its case: mteb says SciFact where a folder says scifact."""
-    return {part.label.casefold(): part for part in measured}
+        measured = _mteb(path, datasets) if path.suffix == ".json" else [_trec_run(path, datasets, measures)]
+    else:
+        recipe, seed = _recipe(path)
+        evaluations = [read_evaluation(folder) for folder in _evaluations(path)]
+        if evaluations and datasets:
+            measured = _measured_again(path, evaluations, datasets, measures)
+        else:  # an evaluation comes last and so replaces mteb's means of the same dataset: it knows every query
+            measured = [*(part for file in _mteb_results(path) for part in _mteb(file, datasets)), *evaluations]
+        if not measured:
+            raise InputError(_nothing_in(path))
+    by_label = {part.label.casefold(): part for part in measured}
+    return Source(name=str(path), measured=by_label, recipe=recipe, seed=seed)
 
 
 def _evaluations(path: Path) -> list[Path]:
@@ -97,25 +93,29 @@ def _evaluations(path: Path) -> list[Path]:
 
 
 def _mteb_results(path: Path) -> list[Path]:
-    """mteb's result files: of the folder itself, or of the one model and revision in mteb's own layout."""
-    found = sorted(file for file in path.glob("*.json") if not file.name.endswith(MEANS) and _is_mteb(file))
+    """mteb's result files in the folder itself, or of the one model and revision in mteb's own layout."""
+    files = sorted(file for file in path.glob("*.json") if not file.name.endswith(MEANS))
+    results = [file for file in files if _is_mteb(read_json(file))]
     models = sorted({file.parent for file in path.glob("results/*/*/*.json")})
     if len(models) > 1:
         listed = ", ".join(str(model.relative_to(path)) for model in models[:5])
         raise InputError(f"{path}: mteb's results of {len(models)} models or revisions ({listed}); name one's folder")
-    return found or [file for model in models for file in sorted(model.glob("*.json")) if _is_mteb(file)]
+    if results or not models:
+        return results
+    return [file for file in sorted(models[0].glob("*.json")) if _is_mteb(read_json(file))]
 
 
 def _nothing_in(path: Path) -> str:
     if (path / "recipe.yaml").exists():
         return (
-            f"{path}: this run has no evaluation: it was stopped before its end (go on with `embedtune train "
+            f"{path}: this run has no evaluation: it was stopped before its end (continue it with `embedtune train "
             f"{path / 'recipe.yaml'} --output {path} --resume`), or its recipe names no dataset to evaluate on"
         )
     return f"{path}: no evaluation here; expected <dataset>/measures.json as `embedtune eval --output` writes it"
 
 
 def _recipe(path: Path) -> tuple[str | None, int | None]:
+    """A run's recipe without its seed, as JSON, and the seed; None for a folder that is no run."""
     file = path / "recipe.yaml"
     if not file.exists():
         return None, None
@@ -127,33 +127,56 @@ def _recipe(path: Path) -> tuple[str | None, int | None]:
 
 
 def read_evaluation(folder: Path) -> Measured:
-    """An evaluation as `embedtune eval` and `embedtune train` write it."""
-    path = folder / "measures.json"
-    found = _json(path)
-    missing = [key for key in ("dataset", "split", "fingerprints", "queries", "measures") if key not in found]
-    lines = folder / "per-query.jsonl"
-    if missing or "data" not in found["fingerprints"] or not lines.exists():
-        lacks = f"{missing[0]!r}" if missing else "per-query.jsonl" if not lines.exists() else "the data's fingerprint"
-        raise InputError(f"{path}: written by an older version of embedtune ({lacks} is missing); evaluate again")
-    per_query, first_ranks, texts = _per_query(lines, list(found["measures"]))
-    count = len(next(iter(per_query.values()), {}))
-    if count != found["queries"]:
-        raise InputError(f"{lines}: {count} queries, but measures.json says {found['queries']}; evaluate again")
-    return Measured(
-        label=found["dataset"] if found["split"] == "test" else f"{found['dataset']}-{found['split']}",
+    """Reads an evaluation as `embedtune eval` and `embedtune train` write it.
+
+    Raises InputError for one of an older version and for values that are not finite.
+    """
+    path, lines = folder / "measures.json", folder / "per-query.jsonl"
+    summary = read_json(path)
+    if not isinstance(summary, dict):
+        raise InputError(f"{path}: expected a JSON object")
+    absent = [repr(k) for k in ("dataset", "split", "fingerprints", "queries", "measures") if k not in summary]
+    absent += [] if lines.exists() else ["per-query.jsonl"]
+    absent += [] if absent or "data" in summary["fingerprints"] else ["the data's fingerprint"]
+    if absent:
+        raise InputError(f"{path}: written by an older version of embedtune ({absent[0]} is missing); evaluate again")
+    part = Measured(
+        label=summary["dataset"] if summary["split"] == "test" else f"{summary['dataset']}-{summary['split']}",
         where=folder,
-        measures=found["measures"],
-        per_query=per_query,
-        first_ranks=first_ranks,
-        fingerprint=found["fingerprints"]["data"],
-        folder=Path(found["folder"]) if found.get("folder") else None,
-        split=found["split"],
-        texts=texts,
+        measures=summary["measures"],
+        per_query={name: {} for name in summary["measures"]},
+        fingerprint=summary["fingerprints"]["data"],
+        folder=Path(summary["folder"]) if summary.get("folder") else None,
+        split=summary["split"],
     )
+    for number, raw in read_lines(lines):
+        _add_query(part, parse_object(raw, f"{lines}:{number}"), f"{lines}:{number}")
+    if len(part.query_ids) != summary["queries"]:
+        raise InputError(
+            f"{lines}: {len(part.query_ids)} queries, but measures.json says {summary['queries']}; evaluate again"
+        )
+    return part
+
+
+def _add_query(part: Measured, line: dict[str, Any], where: str) -> None:
+    """Adds one line of per-query.jsonl: the query's values, the rank of its first positive, its text."""
+    query_id, values = str(line.get("query_id")), line.get("measures", {})
+    for name, table in (part.per_query or {}).items():
+        table[query_id] = _finite(values.get(name), f"{where}: {name}", "; evaluate again")
+    if "first_positive" in line:
+        part.first_ranks[query_id] = line["first_positive"]["rank"] if line["first_positive"] else None
+    if isinstance(line.get("text"), str):
+        part.texts[query_id] = line["text"]
+
+
+def _finite(value: Any, where: str, advice: str = "") -> float:
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise InputError(f"{where} must be a finite number, got {value!r}{advice}")
+    return float(value)
 
 
 def unchanged(part: Measured) -> Dataset | None:
-    """The dataset that was evaluated on, where it is still there as it was."""
+    """The dataset of the evaluation, if it is still there and unchanged."""
     folder = Path(without_prefixes(str(part.folder)))
     if part.folder is None or not (folder / "qrels" / f"{part.split}.tsv").exists():
         return None
@@ -161,68 +184,35 @@ def unchanged(part: Measured) -> Dataset | None:
     return dataset if dataset.fingerprint == part.fingerprint else None
 
 
-def _per_query(
-    path: Path, names: Sequence[str]
-) -> tuple[dict[str, dict[str, float]], dict[str, int | None], dict[str, str]]:
-    """measure -> query_id -> value, the ranks of first positives, and the texts of the queries whose line has one."""
-    values: dict[str, dict[str, float]] = {name: {} for name in names}
-    ranks: dict[str, int | None] = {}
-    texts: dict[str, str] = {}
-    for number, raw in read_lines(path):
-        line, where = parse_object(raw, f"{path}:{number}"), f"{path}:{number}"
-        query_id = str(line.get("query_id"))
-        for name in names:
-            value = line.get("measures", {}).get(name)
-            if not isinstance(value, int | float) or not math.isfinite(value):
-                raise InputError(f"{where}: {name} must be a finite number, got {value!r}; evaluate again")
-            values[name][query_id] = float(value)
-        if "first_positive" in line:
-            ranks[query_id] = line["first_positive"]["rank"] if line["first_positive"] else None
-        if isinstance(line.get("text"), str):
-            texts[query_id] = line["text"]
-    return values, ranks, texts
-
-
-def _json(path: Path) -> dict[str, Any]:
-    text = "".join(decode(raw, f"{path}:{number}") for number, raw in read_lines(path))
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: expected a JSON object")
-    return found
-
-
 def _measured_again(
-    path: Path, measured: Sequence[Measured], datasets: Sequence[Dataset], measures: Sequence[str] | None
+    path: Path, evaluations: Sequence[Measured], datasets: Sequence[Dataset], measures: Sequence[str] | None
 ) -> list[Measured]:
-    by_label = {part.label.casefold(): part for part in measured}
-    again = []
+    by_label = {part.label.casefold(): part for part in evaluations}
+    measured = []
     for dataset in datasets:
         part = by_label.get(dataset.label.casefold())
         if part is None:
-            known = [part.label for part in measured]
+            known = [part.label for part in evaluations]
             raise InputError(f"{path}: {unknown('dataset', dataset.label, known)} (its evaluations, by --data's name)")
-        again.append(_by_judgements(part.where / "run.trec", dataset, measures))
-    return again
+        measured.append(_by_judgements(part.where / "run.trec", dataset, measures))
+    return measured
 
 
 def _trec_run(path: Path, datasets: Sequence[Dataset], measures: Sequence[str] | None) -> Measured:
     if len(datasets) != 1:
-        said = f"{len(datasets)} are given" if datasets else "none is given"
-        raise InputError(f"{path}: a TREC run is measured by one dataset, named with --data DIR[:split]; {said}")
+        count = f"{len(datasets)} are named" if datasets else "none is named"
+        raise InputError(f"{path}: a TREC run is measured by one dataset, named with --data DIR[:split]; {count}")
     return _by_judgements(path, datasets[0], measures)
 
 
 def _by_judgements(path: Path, dataset: Dataset, measures: Sequence[str] | None) -> Measured:
-    """Over the judged queries that the run has: which ones those are is for the comparison to say."""
+    """The run's values over those judged queries that it has; the comparison notes which ones it lacks."""
     from .retrieval import evaluate_run
 
-    found = evaluate_run(path, dataset, measures=measures or DEFAULT_MEASURES)
+    evaluation = evaluate_run(path, dataset, measures=measures or DEFAULT_MEASURES)
     per_query = {
-        name: {query_id: value for query_id, value in values.items() if query_id in found.run}
-        for name, values in found.per_query.items()
+        name: {query_id: value for query_id, value in values.items() if query_id in evaluation.run}
+        for name, values in evaluation.per_query.items()
     }
     return Measured(
         label=dataset.label,
@@ -235,43 +225,28 @@ def _by_judgements(path: Path, dataset: Dataset, measures: Sequence[str] | None)
     )
 
 
-def _no_runs(path: Path) -> Measured:
-    raise InputError(f"{path}: mteb's results hold means only; there is no run to measure by --data")
+def _is_mteb(content: Any) -> bool:
+    return isinstance(content, dict) and "task_name" in content and isinstance(content.get("scores"), Mapping)
 
 
-def _is_mteb(path: Path) -> bool:
-    found = _json(path)
-    return "task_name" in found and isinstance(found.get("scores"), Mapping)
-
-
-def _mteb(path: Path) -> list[Measured]:
-    """mteb's result file of one task: its means, one dataset for each split and subset."""
-    if not _is_mteb(path):
+def _mteb(path: Path, datasets: Sequence[Dataset]) -> list[Measured]:
+    """The means of mteb's result file of one task: one dataset for each split and subset."""
+    content = read_json(path)
+    if datasets:
+        raise InputError(f"{path}: mteb's results hold means only; there is no run to measure by --data")
+    if not _is_mteb(content):
         raise InputError(f"{path}: expected mteb's result of a task, with `task_name` and `scores`")
-    found = _json(path)
     measured = []
-    for split, subsets in found["scores"].items():
+    for split, subsets in content["scores"].items():
         for scores in subsets:
             subset = scores.get("hf_subset", "default")
-            name = found["task_name"] if subset == "default" else f"{found['task_name']}-{subset}"
-            measured.append(
-                Measured(
-                    label=name if split == "test" else f"{name}-{split}",
-                    where=path,
-                    measures=_mteb_means(path, scores),
-                    split=split,
-                )
-            )
+            name = content["task_name"] if subset == "default" else f"{content['task_name']}-{subset}"
+            label = name if split == "test" else f"{name}-{split}"
+            measured.append(Measured(label=label, where=path, measures=_mteb_means(path, scores), split=split))
     return measured
 
 
 def _mteb_means(path: Path, scores: Mapping[str, Any]) -> dict[str, float]:
-    """Retrieval measures by our names; of other tasks the main score."""
-    named = {key: measure for key in scores if (measure := from_mteb(key)) is not None}
-    means = {}
-    for key, measure in (named or {MAIN_SCORE: MAIN_SCORE}).items():
-        value = scores.get(key)
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            raise InputError(f"{path}: {key} must be a finite number, got {value!r}")
-        means[measure] = float(value)
-    return means
+    """The retrieval measures by embedtune's names; of other tasks the main score."""
+    names = {key: measure for key in scores if (measure := from_mteb(key)) is not None} or {MAIN_SCORE: MAIN_SCORE}
+    return {measure: _finite(scores.get(key), f"{path}: {key}") for key, measure in names.items()}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ...data.jsonl import decode, read_lines
+from ...data.jsonl import read_json
 from ...data.records import Row
 from ...data.tables import parquet_columns, rows_of
 from ...errors import InputError
@@ -17,16 +16,12 @@ def rows(path: Path) -> Iterator[Row]:
     if path.suffix.lower() != ".json":
         yield from rows_of(path)
         return
-    text = "".join(decode(raw, f"{path}:{number}") for number, raw in read_lines(path))
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from None
-    if isinstance(found, dict):
-        found = [value | {"_key": key} if isinstance(value, dict) else value for key, value in found.items()]
-    if not isinstance(found, list):
+    content = read_json(path)
+    if isinstance(content, dict):
+        content = [value | {"_key": key} if isinstance(value, dict) else value for key, value in content.items()]
+    if not isinstance(content, list):
         raise InputError(f"{path}: expected a list of objects, or an object of them")
-    for number, row in enumerate(found, start=1):
+    for number, row in enumerate(content, start=1):
         where = f"{path}: entry {row.get('_key', number) if isinstance(row, dict) else number}"
         if not isinstance(row, dict):
             raise InputError(f"{where}: expected an object, got {str(row)[:40]}")
