@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -143,8 +144,9 @@ def _fill(key: Key, count: int, blocks: Blocks, on_progress: Progress | None) ->
                 taken_by_others.append(block.name)
         unfinished = False
         for name in taken_by_others:
-            with _lock(key, name):  # waits until the block is finished or its process has ended
-                unfinished |= not _finished(key, name)
+            with suppress(FileNotFoundError), _lock(key, name):
+                pass  # the block is finished, or its process has ended
+            unfinished |= not _finished(key, name)
             if on_progress is not None:
                 on_progress(_rows_done(key, count), count)
     return names
@@ -152,13 +154,17 @@ def _fill(key: Key, count: int, blocks: Blocks, on_progress: Progress | None) ->
 
 def _take(key: Key, block: Block, count: int, on_progress: Progress | None) -> bool:
     """Computes a block and writes its rows; returns False where another process is computing it."""
+    lock = _lock(key, block.name)
     try:
-        with _lock(key, block.name, timeout=0):
-            if not _finished(key, block.name):  # another process may have finished it a moment ago
-                rows = block.compute(_counting(on_progress, _rows_done(key, count), count))
-                _write(key, block, rows)
-    except Timeout:
+        lock.acquire(timeout=0)
+    except (Timeout, FileNotFoundError):  # taken, or removed with all locks when the array became whole
         return False
+    try:
+        if not _finished(key, block.name):  # another process may have finished it a moment ago
+            rows = block.compute(_counting(on_progress, _rows_done(key, count), count))
+            _write(key, block, rows)
+    finally:
+        lock.release()
     return True
 
 
@@ -176,8 +182,8 @@ def _write(key: Key, block: Block, rows: Floats) -> None:
         pass
 
 
-def _lock(key: Key, name: str, timeout: float = -1) -> FileLock:
-    return FileLock(key.locks / name, timeout=timeout, poll_interval=0.02, fallback_to_soft=False)
+def _lock(key: Key, name: str) -> FileLock:
+    return FileLock(key.locks / name, poll_interval=0.02, fallback_to_soft=False)
 
 
 def _finished(key: Key, name: str) -> bool:
