@@ -8,13 +8,13 @@
 # DATA             dataset folders, each DIR or DIR:split
 #
 # Environment: EMBEDTUNE   the command, where it is not `embedtune`, as .venv/bin/embedtune
-#              MEASURE     what decides; nDCG@10 if not given
+#              MEASURE     the measure that decides; nDCG@10 if not given
 #              TOLERANCE   how much lower it may be on any dataset; 0.01 if not given
 #
-# Exit code: 0 not worse; 1 worse on a dataset, which is named; 2 bad input; anything else is embedtune's own.
+# Exit code: 0 not worse; 1 worse on a dataset, which is named; 2 bad input; other codes are embedtune's own.
 # The table on stdout has the paired tests: a drop within the tolerance may still be a real one, and the other way round.
 #
-# Time: that of encoding the data with both models. Two of all-MiniLM-L6-v2's size on the quickstart's 922 prose
+# Time: encoding the data with both models. Two models of all-MiniLM-L6-v2's size on the quickstart's 922 prose
 # documents took 46 CPU seconds on one thread, and 19 where the embeddings were in the cache already.
 set -eu
 

@@ -1,19 +1,19 @@
 #!/bin/sh
-# Trains by a recipe with today's code and versions, and fails where the result is worse than that of a run known good.
+# Trains by a recipe with today's code and versions, and fails where the result is worse than that of a known good run.
 #
 #   sh recipes/ci/nightly-regression.sh RECIPE BASELINE [OUTPUT]
 #
 # RECIPE     the recipe to train by; it must name datasets to evaluate on
-# BASELINE   the folder of the run known good, kept between nights. Where there is none yet, this night's becomes it.
+# BASELINE   the folder of the known good run, kept between nights. If it is absent, this night's run becomes it.
 # OUTPUT     this night's run, replaced if it is there; runs/nightly if not given
 #
 # Environment: EMBEDTUNE   the command, where it is not `embedtune`, as .venv/bin/embedtune
-#              MEASURE     what is compared; nDCG@10 if not given
+#              MEASURE     the measure that is compared; nDCG@10 if not given
 #              TOLERANCE   how much lower it may be on any dataset; 0.005 if not given. The same recipe and seed give
 #                          the same weights on the same machine, so 0 is right where nothing is meant to change.
 #
 # Exit code: 0 not worse (or the first night); 1 worse on a dataset, which is named; 2 bad input, as datasets that
-# changed since; anything else is embedtune's own.
+# changed since; other codes are embedtune's own.
 # OUTPUT/against-baseline.html shows both runs side by side, with the queries that changed most.
 #
 # Time: the recipe's own and some ten seconds. A small one is enough to notice a change: recipes/text/quickstart.yaml
@@ -32,7 +32,7 @@ output=${3:-runs/nightly}
 
 code=0
 "$embedtune" train "$recipe" --output "$output" --overwrite || code=$?
-# A missed guard (1) is a result like any other here: what counts is the comparison with the baseline.
+# A missed guard (1) is not an error here: the comparison with the baseline decides.
 if [ "$code" -gt 1 ]; then
   exit "$code"
 fi
@@ -43,7 +43,7 @@ if [ ! -d "$output/evaluation" ]; then
 fi
 
 if [ ! -e "$baseline" ]; then
-  # Evaluations, recipe and log are what later nights are compared with; weights and checkpoints need not be kept.
+  # Later nights are compared with evaluations, recipe and log; weights and checkpoints need not be kept.
   rm -rf "$baseline.partial"
   mkdir -p "$baseline.partial"
   for part in recipe.yaml environment.json summary.json log.jsonl evaluation evaluation-base; do

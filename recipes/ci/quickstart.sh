@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs embedtune into .venv and runs its quickstart. Arguments go to `embedtune quickstart`; --images, which is one of
-# them, does it with pictures and installs what that takes.
+# Installs embedtune into .venv and runs its quickstart. Arguments go to `embedtune quickstart`. With --images it uses
+# pictures, and installs the packages for that.
 extra=quickstart
 for argument in "$@"; do
   if [ "$argument" = --images ]; then extra=images; fi

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains by a recipe and fails where that costs more elsewhere than the recipe's guard allows.
+# Trains by a recipe and fails where a foreign dataset loses more than the recipe's guard allows.
 #
 #   sh recipes/ci/train-and-guard.sh RECIPE [OUTPUT] [KEY=VALUE ...]
 #
@@ -11,7 +11,7 @@
 #              SUMMARY     a file that the report is added to in Markdown, as $GITHUB_STEP_SUMMARY
 #
 # Exit code: 0 trained and within the budget; 1 trained, and a guarded set lost more than it may; 2 bad input, nothing
-# trained; anything else is embedtune's own (130: interrupted, with the state saved). OUTPUT/report.html is written in
+# trained; other codes are embedtune's own (130: interrupted, with the state saved). OUTPUT/report.html is written in
 # the first two cases: keep it as the job's artifact.
 #
 # Time: the recipe's own and some ten seconds for the report. recipes/text/quickstart.yaml took 11 CPU minutes in all on
@@ -37,7 +37,7 @@ done
 code=0
 "$embedtune" train "$recipe" --output "$output" --resume "$@" || code=$?
 
-# What a missed guard cost is what one wants to read; a run that did not come that far has nothing to show.
+# After a missed guard the report says what it cost. A run that stopped earlier has nothing to report.
 if [ "$code" -le 1 ]; then
   "$embedtune" report "$output"
   if [ -n "${SUMMARY:-}" ]; then
