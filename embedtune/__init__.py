@@ -16,6 +16,7 @@ __version__: str
 _HOMES = {
     "InputError": "embedtune.errors:InputError",
     "Item": "embedtune.types:Item",
+    "Retrieval": "embedtune.evaluate.retrieval:Retrieval",
     "check_recipe": "embedtune.recipe:check_recipe",
     "evaluate_model": "embedtune.evaluate.retrieval:evaluate",
     "load_dataset": "embedtune.data.dataset:load_dataset",

@@ -112,16 +112,17 @@ def test_only_judged_documents_are_ranked_where_asked(
 ) -> None:
     model, data = image_models["clip"], str(pictures)
     whole = run_cli("eval", model, "--data", data, "--measures", "R@5 R@20", "--output", tmp_path / "whole", "--json")
-    options = ("--measures", "R@5 R@20", "--judged-only")
-    judged = run_cli("eval", model, "--data", data, *options, "--output", tmp_path / "judged", "--json")
+    options = ("--measures", "R@5 R@20", "--output", tmp_path / "judged", "--json")
+    judged = run_cli("eval", model, "--data", f"judged:{data}", *options)
     assert whole.exit_code == judged.exit_code == 0
-    measures = [json.loads((tmp_path / name / "pictures/measures.json").read_text()) for name in ("whole", "judged")]
+    folders = [tmp_path / "whole/pictures", tmp_path / "judged/pictures-judged"]
+    measures = [json.loads((folder / "measures.json").read_text()) for folder in folders]
     assert measures[1]["measures"]["R@20"] == 1.0  # 16 documents are judged
     assert measures[0]["measures"]["R@20"] < 1.0
     assert measures[1]["protocol"]["judged_only"] is True
-    ranked = (tmp_path / "judged/pictures/run.trec").read_text().split("\n")
+    ranked = (folders[1] / "run.trec").read_text().split("\n")
     assert {line.split()[2] for line in ranked if line} == {f"d{n}" for n in range(32, 48)}
-    with pytest.raises(InputError, match="were evaluated on different data"):
+    with pytest.raises(InputError, match="share no dataset"):
         compare(tmp_path / "whole", [tmp_path / "judged"])
 
 

@@ -54,9 +54,6 @@ def evaluate(
         str | None, typer.Option(help="aro, mmeb, scienceqa, sugarcrepe, winoground; recognised if not given.")
     ] = None,
     images: Annotated[Path | None, typer.Option(help="Where a protocol's images are, if not in its folder.")] = None,
-    judged_only: Annotated[
-        bool, typer.Option("--judged-only", help="Rank only documents that the split judges, as judged:DIR does.")
-    ] = False,
     broken_images: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="Leave items with a broken image out, up to this share.", metavar="SHARE"),
@@ -91,7 +88,7 @@ def evaluate(
     if mteb:
         without_effect = {"--data": data, "--run": run, "--baseline": baseline, "--overwrite": overwrite or None,
                           "--ignore-identical-ids": ignore_identical_ids, "--protocol": protocol, "--images": images,
-                          "--judged-only": judged_only or None, "--broken-images": broken_images}  # fmt: skip
+                          "--broken-images": broken_images}  # fmt: skip
         for option, given_value in without_effect.items():
             if given_value is not None:
                 raise InputError(f"{option} has no effect with --mteb, whose tasks bring their own data and rules")
@@ -108,7 +105,7 @@ def evaluate(
             locate(name)
     datasets, suites = open_data(data, protocol, images)
     of_datasets = {"--measures": measures, "--ignore-identical-ids": ignore_identical_ids,
-                   "--judged-only": judged_only or None, "--broken-images": broken_images}  # fmt: skip
+                   "--broken-images": broken_images}  # fmt: skip
     for option in (option for option, value in of_datasets.items() if value is not None and not datasets):
         raise InputError(f"{option} has no effect: the protocol {suites[0].protocol} says what is measured")
     if broken_images is not None:
@@ -125,16 +122,15 @@ def evaluate(
         return load_encoder(Model(name=name, max_length=max_length), device=device, precision=precision)
 
     def measured(name: str, folder: Path | None) -> tuple[list[Evaluation], list[Mean]]:
-        from embedtune.evaluate.retrieval import evaluate
+        from embedtune.evaluate.retrieval import Retrieval, evaluate
         from embedtune.evaluate.suites import evaluate_suite, means_of
 
         encoder = loaded(name)
         with progress(f"Encoding for {name}") as on_progress:
-            options: dict[str, Any] = {"truncate_dim": truncate_dim, "output": folder, "on_progress": on_progress}
-            of_data: dict[str, Any] = {"measures": names, "ignore_identical_ids": ignore_identical_ids,
-                                       "judged_only": judged_only}  # fmt: skip
-            found = [evaluate(encoder, dataset, **options, **of_data) for dataset in datasets]
-            of_suites = [evaluate_suite(encoder, suite, **options) for suite in suites]
+            options: dict[str, Any] = {"output": folder, "on_progress": on_progress}
+            retrieval = Retrieval(truncate_dim=truncate_dim, ignore_identical_ids=ignore_identical_ids)
+            found = [evaluate(encoder, d, measures=names, retrieval=retrieval, **options) for d in datasets]
+            of_suites = [evaluate_suite(encoder, suite, truncate_dim=truncate_dim, **options) for suite in suites]
         means = [m for suite, of_suite in zip(suites, of_suites, strict=True) for m in means_of(suite, of_suite)]
         return [*found, *(evaluation for of_suite in of_suites for evaluation in of_suite)], means
 
@@ -142,7 +138,7 @@ def evaluate(
         from embedtune.evaluate.retrieval import encode_for_evaluation
 
         for encoder in (loaded(name) for name in (model, baseline) if name is not None):
-            encode_for_evaluation(encoder, datasets, judged_only=judged_only)
+            encode_for_evaluation(encoder, datasets)
             encode_for_evaluation(encoder, [dataset for suite in suites for dataset in suite.corpora])
         return
     means: list[Mean] = []
@@ -150,7 +146,7 @@ def evaluate(
         from embedtune.evaluate.retrieval import evaluate_run
 
         given = {"--baseline": baseline, "--truncate-dim": truncate_dim, "--max-length": max_length,
-                 "--ignore-identical-ids": ignore_identical_ids, "--judged-only": judged_only or None}  # fmt: skip
+                 "--ignore-identical-ids": ignore_identical_ids}  # fmt: skip
         for option, value in given.items():
             if value is not None:
                 raise InputError(f"{option} is about a model; it has no effect on --run")

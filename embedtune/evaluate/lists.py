@@ -22,6 +22,7 @@ from ..models.similarity import as_scored
 from ..types import Item, Qrels, Run
 from .measures import mean, per_query
 from .results import Evaluation, write
+from .retrieval import dimensions_of
 
 if TYPE_CHECKING:
     from ..models.encoder import Encoder, Progress
@@ -150,8 +151,7 @@ def evaluate_task(
 
 def scores_of(encoder: Encoder, task: Task, truncate_dim: int | None, on_progress: Progress | None) -> Run:
     """query_id -> doc_id -> score, for each query's candidates."""
-    if truncate_dim is not None and not 1 <= truncate_dim <= encoder.dimension:
-        raise InputError(f"cannot truncate to {truncate_dim} dimensions: {encoder.name} has {encoder.dimension}")
+    dimensions_of(encoder, truncate_dim)
     queries = _embedded(encoder, task.queries, "query", truncate_dim, None)
     documents = _embedded(encoder, task.documents, "document", truncate_dim, on_progress)
     run: Run = {}

@@ -14,7 +14,7 @@ from ..files import write_json
 from ..types import Dataset
 from .lists import Task, evaluate_task
 from .results import MEANS, Evaluation
-from .retrieval import evaluate
+from .retrieval import Retrieval, evaluate
 
 if TYPE_CHECKING:
     from ..models.encoder import Encoder, Progress
@@ -69,7 +69,7 @@ def evaluate_suite(
             encoder,
             dataset,
             measures=suite.corpus_measure,
-            truncate_dim=truncate_dim,
+            retrieval=Retrieval(truncate_dim=truncate_dim),
             output=output,
             on_progress=on_progress,
         )

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from ..data.dataset import subset
 from ..data.selection import Selection
 from ..data.split import split_qrels
-from ..evaluate.retrieval import evaluate
+from ..evaluate.retrieval import Retrieval, evaluate
 from ..models.encoder import Encoder
 from ..recipe import Validation
 from ..seeds import generator_for
@@ -75,7 +75,7 @@ class Validator:
             encoder = encoder.borrowed(str(self._folder.absolute()))
         if self._accelerator.is_main_process:
             depth = 1 if "@" in self._measure else WHOLE  # no deeper than the measure looks
-            found = evaluate(encoder, self._dataset, measures=[self._measure], depth=depth)
+            found = evaluate(encoder, self._dataset, measures=[self._measure], retrieval=Retrieval(depth=depth))
             value += found.measures[self._measure]
         else:
             encoder.encode(corpus, "document")

@@ -12,7 +12,7 @@ from embedtune.data.trec import read_run, write_run
 from embedtune.errors import InputError
 from embedtune.evaluate.measures import mean, per_query
 from embedtune.evaluate.results import distinct, prepare, remove_others, write
-from embedtune.evaluate.retrieval import evaluate, evaluate_run, is_self_retrieval
+from embedtune.evaluate.retrieval import Retrieval, evaluate, evaluate_run, is_self_retrieval
 from embedtune.types import Dataset, Item, Qrels
 
 WORDS = ["river", "engine", "music", "garden", "planet", "bread"]
@@ -101,9 +101,11 @@ def test_by_hand() -> None:
 
 
 def test_a_query_finds_itself_unless_that_is_removed() -> None:
-    kept = evaluate(WordCounts(), dataset(QRELS), measures="RR@1", depth=3)
+    kept = evaluate(WordCounts(), dataset(QRELS), measures="RR@1", retrieval=Retrieval(depth=3))
     assert list(kept.run["q1"]) == ["q1", "d5", "d1"]
-    removed = evaluate(WordCounts(), dataset(QRELS), measures="RR@1", depth=3, ignore_identical_ids=True)
+    removed = evaluate(
+        WordCounts(), dataset(QRELS), measures="RR@1", retrieval=Retrieval(depth=3, ignore_identical_ids=True)
+    )
     assert list(removed.run["q1"]) == ["d5", "d1", "d2"]
     assert len(removed.run["q2"]) == 3
     assert removed.protocol == {"depth": 3, "ignore_identical_ids": True, "dimensions": 6}
@@ -114,21 +116,21 @@ def test_self_retrieval_is_known_by_name() -> None:
              "scifact": False, "fiqa": False, "arguana-notes": False}  # fmt: skip
     assert {name: is_self_retrieval(dataset(QRELS, name)) for name in names} == names
     assert "q1" not in evaluate(WordCounts(), dataset(QRELS, "data/arguana")).run["q1"]
-    kept = evaluate(WordCounts(), dataset(QRELS, "data/arguana"), ignore_identical_ids=False)
+    kept = evaluate(WordCounts(), dataset(QRELS, "data/arguana"), retrieval=Retrieval(ignore_identical_ids=False))
     assert "q1" in kept.run["q1"]
 
 
 def test_depth_reaches_the_deepest_measure() -> None:
-    assert len(evaluate(WordCounts(), dataset(QRELS), measures="R@4", depth=2).run["q1"]) == 4
+    assert len(evaluate(WordCounts(), dataset(QRELS), measures="R@4", retrieval=Retrieval(depth=2)).run["q1"]) == 4
 
 
 def test_truncated_dimensions() -> None:
-    found = evaluate(WordCounts(), dataset(QRELS), measures="RR", truncate_dim=1)
+    found = evaluate(WordCounts(), dataset(QRELS), measures="RR", retrieval=Retrieval(truncate_dim=1))
     assert list(found.run["q1"])[:3] == ["q1", "d5", "d2"]  # "engine" is cut off: d2 is as good as d1
     assert set(found.run["q2"].values()) == {0.0}
     for dimensions in (0, 7):
         with pytest.raises(InputError, match=f"cannot truncate to {dimensions} dimensions: models/word counts has 6"):
-            evaluate(WordCounts(), dataset(QRELS), truncate_dim=dimensions)
+            evaluate(WordCounts(), dataset(QRELS), retrieval=Retrieval(truncate_dim=dimensions))
 
 
 def test_files(tmp_path: Path) -> None:
@@ -155,7 +157,7 @@ def test_files(tmp_path: Path) -> None:
 
 
 def test_a_query_that_finds_no_positive_says_so(tmp_path: Path) -> None:
-    write(evaluate(WordCounts(), dataset({"q1": {"d3": 1}}), measures="R@1", depth=1), tmp_path)
+    write(evaluate(WordCounts(), dataset({"q1": {"d3": 1}}), measures="R@1", retrieval=Retrieval(depth=1)), tmp_path)
     assert json.loads((tmp_path / "made" / "per-query.jsonl").read_text())["first_positive"] is None
 
 
@@ -220,7 +222,7 @@ def test_eval_command(tiny_model: Path, tiny_dataset: Path, tmp_path: Path, run_
     assert header == ["dataset", "queries", "nDCG@10", "R@10", "R@100", "RR@10", "AP@100"]
     assert (test[:2], train[:2]) == (["tiny", "10"], ["tiny-train", "20"])
     written = json.loads((output / "tiny" / "measures.json").read_text())
-    assert [float(value) for value in test[2:]] == list(written["measures"].values())
+    assert [float(value) for value in test[2:]] == pytest.approx(list(written["measures"].values()), abs=1e-6)
     qrels, run = load_dataset(tiny_dataset).qrels, read_run(output / "tiny" / "run.trec")
     assert mean(per_query(list(written["measures"]), qrels, run)) == pytest.approx(written["measures"], abs=1e-9)
 
