@@ -23,7 +23,7 @@ from embedtune.models.scorers import CrossEncoderScores
 from embedtune.models.similarity import as_scored
 from embedtune.negatives.evidence import MiningFiles, read_evidence
 from embedtune.recipe import Chosen, Model, Negatives
-from embedtune.search.build import build, read_corpus
+from embedtune.search.build import build, read_source
 from embedtune.search.folder import open_index
 from embedtune.types import Item
 
@@ -155,10 +155,10 @@ def test_broken_images_are_errors_in_eval_and_index_unless_asked(
         few = run_cli(*asked, "--overwrite", "--broken-images", "0.01")
         assert few.exit_code == 2
         assert "1 of 20 images are broken (5.0%) and 1.0% may be (broken_images)" in few.stderr
-    corpus, _, left_out = read_corpus(str(data), 0.1)
-    assert len(corpus) == 19
-    assert len(left_out) == 1
-    build(load_encoder(str(image_models["clip"])), corpus, tmp_path / "third")
+    source = read_source(str(data), 0.1)
+    assert len(source.documents) == 19
+    assert len(source.left_out) == 1
+    build(load_encoder(str(image_models["clip"])), source, tmp_path / "third")
 
 
 def test_what_reads_text_only_says_so(tiny_model: Path, pictures: Path) -> None:

@@ -51,24 +51,22 @@ def index(
 
     from embedtune.models.encoder import load_encoder
     from embedtune.recipe import Model
-    from embedtune.search.build import add_documents, build, read_corpus
+    from embedtune.search.build import add_documents, build, read_source
     from embedtune.search.folder import open_index
 
-    corpus, queries, left_out = read_corpus(data, broken_images)
+    source = read_source(data, broken_images)
     if processes.leads():
-        say_left_out(left_out)
+        say_left_out(source.left_out)
     to_load = open_index(output).manifest.model_to_load(model) if model is None or add else Model(name=model)
     encoder = load_encoder(to_load, device=device, precision=precision)
     if not processes.leads():
-        encoder.encode(corpus, "document")
+        encoder.encode(source.documents, "document")
         return
     with progress("Encoding") as on_progress:
         if add:
-            made = add_documents(encoder, corpus, output, replace=replace, on_progress=on_progress)
+            made = add_documents(encoder, source.documents, output, replace=replace, on_progress=on_progress)
         else:
-            made = build(
-                encoder, corpus, output, kind=kind, queries=queries, overwrite=overwrite, on_progress=on_progress
-            )
+            made = build(encoder, source, output, kind=kind, overwrite=overwrite, on_progress=on_progress)
     if made.recall:
         measured = "{queries:.0f} queries over {documents:.0f} documents".format(**made.recall)
         say(f"recall@{made.recall['k']:.0f} against exact search was measured with {measured}")

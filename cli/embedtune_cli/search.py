@@ -10,7 +10,7 @@ import typer
 from .output import say, say_missing_images, show_table
 
 if TYPE_CHECKING:
-    from embedtune.search.folder import Found
+    from embedtune.search.folder import SearchResult
 
 SNIPPET = 160  # characters
 FEW = 12  # queries that a sheet shows
@@ -42,6 +42,15 @@ def search(
             f"of --queries the first {FEW}, with 10 results each."
         ),
     ] = None,
+    images: Annotated[
+        list[Path],
+        typer.Option(
+            "--images",
+            metavar="DIR",
+            help="For --sheet: another folder whose images may be read; repeatable. Images are read inside the folder "
+            "that was indexed, where it lies in the current folder or beside the index.",
+        ),
+    ] = [],  # noqa: B006
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Where the index's model is now; else where it was.")
     ] = None,
@@ -82,7 +91,7 @@ def search(
     from embedtune.models.encoder import load_encoder
     from embedtune.report import side_by_side
     from embedtune.report.sheet import refuse, write_sheet
-    from embedtune.search.folder import find_all, open_index
+    from embedtune.search.folder import find_all, open_index, readable_images
     from embedtune.types import Item
 
     if sheet is not None:
@@ -102,15 +111,16 @@ def search(
         _show(found[0], as_json)
     if sheet is not None:
         title = f"{index.resolve().name}: {opened.manifest.documents:,} documents"
-        missing = write_sheet(sheet, title, side_by_side.of_search(shown, found))
+        drawn, left_out = readable_images(opened, found, images)
+        missing = left_out + write_sheet(sheet, title, side_by_side.of_search(shown, drawn))
         say(f"written: {sheet}")
     else:
-        images = [one.document.image for of_query in found for one in of_query]
-        missing = [f"{image}: no such image" for image in images if image is not None and not image.exists()]
+        paths = [one.document.image for of_query in found for one in of_query]
+        missing = [f"{path}: no such image" for path in paths if path is not None and not path.exists()]
     say_missing_images(missing)
 
 
-def _show(found: list[Found], as_json: bool) -> None:
+def _show(found: list[SearchResult], as_json: bool) -> None:
     pictured = any(one.document.image for one in found)
     columns = ["rank", "score", "id", "title", "text", *(["image"] if pictured else [])]
     rows = [[f.rank, f.score, f.document.id, f.document.title, _snippet(f.document.text),

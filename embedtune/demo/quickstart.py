@@ -21,8 +21,8 @@ from ..models.encoder import Encoder, load_encoder
 from ..recipe import Recipe, dump, load_recipe, shipped
 from ..report import side_by_side
 from ..report.sheet import write_sheet
-from ..search.build import build
-from ..search.folder import Found, Index, find, find_all, open_index
+from ..search.build import IndexSource, build
+from ..search.folder import Index, SearchResult, find, find_all, open_index
 from ..train.log import Listener
 from ..train.run import TrainedRun, train
 from ..types import Dataset
@@ -81,7 +81,7 @@ class Quickstart:
     run: TrainedRun
     index: Path
     query: str
-    found: list[Found]
+    found: list[SearchResult]
     sheet: Path | None = None
     picture: Path | None = None
 
@@ -113,7 +113,7 @@ def quickstart(
     tested = load_dataset(recipe.evaluate.in_domain[0])
     tell({"event": "phase", "name": f"index {tested.folder} with the tuned model"})
     encoder = load_encoder(dataclasses.replace(recipe.model, name=str(run.model), compose=None, lora=None))
-    build(encoder, tested.corpus, output / "index", overwrite=True)
+    build(encoder, IndexSource(tested.corpus), output / "index", overwrite=True)
     index = open_index(output / "index")
     found = find(index, encoder, plan.example, 3)
     pictured = found[0].document.image

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..negatives.audit import Audit
-from ..search.folder import Found
+from ..search.folder import SearchResult
 from ..types import Dataset, Item, Qrels
 from .sheet import MOST_ACROSS, Card, Row
 
 MOST_FOUND = 5 * MOST_ACROSS  # of a query alone; of several, one line each
 
 
-def of_search(queries: Sequence[Item], found: Sequence[Sequence[Found]], qrels: Qrels | None = None) -> list[Row]:
+def of_search(
+    queries: Sequence[Item], found: Sequence[Sequence[SearchResult]], qrels: Qrels | None = None
+) -> list[Row]:
     """A row for each query: its results with rank and score; those judged relevant are marked."""
     most = MOST_FOUND if len(queries) == 1 else MOST_ACROSS
     return [

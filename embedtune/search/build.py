@@ -1,4 +1,4 @@
-"""Makes an index folder from a corpus, and adds to one."""
+"""Builds an index folder from a corpus, and adds documents to one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import json
 import os
 from array import array
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -18,10 +19,10 @@ from ..errors import InputError
 from ..files import whole_folder, write_json
 from ..recipe import split_of
 from ..types import Items
-from . import faiss_kinds as nearest
-from .exact import Floats, exact_search
+from . import faiss_kinds
+from .exact import Floats, exact_search, tie_order
 from .faiss_kinds import Kind
-from .folder import Index, Manifest, ask, open_index
+from .folder import Index, Manifest, open_index
 
 if TYPE_CHECKING:
     from ..models.encoder import Encoder, Progress
@@ -30,26 +31,54 @@ _SAMPLE = 1000  # queries that recall is measured on
 _RECALL_AT = 10
 
 
+@dataclasses.dataclass(frozen=True)
+class IndexSource:
+    """The documents to index, the queries to measure recall with, and a sentence for each document left out."""
+
+    documents: Items
+    queries: Items | None = None
+    left_out: tuple[str, ...] = ()
+
+
+def read_source(data: str, broken_images: float | None = None) -> IndexSource:
+    """The documents of a dataset, and its queries where it has some. A folder with corpus.jsonl alone is enough.
+
+    broken_images: the share of images that may be unreadable; those documents are left out. None: a broken image is an
+    error when it is encoded.
+    """
+    folder = Path(split_of(data)[0]).expanduser()
+    documents: Items
+    queries: Items | None
+    if (folder / "corpus.jsonl").exists():
+        documents, file = JsonLines(folder / "corpus.jsonl"), folder / "queries.jsonl"
+        queries = JsonLines(file) if file.exists() else None
+    else:
+        dataset = load_dataset(data)
+        documents, queries = dataset.corpus, dataset.queries
+    left_out: tuple[str, ...] = ()
+    if broken_images is not None:
+        documents, left_out = readable(documents, broken_images, str(folder))
+    return IndexSource(documents, queries, left_out)
+
+
 def build(
     encoder: Encoder,
-    corpus: Items,
+    source: IndexSource,
     folder: Path,
     *,
     kind: Kind | Literal["auto"] = "auto",
-    queries: Items | None = None,
     overwrite: bool = False,
     on_progress: Progress | None = None,
 ) -> Manifest:
     """Indexes a corpus. `auto` is exact below 50,000 documents, HNSW below a million, else IVF-PQ.
 
-    queries: what an approximate index's recall is measured with; without any, documents ask for their like.
+    The recall of an approximate index is measured with the source's queries; without queries, with documents.
     Raises InputError for a folder that exists, unless it is an index and may be overwritten.
     """
     _refuse_existing(folder, overwrite)
-    chosen: Kind = nearest.kind_for(len(corpus)) if kind == "auto" else kind
-    parameters = nearest.parameters(chosen, len(corpus), encoder.dimension)
-    embeddings = encoder.encode(corpus, "document", on_progress=on_progress)
-    faiss = nearest.build(chosen, parameters, embeddings, encoder.similarity)
+    documents, chosen = source.documents, faiss_kinds.kind_for(len(source.documents)) if kind == "auto" else kind
+    parameters = faiss_kinds.parameters(chosen, len(documents), encoder.dimension)
+    embeddings = encoder.encode(documents, "document", on_progress=on_progress)
     manifest = Manifest(
         model=_absolute(encoder.name),
         identity=encoder.identity,
@@ -59,40 +88,50 @@ def build(
         dimension=encoder.dimension,
         kind=chosen,
         parameters=parameters,
-        documents=len(corpus),
-        data=[corpus.fingerprint],
+        documents=len(documents),
+        data=[documents.fingerprint],
         recall=None,
+        images=_image_folders(documents, folder),
+    )
+    index = Index(
+        folder=folder,
+        manifest=manifest,
+        faiss=faiss_kinds.build(chosen, parameters, embeddings, encoder.similarity),
+        ids=list(documents.ids),
+        offsets=np.zeros(len(documents), np.int64),
     )
     if chosen != "exact":
-        recall = _recall(faiss, manifest, embeddings, _sample_of(encoder, queries, embeddings))
-        manifest = dataclasses.replace(manifest, recall=recall)
-    _write(folder, manifest, faiss, _lines(corpus, folder))
-    return manifest
+        recall = _recall(index, embeddings, _sample_of(encoder, source.queries, embeddings))
+        index = dataclasses.replace(index, manifest=dataclasses.replace(manifest, recall=recall))
+    _write(index, _lines(documents, folder))
+    return index.manifest
 
 
 def add_documents(
-    encoder: Encoder, corpus: Items, folder: Path, *, replace: bool = False, on_progress: Progress | None = None
+    encoder: Encoder, documents: Items, folder: Path, *, replace: bool = False, on_progress: Progress | None = None
 ) -> Manifest:
-    """Adds a corpus to an index, which is written anew. The kind and its recall stay as they were.
+    """Adds documents to an index, which is written anew. Its kind stays, and so does the recall once measured.
 
-    Raises InputError for another model than the index's, and for documents that are there already, unless replaced.
+    Raises InputError for another model than the index's, and for documents that it holds already, unless `replace`.
     """
     index = open_index(folder, mapped=False)
     index.refuse_other_model(encoder)
-    there = {doc_id: row for row, doc_id in enumerate(index.ids) if index.offsets[row] >= 0}
-    known = [doc_id for doc_id in corpus.ids if doc_id in there]
+    rows = {doc_id: row for row, doc_id in enumerate(index.ids) if index.offsets[row] >= 0}
+    known = [doc_id for doc_id in documents.ids if doc_id in rows]
     if known and not replace:
-        there_already = f"{len(known)} of the documents are there already, the first {known[0]!r}"
-        raise InputError(f"{folder}: {there_already}; --replace replaces them")
-    embeddings = encoder.encode(corpus, "document", on_progress=on_progress)
-    nearest.add(index.faiss, embeddings, index.manifest.similarity)
+        raise InputError(
+            f"{folder}: holds {len(known)} of the documents already, the first is {known[0]!r}; --replace replaces them"
+        )
+    embeddings = encoder.encode(documents, "document", on_progress=on_progress)
+    faiss_kinds.add(index.faiss, embeddings, index.manifest.similarity)
     manifest = dataclasses.replace(
         index.manifest,
-        documents=len(there) + len(corpus) - len(known),
-        data=[*index.manifest.data, corpus.fingerprint],
+        documents=len(rows) + len(documents) - len(known),
+        data=[*index.manifest.data, documents.fingerprint],
+        images=list(dict.fromkeys([*index.manifest.images, *_image_folders(documents, folder)])),
     )
-    kept = _kept_lines(index, {there[doc_id] for doc_id in known})
-    _write(folder, manifest, index.faiss, (line for lines in (kept, _lines(corpus, folder)) for line in lines))
+    kept = _kept_lines(index, {rows[doc_id] for doc_id in known})
+    _write(dataclasses.replace(index, manifest=manifest), chain(kept, _lines(documents, folder)))
     return manifest
 
 
@@ -102,7 +141,7 @@ def _refuse_existing(folder: Path, overwrite: bool) -> None:
     if not (folder / "manifest.json").exists() or not (folder / "index.faiss").exists():
         raise InputError(f"{folder}: exists and is not an index; choose another --output")
     if not overwrite:
-        raise InputError(f"{folder}: holds an index already; --add adds to it, --overwrite makes it anew")
+        raise InputError(f"{folder}: holds an index already; --add adds to it, --overwrite builds it again")
 
 
 def _absolute(name: str) -> str:
@@ -118,62 +157,52 @@ def _sample_of(encoder: Encoder, queries: Items | None, embeddings: Floats) -> F
     return np.asarray(embeddings[rows])
 
 
-def _recall(faiss: Any, manifest: Manifest, embeddings: Floats, sample: Floats) -> dict[str, float]:
-    k = min(_RECALL_AT, manifest.documents)
-    _, wanted = exact_search(sample, embeddings, k, similarity=manifest.similarity)
-    _, found = ask(faiss, manifest, sample, k, np.empty(0, np.int64))
-    shared = sum(len(set(w) & set(f)) for w, f in zip(wanted.tolist(), found.tolist(), strict=True))
-    return {"k": k, "value": shared / (k * len(sample)), "queries": len(sample), "documents": manifest.documents}
+def _recall(index: Index, embeddings: Floats, sample: Floats) -> dict[str, float]:
+    k = min(_RECALL_AT, index.manifest.documents)
+    similarity = index.manifest.similarity
+    _, exact = exact_search(sample, embeddings, k, similarity=similarity, tie_order=tie_order(index.ids))
+    _, approximate = index.nearest(sample, k)
+    shared = sum(len(set(a) & set(b)) for a, b in zip(exact.tolist(), approximate.tolist(), strict=True))
+    return {"k": k, "value": shared / (k * len(sample)), "queries": len(sample), "documents": index.manifest.documents}
 
 
-def read_corpus(data: str, broken_images: float | None = None) -> tuple[Items, Items | None, tuple[str, ...]]:
-    """The documents of a dataset, and its queries where it has some. A folder with corpus.jsonl alone will do.
-
-    broken_images: the share of images that may be unreadable; those documents are left out and named, last here.
-    Absent, a broken image is an error when it is encoded.
-    """
-    folder = Path(split_of(data)[0]).expanduser()
-    corpus: Items
-    queries: Items | None
-    if (folder / "corpus.jsonl").exists():
-        corpus, file = JsonLines(folder / "corpus.jsonl"), folder / "queries.jsonl"
-        queries = JsonLines(file) if file.exists() else None
-    else:
-        dataset = load_dataset(data)
-        corpus, queries = dataset.corpus, dataset.queries
-    left_out: tuple[str, ...] = ()
-    if broken_images is not None:
-        corpus, left_out = readable(corpus, broken_images, str(folder))
-    return corpus, queries, left_out
+def _image_folders(documents: Items, folder: Path) -> list[str]:
+    """The folder that holds all images: its absolute path, and its path from the index folder; either may change."""
+    parents = {str(item.image.absolute().parent) for item in documents if item.image is not None}
+    if not parents:
+        return []
+    together = os.path.commonpath(parents)
+    return [together, os.path.relpath(together, folder.resolve())]
 
 
-def _lines(corpus: Items, folder: Path) -> Iterator[tuple[str, bytes | None]]:
-    """Each document's id and line. An image stays where it is; its place is noted twice, for one of them may change."""
-    for item in corpus:
+def _lines(documents: Items, folder: Path) -> Iterator[tuple[str, bytes | None]]:
+    """Each document's id and line. An image is not copied; its path is noted absolute and from the index folder."""
+    for item in documents:
         image = item.image and str(item.image.absolute())
         values = {"_id": item.id, "title": item.title, "text": item.text, "image": image}
         values["image_from_here"] = image and os.path.relpath(image, folder.resolve())
-        given = {key: value for key, value in values.items() if value}
-        yield item.id, (json.dumps(given, ensure_ascii=False) + "\n").encode()
+        filled = {key: value for key, value in values.items() if value}
+        yield item.id, (json.dumps(filled, ensure_ascii=False) + "\n").encode()
 
 
 def _kept_lines(index: Index, dropped: set[int]) -> Iterator[tuple[str, bytes | None]]:
-    """The lines of an index's rows, None where a row is or becomes a removed one."""
+    """The lines of an index's rows; None for a row that is or becomes a removed one."""
     with (index.folder / "documents.jsonl").open("rb") as file:
         for row, doc_id in enumerate(index.ids):
             line = file.readline() if index.offsets[row] >= 0 else None
             yield doc_id, None if row in dropped else line
 
 
-def _write(folder: Path, manifest: Manifest, faiss: Any, lines: Iterable[tuple[str, bytes | None]]) -> None:
+def _write(index: Index, lines: Iterable[tuple[str, bytes | None]]) -> None:
+    """Writes the folder of an index. lines: the id and line of every row, None for a removed one."""
     ids, offsets, end = [], array("q"), 0
-    with whole_folder(folder) as temporary:
+    with whole_folder(index.folder) as temporary:
         with (temporary / "documents.jsonl").open("wb") as file:
             for doc_id, line in lines:
                 ids.append(doc_id)
                 offsets.append(-1 if line is None else end)
                 end += file.write(line or b"")
-        nearest.write(faiss, temporary / "index.faiss")
+        faiss_kinds.write(index.faiss, temporary / "index.faiss")
         np.save(temporary / "offsets.npy", np.array(offsets, dtype=np.int64))
         (temporary / "ids.json").write_text(json.dumps(ids, ensure_ascii=False), encoding="utf-8")
-        write_json(temporary / "manifest.json", dataclasses.asdict(manifest))
+        write_json(temporary / "manifest.json", dataclasses.asdict(index.manifest))

@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 
 _QUERIES = 256  # queries scored at once
-_DOCUMENTS = 16384  # documents scored at once, fewer where they are wide
+_DOCUMENTS = 16384  # documents scored at once; fewer where embeddings are wide
 _NUMBERS = 2**24  # numbers of document embeddings held at once
 
 
@@ -28,33 +28,39 @@ def exact_search(
     *,
     similarity: Similarity = "dot",
     tie_order: Rows | None = None,
-    block: int | None = None,
+    removed: Rows | None = None,
 ) -> tuple[Floats, Rows]:
     """The k best documents of each query: scores (Q, k) float32 and rows (Q, k) int64, best first.
 
-    queries: (Q, H) and documents: (D, H) float32 (float16 is widened). With the default similarity they are taken as
-    they are; with "cosine" each block is normalised as it is read, so that `documents` may be a memory-mapped array
-    larger than memory. k beyond D is cut to D.
-    tie_order: (D,) a permutation of 0..D-1; of equal scores the document with the larger number comes first. Absent:
-    the lower row first. Ties are exact at the cut as well, whatever the block size.
+    queries: (Q, H) and documents: (D, H) float32 (float16 is widened). "cosine" normalises each block as it is read, so
+    that `documents` may be a memory-mapped array larger than memory. k beyond the number of documents is cut to it.
+    tie_order: (D,) a permutation of 0..D-1; of equal scores the document with the larger number comes first. None: the
+    lower row comes first. Ties are broken the same way at the cut, whatever the block size.
+    removed: rows that are never found.
 
-    Raises InputError for embeddings that are not finite, for no documents and for dimensions that differ.
+    Raises InputError for embeddings or scores that are not finite, for no documents and for dimensions that differ.
     """
-    count = len(documents)
-    if count == 0:
+    allowed = np.ones(len(documents), dtype=bool)
+    if removed is not None:
+        allowed[removed] = False
+    k = min(k, int(allowed.sum()))
+    if not allowed.any():
         raise InputError("there are no documents to search")
     if queries.shape[1] != documents.shape[1]:
         raise InputError(f"queries have {queries.shape[1]} dimensions and documents have {documents.shape[1]}")
-    order = np.arange(count - 1, -1, -1) if tie_order is None else tie_order
+    order = np.arange(len(documents) - 1, -1, -1) if tie_order is None else tie_order
     asked = torch.from_numpy(scored_block(queries, 0, len(queries), similarity, "query"))
-    size = block or max(1, min(_DOCUMENTS, _NUMBERS // max(1, documents.shape[1])))
+    size = max(1, min(_DOCUMENTS, _NUMBERS // max(1, documents.shape[1])))
     best = torch.empty((len(queries), 0), dtype=torch.int64)  # (Q, up to k) keys, best first
-    for start in range(0, count, size):
-        stop = min(start + size, count)
+    for start in range(0, len(documents), size):
+        stop = min(start + size, len(documents))
         part = torch.from_numpy(scored_block(documents, start, stop, similarity, "document"))
-        best = _better(best, asked, part, torch.tensor(order[start:stop], dtype=torch.int64), min(k, count))
-    scores, places = _unpack(best)
-    return scores, np.argsort(order).astype(np.int64)[places]
+        excluded = torch.from_numpy(~allowed[start:stop])
+        best = _better(best, asked, part, torch.tensor(order[start:stop], dtype=torch.int64), excluded, k)
+    scores, positions = _unpack(best)
+    if not np.isfinite(scores).all():
+        raise InputError("a score is not finite: embeddings are too large; the model is broken, or its precision is")
+    return scores, np.argsort(order).astype(np.int64)[positions]
 
 
 def scored_block(embeddings: Floats, start: int, stop: int, similarity: Similarity, role: Role) -> Floats:
@@ -67,11 +73,12 @@ def scored_block(embeddings: Floats, start: int, stop: int, similarity: Similari
     return as_scored(rows, similarity)
 
 
-def _better(best: Tensor, queries: Tensor, documents: Tensor, order: Tensor, k: int) -> Tensor:
-    """The best k of what was best so far and a block of documents, as keys (Q, up to k)."""
+def _better(best: Tensor, queries: Tensor, documents: Tensor, order: Tensor, excluded: Tensor, k: int) -> Tensor:
+    """The best k of the best so far and a block of documents, as keys (Q, up to k). excluded: (D,) of the block."""
     merged = []
     for start in range(0, len(queries), _QUERIES):
         scores = queries[start : start + _QUERIES] @ documents.T  # (Q, D) of this block
+        scores[:, excluded] = -torch.inf
         keys = torch.cat([best[start : start + _QUERIES], _pack(scores, order)], dim=1)
         merged.append(keys.topk(min(k, keys.shape[1]), dim=1).values)
     return torch.cat(merged) if merged else best
@@ -94,19 +101,19 @@ def _monotone(bits: Tensor) -> Tensor:
 
 
 def tie_order(doc_ids: Sequence[str]) -> Rows:
-    """(D,) each document's place when sorted by id: trec_eval puts the larger id first among equal scores."""
+    """(D,) each document's position when sorted by id: trec_eval puts the larger id first among equal scores."""
     order = np.empty(len(doc_ids), dtype=np.int64)
     order[sorted(range(len(doc_ids)), key=doc_ids.__getitem__)] = np.arange(len(doc_ids))
     return order
 
 
 def as_run(query_ids: Sequence[str], doc_ids: Sequence[str], scores: Floats, rows: Rows) -> Run:
-    """Search results as a run: per query in trec_eval's order, score and then document id from high to low.
+    """Search results as a run: per query in trec_eval's order, by score and then document id, from high to low.
 
-    scores, rows: (Q, k). A row below 0 is no result (FAISS fills up with them).
+    scores, rows: (Q, k). A row below 0 is no result; FAISS fills up with them.
     """
     run: Run = {}
-    for query_id, of_query, numbers in zip(query_ids, rows.tolist(), scores.tolist(), strict=True):
-        found = [(score, doc_ids[row]) for row, score in zip(of_query, numbers, strict=True) if row >= 0]
-        run[query_id] = {doc_id: score for score, doc_id in sorted(found, reverse=True)}
+    for query_id, ranked, values in zip(query_ids, rows.tolist(), scores.tolist(), strict=True):
+        results = [(score, doc_ids[row]) for row, score in zip(ranked, values, strict=True) if row >= 0]
+        run[query_id] = {doc_id: score for score, doc_id in sorted(results, reverse=True)}
     return run

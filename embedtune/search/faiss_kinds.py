@@ -1,4 +1,4 @@
-"""FAISS: which kind of index for how many documents, with which parameters, and how each is built and asked."""
+"""FAISS: which kind of index suits how many documents, with which parameters, and how each is built and searched."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Kind = Literal["exact", "hnsw", "ivfpq"]
 _options: Any = faiss  # its stubs know no keyword arguments
 
 EXACT_BELOW = 50_000  # documents: exact search answers within milliseconds
-HNSW_BELOW = 1_000_000  # documents: above, whole vectors in memory are too many, and are stored as short codes
+HNSW_BELOW = 1_000_000  # documents: from here on whole vectors take too much memory, and short codes replace them
 _BLOCK = 65_536  # documents added at once
 _TRAINING = 50  # documents per cell that cells are learned from; FAISS wants 39 or more
 
@@ -37,7 +37,7 @@ def parameters(kind: Kind, documents: int, dimension: int) -> dict[str, int]:
     if bits < 1:
         raise InputError(f"an ivfpq index learns from at least {2 * _TRAINING} documents, got {documents}; use exact")
     nlist = max(1, min(int(4 * math.sqrt(documents)), documents // _TRAINING))
-    # Codes of at most 4 dimensions a byte, in as many equal parts as divide the dimension.
+    # A byte codes at most 4 dimensions, and all parts must be equally wide.
     parts = next(parts for parts in range(math.ceil(dimension / 4), dimension + 1) if dimension % parts == 0)
     return {"nlist": nlist, "m": parts, "nbits": bits, "nprobe": max(1, min(nlist, max(8, nlist // 16)))}
 
@@ -70,7 +70,7 @@ def _sample(embeddings: Floats, chosen: dict[str, int], similarity: Similarity) 
 
 
 def add(index: Any, embeddings: Floats, similarity: Similarity) -> None:
-    """Adds embeddings (n, H) behind those that are there. Never to a memory-mapped index: FAISS aborts the process."""
+    """Appends embeddings (n, H). Never to a memory-mapped index: FAISS would abort the process."""
     _set_threads()
     for start in range(0, len(embeddings), _BLOCK):
         stop = min(start + _BLOCK, len(embeddings))
@@ -78,25 +78,28 @@ def add(index: Any, embeddings: Floats, similarity: Similarity) -> None:
 
 
 def read(path: Path, *, mapped: bool) -> Any:
-    """The index in a file: memory-mapped to be asked, or whole in memory to be added to."""
+    """The index in a file: memory-mapped to be searched, or whole in memory to be added to."""
     _set_threads()
     try:
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY if mapped else 0)
     except RuntimeError as error:
         reason = str(error).strip().split("\n")[-1]
-        raise InputError(f"{path}: cannot be read as a FAISS index; make the index again ({reason})") from None
+        raise InputError(f"{path}: cannot be read as a FAISS index; build the index again ({reason})") from None
 
 
 def write(index: Any, path: Path) -> None:
     faiss.write_index(index, str(path))
 
 
-def nearest(
-    index: Any, kind: Kind, chosen: dict[str, int], queries: Floats, k: int, removed: Rows
-) -> tuple[Floats, Rows]:
-    """Scores and rows (Q, k), best first; row -1 where an approximate index found fewer.
+def vectors(index: Any) -> Floats:
+    """(D, H) the documents' embeddings of an exact index, without a copy."""
+    return np.asarray(faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d)).reshape(index.ntotal, index.d)
 
-    queries: (Q, H) as scored. removed: rows that must not be found.
+
+def search(index: Any, chosen: dict[str, int], queries: Floats, k: int, removed: Rows) -> tuple[Floats, Rows]:
+    """Scores and rows (Q, k) of an approximate index, best first; row -1 where it found fewer.
+
+    queries: (Q, H) as scored. removed: rows that are never found.
     """
     _set_threads()
     if len(queries) == 0:
@@ -104,12 +107,10 @@ def nearest(
     # FAISS does not own the selector: it must live until the search is over.
     batch = faiss.IDSelectorBatch(removed)
     selector = faiss.IDSelectorNot(batch) if len(removed) else None
-    if kind == "hnsw":
+    if "efSearch" in chosen:
         options = _options.SearchParametersHNSW(sel=selector, efSearch=max(chosen["efSearch"], 2 * k))
-    elif kind == "ivfpq":
-        options = _options.SearchParametersIVF(sel=selector, nprobe=chosen["nprobe"])
     else:
-        options = _options.SearchParameters(sel=selector)
+        options = _options.SearchParametersIVF(sel=selector, nprobe=chosen["nprobe"])
     scores, rows = index.search(queries, k, params=options)
     return scores, rows
 

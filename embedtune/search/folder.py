@@ -1,43 +1,48 @@
-"""An index folder: a FAISS index, the documents it finds, and which model it belongs to.
+"""An index folder: a FAISS index, its documents, and the model that it belongs to.
 
     index.faiss      row n is document n
-    documents.jsonl  the documents, as in a corpus; images stay where they are, and their places are noted
+    documents.jsonl  the documents, as in a corpus; images stay where they are, and their paths are noted
     offsets.npy      (D,) where each row's document starts in documents.jsonl; -1: removed
     ids.json         each row's document id
-    manifest.json    the model, how it scores, the kind of index, its measured recall
+    manifest.json    the model, its similarity, the kind of index, its measured recall
 
-Rows are never taken out of the FAISS index (HNSW cannot): a document that is replaced leaves a row that is passed over.
+Rows are never taken out of the FAISS index, because HNSW cannot: a replaced document leaves a row that is skipped.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from ..errors import InputError
 from ..models.similarity import Similarity, as_scored
 from ..recipe import Model, Prompts
 from ..types import Item, Items, Run
-from . import faiss_kinds as nearest
-from .exact import Floats, Rows, as_run, scored_block
+from . import faiss_kinds
+from .exact import Floats, Rows, as_run, exact_search, scored_block, tie_order
 from .faiss_kinds import Kind
 
 if TYPE_CHECKING:
     from ..models.encoder import Encoder
+
+_MORE = 64  # documents that an approximate search finds beyond k, so that equal scores at the cut are ordered by id
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """What an index is.
 
-    model: the name it was loaded by; identity: the model itself. data: fingerprints of what was indexed, in order.
+    model: the name it was loaded by. identity: the model itself. data: fingerprints of what was indexed, in order.
     recall: the share of exact search's first 10 documents that are among this index's first 10, with the numbers of
-    queries and documents that it was measured on; absent where search is exact.
+    queries and documents that it was measured on; None where search is exact.
+    images: the folders of the documents' images, absolute, and relative to the index folder.
     """
 
     format: int = 1
@@ -52,6 +57,7 @@ class Manifest:
     documents: int
     data: list[str]
     recall: dict[str, float] | None
+    images: list[str] = field(default_factory=list)
 
     def model_to_load(self, name: str | None = None) -> Model:
         """The model as it was when it built the index, or one of another name under the same settings."""
@@ -68,6 +74,15 @@ class Index:
     ids: list[str]
     offsets: Rows  # (D,)
 
+    @cached_property
+    def removed(self) -> Rows:
+        """The rows of documents that were replaced."""
+        return np.flatnonzero(self.offsets < 0)
+
+    @cached_property
+    def _tie_order(self) -> Rows:
+        return tie_order(self.ids)
+
     def search(self, encoder: Encoder, queries: Items | Sequence[Item], k: int) -> tuple[Floats, Rows]:
         """Scores and rows (Q, min(k, documents)), best first; row -1 where an approximate index found fewer.
 
@@ -79,30 +94,52 @@ class Index:
         for query in queries:
             if not query.content.strip() and query.image is None:
                 raise InputError(f"query {query.id!r} is empty; there is nothing to search for")
-        embeddings = _encoded(encoder, queries)
-        return ask(self.faiss, self.manifest, embeddings, k, np.flatnonzero(self.offsets < 0))
+        return self.nearest(_encoded(encoder, queries), k)
+
+    def nearest(self, embeddings: Floats, k: int) -> tuple[Floats, Rows]:
+        """The same for query embeddings (Q, H) as the model gives them. Equal scores: by id, from high to low."""
+        asked = scored_block(embeddings, 0, len(embeddings), self.manifest.similarity, "query")
+        k = min(k, self.manifest.documents)
+        if self.manifest.kind == "exact":  # as `eval` searches, to the last bit
+            vectors = faiss_kinds.vectors(self.faiss)
+            return exact_search(asked, vectors, k, tie_order=self._tie_order, removed=self.removed)
+        wide = min(k + _MORE, self.manifest.documents)
+        scores, rows = faiss_kinds.search(self.faiss, self.manifest.parameters, asked, wide, self.removed)
+        for query in np.flatnonzero((scores[:, 1:] == scores[:, :-1]).any(axis=1)):
+            keys = [(row >= 0, score, self.ids[row]) for row, score in zip(rows[query], scores[query], strict=True)]
+            order = sorted(range(wide), key=keys.__getitem__, reverse=True)
+            scores[query], rows[query] = scores[query, order], rows[query, order]
+        return scores[:, :k], rows[:, :k]
 
     def refuse_other_model(self, encoder: Encoder) -> None:
         """Raises InputError, naming both, where the encoder is not the model that built the index."""
         m = self.manifest
         if encoder.identity != m.identity:
-            built, given = f"{m.model} ({m.identity[:8]})", f"{encoder.name} ({encoder.identity[:8]})"
+            built, loaded = f"{m.model} ({m.identity[:8]})", f"{encoder.name} ({encoder.identity[:8]})"
             raise InputError(
-                f"{self.folder}: built with model {built}; {given} is another, or the same with other weights, prompts "
-                "or length; use the former, or make the index again"
+                f"{self.folder}: built with model {built}; {loaded} is another, or the same with other weights, "
+                "prompts or length; search with the first, or build the index again"
             )
 
     def document(self, row: int) -> Item:
-        """The document of a row, read from disk. Its image is looked for where it was, and then as seen from the index,
-        with which it may have moved; in neither place, it is said to be where it was."""
+        """The document of a row, read from disk.
+
+        Its image is looked for at its absolute path, then at its path relative to the index, with which it may have
+        been moved. An image in neither place keeps the absolute path.
+        """
         with (self.folder / "documents.jsonl").open("rb") as file:
             file.seek(int(self.offsets[row]))
-            values = json.loads(file.readline())
-        image = Path(values["image"]) if "image" in values else None
-        moved = self.folder / values["image_from_here"] if "image_from_here" in values else None
+            line = file.readline()
+        try:
+            values = json.loads(line)
+            image = Path(values["image"]) if "image" in values else None
+            moved = self.folder / values["image_from_here"] if "image_from_here" in values else None
+            item = Item(id=values["_id"], title=values.get("title", ""), text=values.get("text", ""), image=image)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise InputError(f"{self.folder}: damaged index, build it again (documents.jsonl, row {row})") from None
         if image is not None and moved is not None and not image.exists() and moved.exists():
-            image = moved.resolve()
-        return Item(id=values["_id"], title=values.get("title", ""), text=values.get("text", ""), image=image)
+            return replace(item, image=moved.resolve())
+        return item
 
     def run(self, encoder: Encoder, queries: Items, k: int) -> Run:
         """The k best documents of each query, as a run in trec_eval's order."""
@@ -110,75 +147,100 @@ class Index:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """One result of a search."""
+class SearchResult:
+    """One document that a query found."""
 
     rank: int
     score: float
     document: Item
 
 
-def find(index: Index, encoder: Encoder, query: Item | str, k: int) -> list[Found]:
-    """The k best documents for an item, or for some words, best first, equal scores by id from high to low."""
+def find(index: Index, encoder: Encoder, query: Item | str, k: int) -> list[SearchResult]:
+    """The k best documents for an item, or for some words, best first."""
     item = Item(id="words", text=query) if isinstance(query, str) else query
     return find_all(index, encoder, [item], k)[0]
 
 
-def find_all(index: Index, encoder: Encoder, queries: Sequence[Item], k: int) -> list[list[Found]]:
-    """For each query what `find` gives."""
+def find_all(index: Index, encoder: Encoder, queries: Sequence[Item], k: int) -> list[list[SearchResult]]:
+    """The k best documents of each query, best first, equal scores by id from high to low."""
     scores, rows = index.search(encoder, queries, k)
-    row_of = {index.ids[row]: row for row in set(rows.ravel().tolist()) if row >= 0}
-    runs = as_run([query.id for query in queries], index.ids, scores, rows)
     return [
         [
-            Found(rank=rank, score=score, document=index.document(row_of[doc_id]))
-            for rank, (doc_id, score) in enumerate(runs[query.id].items(), start=1)
+            SearchResult(rank=rank, score=score, document=index.document(row))
+            for rank, (score, row) in enumerate(zip(*ranked, strict=True), start=1)
+            if row >= 0
         ]
-        for query in queries
+        for ranked in zip(scores.tolist(), rows.tolist(), strict=True)
     ]
+
+
+def readable_images(
+    index: Index, results: Sequence[Sequence[SearchResult]], folders: Sequence[Path] = ()
+) -> tuple[list[list[SearchResult]], list[str]]:
+    """The results with the images that may be read, and a sentence for each one that is left out.
+
+    An index may come from anybody and name any file. Its images are read inside the image folders of its manifest,
+    where those lie in the current folder or beside the index, and inside `folders`.
+    """
+    near = [Path.cwd(), index.folder.resolve().parent]
+    named = [(index.folder / image_folder).resolve() for image_folder in index.manifest.images]
+    allowed = [folder.resolve() for folder in folders]
+    allowed += [folder for folder in named if any(folder.is_relative_to(base) for base in near)]
+    left_out: list[str] = []
+
+    def checked(result: SearchResult) -> SearchResult:
+        image = result.document.image
+        if image is None or any(image.resolve().is_relative_to(folder) for folder in allowed):
+            return result
+        left_out.append(f"{image}: not read, it lies outside the folder that was indexed; allow it with --images DIR")
+        return replace(result, document=replace(result.document, image=None))
+
+    return [[checked(result) for result in ranked] for ranked in results], left_out
 
 
 def _encoded(encoder: Encoder, queries: Items | Sequence[Item]) -> Floats:
     """(Q, H) embeddings of the queries, as `Index.search` says."""
     if not any(_in_parts(encoder, query) for query in queries):
         return encoder.encode(queries, "query")
-    parts = [_parts(query) if _in_parts(encoder, query) else [query] for query in queries]
+    parts = [list(_parts(encoder, query)) for query in queries]
     encoded = iter(encoder.encode([part for of_query in parts for part in of_query], "query"))
     rows = []
     for of_query in parts:
-        own = np.stack([next(encoded) for _ in of_query])  # (1 or 2, H)
-        rows.append(own[0] if len(own) == 1 else as_scored(own, "cosine").mean(axis=0))
+        embeddings = np.stack([next(encoded) for _ in of_query])  # (1 or 2, H)
+        rows.append(embeddings[0] if len(of_query) == 1 else as_scored(embeddings, "cosine").mean(axis=0))
     return np.stack(rows)
 
 
 def _in_parts(encoder: Encoder, query: Item) -> bool:
-    """Whether it has text and image and the model reads either alone."""
+    """Whether the query has text and image and the model reads either alone."""
     return bool(query.content) and query.image is not None and not encoder.reads(query)
 
 
-def _parts(query: Item) -> list[Item]:
-    return [replace(query, image=None), replace(query, text="", title="")]
+def _parts(encoder: Encoder, query: Item) -> Iterator[Item]:
+    if not _in_parts(encoder, query):
+        yield query
+        return
+    yield replace(query, image=None)
+    yield replace(query, text="", title="")
 
 
 def open_index(folder: Path, *, mapped: bool = True) -> Index:
-    """Opens an index folder, memory-mapped unless it is to be added to. Raises InputError for what is not one."""
+    """Opens an index folder, memory-mapped unless it is added to. Raises InputError for anything else."""
     if not (folder / "manifest.json").exists():
         raise InputError(
             f"{folder}: not an index (no manifest.json); `embedtune index DATA --output {folder}` makes one"
         )
     try:
-        manifest = Manifest(**json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
-        ids = json.loads((folder / "ids.json").read_text(encoding="utf-8"))
-        offsets = np.load(folder / "offsets.npy")
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{folder}: damaged index, make it again ({error})") from None
-    faiss = nearest.read(folder / "index.faiss", mapped=mapped)
+        manifest = TypeAdapter(Manifest).validate_json((folder / "manifest.json").read_bytes())
+        ids = TypeAdapter(list[str]).validate_json((folder / "ids.json").read_bytes())
+        offsets = np.load(folder / "offsets.npy", allow_pickle=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(f"{folder}: damaged index, build it again ({error.title} {where}: {first['msg']})") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{folder}: damaged index, build it again ({error})") from None
+    faiss = faiss_kinds.read(folder / "index.faiss", mapped=mapped)
     if not faiss.ntotal == len(ids) == len(offsets):
-        raise InputError(f"{folder}: damaged index, make it again ({faiss.ntotal} vectors, {len(ids)} ids)")
+        raise InputError(f"{folder}: damaged index, build it again ({faiss.ntotal} vectors, {len(ids)} ids)")
     return Index(folder=folder, manifest=manifest, faiss=faiss, ids=ids, offsets=offsets)
-
-
-def ask(faiss: Any, manifest: Manifest, embeddings: Floats, k: int, removed: Rows) -> tuple[Floats, Rows]:
-    """Scores and rows (Q, min(k, documents)) for query embeddings (Q, H) as the model gives them."""
-    asked = scored_block(embeddings, 0, len(embeddings), manifest.similarity, "query")
-    return nearest.nearest(faiss, manifest.kind, manifest.parameters, asked, min(k, manifest.documents), removed)

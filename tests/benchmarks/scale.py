@@ -72,7 +72,7 @@ def build(folder: Path, kind: str) -> dict[str, Any]:
     from embedtune.search import build as build_index
     from embedtune.search import faiss_kinds as nearest
 
-    corpus, queries, _ = build_index.read_corpus(str(folder))
+    source = build_index.read_source(str(folder))
     of_faiss, built = nearest.build, {}
 
     def building(*arguments: Any) -> Any:
@@ -83,10 +83,10 @@ def build(folder: Path, kind: str) -> dict[str, Any]:
 
     encoder: Any = Given(folder)
     with mock.patch.object(nearest, "build", building), timed() as whole:
-        manifest = build_index.build(encoder, corpus, folder / kind, kind=kind, queries=queries, overwrite=True)
+        manifest = build_index.build(encoder, source, folder / kind, kind=kind, overwrite=True)
     size = (folder / kind / "index.faiss").stat().st_size
     return {**built, "whole": asdict(whole), "parameters": manifest.parameters, "recall": manifest.recall,
-            "index_mib": size / 2**20, "bytes_per_vector": size / len(corpus)}  # fmt: skip
+            "index_mib": size / 2**20, "bytes_per_vector": size / len(source.documents)}  # fmt: skip
 
 
 def search(folder: Path, kind: str) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 import tracemalloc
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedtune.errors import InputError
+from embedtune.search import exact
 from embedtune.search.exact import as_run, exact_search, tie_order
 
 
@@ -20,11 +23,17 @@ def vectors(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int, np.ndarray, i
     return queries, documents, draw(st.integers(1, 15)), rng.permutation(d), draw(st.integers(1, 13))
 
 
+def in_blocks(size: int, *arguments: Any, **options: Any) -> tuple[Any, Any]:
+    """`exact_search` with so many documents in a block."""
+    with mock.patch.object(exact, "_DOCUMENTS", size):
+        return exact_search(*arguments, **options)
+
+
 @settings(max_examples=150)
 @given(vectors())
 def test_against_brute_force(given: tuple[np.ndarray, np.ndarray, int, np.ndarray, int]) -> None:
     queries, documents, k, order, block = given
-    scores, rows = exact_search(queries, documents, k, tie_order=order, block=block)
+    scores, rows = in_blocks(block, queries, documents, k, tie_order=order)
     assert scores.dtype == np.float32
     assert rows.dtype == np.int64
     for query, of_query, best in zip(queries, scores, rows, strict=True):
@@ -34,8 +43,22 @@ def test_against_brute_force(given: tuple[np.ndarray, np.ndarray, int, np.ndarra
         assert of_query.tolist() == [score for score, _, _ in everything[:k]]
 
 
+@settings(max_examples=80)
+@given(vectors(), st.sets(st.integers(0, 11)))
+def test_removed_rows_are_never_found(
+    given: tuple[np.ndarray, np.ndarray, int, np.ndarray, int], chosen: set[int]
+) -> None:
+    queries, documents, k, order, block = given
+    removed = sorted(row for row in chosen if row < len(documents) - 1)
+    _, rows = in_blocks(block, queries, documents, k, tie_order=order, removed=np.array(removed, np.int64))
+    left = [row for row in range(len(documents)) if row not in removed]
+    for query, best in zip(queries, rows, strict=True):
+        expected = sorted(((float(query @ documents[row]), order[row], row) for row in left), reverse=True)
+        assert best.tolist() == [row for _, _, row in expected[:k]]
+
+
 def test_equal_scores_keep_the_lower_row_by_default() -> None:
-    scores, rows = exact_search(np.ones((1, 2), np.float32), np.ones((9, 2), np.float32), 4, block=2)
+    scores, rows = in_blocks(2, np.ones((1, 2), np.float32), np.ones((9, 2), np.float32), 4)
     assert rows.tolist() == [[0, 1, 2, 3]]
     assert scores.tolist() == [[2.0] * 4]
 
@@ -43,7 +66,7 @@ def test_equal_scores_keep_the_lower_row_by_default() -> None:
 def test_many_queries_and_blocks_agree_with_one() -> None:
     rng = np.random.default_rng(0)
     queries, documents = rng.normal(size=(600, 8)).astype(np.float32), rng.normal(size=(500, 8)).astype(np.float32)
-    scores, rows = exact_search(queries, documents, 20, block=64)
+    scores, rows = in_blocks(64, queries, documents, 20)
     whole = queries @ documents.T
     expected = np.argsort(-whole, axis=1)[:, :20]
     assert (rows == expected).all()
@@ -52,7 +75,7 @@ def test_many_queries_and_blocks_agree_with_one() -> None:
 
 def test_cosine_normalises_and_keeps_a_zero_vector() -> None:
     documents = np.array([[3.0, 4.0], [0.0, 0.0], [0.0, -2.0]], np.float32)
-    scores, rows = exact_search(np.array([[0.0, 5.0]], np.float32), documents, 3, similarity="cosine", block=1)
+    scores, rows = in_blocks(1, np.array([[0.0, 5.0]], np.float32), documents, 3, similarity="cosine")
     assert rows.tolist() == [[0, 1, 2]]
     assert scores[0].tolist() == pytest.approx([0.8, 0.0, -1.0])
 
@@ -64,7 +87,7 @@ def test_a_mapped_array_is_read_block_by_block(tmp_path: Path) -> None:
     mapped.flush()
     documents = np.load(tmp_path / "documents.npy", mmap_mode="r")
     tracemalloc.start()
-    exact_search(np.ones((2, 64), np.float32), documents, 5, block=1000)
+    in_blocks(1000, np.ones((2, 64), np.float32), documents, 5)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4 * 2**20 < documents.size * 4
@@ -74,13 +97,17 @@ def test_bad_embeddings_are_refused() -> None:
     good, bad = np.ones((3, 2), np.float32), np.ones((3, 2), np.float32)
     bad[1, 0] = np.nan
     with pytest.raises(InputError, match="the embedding of document row 1 is not finite"):
-        exact_search(good, bad, 2, block=1)
+        in_blocks(1, good, bad, 2)
     with pytest.raises(InputError, match="the embedding of query row 1 is not finite"):
         exact_search(bad, good, 2)
     with pytest.raises(InputError, match="queries have 3 dimensions and documents have 2"):
         exact_search(np.ones((1, 3), np.float32), good, 2)
     with pytest.raises(InputError, match="no documents"):
         exact_search(good, good[:0], 2)
+    with pytest.raises(InputError, match="no documents"):
+        exact_search(good, good, 2, removed=np.arange(3))
+    with pytest.raises(InputError, match="a score is not finite: embeddings are too large"):
+        exact_search(good * 1e30, good * 1e30, 2)
 
 
 def test_as_run_orders_ties_by_id_and_drops_missing_rows() -> None:

@@ -19,7 +19,7 @@ from embedtune.data.dataset import load_dataset
 from embedtune.models.encoder import Encoder, load_encoder
 from embedtune.models.similarity import as_scored
 from embedtune.recipe import Chosen, Model, Negatives
-from embedtune.search.build import build
+from embedtune.search.build import IndexSource, build
 from embedtune.search.folder import find, find_all, open_index
 from embedtune.types import Item
 
@@ -34,7 +34,7 @@ def clip(image_models: dict[str, Path]) -> Encoder:
 @pytest.fixture(scope="module")
 def index(clip: Encoder, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("indexes") / "pictures"
-    build(clip, load_dataset(pictures).corpus, folder)
+    build(clip, IndexSource(load_dataset(pictures).corpus), folder)
     return folder
 
 
@@ -44,7 +44,7 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def test_a_picture_finds_itself(index: Path, pictures: Path, tmp_path: Path, run_cli: RunCli) -> None:
-    asked = ("--image", pictures / "images/7.png", "-k", "4", "--json")
+    asked = ("--image", pictures / "images/7.png", "-k", "4", "--json", "--images", pictures)
     done = run_cli("search", index, *asked, "--sheet", tmp_path / "found.png")
     assert done.exit_code == 0, done.stderr
     rows = json.loads(done.stdout)
@@ -89,7 +89,7 @@ def test_words_and_picture_are_one_input_where_the_model_reads_both(
 ) -> None:
     encoder = load_encoder(Model(name=str(vlm_models["qwen2_vl"]), pooling="lasttoken"))
     data = load_dataset(write_pictures(tmp_path / "few", documents=8, test=4))
-    build(encoder, data.corpus, tmp_path / "index")
+    build(encoder, IndexSource(data.corpus), tmp_path / "index")
     query = Item(id="q", text="a red circle", image=data.corpus["d3"].image)
     wanted = (
         as_scored(encoder.encode([query], "query"), "cosine")
@@ -101,7 +101,8 @@ def test_words_and_picture_are_one_input_where_the_model_reads_both(
 
 
 def test_a_file_of_queries_has_a_row_each(index: Path, pictures: Path, tmp_path: Path, run_cli: RunCli) -> None:
-    done = run_cli("search", index, "--queries", pictures, "--sheet", tmp_path / "s.png")
+    done = run_cli("search", index, "--queries", pictures, "--sheet", tmp_path / "s.png", "--images", pictures)
+    assert "note:" not in done.stderr
     assert (done.exit_code, done.stdout) == (0, ""), done.stderr
     width, height = size_of(tmp_path / "s.png")
     assert (width // 196, height // 250) == (11, 12)  # the query and its 10, and 12 of the 48 queries
@@ -127,7 +128,7 @@ def test_a_query_that_is_no_picture(index: Path, name: str, fault: str, tmp_path
 def test_a_model_of_texts_refuses_a_picture(
     tiny_model: Path, tiny_dataset: Path, pictures: Path, tmp_path: Path, run_cli: RunCli
 ) -> None:
-    build(load_encoder(str(tiny_model)), load_dataset(tiny_dataset).corpus, tmp_path / "index")
+    build(load_encoder(str(tiny_model)), IndexSource(load_dataset(tiny_dataset).corpus), tmp_path / "index")
     for words in ([], ["river"]):
         done = run_cli("search", tmp_path / "index", *words, "--image", pictures / "images/7.png")
         assert done.exit_code == 2
@@ -162,6 +163,40 @@ def test_pictures_that_moved_with_the_index_are_found_and_lost_ones_are_said(
     drawn = run_cli("search", *asked, "--sheet", "s.png")
     assert drawn.exit_code == 0
     assert f"note: 8 of the images cannot be read, the first {first}: no such" in drawn.stderr
+
+
+def test_an_index_cannot_name_images_outside_the_folder_that_was_indexed(
+    image_models: dict[str, Path], tmp_path: Path, run_cli: RunCli
+) -> None:
+    data = write_pictures(tmp_path / "mine" / "data", documents=8, test=4)
+    folder, outside = tmp_path / "mine" / "index", tmp_path / "private.png"
+    made = run_cli("index", data, "--model", image_models["clip"], "--output", folder)
+    assert made.exit_code == 0, made.stderr
+    shutil.copyfile(data / "images/0.png", outside)
+    (data / "images/link.png").symlink_to(outside)
+    asked = ("search", folder, "--image", data / "images/0.png", "-k", "8", "--overwrite", "--sheet")
+    whole = tmp_path / "whole.png"
+    assert run_cli(*asked, whole).stderr == f"written: {whole}\n"
+
+    documents, manifest = (folder / "documents.jsonl").read_text(), (folder / "manifest.json").read_text()
+    named = f'"image": "{data / "images/0.png"}", "image_from_here": "../data/images/0.png"'
+    assert named in documents
+    for name in (outside, data / "images/link.png", f"{folder}/../data/images/../../../private.png"):
+        changed = documents.replace(named, f'"image": "{name}"')
+        offsets = np.cumsum([0, *(len(line) for line in changed.encode().splitlines(keepends=True))])[:-1]
+        (folder / "documents.jsonl").write_text(changed)
+        np.save(folder / "offsets.npy", offsets)
+        drawn = run_cli(*asked, tmp_path / "s.png")
+        assert drawn.exit_code == 0
+        message = f"{name}: not read, it lies outside the folder that was indexed; allow it with --images DIR"
+        assert f"note: 1 of the images cannot be read, the first {message}" in drawn.stderr
+        assert (tmp_path / "s.png").read_bytes() != whole.read_bytes()
+        # A manifest that claims everything is not believed beyond the current folder and the index's own.
+        (folder / "manifest.json").write_text(json.dumps(json.loads(manifest) | {"images": ["/"]}))
+        assert "note: 8 of the images cannot be read" in run_cli(*asked, tmp_path / "s.png").stderr
+        (folder / "manifest.json").write_text(manifest)
+        allowed = run_cli(*asked, tmp_path / "s.png", "--images", tmp_path)
+        assert allowed.stderr == f"written: {tmp_path / 's.png'}\n"
 
 
 def test_an_audit_draws_its_suspects(clip: Encoder, pictures: Path, tmp_path: Path, run_cli: RunCli) -> None:
