@@ -1,4 +1,4 @@
-"""`embedtune ablate`."""
+"""`embedtune ablate`: train a grid of changes to a recipe and compare the cells."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ from typing import Annotated
 
 import typer
 
+from .options import OUTPUT_HELP, Json, RecipeArgument
 from .output import progress, say, show_json, show_table, show_wide_table
 from .train import Watcher
 
 
 def ablate(
-    recipe: Annotated[Path, typer.Argument(help="The recipe that the cells change.")],
-    grid: Annotated[Path, typer.Option("--grid", help="YAML: cells, each a name with its changes as key: value.")],
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds every cell is trained with: 0, 1, ...")] = 3,
+    recipe: RecipeArgument,
+    grid: Annotated[Path, typer.Option("--grid", metavar="FILE", help="The grid (YAML): named cells of changed keys.")],
+    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Train each cell with the seeds 0 to N - 1.")] = 3,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="For runs and report; runs/<grid's name> if absent.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help=OUTPUT_HELP, show_default="runs/ and the grid's name"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Train a grid of changes to a recipe, several seeds each, and report what they bring against the first cell.
+    """Train a grid of changes to a recipe with several seeds, and compare each cell with the first one.
 
-    Finished runs are kept: stopped and started again, it goes on. The recipe must set data.validation and
-    train.validate_every, from which convergence is read. A grid:
+    Runs that are finished are kept, so the same command continues after a stop. The recipe must set data.validation
+    and train.validate_every, because convergence is read from the validations. A grid looks like this:
 
         base: {train.epochs: 2}
         cells:
@@ -34,26 +36,26 @@ def ablate(
     Example: embedtune ablate recipes/text/scifact.yaml --grid grid.yaml --seeds 3 --output runs/ablation
     """
     from embedtune.report.ablation import convergence_table, final_table
-    from embedtune.train.ablate import ablate as run
+    from embedtune.train.ablate import ablate as run_grid
 
     folder = output or Path("runs") / grid.stem
     with progress("starting") as show:
-        found = run(recipe, grid, folder, seeds=seeds, on_event=Watcher(show))
+        ablation = run_grid(recipe, grid, folder, seeds=seeds, on_event=Watcher(show))
     if as_json:
-        show_json(dataclasses.asdict(found))
+        show_json(dataclasses.asdict(ablation))
     else:
-        columns, rows = convergence_table(found)
-        show_table(columns, rows, as_json=False, title="How fast")
+        columns, rows = convergence_table(ablation)
+        show_table(columns, rows, as_json=False, title="Convergence")
         print()
-        columns, rows = final_table(found)
+        columns, rows = final_table(ablation)
         row = ["dataset", "measure", "cell"]
         against = ["difference", "difference low", "difference high", "p", "p (Holm)", "p (seeds, t)"]
         views = {
-            "What it came to": [*row, "domain", "mean", "low", "high"],
-            "Against the first cell": [*row, *against],
-            "Won and lost": [*row, "win", "tie", "loss", "p (seeds, t, Holm)"],
+            "Results": [*row, "domain", "mean", "low", "high"],
+            "Difference to the first cell": [*row, *against],
+            "Queries won and lost": [*row, "win", "tie", "loss", "p (seeds, t, Holm)"],
         }
         show_wide_table(columns, rows, views)
-    for note in found.notes:
+    for note in ablation.notes:
         say(note)
     say(f"written: {folder}/report.md, report.json")

@@ -1,4 +1,4 @@
-"""The command line: its verbs, and what becomes of an error.
+"""The command line: its verbs, and the exit code of each error.
 
 Exit codes: 0 done; 1 it ran and a bar was missed; 2 bad input; 70 unexpected, likely a bug; 130 interrupted; 141 the
 reader of a pipe went away.
@@ -11,9 +11,10 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from embedtune.errors import BarMissed, InputError, Interrupted
@@ -40,15 +41,77 @@ from . import (
 from . import eval as evaluation
 from .output import say
 
+GROUPS = {
+    "Start": ("quickstart", "doctor", "recipes", "methods"),
+    "Data": ("data",),
+    "Train": ("train", "ablate"),
+    "Measure": ("eval", "compare", "report"),
+    "Search": ("index", "search", "encode"),
+    "Negatives": ("mine", "audit", "judge"),
+    "Ship": ("merge", "export"),
+}
+PANELS = {verb: panel for panel, verbs in GROUPS.items() for verb in verbs}
+RENAMED = {
+    "audit": {"--queries": "--per-query"},
+    "eval": {"--images": "--image-folder"},
+    "judge": {"--by": "--model"},
+    "merge": {"--try": "--alphas"},
+    "search": {"--images": "--image-folder"},
+}
+MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+class Verb(TyperCommand):
+    """A verb whose help shows no type for a flag without a value, and which still takes the former names of flags."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.help = _without_line_breaks(self.help or "")
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_flag_types(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        renamed = RENAMED.get(self.name or "", {})
+        for position, arg in enumerate(args):
+            flag, equals, value = arg.partition("=")
+            if flag in renamed:
+                say(f"note: {flag} is now {renamed[flag]}")
+                args[position] = renamed[flag] + equals + value
+        return super().parse_args(ctx, args)
+
+
+class Verbs(TyperGroup):
+    """The verbs, listed in the order of GROUPS."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_flag_types(super().get_params(ctx))
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        order = list(PANELS)
+        return sorted(super().list_commands(ctx), key=lambda verb: order.index(verb) if verb in order else 0)
+
+
+def _without_line_breaks(text: str) -> str:
+    """The help text with one line a paragraph, to be broken by the terminal's width. Indented paragraphs stay."""
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(part if part.startswith(" ") else " ".join(part.split()) for part in paragraphs)
+
+
+def _without_flag_types(params: list[Any]) -> list[Any]:
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""  # instead of <bool>, which says nothing
+    return params
+
+
 app = typer.Typer(
     name="embedtune",
+    cls=Verbs,
     no_args_is_help=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-WORK, AROUND = "The work", "Around it"
-MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def _version(wanted: bool) -> None:
@@ -62,8 +125,10 @@ def _version(wanted: bool) -> None:
 @app.callback(invoke_without_command=True)
 def embedtune(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; stands anywhere.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error. May stand anywhere.")] = False,
 ) -> None:
     """Fine-tune retrieval and embedding models, and prove that they got better.
 
@@ -74,10 +139,10 @@ def embedtune(
 
 
 def run(args: Sequence[str]) -> int:
-    """Runs one command line, says what went wrong in one line, and returns the exit code. Tests call this too."""
-    given, debug = _without_debug(args)
+    """Runs one command line, prints an error as one line, and returns the exit code. Tests call this too."""
+    words, debug = _without_debug(args)
     try:
-        result = get_command(app).main(given, prog_name="embedtune", standalone_mode=False)
+        result = get_command(app).main(words, prog_name="embedtune", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except SystemExit as stop:  # shell completion, or typer's answer to a closed pipe
         if isinstance(stop.__context__, BrokenPipeError):
@@ -116,7 +181,7 @@ def _verdict(error: BaseException) -> tuple[str, int]:
 
 
 def _usage(error: typer.TyperException) -> str:
-    """typer's own complaint in one line; empty where it has shown a group's help instead."""
+    """Typer's error in one line; empty if typer has shown the help of a group instead."""
     message = " ".join(error.format_message().replace(": Value error, ", ": ").split())
     context = getattr(error, "ctx", None)
     return f"error: {message} (see {context.command_path if context else 'embedtune'} --help)" if message else ""
@@ -133,21 +198,14 @@ def main() -> None:
     sys.exit(code)
 
 
-app.command(rich_help_panel=WORK)(quickstart.quickstart)
-app.command(rich_help_panel=WORK)(train.train)
-app.command(rich_help_panel=WORK)(mine.mine)
-app.command(rich_help_panel=WORK)(audit.audit)
-app.command(rich_help_panel=WORK)(judge.judge)
-app.command("eval", rich_help_panel=WORK)(evaluation.evaluate)
-app.command(rich_help_panel=WORK)(compare.compare)
-app.command(rich_help_panel=WORK)(report.report)
-app.command(rich_help_panel=WORK)(ablate.ablate)
-app.command(rich_help_panel=WORK)(index.index)
-app.command(rich_help_panel=WORK)(search.search)
-app.command(rich_help_panel=WORK)(encode.encode)
-app.command(rich_help_panel=WORK)(merge.merge)
-app.command(rich_help_panel=WORK)(export.export)
-app.add_typer(data.app, name="data", rich_help_panel=AROUND)
-app.add_typer(recipes.app, name="recipes", rich_help_panel=AROUND)
-app.command(rich_help_panel=AROUND)(methods.methods)
-app.command(rich_help_panel=AROUND)(doctor.doctor)
+for _verb in (
+    *(quickstart.quickstart, doctor.doctor, methods.methods, train.train, ablate.ablate, compare.compare),
+    *(report.report, index.index, search.search, encode.encode, mine.mine, audit.audit, judge.judge),
+    *(merge.merge, export.export),
+):
+    app.command(cls=Verb, rich_help_panel=PANELS[_verb.__name__])(_verb)
+app.command("eval", cls=Verb, rich_help_panel=PANELS["eval"])(evaluation.evaluate)
+for _name, _group in (("data", data.app), ("recipes", recipes.app)):
+    for _command in _group.registered_commands:
+        _command.cls = Verb
+    app.add_typer(_group, name=_name, cls=Verbs, rich_help_panel=PANELS[_name])

@@ -1,4 +1,4 @@
-"""`embedtune audit`: why candidates were kept or dropped."""
+"""`embedtune audit`: why mined candidates were kept or dropped."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .options import Json, MinedData, NegativesArgument, Overwrite, Sheet
 from .output import say, say_missing_images, show_json, show_table
 
 if TYPE_CHECKING:
@@ -14,34 +15,42 @@ if TYPE_CHECKING:
     from embedtune.negatives.evidence import Evidence
     from embedtune.types import Dataset
 
-WIDTH = 40  # of the longest bar
+WIDTH = 40  # characters of the longest bar
 
 
 def audit(
-    negatives: Annotated[Path, typer.Argument(help="A run that `embedtune mine` or a training run wrote.")],
-    data: Annotated[str | None, typer.Option("--data", "-d", help="The dataset; by default the one mined.")] = None,
-    suspects: Annotated[int, typer.Option(min=0, help="How many suspects to show.")] = 10,
-    queries: Annotated[bool, typer.Option("--queries", help="Show every query's counts.")] = False,
+    negatives: NegativesArgument,
+    data: MinedData = None,
+    suspects: Annotated[
+        int, typer.Option(min=0, metavar="N", help="List the N kept candidates that are likeliest false negatives.")
+    ] = 10,
+    per_query: Annotated[bool, typer.Option("--per-query", help="Also show the counts of each query.")] = False,
     threshold: Annotated[
-        str | None, typer.Option(metavar="FILTER=NUMBER", help="Try another cut; nothing is encoded or written.")
+        str | None,
+        typer.Option(
+            metavar="FILTER=NUMBER", help="Show the counts for another limit of a filter; no model is loaded."
+        ),
     ] = None,
     relabel: Annotated[
-        Path | None, typer.Option(metavar="OUT.tsv", help="New judgements, in which suspects are positives.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write new judgements (.tsv) in which false negatives are positives."),
     ] = None,
     above: Annotated[
-        float | None, typer.Option(help="For --relabel: how far above the lowest positive's score a suspect lies.")
+        float | None,
+        typer.Option(
+            metavar="SCORE",
+            help="With --relabel: a candidate is relevant from this far above its query's lowest positive.",
+        ),
     ] = None,
     judge: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="For --relabel: who decides, a run of `embedtune judge`.")
-    ] = None,
-    sheet: Annotated[
         Path | None,
-        typer.Option(help="A picture (.png, .jpg, .webp) to draw the suspects in, beside query and positive."),
+        typer.Option(metavar="FILE", help="With --relabel: decide by the scores that `embedtune judge` wrote."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace SHEET.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    sheet: Sheet = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
-    """Show which filter dropped what, the likeliest false negatives, and how scores lie to the positives'.
+    """Show which filter dropped which candidates, the likeliest false negatives, and the scores beside the positives'.
 
     Example: embedtune audit runs/scifact-mined/negatives/mined.run
 
@@ -58,65 +67,72 @@ def audit(
     from embedtune.report.sheet import refuse, write_sheet
 
     if (relabel is None) != (above is None):
-        raise InputError("--relabel OUT.tsv and --above NUMBER go together")
+        raise InputError("--relabel FILE and --above SCORE go together")
     if judge is not None and relabel is None:
         raise InputError("--judge has no effect without --relabel")
+    if overwrite and sheet is None:
+        raise InputError("--overwrite has no effect without --sheet")
+    if sheet is not None and not suspects:
+        raise InputError("--sheet draws the suspects; leave --suspects 0 out")
     if sheet is not None:
         refuse(sheet, overwrite=overwrite)
-        if relabel is not None or not suspects:
-            raise InputError("--sheet draws the suspects: leave --relabel and --suspects 0 out")
     files = files_of(negatives)
     if relabel is not None and above is not None:
+        shows = {"--sheet": sheet, "--threshold": threshold, "--per-query": per_query, "--json": as_json}
+        for option, value in shows.items():
+            if value:
+                raise InputError(f"{option} has no effect with --relabel, which only writes judgements")
         added = auditing.relabel(negatives, auditing.dataset_of(files, data), relabel, above=above, judge=judge)
-        say(f"{relabel}: {added:,} candidates are positives there")
+        say(f"written: {relabel}; {added:,} candidates are positives in it")
         return
     chosen = auditing.parse_threshold(threshold) if threshold is not None else None
-    found = auditing.audit(negatives, threshold=chosen, suspects=suspects)
-    wanted = suspects and (data or files.complete or sheet)
-    dataset = auditing.dataset_of(files, data) if wanted else None
+    result = auditing.audit(negatives, threshold=chosen, suspects=suspects)
+    wants_texts = suspects and (data or files.complete or sheet)
+    dataset = auditing.dataset_of(files, data) if wants_texts else None
     if dataset is not None:
-        auditing.refuse_other_data(found, dataset)
-    for text in found.warnings:
+        auditing.refuse_other_data(result, dataset)
+    for text in result.warnings:
         say(f"warning: {text}")
-    if sheet is not None and dataset is not None and found.suspects:
+    if sheet is not None and dataset is not None and result.suspects:
         title = f"{dataset.name}: kept candidates that score most like a positive"
-        missing = write_sheet(sheet, title, side_by_side.of_suspects(found, dataset))
+        missing = write_sheet(sheet, title, side_by_side.of_suspects(result, dataset))
         say(f"written: {sheet}")
         say_missing_images(missing)
     elif sheet is not None:
         say(f"{sheet}: not written; no candidate is kept, so there is no suspect to draw")
     if as_json:
-        show_json(_as_json(found, dataset))
+        show_json(_as_json(result, dataset))
         return
-    _show(found, dataset, queries)
+    _show(result, dataset, per_query)
 
 
-def _show(found: Audit, dataset: Dataset | None, queries: bool) -> None:
-    kept, total = sum(q.kept for q in found.queries), sum(q.candidates for q in found.queries)
-    say(f"{len(found.queries):,} queries, {total:,} candidates, {kept:,} kept; "
-        f"{sum(q.kept == 0 for q in found.queries):,} queries with none")  # fmt: skip
-    if queries:
-        rows = [[q.query_id, q.candidates, q.kept, _counts(q.dropped)] for q in found.queries]
+def _show(result: Audit, dataset: Dataset | None, per_query: bool) -> None:
+    kept, total = sum(q.kept for q in result.queries), sum(q.candidates for q in result.queries)
+    without = sum(q.kept == 0 for q in result.queries)
+    say(f"{len(result.queries):,} queries, {total:,} candidates, {kept:,} kept; {without:,} queries with none")
+    if per_query:
+        rows = [[q.query_id, q.candidates, q.kept, _counts(q.dropped)] for q in result.queries]
         show_table(["query", "candidates", "kept", "dropped by"], rows, as_json=False, title="Queries")
         print()
-    if found.filters:
-        rows = [[f.name, f.candidates, f.dropped, f.alone, f.lowest_limit, f.highest_limit] for f in found.filters]
-        columns = ["filter", "candidates", "dropped", "it alone", "lowest limit", "highest limit"]
+    if result.filters:
+        rows = [[f.name, f.candidates, f.dropped, f.alone, f.lowest_limit, f.highest_limit] for f in result.filters]
+        columns = ["filter", "candidates", "dropped", "dropped by it alone", "lowest limit", "highest limit"]
         show_table(columns, rows, as_json=False, title="Filters")
         print()
-    if len(found.sources) > 1:
-        rows = [[s.name, s.candidates, s.kept, s.shared] for s in found.sources]
-        show_table(["source", "candidates", "kept", "others had too"], rows, as_json=False, title="Sources")
+    if len(result.sources) > 1:
+        rows = [[s.name, s.candidates, s.kept, s.shared] for s in result.sources]
+        columns = ["source", "candidates", "kept", "from other sources too"]
+        show_table(columns, rows, as_json=False, title="Sources")
         print()
-    for title, listed in (("Suspects among the kept", found.suspects), ("Likeliest among the dropped", found.caught)):
+    for title, listed in (("Suspects among the kept", result.suspects), ("Likeliest among the dropped", result.caught)):
         if listed:
             shown = _side_by_side(listed, dataset)
             show_table(list(shown[0]), [list(row.values()) for row in shown], as_json=False, title=title)
             print()
-    largest = max(max(kept + dropped for _, _, kept, dropped in found.gaps), 1)
+    largest = max(max(kept + dropped for _, _, kept, dropped in result.gaps), 1)
     bars = [
         [low, high, kept, dropped, "#" * round(WIDTH * kept / largest) + "-" * round(WIDTH * dropped / largest)]
-        for low, high, kept, dropped in found.gaps
+        for low, high, kept, dropped in result.gaps
     ]
     columns = ["gap from", "to", "kept", "dropped", "# kept, - dropped"]
     show_table(columns, bars, as_json=False, title="The positive's score minus the candidate's")
@@ -127,7 +143,7 @@ def _counts(dropped: dict[str, int]) -> str:
 
 
 def _side_by_side(listed: list[Evidence], dataset: Dataset | None) -> list[dict[str, Any]]:
-    """The query, its lowest positive, and the suspect."""
+    """Each suspect beside its query and the query's lowest positive."""
     rows: list[dict[str, Any]] = []
     for s in listed:
         row = {"query": s.query_id, "suspect": s.doc_id, "score": s.reference, "positive": s.positive_id,
@@ -146,14 +162,16 @@ def _shortened(text: str, most: int = 240) -> str:
     return text if len(text) <= most else text[:most].rsplit(" ", 1)[0] + " ..."
 
 
-def _as_json(found: Audit, dataset: Dataset | None) -> dict[str, object]:
+def _as_json(result: Audit, dataset: Dataset | None) -> dict[str, object]:
     return {
-        "queries": [vars(q) for q in found.queries],
-        "sources": [vars(s) for s in found.sources],
-        "filters": [vars(f) for f in found.filters],
-        "suspects": _side_by_side(found.suspects, dataset),
-        "caught": _side_by_side(found.caught, dataset),
-        "scores": [dict(zip(("from", "to", "positives", "kept", "dropped"), row, strict=True)) for row in found.scores],
-        "gaps": [dict(zip(("from", "to", "kept", "dropped"), row, strict=True)) for row in found.gaps],
-        "warnings": found.warnings,
+        "queries": [vars(q) for q in result.queries],
+        "sources": [vars(s) for s in result.sources],
+        "filters": [vars(f) for f in result.filters],
+        "suspects": _side_by_side(result.suspects, dataset),
+        "caught": _side_by_side(result.caught, dataset),
+        "scores": [
+            dict(zip(("from", "to", "positives", "kept", "dropped"), row, strict=True)) for row in result.scores
+        ],
+        "gaps": [dict(zip(("from", "to", "kept", "dropped"), row, strict=True)) for row in result.gaps],
+        "warnings": result.warnings,
     }

@@ -10,23 +10,18 @@ import typer
 
 from embedtune.errors import BarMissed
 
+from .options import OUTPUT_HELP, FolderArgument, Json, OutputFolder
 from .output import say, show_json, show_table
 
-app = typer.Typer(no_args_is_help=True, help="Dataset folders: check, convert, split.\n\n"
+app = typer.Typer(no_args_is_help=True, help="Check, convert and split dataset folders.\n\n"
                   "Example: embedtune data check data/scifact")  # fmt: skip
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-PLACES = 3  # places that a table shows of each fault
+MOST_LINES = 3  # lines that a table names for each kind of fault
 
 
 @app.command()
-def check(
-    folder: Annotated[Path, typer.Argument(help="A dataset folder.", show_default=False)],
-    as_json: Json = False,
-) -> None:
-    """Count what a dataset folder holds and name every fault in it.
-
-    Exits with 1 where there are errors, with 0 where there are only warnings.
+def check(folder: FolderArgument, as_json: Json = False) -> None:
+    """Count the contents of a dataset folder and list every fault. Errors end with exit code 1, warnings with 0.
 
     Example: embedtune data check data/scifact
     """
@@ -38,54 +33,61 @@ def check(
         show_json({"folder": str(folder), "counts": report.counts, "faults": faults})
     else:
         show_table(["what", "count"], [list(pair) for pair in report.counts.items()], as_json=False, title=str(folder))
-        rows = [[fault.severity, fault.kind, fault.count, _places(fault.where)] for fault in report.faults]
+        rows = [[fault.severity, fault.kind, fault.count, _first_lines(fault.where)] for fault in report.faults]
         if rows:
             show_table(["severity", "fault", "count", "where"], rows, as_json=False)
-        if any(fault.count > PLACES for fault in report.faults):
-            say("every place of each fault: --json")
+        if any(fault.count > MOST_LINES for fault in report.faults):
+            say("--json lists every line of each fault")
     if report.errors:
         raise BarMissed(f"{folder}: {report.errors} error{'s' if report.errors > 1 else ''}")
 
 
-def _places(where: tuple[str, ...]) -> str:
-    more = f"; and {len(where) - PLACES} more" if len(where) > PLACES else ""
-    return "; ".join(where[:PLACES]) + more
+def _first_lines(where: tuple[str, ...]) -> str:
+    more = f"; and {len(where) - MOST_LINES} more" if len(where) > MOST_LINES else ""
+    return "; ".join(where[:MOST_LINES]) + more
 
 
 @app.command()
 def convert(
-    source: Annotated[str, typer.Argument(help="A file, a saved Hugging Face dataset, or hf://owner/name@revision.")],
-    output: Annotated[Path, typer.Argument(help="The dataset folder to write; must not exist.")],
-    split: Annotated[str, typer.Option(help="The split to write, where the source has none of its own.")] = "train",
-    query_column: Annotated[str, typer.Option(help="The column of queries.", show_default="by name")] = "",
-    positive_column: Annotated[str, typer.Option(help="The column of positives.", show_default="by name")] = "",
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="A file, a saved Hugging Face dataset, or hf://owner/name@revision."),
+    ],
+    output: OutputFolder,
+    split: Annotated[
+        str, typer.Option(metavar="NAME", help="The split to write, if the source has no splits of its own.")
+    ] = "train",
+    query_column: Annotated[
+        str, typer.Option(metavar="COLUMN", help="The column of queries.", show_default="by name")
+    ] = "",
+    positive_column: Annotated[
+        str, typer.Option(metavar="COLUMN", help="The column of positives.", show_default="by name")
+    ] = "",
     negative_column: Annotated[
-        list[str] | None, typer.Option(help="A column of negatives; may be given several times.")
+        list[str] | None, typer.Option(metavar="COLUMN...", help="A column of negatives.", show_default="by name")
     ] = None,
     query_image_column: Annotated[
-        str, typer.Option(help="The queries' images, where they have text too.", show_default="by name")
+        str, typer.Option(metavar="COLUMN", help="Images of queries that also have text.", show_default="by name")
     ] = "",
     positive_image_column: Annotated[
-        str, typer.Option(help="The positives' images, where they have text too.", show_default="by name")
+        str, typer.Option(metavar="COLUMN", help="Images of positives that also have text.", show_default="by name")
     ] = "",
     as_json: Json = False,
 ) -> None:
     """Turn pairs, triplets and other tools' training files into a dataset folder.
 
-    Takes .jsonl, .csv and .parquet files of pairs or triplets, FlagEmbedding
-    and Tevatron .jsonl files, Hugging Face datasets saved on disk, and
-    hf://owner/name@revision. Columns are found by name (query; positive or
-    document; negative, negative_1, ...), else by position. Given negatives are
-    written to negatives/given.run.
+    SOURCE is a .jsonl, .csv or .parquet file of pairs or triplets, a FlagEmbedding or Tevatron .jsonl file, a Hugging
+    Face dataset saved on disk, or hf://owner/name@revision. Columns are recognised by name (query; positive or
+    document; negative, negative_1, ...), else by position. Negatives in SOURCE are written to negatives/given.run.
 
-    A column may hold images: paths inside the source's folder, bytes, data:
-    URIs, Hugging Face's Image. query_image, positive_image or document_image,
-    negative_image and image are found by name; text and image beside each other
-    are one item. Images are copied to images/.
+    A column may hold images: paths inside SOURCE's folder, bytes, data: URIs, Hugging Face's Image. The names
+    query_image, positive_image, document_image, negative_image and image are recognised. A text and an image of one
+    role are one item. Images are copied to images/.
 
-    Example: embedtune data convert pairs.csv data/mine --query-column question --positive-column answer
+    Example: embedtune data convert pairs.csv --output data/mine --query-column question --positive-column answer
 
-    Example: embedtune data convert captions.parquet data/photos --query-column caption --positive-column image
+    Example: embedtune data convert captions.parquet --output data/photos --query-column caption
+    --positive-column image
     """
     from embedtune.data.convert import convert as convert_source
     from embedtune.data.pairs import Columns
@@ -103,25 +105,30 @@ def convert(
     rows: list[list[object]] = [["documents", converted.documents], ["queries", converted.queries]]
     rows += [[f"{name}: judgements", count] for name, count in converted.judgements.items()]
     show_table(["what", "count"], [*rows, ["negatives", converted.negatives]], as_json=as_json, title=str(output))
-    say(f"next: embedtune data check {output}")
+    say(f"written: {output}; next: embedtune data check {output}")
 
 
 @app.command()
 def split(
-    folder: Annotated[Path, typer.Argument(help="A dataset folder.", show_default=False)],
-    test: Annotated[float, typer.Option(help="Share of the queries for a new split `test`.")] = 0.0,
-    validation: Annotated[float, typer.Option(help="Share of the queries for a new split `validation`.")] = 0.0,
-    source: Annotated[str, typer.Option("--from", help="The split that gives them up and keeps the rest.")] = "train",
+    folder: FolderArgument,
+    test: Annotated[float, typer.Option(metavar="SHARE", help="The share of queries for a new split `test`.")] = 0.0,
+    validation: Annotated[
+        float, typer.Option(metavar="SHARE", help="The share of queries for a new split `validation`.")
+    ] = 0.0,
+    source: Annotated[
+        str, typer.Option("--from", metavar="NAME", help="The split that the queries are taken from.")
+    ] = "train",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The folder to write.", show_default="FOLDER-split")
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help=OUTPUT_HELP, show_default="the folder's name with -split"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Which queries are drawn.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="SEED", help="The seed of the random draw of queries.")] = 0,
     allow_overlap: Annotated[
-        bool, typer.Option("--allow-overlap", help="Let one document be a positive in several splits.")
+        bool, typer.Option("--allow-overlap", help="Allow a document to be a positive in several splits.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Split by query into a new folder; the old one stays as it is.
+    """Divide a split's queries into new splits and write them as a new folder. The old folder stays as it is.
 
     Queries that share a positive stay together, so that no test document is a training positive.
 
@@ -134,4 +141,4 @@ def split(
     parts = split_folder(folder, target, shares, source=source, seed=seed, allow_overlap=allow_overlap)
     rows = [[name, len(qrels), sum(map(len, qrels.values()))] for name, qrels in parts.items()]
     show_table(["split", "queries", "judgements"], rows, as_json=as_json, title=str(target))
-    say(f"wrote {target}")
+    say(f"written: {target}")

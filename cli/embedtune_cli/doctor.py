@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .options import Json
 from .output import say, show_json, show_table
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Examination:
 
 def doctor(
     clean: Annotated[bool, typer.Option("--clean", help="Empty embedtune's own cache and do nothing else.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show versions, devices, threads, caches and the offline state. An error in them ends with exit code 1.
 
@@ -52,8 +53,10 @@ def doctor(
 
     Example: embedtune doctor --clean
     """
-    from embedtune.errors import BarMissed
+    from embedtune.errors import BarMissed, InputError
 
+    if clean and as_json:
+        raise InputError("--json has no effect with --clean")
     if clean:
         say(f"freed {_in_words(clean_cache())}")
         return

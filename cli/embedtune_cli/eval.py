@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .options import (
+    DATA_HELP,
+    IMAGE_FOLDER_HELP,
+    MEASURES_HELP,
+    MODEL_HELP,
+    OUTPUT_HELP,
+    BrokenImages,
+    Device,
+    Json,
+    MaxLength,
+    ModelPrecision,
+    Overwrite,
+    TrustRemoteCode,
+)
 from .output import progress, say, say_left_out, show_table
 
 if TYPE_CHECKING:
@@ -18,53 +32,68 @@ if TYPE_CHECKING:
 
 FEW = 12  # categories of a dataset that a table shows
 Mteb = Annotated[
-    list[str] | None, typer.Option(help="A task or benchmark of mteb, by its own evaluator; needs embedtune\\[mteb].")
-]
-Data = Annotated[
     list[str] | None,
     typer.Option(
-        "--data", "-d", help="DIR or DIR:split, reversed:DIR, judged:DIR, or a protocol's folder; repeatable."
+        metavar="NAME...", help="Run a task or benchmark of mteb with mteb's evaluator. Needs embedtune\\[mteb]."
     ),
 ]
+Data = Annotated[list[str] | None, typer.Option("--data", "-d", metavar="DIR[:SPLIT]...", help=DATA_HELP)]
 Identical = Annotated[
     bool | None,
     typer.Option(
         "--ignore-identical-ids/--keep-identical-ids",
-        help="Remove the document that has the query's own id; if not given, only in ArguAna and Quora.",
+        help="Whether to remove the document that has the query's own id.",
+        show_default="remove in ArguAna and Quora only",
     ),
 ]
 
 
 def evaluate(
-    model: Annotated[str | None, typer.Argument(help="A model folder or hub id.", show_default=False)] = None,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)] = None,
     data: Data = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A folder for measures, values, runs.")] = None,
-    measures: Annotated[
-        str | None, typer.Option(help="As in 'nDCG@10 R@100': nDCG, R, RR, AP, P, Success, hit, with a cut-off.")
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help=OUTPUT_HELP, show_default="only the table is printed"),
     ] = None,
-    baseline: Annotated[str | None, typer.Option(help="A model to set beside it; kept in OUTPUT/baseline/.")] = None,
+    measures: Annotated[
+        str | None,
+        typer.Option("--measures", metavar="NAMES", help=MEASURES_HELP, show_default="nDCG@10 R@10 R@100 RR@10 AP@100"),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Also measure this model, show the difference, and keep its results."),
+    ] = None,
     mteb: Mteb = None,
-    run: Annotated[Path | None, typer.Option("--run", help="Measure this TREC run instead of a model.")] = None,
-    truncate_dim: Annotated[int | None, typer.Option(min=1, help="Use only the first so many dimensions.")] = None,
-    max_length: Annotated[int | None, typer.Option(min=1, help="Tokens; the model's own if not given.")] = None,
-    precision: Annotated[Literal["auto", "fp32", "bf16", "fp16"], typer.Option(help="What it computes in.")] = "fp32",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0, mps.")] = "auto",
+    run: Annotated[Path | None, typer.Option(metavar="FILE", help="Measure this TREC run instead of a model.")] = None,
+    truncate_dim: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Use only the first N dimensions of the embeddings.")
+    ] = None,
+    max_length: MaxLength = None,
+    precision: ModelPrecision = "fp32",
+    device: Device = "auto",
     ignore_identical_ids: Identical = None,
     protocol: Annotated[
-        str | None, typer.Option(help="aro, mmeb, scienceqa, sugarcrepe, winoground; recognised if not given.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The protocol of the --data folders: aro, mmeb, scienceqa, sugarcrepe or winoground.",
+            show_default="recognised by the files",
+        ),
     ] = None,
-    images: Annotated[Path | None, typer.Option(help="Where a protocol's images are, if not in its folder.")] = None,
-    broken_images: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Leave items with a broken image out, up to this share.", metavar="SHARE"),
+    image_folder: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help=IMAGE_FOLDER_HELP, show_default="the protocol's folder"),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results in OUTPUT.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    broken_images: BrokenImages = None,
+    trust_remote_code: TrustRemoteCode = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """Measure retrieval as BEIR does: every judged query against the whole corpus, by exact search.
 
-    Folders laid out as MMEB, ARO, SugarCrepe, Winoground or ScienceQA are measured by their protocols, in which each
-    query has its own candidates; scoring everything alike does not pay there.
+    --data also takes reversed:DIR (documents ask for their queries), judged:DIR (only judged documents are ranked)
+    and folders laid out as MMEB, ARO, SugarCrepe, Winoground or ScienceQA. Those are measured by their protocols, in
+    which each query has its own candidates. The results of --baseline stand in OUTPUT/baseline/.
 
     Example: embedtune eval runs/scifact/model --data data/scifact --data data/cranfield --output results/tuned
 
@@ -74,7 +103,7 @@ def evaluate(
 
     Example: embedtune eval runs/scifact/model --mteb SciFact --mteb "MTEB(eng, v2)"
 
-    On several processes (torchrun --nproc-per-node 2 -m embedtune_cli eval ...) all encode; not with --mteb.
+    Several processes share the encoding, except with --mteb: torchrun --nproc-per-node 2 -m embedtune_cli eval ...
     """
     from embedtune import distributed as processes
     from embedtune.data.dataset import without_broken
@@ -87,14 +116,17 @@ def evaluate(
 
     if mteb:
         without_effect = {"--data": data, "--run": run, "--baseline": baseline, "--overwrite": overwrite or None,
-                          "--ignore-identical-ids": ignore_identical_ids, "--protocol": protocol, "--images": images,
-                          "--broken-images": broken_images}  # fmt: skip
+                          "--ignore-identical-ids": ignore_identical_ids, "--protocol": protocol,
+                          "--image-folder": image_folder, "--broken-images": broken_images}  # fmt: skip
         for option, given_value in without_effect.items():
             if given_value is not None:
                 raise InputError(f"{option} has no effect with --mteb, whose tasks bring their own data and rules")
         if processes.leads():  # mteb encodes by itself
-            _evaluate_mteb(model, mteb, output, measures, truncate_dim, max_length, precision, device, as_json)
+            block = {"max_length": max_length, "trust_remote_code": trust_remote_code}
+            _evaluate_mteb(model, mteb, output, measures, truncate_dim, block, precision, device, as_json)
         return
+    if overwrite and output is None:
+        raise InputError("--overwrite has no effect without --output")
     if not data:
         raise InputError("no dataset to measure on; name one with --data DIR or --data DIR:split")
     if (model is None) == (run is None):
@@ -103,7 +135,7 @@ def evaluate(
     for name in (model, baseline):
         if name is not None:
             locate(name)
-    datasets, suites = open_data(data, protocol, images)
+    datasets, suites = open_data(data, protocol, image_folder)
     of_datasets = {"--measures": measures, "--ignore-identical-ids": ignore_identical_ids,
                    "--broken-images": broken_images}  # fmt: skip
     for option in (option for option, value in of_datasets.items() if value is not None and not datasets):
@@ -119,7 +151,8 @@ def evaluate(
         from embedtune.models.encoder import load_encoder
         from embedtune.recipe import Model
 
-        return load_encoder(Model(name=name, max_length=max_length), device=device, precision=precision)
+        block = Model(name=name, max_length=max_length, trust_remote_code=trust_remote_code)
+        return load_encoder(block, device=device, precision=precision)
 
     def measured(name: str, folder: Path | None) -> tuple[list[Evaluation], list[Mean]]:
         from embedtune.evaluate.retrieval import Retrieval, evaluate
@@ -202,7 +235,7 @@ def _evaluate_mteb(
     output: Path | None,
     measures: str | None,
     truncate_dim: int | None,
-    max_length: int | None,
+    block: dict[str, Any],
     precision: str,
     device: str,
     as_json: bool,
@@ -225,7 +258,7 @@ def _evaluate_mteb(
     from embedtune.models.encoder import load_encoder
     from embedtune.recipe import Model
 
-    encoder = load_encoder(Model(name=model, max_length=max_length), device=device)
+    encoder = load_encoder(Model(name=model, **block), device=device)
     if truncate_dim is not None:
         encoder.model.truncate_dim = truncate_dim
     rows: list[list[object]] = []

@@ -1,34 +1,35 @@
-"""`embedtune export`: a model ready to leave."""
+"""`embedtune export`: a model folder for other tools."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from .options import MODEL_HELP, OutputFolder
 from .output import say
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="A run folder, a model folder or hub id, or a LoRA adapter's folder.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=f"{MODEL_HELP} Or the folder of a LoRA adapter.")],
+    output: OutputFolder,
     form: Annotated[
-        Literal["safetensors", "onnx"], typer.Option("--format", help="onnx needs sentence-transformers\\[onnx].")
+        Literal["safetensors", "onnx"],
+        typer.Option("--format", help="The weights' file format; onnx needs sentence-transformers\\[onnx]."),
     ] = "safetensors",
     push_to: Annotated[
-        str | None, typer.Option("--push-to", metavar="OWNER/NAME", help="Also upload it to the hub under this name.")
+        str | None, typer.Option("--push-to", metavar="OWNER/NAME", help="Also upload the model to the hub.")
     ] = None,
 ) -> None:
-    """Write a model whole: an adapter merged into its base, a run's model with its card; for any serving tool.
+    """Write a complete model folder for serving: an adapter is merged into its base, a run's model keeps its card.
 
     Example: embedtune export runs/mine --output exported
 
     Example: embedtune export runs/mine/adapter --output exported --format onnx
 
-    Only --push-to uses the network (and HF_TOKEN).
+    The network is used by --push-to alone, with the token in HF_TOKEN.
     """
-    from embedtune.ship.merge import export as run
+    from embedtune.ship.merge import export as write_model
 
-    written = run(model, output, form=form, push_to=push_to)
+    written = write_model(model, output, form=form, push_to=push_to)
     say(f"written: {written}" + (f", and uploaded as {push_to}" if push_to else ""))

@@ -1,33 +1,40 @@
-"""`embedtune judge`: scores that say which mined candidates are relevant after all."""
+"""`embedtune judge`: relevance scores for mined candidates."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .options import MODEL_HELP, MinedData, NegativesArgument, OutputFile, Overwrite
 from .output import progress, say
 
 
 def judge(
-    negatives: Annotated[Path, typer.Argument(help="What `embedtune mine` wrote: the run or its .jsonl.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The TREC run with the judge's scores.")],
-    by: Annotated[str | None, typer.Option(help="An encoder, or cross-encoder:NAME.")] = None,
-    command: Annotated[
-        str | None, typer.Option(help="A program: reads pairs as JSON lines on stdin, prints a number for each.")
+    negatives: NegativesArgument,
+    output: OutputFile,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", metavar="MODEL", help=f"{MODEL_HELP} Or cross-encoder:NAME."),
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Where the data is now, if not where it was mined.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUTPUT.")] = False,
+    command: Annotated[
+        str | None,
+        typer.Option(metavar="PROGRAM", help="A program that scores pairs: JSON lines in, a number a line out."),
+    ] = None,
+    data: MinedData = None,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Score mined candidates and their positives by a judge, for the filter `judge` and for losses that take a teacher.
+    """Score mined candidates and their positives with a judge: a model or a program of yours.
 
-    Example: embedtune judge mined.run --by cross-encoder:cross-encoder/ms-marco-MiniLM-L6-v2 --output judge.run
+    The filter `judge` reads the scores, and so do losses that take a teacher. They are written as a TREC run. A recipe
+    names it like this: filtering: [{name: judge, path: judge.run}]
+
+    Example: embedtune judge mined.run --model cross-encoder:cross-encoder/ms-marco-MiniLM-L6-v2 --output judge.run
 
     Example: embedtune judge mined.run --command "python ask_an_expert.py" --output judge.run
 
-    A recipe then says: filtering: [{name: judge, path: judge.run}]. A line on the program's stdin is {"query_id",
-    "doc_id", "query", "document"}; pairs are in an order that it must keep.
+    The program reads one JSON object a line, {"query_id", "doc_id", "query", "document"}, and prints one number for
+    each, in the same order.
     """
     from embedtune.data.trec import write_run
     from embedtune.errors import InputError
@@ -35,8 +42,8 @@ def judge(
     from embedtune.negatives.audit import dataset_of
     from embedtune.negatives.evidence import files_of
 
-    if (by is None) == (command is None):
-        raise InputError("expected --by MODEL or --command PROGRAM, one of them")
+    if (model is None) == (command is None):
+        raise InputError("name one judge: --model MODEL or --command PROGRAM")
     refuse_existing(output, overwrite=overwrite)
     files = files_of(negatives)
     dataset = dataset_of(files, data)
@@ -48,6 +55,6 @@ def judge(
         run = judge_by_command(pairs, dataset, command)
     else:
         with progress("judging") as show:
-            run = judge_by_model(pairs, dataset, str(by), on_progress=show)
+            run = judge_by_model(pairs, dataset, str(model), on_progress=show)
     write_run(output, run, "judge")
     say(f"written: {output} ({sum(map(len, run.values())):,} pairs of {len(run):,} queries)")

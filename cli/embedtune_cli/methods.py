@@ -1,4 +1,4 @@
-"""`embedtune methods`: what there is, with papers and options."""
+"""`embedtune methods`: the methods with their papers and options."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .options import Json
 from .output import show_json, show_table
 
 if TYPE_CHECKING:
@@ -13,10 +14,13 @@ if TYPE_CHECKING:
 
 
 def methods(
-    name: Annotated[str | None, typer.Argument(help="A family (mining, loss, ...) or a method.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="A family (mining, loss, ...) or a method.", show_default="all methods"),
+    ] = None,
+    as_json: Json = False,
 ) -> None:
-    """List the methods that a recipe can name, or show one with its paper and options.
+    """List the methods that a recipe can name, or show one with its paper and its options.
 
     Example: embedtune methods loss
 

@@ -1,63 +1,105 @@
-"""`embedtune mine`."""
+"""`embedtune mine`: hard negatives from a recipe or a dataset."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from .options import MODEL_HELP, OUTPUT_HELP, Changes, Json, MaxLength, Overwrite, TrustRemoteCode
 from .output import progress, say, say_left_out, show_json, show_table
+
+if TYPE_CHECKING:
+    from embedtune.recipe import Recipe
+
+PEER = "Named as in sentence-transformers' mine_hard_negatives"
 
 
 def mine(
-    source: Annotated[str, typer.Argument(metavar="RECIPE|DATA", help="A recipe, or a dataset (DIR or DIR:split).")],
-    changes: Annotated[
-        list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the recipe.")
-    ] = [],  # noqa: B006
-    model: Annotated[str | None, typer.Option("--model", "-m", help="For DATA: the encoder that mines.")] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The run. [default: DATA/negatives/<recipe's name>.run]")
+    source: Annotated[
+        str, typer.Argument(metavar="RECIPE|DATA", help="A recipe file, or a dataset folder (DIR or DIR:split).")
+    ],
+    changes: Changes = [],  # noqa: B006
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", metavar="MODEL", help=MODEL_HELP, show_default="the recipe's model"),
     ] = None,
-    teacher: Annotated[str | None, typer.Option(help="Who decides: an encoder, or cross-encoder:NAME.")] = None,
-    num_negatives: Annotated[int | None, typer.Option(help="A query; absent, all that are kept.")] = None,
-    range_min: Annotated[int | None, typer.Option(help="Skip so many of the best that are left.")] = None,
-    range_max: Annotated[int | None, typer.Option(help="Retrieve so many a query.")] = None,
-    relative_margin: Annotated[float | None, typer.Option(help="0.05: below the positive by 5% of it.")] = None,
-    absolute_margin: Annotated[float | None, typer.Option(help="Below the positive by so much.")] = None,
-    max_score: Annotated[float | None, typer.Option(help="Below this.")] = None,
-    sampling_strategy: Annotated[Literal["top", "random"] | None, typer.Option(help="Of those that are left.")] = None,
-    max_length: Annotated[int | None, typer.Option(min=1, help="For DATA: tokens; the model's own if absent.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run and what is beside it.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help=OUTPUT_HELP, show_default="negatives/RECIPE.run in the dataset"
+        ),
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="The model whose scores the filters use; cross-encoder:NAME is possible."),
+    ] = None,
+    num_negatives: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Write this many negatives for each query.",
+            show_default="all that the filters keep",
+            rich_help_panel=PEER,
+        ),
+    ] = None,
+    range_min: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Skip the N best candidates that the filters keep.", rich_help_panel=PEER),
+    ] = None,
+    range_max: Annotated[
+        int | None, typer.Option(metavar="N", help="Retrieve N candidates for each query.", rich_help_panel=PEER)
+    ] = None,
+    relative_margin: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Drop candidates that score above the positive's score less this share of it (0.05: above 95%).",
+            rich_help_panel=PEER,
+        ),
+    ] = None,
+    absolute_margin: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SCORE",
+            help="Drop candidates that score above the positive's score minus this number.",
+            rich_help_panel=PEER,
+        ),
+    ] = None,
+    max_score: Annotated[
+        float | None,
+        typer.Option(metavar="SCORE", help="Drop candidates that score above this number.", rich_help_panel=PEER),
+    ] = None,
+    sampling_strategy: Annotated[
+        Literal["top", "random"] | None,
+        typer.Option(
+            help="Which of the kept candidates to write: the best ones or a random draw.",
+            show_default="the recipe's sampling",
+            rich_help_panel=PEER,
+        ),
+    ] = None,
+    max_length: MaxLength = None,
+    trust_remote_code: TrustRemoteCode = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
 ) -> None:
-    """Find hard negatives, keep the false ones out, and keep the evidence for `embedtune audit`.
+    """Mine hard negatives, filter out the false ones, and write the evidence for `embedtune audit`.
 
     Example: embedtune mine recipes/text/scifact-mined.yaml --output mined.run
 
     Example: embedtune mine data/scifact:train --model sentence-transformers/all-MiniLM-L6-v2 --output mined.run
     --num-negatives 4 --relative-margin 0.05
 
-    Writes a TREC run, the evidence (.jsonl) and a summary (.json) beside it. If it is killed, the same command goes on.
-    The flags mean what they mean in sentence-transformers' mine_hard_negatives, and stand for options of the recipe.
-    On several processes (torchrun --nproc-per-node 2 -m embedtune_cli mine ...) all encode.
+    Writes a TREC run, and beside it the evidence (.jsonl) and a summary (.json). After a kill, the same command
+    continues. Several processes share the encoding: torchrun --nproc-per-node 2 -m embedtune_cli mine ...
     """
     from embedtune import distributed as processes
     from embedtune.data.dataset import load_training
-    from embedtune.errors import InputError
     from embedtune.files import refuse_existing
-    from embedtune.recipe import Data, Model, Recipe, load_recipe
     from embedtune.recipe.mining_flags import Flags, adjusted
 
-    by_recipe = source.endswith((".yaml", ".yml"))
-    if by_recipe and (model or max_length):
-        raise InputError("--model and --max-length go with DATA; for a recipe use --set model.name=... instead")
-    if not by_recipe and (model is None or output is None or changes):
-        raise InputError(f"{source}: to mine DATA give --model and --output, and no --set (which goes with a recipe)")
-    if by_recipe:
-        recipe = load_recipe(source, changes)
-    else:
-        recipe = Recipe(version=1, model=Model(name=str(model), max_length=max_length), data=Data(train=source))
+    recipe = _recipe(source, changes, model, output, max_length, trust_remote_code)
     flags = Flags(
         num_negatives=num_negatives,
         range_min=range_min,
@@ -83,20 +125,45 @@ def mine(
 
     with progress("mining") as show:
         report = mine_recipe(recipe, target, draw=num_negatives is not None, on_progress=show, dataset=dataset)
-    for text in report.sentences():
-        say(text)
+    for sentence in report.sentences():
+        say(sentence)
     if as_json:
         show_json({"output": str(target), **vars(report)})
         return
-    dropped = [[f"dropped by {name}", count] for name, count in report.dropped.items()]
     rows = [
         ["queries", report.queries],
         ["candidates", report.candidates],
-        *dropped,
+        *([f"dropped by {name}", count] for name, count in report.dropped.items()),
         ["kept", report.kept],
         ["written", report.written],
         [f"queries with fewer than {report.asked}", report.fewer],
         ["queries without any", report.without],
     ]
     show_table(["mined", "count"], rows, as_json=False)
-    say(f"written to {target}; see `embedtune audit {target}`")
+    say(f"written: {target}; see `embedtune audit {target}`")
+
+
+def _recipe(
+    source: str,
+    changes: list[str],
+    model: str | None,
+    output: Path | None,
+    max_length: int | None,
+    trust_remote_code: bool,
+) -> Recipe:
+    """The recipe file, or a recipe without a miner for a dataset and a model."""
+    from embedtune import recipe
+    from embedtune.errors import InputError
+
+    if source.endswith((".yaml", ".yml")):
+        if model or max_length or trust_remote_code:
+            raise InputError(
+                "--model, --max-length and --trust-remote-code go with DATA; change a recipe with --set model.name=..."
+            )
+        return recipe.load_recipe(source, changes)
+    if changes:
+        raise InputError(f"{source}: --set changes a recipe, and a recipe's name ends in .yaml")
+    if model is None or output is None:
+        raise InputError(f"{source}: to mine a dataset, name --model and --output; a recipe's name ends in .yaml")
+    block = recipe.Model(name=model, max_length=max_length, trust_remote_code=trust_remote_code)
+    return recipe.Recipe(version=1, model=block, data=recipe.Data(train=source))

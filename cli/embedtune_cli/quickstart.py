@@ -1,4 +1,4 @@
-"""`embedtune quickstart`: the main job in some minutes."""
+"""`embedtune quickstart`: training, measuring and searching on generated data."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .options import OUTPUT_HELP, Overwrite
 from .output import progress, say, show_table
 from .train import Watcher
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from embedtune.demo.quickstart import Quickstart
 
 NEXT = """
-Search it:
+Search the index:
   embedtune search {index} "read a file line by line"
 
 With your own data, a folder with corpus.jsonl, queries.jsonl and qrels/{{train,test}}.tsv, or a .jsonl of pairs:
@@ -26,16 +27,16 @@ With your own data, a folder with corpus.jsonl, queries.jsonl and qrels/{{train,
   embedtune index my-data --model runs/mine/model --output indexes/mine
 """
 NEXT_IMAGES = """
-Untrained, it finds by chance: a composed model's projections begin as random numbers.
-A contact sheet, of names and the pictures that they find, from the best answered to the worst: {sheet}
+The untrained model ranks by chance, because a composed model's projections start as random numbers.
+A picture of names and the emoji found for them, the best answered name first: {sheet}
 
-Search it by words, by a picture (this one is drawn in the other style), or by both:
+Search by words, by an image (this one is drawn in the other style), or by both:
   embedtune search {index} "a vehicle with wheels" --sheet found.png
   embedtune search {index} --image {picture} --sheet found.png --overwrite
   embedtune search {index} "a vehicle" --image {picture} --sheet found.png --overwrite
 
 With your own pictures, named in a .jsonl beside them: {{"query": "a red car", "image": "photos/1.jpg"}}
-  embedtune data convert pairs.jsonl all-data
+  embedtune data convert pairs.jsonl --output all-data
   embedtune data split all-data --test 0.1 --output my-data
   embedtune recipes copy image/quickstart my-recipe.yaml    (then name my-data in it)
   embedtune train my-recipe.yaml --output runs/mine
@@ -47,21 +48,21 @@ def quickstart(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="The folder for all that it makes. (default: quickstart, or quickstart-images)"
+            "--output", "-o", metavar="DIR", help=OUTPUT_HELP, show_default="quickstart, or quickstart-images"
         ),
     ] = None,
     images: Annotated[
-        bool, typer.Option("--images", help="With pictures: emoji found by their names; needs embedtune\\[images].")
+        bool, typer.Option("--images", help="Use images: emoji to be found by their names. Needs embedtune\\[images].")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Train again, in place of an earlier run.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Fine-tune a real model on data made on the spot, measure it, index it, search it: some five minutes, no network.
+    """Fine-tune, measure, index and search on data that it generates: some five minutes, no network.
 
     Example: embedtune quickstart --output quickstart
 
     Example: embedtune quickstart --images
     """
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all is on this machine; nothing shall wait for a network
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # model and data are on this machine: never wait for a network
     from embedtune.demo import quickstart as library
 
     plan = library.IMAGES if images else library.TEXT
@@ -69,8 +70,8 @@ def quickstart(
     with progress("starting") as show:
         made = library.quickstart(folder, plan, overwrite=overwrite, on_event=Watcher(show))
     say(f"\nThe tuned model's answer to {made.query!r}:")
-    for found in made.found:
-        say(f"  {found.rank}. {found.score:.3f}  {found.document.title or found.document.id}")
+    for result in made.found:
+        say(f"  {result.rank}. {result.score:.3f}  {result.document.title or result.document.id}")
     say("")
     untuned = "untrained" if images else "base"
     show_table(["", "dataset", "measure", untuned, "tuned", "change"], _rows(made), as_json=False)
@@ -79,7 +80,7 @@ def quickstart(
 
 
 def _rows(made: Quickstart) -> list[list[object]]:
-    """The recipe's sets in their order: the first is what was trained on (other modules), the second is foreign."""
+    """The recipe's datasets in their order: the first is of the training domain (other modules), the second is not."""
     names = ["in domain", "out of domain"]
     return [
         [where, dataset, measure, made.run.base[dataset][measure], tuned, tuned - made.run.base[dataset][measure]]

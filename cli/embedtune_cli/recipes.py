@@ -1,4 +1,4 @@
-"""`embedtune recipes`: the recipes that ship, and checking one's own."""
+"""`embedtune recipes`: the recipes that ship, and the check of a recipe."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Annotated
 
 import typer
 
+from .options import Changes, Json, RecipeArgument
 from .output import say, show_table
 
-app = typer.Typer(no_args_is_help=True, help="The recipes that ship: list, show, copy; and check one's own.\n\n"
+app = typer.Typer(no_args_is_help=True, help="List, show and copy the recipes that ship, and check recipes.\n\n"
                   "Example: embedtune recipes list")  # fmt: skip
 
-Name = Annotated[str, typer.Argument(help="As `embedtune recipes list` gives it.", metavar="NAME")]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A name from `embedtune recipes list`.")]
 
 
 @app.command("list")
-def list_recipes(as_json: AsJson = False) -> None:
-    """Name every recipe that ships, and what it does.
+def list_recipes(as_json: Json = False) -> None:
+    """List the recipes that ship with a line on each.
 
     Example: embedtune recipes list
     """
@@ -41,28 +41,30 @@ def show(name: Name) -> None:
 @app.command()
 def copy(
     name: Name,
-    to: Annotated[Path | None, typer.Argument(help="A file or a folder; the current folder if not given.")] = None,
+    to: Annotated[
+        Path | None, typer.Argument(metavar="PATH", help="A file or a folder.", show_default="the current folder")
+    ] = None,
 ) -> None:
-    """Copy a recipe, to change it. Nothing is overwritten.
+    """Copy a recipe so that you can change it. An existing file is never overwritten.
 
     Example: embedtune recipes copy text/scifact my-recipe.yaml
     """
     from embedtune.recipe import shipped
 
     target = shipped.copy(name, to)
-    say(f"Copied to {target}; change it, then: embedtune train {target} --dry-run")
+    say(f"written: {target}; change it, then: embedtune train {target} --dry-run")
 
 
 @app.command()
 def check(
-    file: Annotated[Path, typer.Argument(help="A recipe file.")],
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value, as for train; repeatable.")] = None,
+    recipe: RecipeArgument,
+    changes: Changes = [],  # noqa: B006
 ) -> None:
-    """Check a recipe and name every problem at once; exit code 2 if there is one.
+    """Check a recipe and list all problems. A problem ends with exit code 2.
 
     Example: embedtune recipes check my-recipe.yaml --set train.epochs=2
     """
     from embedtune.recipe import load_recipe
 
-    load_recipe(file, overrides or ())
-    say(f"{file}: right")
+    load_recipe(recipe, changes)
+    say(f"{recipe}: no problem found")

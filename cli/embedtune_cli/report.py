@@ -1,4 +1,4 @@
-"""`embedtune report`."""
+"""`embedtune report`: one HTML page about a run."""
 
 from __future__ import annotations
 
@@ -7,19 +7,27 @@ from typing import Annotated
 
 import typer
 
+from .options import OUTPUT_HELP, Overwrite
 from .output import say, show_text
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders; several are compared with the first.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN", help="Run folders. With several, each is compared with the first."),
+    ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The file. [default: RUN/report.html; needed for several]")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help=OUTPUT_HELP, show_default="report.html in the run folder"),
     ] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the model card's body instead.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the model card's text instead, or write it to --output.")
+    ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Show what a run did, gained and cost, in one HTML file that can be sent to anybody; needs embedtune\\[plots].
+    """Write one HTML file about a run: what it did, gained and cost. Needs embedtune\\[plots].
 
-    A run that was stopped half way is shown as far as it went.
+    The report of an interrupted run shows what was done until then.
 
     Example: embedtune report runs/scifact
 
@@ -28,12 +36,16 @@ def report(
     Example: embedtune report runs/scifact --markdown > summary.md
     """
     from embedtune.errors import InputError
-    from embedtune.files import write_text
-    from embedtune.report.write import report as run
+    from embedtune.files import refuse_existing, write_text
+    from embedtune.report.write import report as render
 
+    if overwrite and output is None:
+        raise InputError("--overwrite has no effect without --output: report.html of a run is always written again")
     if output is None and len(runs) > 1 and not markdown:
-        raise InputError("a report of several runs belongs to none of them; name its file with --output FILE.html")
-    text, notes = run(runs, markdown=markdown)
+        raise InputError("a report of several runs needs a file of its own; name it with --output FILE.html")
+    if output is not None:
+        refuse_existing(output, overwrite=overwrite)
+    text, notes = render(runs, markdown=markdown)
     for note in notes:
         say(note)
     if markdown and output is None:

@@ -1,30 +1,39 @@
-"""`embedtune train`."""
+"""`embedtune train`: fine-tune a model by a recipe."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .options import OUTPUT_HELP, Changes, Json, Overwrite, RecipeArgument
 from .output import progress, say, show_json, show_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe: see `embedtune recipes list`.")],
-    changes: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one key; repeatable.")] = [],  # noqa: B006
-    output: Annotated[Path | None, typer.Option(help="The run folder. (default: runs/ and the recipe's name)")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in that folder.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the resolved recipe and what would happen.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The results as JSON.")] = False,
+    recipe: RecipeArgument,
+    changes: Changes = [],  # noqa: B006
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help=OUTPUT_HELP, show_default="runs/ and the recipe's name"),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the run's last checkpoint.")] = False,
+    overwrite: Overwrite = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved recipe and the plan; start nothing.")
+    ] = False,
+    as_json: Json = False,
 ) -> None:
-    """Fine-tune by a recipe, and measure what was gained in and out of domain.
+    """Fine-tune a model by a recipe, and measure the gain in and out of domain.
 
     Example: embedtune train recipes/text/scifact.yaml --set train.epochs=2 --output runs/scifact
 
-    On several processes: torchrun --nproc-per-node 2 -m embedtune_cli train RECIPE
+    Several processes train together: torchrun --nproc-per-node 2 -m embedtune_cli train RECIPE
     """
     from embedtune import distributed as processes
     from embedtune.errors import BarMissed, InputError
@@ -32,7 +41,9 @@ def train(
     from embedtune.train.preflight import preflight
 
     if resume and overwrite:
-        raise InputError("--resume and --overwrite exclude each other")
+        raise InputError("--resume continues a run and --overwrite replaces it; choose one")
+    if dry_run and as_json:
+        raise InputError("--json has no effect with --dry-run, which prints the recipe as YAML")
     checked = load_recipe(recipe, changes)
     folder = output or Path("runs") / recipe.stem
     leads = processes.leads()
@@ -41,10 +52,10 @@ def train(
     if dry_run:
         print(dump(resolve(checked)), end="")
         return
-    from embedtune.train.run import train as run
+    from embedtune.train.run import train as train_recipe
 
     with progress("starting") as show:
-        result = run(checked, folder, resume=resume, overwrite=overwrite, on_event=Watcher(show))
+        result = train_recipe(checked, folder, resume=resume, overwrite=overwrite, on_event=Watcher(show))
     if result.already_finished and leads:
         say(f"{folder} is finished already ({result.steps} steps); nothing to resume")
     if leads:
@@ -54,16 +65,16 @@ def train(
 
 
 class Watcher:
-    """Shows a run's events: a bar on a terminal with the loss and the pace, a line now and then elsewhere."""
+    """Shows a run's events: on a terminal a bar with the loss and the pace, elsewhere about twenty lines in all."""
 
-    def __init__(self, show: Any) -> None:
+    def __init__(self, show: Callable[..., None]) -> None:
         self._show, self._steps, self._phase, self._bar = show, 0, "", sys.stderr.isatty()
 
     def __call__(self, event: dict[str, Any]) -> None:
         kind = event["event"]
         if kind == "phase":
             steps, self._phase = event.get("steps"), event["name"]
-            self._steps = steps or self._steps  # a refresh in between is a phase as well, and has none
+            self._steps = steps or self._steps  # a refresh during training is a phase too, and has no steps
             if self._bar:
                 self._show(0, None, self._phase)
             else:
@@ -73,10 +84,8 @@ class Watcher:
         elif kind == "step":
             self._step(event)
         elif kind == "validation":
-            say(
-                f"step {event['step']}: validation {event['measure']} {event['value']:.4f}"
-                + (" (best)" * event["best"])
-            )
+            best = " (best)" if event["best"] else ""
+            say(f"step {event['step']}: validation {event['measure']} {event['value']:.4f}{best}")
         elif kind == "message":
             say(event["text"])
 
@@ -84,12 +93,12 @@ class Watcher:
         done, pace = event["step"], f"loss {event['loss']:.4f}, {event['pairs_per_second']:.1f} pairs/s"
         self._show(done, self._steps, f"train: {pace}")
         if not self._bar and (done % max(1, self._steps // 20) == 0 or done == self._steps):
-            left = (self._steps - done) * event["seconds"]
-            say(f"step {done}/{self._steps}: {pace}, about {left:.0f} s left")
+            seconds = (self._steps - done) * event["seconds"]
+            say(f"step {done}/{self._steps}: {pace}, about {seconds:.0f} s left")
 
 
 def show_result(result: Any, as_json: bool) -> None:
-    """What was gained: base, tuned and the change, for each set and measure."""
+    """The gain: base, tuned and the change, for each dataset and measure."""
     rows = [
         [dataset, measure, result.base[dataset][measure], value, value - result.base[dataset][measure]]
         for dataset, measures in result.tuned.items()
@@ -101,4 +110,4 @@ def show_result(result: Any, as_json: bool) -> None:
         return
     if rows:
         show_table(["dataset", "measure", "base", "tuned", "change"], rows, as_json=False)
-    say(f"the model is in {result.model}; what it gained and cost: embedtune report {result.folder}")
+    say(f"the model is in {result.model}; for its gains and costs: embedtune report {result.folder}")

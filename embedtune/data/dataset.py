@@ -87,6 +87,25 @@ def load_texts(name: str | Path) -> tuple[Items, Items]:
     return corpus, queries
 
 
+def load_queries(name: str | Path) -> Items:
+    """The queries of a .jsonl file, all queries of a dataset folder, or those that one split judges (`DIR:split`).
+
+    Raises InputError for a missing file or split, and where there is no query.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir() or path.is_file():
+        path = path / "queries.jsonl" if path.is_dir() else path
+        queries: Items = JsonLines(path)
+    else:
+        dataset = load_dataset(name)
+        queries = Selection(
+            dataset.queries, [query_id for query_id in dataset.queries.ids if query_id in dataset.qrels]
+        )
+    if not len(queries):
+        raise InputError(f"{path}: no queries")
+    return queries
+
+
 def reverse(dataset: Dataset) -> Dataset:
     """The dataset in the other direction: every judged document asks for the queries that it is judged for."""
     qrels: Qrels = {}

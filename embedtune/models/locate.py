@@ -27,18 +27,30 @@ class Location:
 
 
 def locate(name: str) -> Location:
-    """Raises InputError for what is neither a folder nor shaped like a hub id."""
+    """The folder or hub id that a name stands for; a run folder stands for its model.
+
+    Raises InputError for a name that is neither a folder nor shaped like a hub id.
+    """
     if name.startswith("package:"):
         return Location(str(_in_package(name)))
     path = Path(name).expanduser()
     if path.is_dir():
-        return Location(str(path))
+        return Location(str(_model_of_run(path)))
     if path.exists():
         raise InputError(f"model {name}: expected a model folder, found a file")
     identifier, _, revision = name.partition("@")
     if identifier.startswith((".", "/", "~")) or identifier.count("/") > 1:
         raise InputError(f"model {name}: no such folder")
     return Location(identifier, revision or None)
+
+
+def _model_of_run(folder: Path) -> Path:
+    """The model in a run folder; another folder itself. Raises InputError for a run that has no model yet."""
+    if not (folder / "recipe.yaml").is_file() or (folder / "modules.json").is_file():
+        return folder
+    if not (folder / "model").is_dir():
+        raise InputError(f"model {folder}: this run has no model yet; finish it with `embedtune train ... --resume`")
+    return folder / "model"
 
 
 def _in_package(name: str) -> Path:

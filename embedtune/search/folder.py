@@ -192,7 +192,7 @@ def readable_images(
         image = result.document.image
         if image is None or any(image.resolve().is_relative_to(folder) for folder in allowed):
             return result
-        left_out.append(f"{image}: not read, it lies outside the folder that was indexed; allow it with --images DIR")
+        left_out.append(f"{image}: not read, it lies outside the indexed folder; allow it with --image-folder DIR")
         return replace(result, document=replace(result.document, image=None))
 
     return [[checked(result) for result in ranked] for ranked in results], left_out

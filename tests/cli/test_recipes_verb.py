@@ -16,7 +16,7 @@ def test_a_shipped_recipe_is_listed_shown_copied_and_right(
     assert "text/quickstart\t" in run_cli("recipes", "list").stdout
     shown = run_cli("recipes", "show", "text/quickstart").stdout
     copied = run_cli("recipes", "copy", "text/quickstart")
-    assert copied.stderr == "Copied to quickstart.yaml; change it, then: embedtune train quickstart.yaml --dry-run\n"
+    assert copied.stderr == "written: quickstart.yaml; change it, then: embedtune train quickstart.yaml --dry-run\n"
     assert (tmp_path / "quickstart.yaml").read_text() == shown
     assert run_cli("recipes", "check", "quickstart.yaml").exit_code == 0
     again = run_cli("recipes", "copy", "text/quickstart")

@@ -211,15 +211,15 @@ def test_the_command_converts_and_says_what_it_assumed(tmp_path: Path, run_cli: 
     source = lines(
         tmp_path / "a.jsonl", {"question": "what flows", "answer": "rivers", "bad": "lava", "worse": "stone"}
     )
-    result = run_cli("data", "convert", source, tmp_path / "a", "--split", "dev")
+    result = run_cli("data", "convert", source, "--output", tmp_path / "a", "--split", "dev")
     assert result.exit_code == 0
     assert "took 'question' as query, 'answer' as positive, 'bad' as negative by position" in result.stderr
     assert result.stdout.splitlines()[1:] == ["documents\t2", "queries\t1", "dev: judgements\t1", "negatives\t1"]
     named = ["--query-column", "question", "--positive-column", "answer"]
     negatives = ["--negative-column", "worse", "--negative-column", "bad"]
-    assert run_cli("data", "convert", source, tmp_path / "b", *named, *negatives).exit_code == 0
+    assert run_cli("data", "convert", source, "-o", tmp_path / "b", *named, *negatives).exit_code == 0
     assert contents(tmp_path / "b") == ({"what flows": {"rivers"}}, {"what flows": ["stone", "lava"]})
-    result = run_cli("data", "convert", source, tmp_path / "b")
+    result = run_cli("data", "convert", source, "--output", tmp_path / "b")
     assert (result.exit_code, result.stderr) == (
         2, f"error: {tmp_path / 'b'}: exists already; choose another folder or remove it\n"
     )  # fmt: skip

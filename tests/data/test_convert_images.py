@@ -174,7 +174,7 @@ def test_files_named_in_a_training_file_are_converted_first(tmp_path: Path, run_
     source = write_jsonl(tmp_path / "pairs.jsonl", {"query": "a", "positive_image": "red.png"})
     with pytest.raises(InputError, match="'positive_image' names a file; `embedtune data convert` reads image files"):
         load_dataset(source)
-    result = run_cli("data", "convert", source, tmp_path / "out", "--json")
+    result = run_cli("data", "convert", source, "--output", tmp_path / "out", "--json")
     assert result.exit_code == 0
     assert images_of(tmp_path / "out") == [("", name_of(RED, "png"))]
     assert run_cli("data", "check", tmp_path / "out").exit_code == 0

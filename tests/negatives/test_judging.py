@@ -36,7 +36,7 @@ def mined(tiny_model: Path, tiny_dataset: Path, tmp_path: Path, run_cli: RunCli)
 def test_a_model_judges_positives_and_candidates(
     mined: Path, tiny_model: Path, tiny_dataset: Path, tmp_path: Path, run_cli: RunCli
 ) -> None:
-    result = run_cli("judge", mined, "--by", tiny_model, "--output", tmp_path / "judge.run")
+    result = run_cli("judge", mined, "--model", tiny_model, "--output", tmp_path / "judge.run")
     assert result.exit_code == 0, result.stderr
     dataset, judged = load_dataset(tiny_dataset, "train"), read_run(tmp_path / "judge.run")
     scorer = EncoderScores(load_encoder(str(tiny_model)), dataset)
@@ -88,4 +88,4 @@ def test_a_program_that_does_not_answer_is_named(
     assert expected in result.stderr
     assert not (tmp_path / "judge.run").exists()
     neither = run_cli("judge", mined, "--output", tmp_path / "judge.run")
-    assert neither.stderr == "error: expected --by MODEL or --command PROGRAM, one of them\n"
+    assert neither.stderr == "error: name one judge: --model MODEL or --command PROGRAM\n"

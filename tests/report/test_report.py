@@ -289,7 +289,7 @@ def test_the_verb(finished_run: Path, tmp_path: Path, run_cli: Callable[..., Any
     assert printed.stdout.startswith("# run\n")
     several = run_cli("report", run, finished_run)
     assert several.exit_code == 2
-    assert "name its file with --output FILE.html" in several.stderr
+    assert "name it with --output FILE.html" in several.stderr
 
 
 def test_without_its_extra_it_says_so(finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

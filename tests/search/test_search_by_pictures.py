@@ -44,7 +44,7 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def test_a_picture_finds_itself(index: Path, pictures: Path, tmp_path: Path, run_cli: RunCli) -> None:
-    asked = ("--image", pictures / "images/7.png", "-k", "4", "--json", "--images", pictures)
+    asked = ("--image", pictures / "images/7.png", "-k", "4", "--json", "--image-folder", pictures)
     done = run_cli("search", index, *asked, "--sheet", tmp_path / "found.png")
     assert done.exit_code == 0, done.stderr
     rows = json.loads(done.stdout)
@@ -101,7 +101,7 @@ def test_words_and_picture_are_one_input_where_the_model_reads_both(
 
 
 def test_a_file_of_queries_has_a_row_each(index: Path, pictures: Path, tmp_path: Path, run_cli: RunCli) -> None:
-    done = run_cli("search", index, "--queries", pictures, "--sheet", tmp_path / "s.png", "--images", pictures)
+    done = run_cli("search", index, "--queries", pictures, "--sheet", tmp_path / "s.png", "--image-folder", pictures)
     assert "note:" not in done.stderr
     assert (done.exit_code, done.stdout) == (0, ""), done.stderr
     width, height = size_of(tmp_path / "s.png")
@@ -188,14 +188,14 @@ def test_an_index_cannot_name_images_outside_the_folder_that_was_indexed(
         np.save(folder / "offsets.npy", offsets)
         drawn = run_cli(*asked, tmp_path / "s.png")
         assert drawn.exit_code == 0
-        message = f"{name}: not read, it lies outside the folder that was indexed; allow it with --images DIR"
+        message = f"{name}: not read, it lies outside the indexed folder; allow it with --image-folder DIR"
         assert f"note: 1 of the images cannot be read, the first {message}" in drawn.stderr
         assert (tmp_path / "s.png").read_bytes() != whole.read_bytes()
         # A manifest that claims everything is not believed beyond the current folder and the index's own.
         (folder / "manifest.json").write_text(json.dumps(json.loads(manifest) | {"images": ["/"]}))
         assert "note: 8 of the images cannot be read" in run_cli(*asked, tmp_path / "s.png").stderr
         (folder / "manifest.json").write_text(manifest)
-        allowed = run_cli(*asked, tmp_path / "s.png", "--images", tmp_path)
+        allowed = run_cli(*asked, tmp_path / "s.png", "--image-folder", tmp_path)
         assert allowed.stderr == f"written: {tmp_path / 's.png'}\n"
 
 
@@ -224,7 +224,7 @@ def test_an_audit_draws_its_suspects(clip: Encoder, pictures: Path, tmp_path: Pa
     assert again.stderr == (f"error: {sheet}: exists already; choose another --sheet, or replace it with --overwrite\n")
     assert run_cli("audit", tmp_path / "mined.run", "--sheet", sheet, "--overwrite").exit_code == 0
     useless = run_cli("audit", tmp_path / "mined.run", "--suspects", "0", "--sheet", tmp_path / "no.png")
-    assert useless.stderr.startswith("error: --sheet draws the suspects: leave --relabel and --suspects 0 out")
+    assert useless.stderr.startswith("error: --sheet draws the suspects; leave --suspects 0 out")
     assert not (tmp_path / "no.png").exists()
 
 

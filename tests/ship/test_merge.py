@@ -61,8 +61,8 @@ def test_an_adapter_stays_one(
 def test_chosen_by_foreign_sets(tiny_model: Path, tuned: TrainedRun, tmp_path: Path, run_cli: RunCli) -> None:
     foreign = write_dataset(tmp_path / "foreign", documents=70, queries=33, seed=7)
     result = run_cli(
-        "merge", tiny_model, tuned.model, "--choose-on", foreign, "--largest-drop", "0.02", "--try", "0",
-        "--try", "0.5", "--try", "1", "--output", tmp_path / "chosen", "--json",
+        "merge", tiny_model, tuned.model, "--choose-on", foreign, "--largest-drop", "0.02", "--alphas", "0",
+        "--alphas", "0.5", "--alphas", "1", "--output", tmp_path / "chosen", "--json",
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
@@ -76,8 +76,8 @@ def test_what_is_refused(
 ) -> None:
     neither = run_cli("merge", tiny_model, tuned.model, "--output", tmp_path / "x")
     assert (neither.exit_code, neither.stderr) == (2, "error: expected --alpha or --choose-on, one of them\n")
-    unused = run_cli("merge", tiny_model, tuned.model, "--alpha", "1", "--try", "0.5", "--output", tmp_path / "x")
-    assert (unused.exit_code, unused.stderr) == (2, "error: --try has no effect without --choose-on\n")
+    unused = run_cli("merge", tiny_model, tuned.model, "--alpha", "1", "--alphas", "0.5", "--output", tmp_path / "x")
+    assert (unused.exit_code, unused.stderr) == (2, "error: --alphas has no effect without --choose-on\n")
     other = tmp_path / "other"
     encoder = load_encoder(str(tiny_model))
     encoder.model.save_pretrained(str(other), create_model_card=False)

@@ -56,7 +56,7 @@ def open_data(
         else:
             datasets.append(load_dataset(name))
     if images is not None and not suites:
-        raise InputError(f"--images {images}: says where a protocol's images are; none of {', '.join(data)} is of one")
+        raise InputError(f"--image-folder {images}: has no effect; none of {', '.join(data)} is a protocol's folder")
     datasets = distinct(datasets)
     labels = [dataset.label for dataset in [*datasets, *(corpus for suite in suites for corpus in suite.corpora)]]
     refuse_repeated([*labels, *(task.label for suite in suites for task in suite.tasks)])

@@ -47,14 +47,14 @@ class RowImages:
                     if path.is_file():
                         return self._inside(path, where)
         listed = ", ".join(str(folder / subfolder) for folder in self._folders for subfolder in self._subfolders)
-        raise InputError(f"{where}: no image {value!r} in {listed}; name the folder of the images with --images DIR")
+        raise InputError(f"{where}: no image {value!r} in {listed}; name their folder with --image-folder DIR")
 
     def _inside(self, path: Path, where: str) -> Path:
         target = path.resolve()
         if not any(target.is_relative_to(root) for folder in self._folders for root in image_roots(folder)):
             raise InputError(
                 f"{where}: image {path} is a link to {target}, outside the folders of the data; copy the image there, "
-                "or name its folder with --images DIR"
+                "or name its folder with --image-folder DIR"
             )
         return path
 

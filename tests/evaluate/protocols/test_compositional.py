@@ -130,7 +130,7 @@ def sugarcrepe(folder: Path, images: Path) -> Path:
 
 def test_sugarcrepe_by_hand(tmp_path: Path) -> None:
     folder = sugarcrepe(tmp_path / "sugar-crepe", tmp_path / "coco")
-    with pytest.raises(InputError, match=r"add_obj.json: entry 0: no image '0.jpg' in .*; .* --images DIR$"):
+    with pytest.raises(InputError, match=r"add_obj.json: entry 0: no image '0.jpg' in .*; .* --image-folder DIR$"):
         open_suite(folder)
     suite = suite_of(folder, tmp_path / "coco")
     vectors = {f"{n}.jpg": (1.0, 0.0) for n in range(4)} | {f"right {n}": (0.5, 0.0) for n in range(4)}
