@@ -1,4 +1,4 @@
-"""mteb's tasks, by mteb's own evaluator (arXiv 2210.07316, 2502.13595), and their results in its layout and in ours."""
+"""The tasks of mteb, run by its own evaluator (arXiv 2210.07316, 2502.13595); results in its layout and in ours."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, unknown
 from ..files import fingerprint_of
 from ..models.locate import locate
-from ..types import Run
+from ..types import Qrels
 from .measures import DEFAULT_MEASURES, mean, per_query
 from .results import Evaluation, write
 
@@ -29,18 +29,17 @@ INSTALL = "pip install 'embedtune[mteb]'"
 
 @dataclass(frozen=True, kw_only=True)
 class TaskScore:
-    """One split and subset of a task: mteb's main score, by its name."""
+    """mteb's main score of one split and subset of a task; measure: its name."""
 
     task: str
     split: str
     subset: str
     measure: str
     value: float
-    file: Path
 
 
 def home_of(model: str) -> Path:
-    """Where results go by themselves: beside the model, in its run folder. Raises InputError for a model of no run."""
+    """The default output: `mteb/` in the model's run folder. Raises InputError for a model outside a run folder."""
     folder = Path(model).expanduser()
     if folder.is_dir() and (folder.parent / "recipe.yaml").exists():
         return folder.parent / "mteb"
@@ -48,9 +47,9 @@ def home_of(model: str) -> Path:
 
 
 def tasks_of(name: str) -> list[Any]:
-    """The tasks of a name: a task's (`SciFact`), or a benchmark's (`MTEB(eng, v2)`).
+    """The task of a name (`SciFact`), or the tasks of a benchmark (`MTEB(eng, v2)`).
 
-    Raises InputError for an unknown name, with the nearest known one, and where mteb is not installed.
+    Raises InputError for an unknown name, with the nearest known one, and if mteb is not installed.
     """
     if find_spec("mteb") is None:
         raise InputError(f"--mteb needs mteb; try: {INSTALL}")
@@ -73,19 +72,20 @@ def evaluate_tasks(
     measures: Sequence[str] = DEFAULT_MEASURES,
     on_task: Callable[[int, int, str], None] | None = None,
 ) -> Iterator[TaskScore]:
-    """Runs mteb's evaluator on each task, yielding its main scores as soon as they are there.
+    """Runs mteb's evaluator on each task and yields its main scores as soon as they are computed.
 
-    Files `output/results/<model>/<revision>/<task>.json`, which is mteb's layout, and for retrieval tasks also
-    `output/<task>/` as `embedtune eval` does: the run, and `measures` of every query. What is there of the same model
-    is not computed again. Raises InputError for a task whose data is not to be had.
+    Writes `output/results/<model>/<revision>/<task>.json`, which is mteb's layout, and for a retrieval task also
+    `output/<task>/` as `embedtune eval` does: the run, and `measures` of every query. A result of the same model that
+    is already there is not computed again. on_task: called with (index, count, name) before each task. Raises
+    InputError for a task whose data cannot be loaded.
     """
     import mteb
 
     model = _named(encoder)
     cache = mteb.ResultCache(output)
-    for number, task in enumerate(tasks):
+    for index, task in enumerate(tasks):
         if on_task is not None:
-            on_task(number, len(tasks), task.metadata.name)
+            on_task(index, len(tasks), task.metadata.name)
         _load(task)
         with tempfile.TemporaryDirectory() as predictions:
             (result,) = mteb.evaluate(
@@ -99,7 +99,6 @@ def evaluate_tasks(
             ).task_results
             for evaluation in _evaluations(encoder, task, Path(predictions), measures):
                 write(evaluation, output)
-        file = cache.get_task_result_path(task.metadata.name, model.mteb_model_meta)
         for split, subsets in result.scores.items():
             for scores in subsets:
                 yield TaskScore(
@@ -108,13 +107,12 @@ def evaluate_tasks(
                     subset=scores["hf_subset"],
                     measure=task.metadata.main_score,
                     value=float(scores["main_score"]),
-                    file=file,
                 )
         task.unload_data()
 
 
 def _named(encoder: Encoder) -> Any:
-    """The model as mteb takes it, under a name and a revision (its content's) that it does not share with another."""
+    """The model as mteb takes it. Its name and its revision (the content's fingerprint) are shared with no other."""
     from mteb.models import SentenceTransformerEncoderWrapper
 
     location = locate(encoder.name)
@@ -123,14 +121,14 @@ def _named(encoder: Encoder) -> Any:
     name = location.name if location.folder is None and "/" in location.name else f"local/{local}"
     with warnings.catch_warnings(action="ignore", category=FutureWarning):  # it calls a method by its old name
         model = SentenceTransformerEncoderWrapper(encoder.model)
-    shortened = f"-{encoder.model.truncate_dim}d" if encoder.model.truncate_dim else ""
-    update = {"name": name, "revision": encoder.identity + shortened}
+    truncated = f"-{encoder.model.truncate_dim}d" if encoder.model.truncate_dim else ""
+    update = {"name": name, "revision": encoder.identity + truncated}
     model.mteb_model_meta = model.mteb_model_meta.model_copy(update=update)
     return model
 
 
 def _load(task: Any) -> None:
-    """The task's data, which stands on the Hugging Face hub."""
+    """Loads the task's data, which is on the Hugging Face hub or in its cache."""
     from datasets.exceptions import DatasetNotFoundError
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError
@@ -140,28 +138,31 @@ def _load(task: Any) -> None:
     try:
         task.load_data()
     except (DatasetNotFoundError, HfHubHTTPError, OSError, RuntimeError) as error:
-        where = f"{task.metadata.dataset['path']} of the Hugging Face hub"
-        state = ", and this is offline (HF_HUB_OFFLINE=1)" if constants.HF_HUB_OFFLINE else ""
+        path = task.metadata.dataset["path"]
+        state = " while offline (HF_HUB_OFFLINE=1)" if constants.HF_HUB_OFFLINE else ""
         first = str(error).strip().partition("\n")[0]
-        raise InputError(f"{task.metadata.name}: its data is {where}, which is not to be had{state}: {first}") from None
+        raise InputError(
+            f"{task.metadata.name}: its data, {path} of the Hugging Face hub, cannot be loaded{state}: {first}"
+        ) from None
 
 
 def _evaluations(encoder: Encoder, task: Any, predictions: Path, measures: Sequence[str]) -> Iterator[Evaluation]:
-    """What a retrieval task's run comes to, query by query. Where mteb computed nothing anew, there is no run."""
+    """A retrieval task's runs, measured query by query. A result that mteb took from its cache has no run."""
+    from mteb.abstasks import AbsTaskRetrieval
+
     file = predictions / task.prediction_file_name
-    if not _is_retrieval(task) or not file.exists():
+    if not isinstance(task, AbsTaskRetrieval) or task.skip_first_result or not file.exists():
         return
-    found = json.loads(file.read_text(encoding="utf-8"))
-    for subset, by_split in found.items():
-        if subset == "mteb_model_meta":
-            continue
+    subsets = json.loads(file.read_text(encoding="utf-8"))
+    subsets.pop("mteb_model_meta", None)
+    for subset, by_split in subsets.items():
+        name = task.metadata.name if subset == "default" else f"{task.metadata.name}-{subset}"
         for split, run in by_split.items():
             data = task.dataset[subset][split]
             qrels = {q: {d: int(grade) for d, grade in judged.items()} for q, judged in data["relevant_docs"].items()}
             if task.ignore_identical_ids:
-                run = _without_self(run)
+                run = {q: {d: score for d, score in scores.items() if d != q} for q, scores in run.items()}
             values = per_query(list(measures), qrels, run)
-            name = task.metadata.name if subset == "default" else f"{task.metadata.name}-{subset}"
             yield Evaluation(
                 label=name if split == "test" else f"{name}-{split}",
                 dataset=name,
@@ -178,17 +179,7 @@ def _evaluations(encoder: Encoder, task: Any, predictions: Path, measures: Seque
             )
 
 
-def _is_retrieval(task: Any) -> bool:
-    from mteb.abstasks import AbsTaskRetrieval
-
-    return isinstance(task, AbsTaskRetrieval) and not task.skip_first_result
-
-
-def _without_self(run: Run) -> Run:
-    return {q: {d: score for d, score in scores.items() if d != q} for q, scores in run.items()}
-
-
-def _fingerprint(data: Any, qrels: dict[str, dict[str, int]]) -> str:
+def _fingerprint(data: Any, qrels: Qrels) -> str:
     texts = (str(row.get(key, "")) for part in ("corpus", "queries") for row in data[part] for key in ("id", "text"))
     judged = sorted(f"{q}\t{d}\t{grade}" for q, documents in qrels.items() for d, grade in documents.items())
     return fingerprint_of(*texts, *judged)

@@ -1,4 +1,4 @@
-"""Evaluation protocols with candidate lists: one a file, which says what it recognises and reads it into a Suite."""
+"""Evaluation protocols with candidates for each query: each file recognises one layout and reads it into a Suite."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ..suites import Suite, refuse_repeated
 
 @cache
 def names() -> list[str]:
-    """The protocols, by file."""
+    """The names of the protocols, which are those of their files."""
     return sorted(file.stem for file in Path(__file__).parent.glob("[a-z]*.py"))
 
 
 def open_suite(folder: Path, protocol: str | None = None, images: Path | None = None) -> Suite | None:
-    """Reads a folder by a protocol, the one that recognises it where none is named; None where none does.
+    """Reads a folder by the named protocol, or by the one that recognises it; None if none does.
 
-    images: where the pictures are, where not in the folder. Raises InputError for a protocol that is not known, for a
-    folder that is not laid out as the protocol named expects, for rows that are wrong and for pictures that are absent.
+    images: the folder of the images, if it is another one. Raises InputError for an unknown protocol, for a folder of
+    another layout than the named protocol's, for wrong rows and for absent images.
     """
     if protocol is not None and protocol not in names():
         raise InputError(unknown("protocol", protocol, names()))
@@ -37,14 +37,17 @@ def open_suite(folder: Path, protocol: str | None = None, images: Path | None = 
             suite: Suite = module.read(folder, images)
             return suite
     if protocol is not None:
-        raise InputError(f"{folder}: not laid out as {protocol} is; expected {module.LAYOUT}")
+        raise InputError(f"{folder}: not laid out as {protocol}; expected {module.LAYOUT}")
     return None
 
 
 def open_data(
     data: Sequence[str], protocol: str | None = None, images: Path | None = None
 ) -> tuple[list[Dataset], list[Suite]]:
-    """What is named, sorted: datasets to retrieve from, and folders of a protocol, recognised or as named."""
+    """The named data as datasets to retrieve from and as suites of protocols, recognised or named.
+
+    Raises InputError as `open_suite` and `load_dataset` do, and for data that is named twice.
+    """
     datasets: list[Dataset] = []
     suites: list[Suite] = []
     for name in data:

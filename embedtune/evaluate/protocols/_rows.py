@@ -1,4 +1,4 @@
-"""What the readers of protocols share: rows of several kinds of files, and fields of the type that is expected."""
+"""Shared by the readers of protocols: rows of several kinds of files, and fields of the expected type."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...errors import InputError
 
 
 def rows(path: Path) -> Iterator[Row]:
-    """The rows of a .jsonl, .csv or .parquet file, or of a .json file that holds a list, or an object of them by id."""
+    """The rows of a .jsonl, .csv or .parquet file, or of a .json file with a list or object of objects."""
     if path.suffix.lower() != ".json":
         yield from rows_of(path)
         return
@@ -29,7 +29,7 @@ def rows(path: Path) -> Iterator[Row]:
 
 
 def has_columns(path: Path, columns: Sequence[str]) -> bool:
-    """Whether the rows have all of these; False for what cannot be read at all."""
+    """Whether the rows have all the columns; False for a file that cannot be read."""
     try:
         if path.suffix.lower() == ".parquet":
             return set(columns) <= set(parquet_columns(path))
@@ -40,7 +40,7 @@ def has_columns(path: Path, columns: Sequence[str]) -> bool:
 
 
 def files_of(roots: Sequence[Path], name: str) -> list[Path]:
-    """The file of this name, or the Parquet files of the test split, in the first folder that has either."""
+    """The file of that name, or the Parquet files of the test split, in the first folder with either."""
     for root in roots:
         if (root / name).is_file():
             return [root / name]
@@ -50,6 +50,7 @@ def files_of(roots: Sequence[Path], name: str) -> list[Path]:
 
 
 def text_in(row: Row, column: str) -> str:
+    """The text of a column. Raises InputError for another type and for a blank text."""
     where, values = row
     value = values.get(column)
     if not isinstance(value, str) or not value.strip():

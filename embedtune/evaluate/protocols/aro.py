@@ -1,15 +1,16 @@
-"""ARO: does a model mind the order of words: attribution, relation, order (arXiv 2210.01936).
+"""ARO: is a model sensitive to the order of words: attribution, relation, order (arXiv 2210.01936).
 
-An image (for relations and attributes a part of it) with its caption and perturbed ones: one in Visual Genome's sets,
-four in those of COCO and Flickr30k. A query is right where its caption scores strictly above all others; the released
-code takes the first of the best, which in the order sets is the right one. Visual Genome's sets are reported by their
-macro means: over relations without those that are symmetric or rare in the authors' list, and over pairs of attributes
-with at least 25 queries. The order sets must bring their perturbed captions: the released code makes them with a
-parser, at random.
+The query is an image (for relations and attributes a part of it); the candidates are its caption and perturbed ones:
+one in Visual Genome's sets, four in those of COCO and Flickr30k. A query is right if its caption scores strictly above
+all others; the released code takes the first of the best, which in the order sets is the right one. Visual Genome's
+sets are reported by macro means: over relations without those that are symmetric or rare by the authors' list
+(_relations.txt), and over pairs of attributes with at least 25 queries. The order sets must hold their perturbed
+captions: the released code makes them at random, with a parser.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from ...data.records import Row
@@ -18,7 +19,6 @@ from ...types import Item
 from ..lists import Task
 from ..suites import Part, Suite
 from ._images import RowImages, cropped
-from ._relations import LEFT_OUT
 from ._rows import rows, text_in
 
 RELATION, ATTRIBUTION = "VG-Relation", "VG-Attribution"
@@ -37,14 +37,14 @@ def recognises(folder: Path) -> bool:
 
 
 def read(folder: Path, images: Path | None) -> Suite:
-    """Raises InputError, with the entry, for what is not laid out so and for images that are not there."""
+    """Raises InputError, with the entry, for rows of another layout and for images that are absent."""
     row_images = RowImages([images, folder], ("images", ""))
     tasks, means = [], {}
     for name, file in FILES.items():
         if (folder / file).is_file():
             task = _task(name, folder / file, row_images, folder)
             tasks.append(task)
-            if macro := _macro(name, task):
+            if name in (RELATION, ATTRIBUTION) and (macro := _macro(name, task))[0]:
                 means[f"{name}, macro"] = macro
     return Suite(protocol="aro", tasks=tasks, means=means)
 
@@ -52,31 +52,29 @@ def read(folder: Path, images: Path | None) -> Suite:
 def _task(name: str, file: Path, images: RowImages, folder: Path) -> Task:
     task = Task(label=f"aro-{name}", folder=folder, measures=("accuracy",))
     for number, row in enumerate(rows(file)):
-        of_pair = name in (RELATION, ATTRIBUTION)
-        right, others = _pair(row) if of_pair else _options(row)
-        if right in others:
-            raise InputError(f"{row[0]}: a perturbed caption is the right one")
-        image = images.path(row[1].get("image_path") or row[1].get("image"), row[0])
-        if of_pair:
+        where, values = row
+        image = images.path(values.get("image_path") or values.get("image"), where)
+        if name in (RELATION, ATTRIBUTION):
+            captions = [text_in(row, "true_caption"), text_in(row, "false_caption")]
             image = cropped(image, _box(row))
-        options = [(Item(id="", text=right), 1), *((Item(id="", text=text), 0) for text in others)]
+        else:
+            captions = _options(row)
+        if captions[0] in captions[1:]:
+            raise InputError(f"{where}: a perturbed caption is the right one")
+        options = [(Item(id="", text=text), int(index == 0)) for index, text in enumerate(captions)]
         task.add(str(number), Item(id="", image=image), options, _group(name, row))
     return task
 
 
-def _pair(row: Row) -> tuple[str, list[str]]:
-    return text_in(row, "true_caption"), [text_in(row, "false_caption")]
-
-
-def _options(row: Row) -> tuple[str, list[str]]:
-    """The right caption, which comes first, and the others."""
+def _options(row: Row) -> list[str]:
+    """The captions, the right one first."""
     options = row[1].get("caption_options")
     if not isinstance(options, list) or len(options) < 2 or not all(isinstance(o, str) and o for o in options):
         raise InputError(
             f"{row[0]}: 'caption_options' must be a list of texts, the right caption first; make the perturbed ones "
             "with the released code and save them"
         )
-    return options[0], options[1:]
+    return options
 
 
 def _box(row: Row) -> tuple[int, int, int, int]:
@@ -88,6 +86,7 @@ def _box(row: Row) -> tuple[int, int, int, int]:
 
 
 def _group(name: str, row: Row) -> tuple[str, ...]:
+    """The relation, or the pair of attributes, that the query belongs to."""
     if name == RELATION:
         return (text_in(row, "relation_name"),)
     if name == ATTRIBUTION:
@@ -98,13 +97,9 @@ def _group(name: str, row: Row) -> tuple[str, ...]:
     return ()
 
 
-def _macro(name: str, task: Task) -> tuple[list[Part], int] | None:
-    counts: dict[str, int] = {}
-    for groups in task.groups.values():
-        counts[groups[0]] = counts.get(groups[0], 0) + 1
-    kept = [
-        group
-        for group, count in sorted(counts.items())
-        if (group not in LEFT_OUT if name == RELATION else count >= LEAST)
-    ]
-    return ([Part(label=task.label, group=group) for group in kept], len(counts)) if kept else None
+def _macro(name: str, task: Task) -> tuple[list[Part], int]:
+    """The groups that the macro mean is over, and the number of all groups."""
+    counts = Counter(group for (group,) in task.groups.values())
+    left_out = set(Path(__file__).with_name("_relations.txt").read_text(encoding="utf-8").splitlines())
+    kept = [g for g, count in sorted(counts.items()) if (g not in left_out if name == RELATION else count >= LEAST)]
+    return [Part(label=task.label, group=group) for group in kept], len(counts)

@@ -1,8 +1,8 @@
-"""ScienceQA as the ranking of options: question, hint and image ask for the right option (arXiv 2209.09513).
+"""ScienceQA as a ranking of options: the query is question, hint and image (arXiv 2209.09513).
 
-An embedder's protocol, which is ours: the published one lets a model write its answer. hit@1 among a question's own
-options, so that a model that scores everything alike gets 1 / options; over the test split, and by subject, context
-and grade as in the paper.
+The published protocol lets a model write its answer; this one is for embedding models. It reports hit@1 among a
+question's own options (a model that scores everything alike gets 1 / options) over the test split, and by subject,
+context and grade as in the paper.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, images: Path | None) -> Suite:
-    """Raises InputError, with the question, for what is not laid out so and for images that are not there."""
+    """Raises InputError, with the question, for rows of another layout and for images that are absent."""
     files = _files(folder)
     row_images = RowImages([images, folder, files[0].parent], ("images", ""))
     task = Task(label="scienceqa", folder=folder, measures=("hit@1",))
@@ -56,7 +56,7 @@ def _add(task: Task, query_id: str, row: Row, images: RowImages) -> None:
     if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(choice, str) for choice in choices):
         raise InputError(f"{where}: 'choices' must be a list of at least two texts")
     if not isinstance(answer, int) or not 0 <= answer < len(choices):
-        raise InputError(f"{where}: 'answer' must be the place of one of {len(choices)} choices, got {answer!r}")
+        raise InputError(f"{where}: 'answer' must be the index of one of {len(choices)} choices, got {answer!r}")
     hint = str(values.get("hint") or "").strip()
     image = _image(query_id, values.get("image"), where, images)
     question = Item(id="", text=" ".join(filter(None, [text_in(row, "question"), hint])), image=image)
@@ -72,7 +72,7 @@ def _image(query_id: str, value: Any, where: str, images: RowImages) -> Path | N
 
 def _groups(values: dict[str, Any], has_hint: bool, has_image: bool) -> tuple[str, ...]:
     """Subject, context and grade, by the paper's abbreviations."""
-    context = [name for name, given in (("TXT", has_hint), ("IMG", has_image)) if given] or ["NO"]
+    context = [name for name, present in (("TXT", has_hint), ("IMG", has_image)) if present] or ["NO"]
     grade = re.fullmatch(r"grade(\d+)", str(values.get("grade") or ""))
     grades = [] if grade is None else ["G1-6" if int(grade[1]) <= 6 else "G7-12"]
     subject = SUBJECTS.get(str(values.get("subject") or ""))

@@ -1,6 +1,6 @@
-"""SugarCrepe: an image, its caption and a caption that is wrong in one thing (arXiv 2306.14610).
+"""SugarCrepe: an image, its caption and a caption with one error (arXiv 2306.14610).
 
-A query is right where its caption scores strictly above the other. Seven categories in three types; the means are over
+A query is right if its caption scores strictly above the other. Seven categories in three types; the means are over
 categories, as in the paper.
 """
 
@@ -25,14 +25,14 @@ def recognises(folder: Path) -> bool:
 
 def _files(folder: Path) -> dict[str, Path]:
     for root in (folder, folder / "data"):
-        found = {name: root / f"{name}.json" for name in CATEGORIES if (root / f"{name}.json").is_file()}
-        if found:
-            return found
+        files = {name: root / f"{name}.json" for name in CATEGORIES if (root / f"{name}.json").is_file()}
+        if files:
+            return files
     return {}
 
 
 def read(folder: Path, images: Path | None) -> Suite:
-    """Raises InputError, with the entry, for what is not laid out so and for images that are not there."""
+    """Raises InputError, with the entry, for rows of another layout and for images that are absent."""
     row_images = RowImages([images, folder], ("", "images", "val2017", "coco/val2017"))
     tasks = []
     for name, path in _files(folder).items():
@@ -45,14 +45,9 @@ def read(folder: Path, images: Path | None) -> Suite:
             options = ((Item(id="", text=text), int(text == caption)) for text in (caption, other))
             task.add(str(row[1].get("_key", number)), Item(id="", image=image), options)
         tasks.append(task)
-    here = [name for name in CATEGORIES if name in _files(folder)]
-    means = {
-        kind: ([Part(label=f"sugarcrepe-{n}") for n in here if n.startswith(kind)], _count(kind))
-        for kind in ("add", "replace", "swap")
-    }
-    means["SugarCrepe"] = ([Part(label=f"sugarcrepe-{name}") for name in here], len(CATEGORIES))
-    return Suite(protocol="sugarcrepe", tasks=tasks, means={title: m for title, m in means.items() if m[0]})
-
-
-def _count(kind: str) -> int:
-    return sum(name.startswith(kind) for name in CATEGORIES)
+    means = {}
+    for title, kind in (("add", "add_"), ("replace", "replace_"), ("swap", "swap_"), ("SugarCrepe", "")):
+        names = [name for name in CATEGORIES if name.startswith(kind)]
+        if parts := [Part(label=f"sugarcrepe-{name}") for name in names if name in _files(folder)]:
+            means[title] = (parts, len(names))
+    return Suite(protocol="sugarcrepe", tasks=tasks, means=means)

@@ -1,7 +1,7 @@
 """Winoground: two images and two captions of the same words in another order (arXiv 2204.03162).
 
-Of the four scores of an example, text is right where each image's own caption scores strictly above the other caption,
-image where each caption's own image scores strictly above the other image, group where both are. Chance is 1/4, 1/4
+Of the four scores of an example, `text` is right if each image's own caption scores strictly above the other caption,
+`image` if each caption's own image scores strictly above the other image, `group` if both are right. Chance is 1/4, 1/4
 and 1/6; a model that scores everything alike gets 0.
 """
 
@@ -31,29 +31,29 @@ def _files(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, images: Path | None) -> Suite:
-    """Raises InputError, with the row, for what is not laid out so and for images that are not there."""
+    """Raises InputError, with the row, for rows of another layout and for images that are absent."""
     files = _files(folder)
     row_images = RowImages([images, files[0].parent, folder], ("images", ""))
     task = Task(label="winoground", folder=folder, measures=("text", "image", "group"), report=reported)
     for number, row in enumerate(row for path in files for row in rows(path)):
         example = str(row[1].get("id", number))
-        captions = [text_in(row, f"caption_{place}") for place in (0, 1)]
+        captions = [text_in(row, f"caption_{index}") for index in (0, 1)]
         if captions[0] == captions[1]:
             raise InputError(f"{row[0]}: both captions are the same")
         task.shown[example] = " | ".join(captions)
         group = row[1].get("collapsed_tag")
-        for place in (0, 1):
-            image = Item(id="", image=row_images.path(row[1].get(f"image_{place}"), row[0]))
-            # A caption's id says which of the example's two it is, so captions of other examples are not shared.
-            options = [(Item(id=f"{example}/caption_{c}", text=captions[c]), int(c == place)) for c in (0, 1)]
-            task.add(f"{example}/image_{place}", image, options)
+        for index in (0, 1):
+            image = Item(id="", image=row_images.path(row[1].get(f"image_{index}"), row[0]))
+            # The id of a caption holds its example's, so that equal captions of two examples stay apart.
+            options = [(Item(id=f"{example}/caption_{c}", text=captions[c]), int(c == index)) for c in (0, 1)]
+            task.add(f"{example}/image_{index}", image, options)
         if isinstance(group, str) and group:
             task.groups[example] = (group,)
     return Suite(protocol="winoground", tasks=[task])
 
 
 def reported(run: Run) -> Reported:
-    """The four scores of each example under its own id, and what is right of it."""
+    """The four scores of each example under its own id, and the three values of each."""
     by_example: Run = {}
     qrels: Qrels = {}
     values: dict[str, dict[str, float]] = {"text": {}, "image": {}, "group": {}}
@@ -61,9 +61,9 @@ def reported(run: Run) -> Reported:
         example, _, image = query_id.rpartition("/")
         named = {f"{image}/{doc_id.rpartition('/')[2]}": score for doc_id, score in scores.items()}
         by_example.setdefault(example, {}).update(named)
-    for example, found in by_example.items():
+    for example, scores in by_example.items():
         qrels[example] = {"image_0/caption_0": 1, "image_1/caption_1": 1}
-        s = {name: np.float32(score) for name, score in found.items()}
+        s = {name: np.float32(score) for name, score in scores.items()}
         both, mixed = (
             [s[f"image_{i}/caption_{c}"] for i in (0, 1) for c in (0, 1) if (i == c) == same] for same in (True, False)
         )  # (of image 0, of image 1); (image 0 with caption 1, image 1 with caption 0)

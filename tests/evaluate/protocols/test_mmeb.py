@@ -63,12 +63,11 @@ def suite_of(folder: Path, protocol: str | None = None, images: Path | None = No
 
 
 def test_the_36_sets() -> None:
-    counts = {task: sum(map(len, kinds.values())) for task, kinds in mmeb.SETS.items()}
+    counts = {task: len(mmeb.sets_of(task)) for task in mmeb.META_TASKS}
     assert counts == {"Classification": 10, "VQA": 10, "Retrieval": 12, "Grounding": 4}
-    for kind, count in ((mmeb.IN_DISTRIBUTION, 20), (mmeb.OUT_OF_DISTRIBUTION, 16)):
-        assert sum(len(kinds[kind]) for kinds in mmeb.SETS.values()) == count
-    names = [name for kinds in mmeb.SETS.values() for of_kind in kinds.values() for name in of_kind]
-    assert len(set(names)) == 36
+    assert len(mmeb.sets_of(mmeb.IN_DISTRIBUTION)) == 20
+    assert len(mmeb.sets_of(mmeb.OUT_OF_DISTRIBUTION)) == 16
+    assert len(set(mmeb.sets_of(mmeb.ALL))) == 36
 
 
 def test_a_made_folder_is_read_as_it_was_written(folder: Path) -> None:
@@ -159,7 +158,7 @@ def test_visual_documents_are_ranked_whole(folder: Path) -> None:
         ({"tgt_img_path": [""]}, "'tgt_text' and 'tgt_img_path' must be lists of the same length"),
         ({"tgt_text": ["cat"], "tgt_img_path": [""]}, "1 target(s); a query needs its positive, the first, and others"),
         ({"tgt_text": "cat", "tgt_img_path": ""}, "'tgt_text' and 'tgt_img_path' must be lists of the same length"),
-        ({"qry_img_path": ""}, "a text with the place of an image (<|image_1|>) has no image"),
+        ({"qry_img_path": ""}, "the text has the token <|image_1|> of an image, and there is no image"),
         ({"qry_img_path": "ImageNet-1K/9.png"}, "no image 'ImageNet-1K/9.png' in "),
         ({"qry_img_path": "../0.png"}, "an image must be a path inside the folder, got '../0.png'"),
         ({"qry_text": "", "qry_img_path": None}, "neither a text nor an image"),
@@ -215,7 +214,7 @@ def test_the_verb(
     for options, message in (
         (["--measures", "R@1"], "--measures has no effect: the protocol mmeb says what is measured"),
         (["--protocol", "mmbe"], "unknown protocol 'mmbe': did you mean 'mmeb'?"),
-        (["--protocol", "aro"], f"{text_only}: not laid out as aro is; expected visual_genome_relation.json"),
+        (["--protocol", "aro"], f"{text_only}: not laid out as aro; expected visual_genome_relation.json"),
     ):
         refused = run_cli("eval", tiny_model, "--data", text_only, *options)
         assert refused.exit_code == 2

@@ -79,7 +79,7 @@ def test_the_hubs_parquet_files(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"choices": ["one"]}, "'choices' must be a list of at least two texts"),
-        ({"answer": 2}, "'answer' must be the place of one of 2 choices, got 2"),
+        ({"answer": 2}, "'answer' must be the index of one of 2 choices, got 2"),
         ({"image": "other.png"}, "no image 'test/1/other.png' in "),
         ({"question": ""}, "'question' must be a text, got ''"),
     ],
