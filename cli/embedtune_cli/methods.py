@@ -35,10 +35,10 @@ def methods(
             ["family", "method", "what it does"], [[m.family, m.name, m.summary] for m in listed], as_json=as_json
         )
         return
-    found = known.find(name)
+    matches = known.find(name)
     if as_json:
-        show_json([_as_json(method) for method in found])
-    for method in () if as_json else found:
+        show_json([_as_json(method) for method in matches])
+    for method in () if as_json else matches:
         print(_as_text(method))
 
 

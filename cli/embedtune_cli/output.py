@@ -69,13 +69,13 @@ def show_wide_table(
     Columns that are empty throughout are left out, and so are views with nothing of their own beside the first three
     columns, which name the row.
     """
-    filled = [name for place, name in enumerate(columns) if any(row[place] is not None for row in rows)]
+    filled = [name for index, name in enumerate(columns) if any(row[index] is not None for row in rows)]
     chosen = views if sys.stdout.isatty() else {"": columns}
     for title, wanted in chosen.items():
         shown = [name for name in wanted if name in filled]
         if len(shown) > 3:
-            places = [columns.index(name) for name in shown]
-            show_table(shown, [[row[place] for place in places] for row in rows], as_json=False, title=title or None)
+            indices = [columns.index(name) for name in shown]
+            show_table(shown, [[row[index] for index in indices] for row in rows], as_json=False, title=title or None)
 
 
 def _plain(cell: object) -> str:

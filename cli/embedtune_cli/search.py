@@ -101,16 +101,16 @@ def search(
     if items is not None and output is not None:
         write_run(output, opened.run(encoder, items, k), Path(encoder.name).name)
         say(f"written: {output} ({len(items)} queries)")
-    found = find_all(opened, encoder, shown, k) if sheet is not None or queries is None else []
+    results = find_all(opened, encoder, shown, k) if sheet is not None or queries is None else []
     if queries is None:
-        _show(found[0], as_json)
+        _show(results[0], as_json)
     if sheet is not None:
         title = f"{index.resolve().name}: {opened.manifest.documents:,} documents"
-        drawn, left_out = readable_images(opened, found, image_folder)
+        drawn, left_out = readable_images(opened, results, image_folder)
         missing = left_out + write_sheet(sheet, title, side_by_side.of_search(shown, drawn))
         say(f"written: {sheet}")
     else:
-        paths = [result.document.image for results in found for result in results]
+        paths = [result.document.image for of_query in results for result in of_query]
         missing = [f"{path}: no such image" for path in paths if path is not None and not path.exists()]
     say_missing_images(missing)
 
