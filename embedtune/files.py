@@ -1,16 +1,22 @@
-"""Files written whole or not at all, fingerprints of content, and the lock on a run folder."""
+"""Files and folders written whole, what they may replace, fingerprints of content, and the lock on a folder."""
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
+import stat
+import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +24,192 @@ from safetensors import SafetensorError
 
 from .errors import InputError
 
+MARK = ".embedtune.json"  # in every result folder: which verb wrote it, and the names of what it wrote
+_RUN = {"recipe.yaml", "environment.json"}
+_INDEX = {"index.faiss", "manifest.json"}
+_MODEL = {"modules.json", "config.json", "adapter_config.json", "config_sentence_transformers.json"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderKind:
+    """A kind of folder that one verb writes, and how an earlier one is recognised.
+
+    verb: its name on the command line, as in "eval". unmarked: whether a folder without a mark is one, by the names in
+    it; older versions wrote no marks.
+    """
+
+    verb: str
+    unmarked: Callable[[set[str]], bool] = lambda names: False
+
+    def wrote(self, folder: Path) -> bool:
+        """Whether the folder holds a result of this kind and nothing else."""
+        names = {path.name for path in folder.iterdir()}
+        if MARK not in names:
+            return self.unmarked(names)
+        mark = _read_mark(folder)
+        return mark.get("verb") == self.verb and names <= {MARK, *mark.get("names", ())}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileKind:
+    """A kind of file that one verb writes. wrote: whether an existing file, read by its first bytes, is one."""
+
+    verb: str
+    wrote: Callable[[Path], bool]
+
+
+def check_folder(path: Path, kind: FolderKind, *, overwrite: bool = False, option: str = "--output") -> None:
+    """Raises InputError unless a folder may be written as `path`.
+
+    It may be absent or empty; with `overwrite` it may be an earlier result of the same kind. A link, a mount point, the
+    current or home folder and the folders above them are never replaced. Verbs call this before their work.
+    """
+    with _as_input_error(path, option):
+        _refuse_link(path, option)
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path}: expected a folder to write, found a file; choose another {option}")
+        if path.is_dir():
+            _refuse_protected(path, option)
+            if any(path.iterdir()):
+                _refuse_other_content(path, kind, overwrite, option)
+        _probe(path.parent)
+
+
+def check_container(path: Path, option: str = "--output") -> None:
+    """Raises InputError unless results may be written into the folder `path`, which may hold other things as well.
+
+    A dataset, a model, a run and any result that is a folder of its own are refused.
+    """
+    with _as_input_error(path, option):
+        if path.is_symlink() and not path.exists():
+            _refuse_link(path, option)
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path}: expected a folder to write to, found a file; choose another {option}")
+        if path.is_dir() and (content := content_of(path)):
+            raise InputError(f"{path}: holds {content}; choose another {option}")
+        _probe(path)
+
+
+def check_file(path: Path, kind: FileKind | None, *, overwrite: bool = False, option: str = "--output") -> None:
+    """Raises InputError unless a file may be written as `path`: absent, or with `overwrite` one of the same kind.
+
+    kind: None where a file is never replaced.
+    """
+    with _as_input_error(path, option):
+        _refuse_link(path, option)
+        if path.is_dir():
+            raise InputError(f"{path}: expected a file to write, found a folder; choose another {option}")
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: expected a file to write, found a device or pipe; choose another {option}")
+        if path.exists() and kind is None:
+            raise InputError(f"{path}: exists already; choose another {option}")
+        if kind is not None and path.exists() and path.stat().st_size and not kind.wrote(path):
+            raise InputError(
+                f"{path}: exists already and was not written by `embedtune {kind.verb}`; choose another {option}"
+            )
+        if path.exists() and not overwrite:
+            raise InputError(f"{path}: exists already; choose another {option}, or replace it with --overwrite")
+        _probe(path.parent)
+
+
+def content_of(folder: Path) -> str:
+    """What a folder holds that results are not written into, as in "a dataset"; empty for anything else."""
+    names = {path.name for path in folder.iterdir()}
+    if verb := _read_mark(folder).get("verb"):
+        return f"a result of `embedtune {verb}`"
+    if "corpus.jsonl" in names or "qrels" in names:
+        return "a dataset"
+    if names >= _RUN:
+        return "a run"
+    if names >= _INDEX:
+        return "an index"
+    if names & _MODEL or any(name.endswith(".safetensors") for name in names):
+        return "a model"
+    return ""
+
+
+def first_line(path: Path) -> str:
+    """A file's first line, cut at 64 KB; empty where it is no text."""
+    with path.open("rb") as file:
+        try:
+            return file.readline(65536).decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            return ""
+
+
+def _refuse_link(path: Path, option: str) -> None:
+    if path.is_symlink():
+        raise InputError(f"{path}: is a link to {path.readlink()}; choose another {option}")
+
+
+def _refuse_protected(path: Path, option: str) -> None:
+    """Raises InputError for the current folder, the home folder, the folders above them, and mount points."""
+    resolved = path.resolve()
+    for name, place in (("current", Path.cwd()), ("home", Path.home())):
+        if place.resolve() == resolved:
+            raise InputError(f"{path}: is the {name} folder; choose another {option}")
+        if place.resolve().is_relative_to(resolved):
+            raise InputError(f"{path}: holds the {name} folder; choose another {option}")
+    if path.is_mount():
+        raise InputError(f"{path}: is a mount point, which cannot be replaced; choose a folder in it as {option}")
+
+
+def _refuse_other_content(path: Path, kind: FolderKind, overwrite: bool, option: str) -> None:
+    if not kind.wrote(path):
+        mark = _read_mark(path)
+        if mark.get("verb") == kind.verb:
+            others = sorted({file.name for file in path.iterdir()} - {MARK, *mark.get("names", ())})
+            why = f"holds {others[0]!r}, which `embedtune {kind.verb}` did not write"
+        else:
+            content = content_of(path)
+            why = f"exists already and {f'holds {content}' if content else 'is no earlier result of this command'}"
+        raise InputError(f"{path}: {why}; choose another {option}")
+    if not overwrite:
+        raise InputError(f"{path}: exists already; choose another {option}, or replace it with --overwrite")
+
+
+def _read_mark(folder: Path) -> dict[str, Any]:
+    """A result folder's mark, or an empty one where it has none that can be read."""
+    try:
+        mark = json.loads((folder / MARK).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return mark if isinstance(mark, dict) else {}
+
+
+def _probe(folder: Path) -> None:
+    """Raises OSError where no file can be made in the folder, or in the nearest one above it that exists."""
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    with tempfile.TemporaryFile(dir=nearest):
+        pass
+
+
+@contextmanager
+def _as_input_error(path: Path, option: str = "--output") -> Iterator[None]:
+    """An OSError as the one line that says that `path` cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(f"{path}: cannot be written ({reason}); choose another {option}") from None
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Gives a temporary sibling to write to; on success it is flushed to disk and renamed to `path`, else removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    """Yields a temporary sibling to write to, which is flushed to disk and renamed to `path` on success, else removed.
+
+    Raises InputError where the folder cannot be written to.
+    """
+    temporary = _sibling(path)
+    with _as_input_error(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch(exist_ok=False)
+    mode = stat.S_IMODE(temporary.stat().st_mode)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(mode)  # a library may have put a file of its own there, readable by its owner alone
         _flush(temporary)
         temporary.replace(path)
         _flush(path.parent)
@@ -37,27 +218,100 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Gives a temporary sibling folder; on success every file is flushed and the folder takes the place of `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+def whole_folder(path: Path, kind: FolderKind, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yields a temporary sibling folder that becomes `path`, marked as a result of the kind, on success.
+
+    Raises InputError, before the block and again before the renaming, where `check_folder` does.
+    """
+    check_folder(path, kind, overwrite=overwrite)
+    with _temporary_folder(path) as temporary:
+        yield temporary
+        names = sorted(file.name for file in temporary.iterdir())
+        (temporary / MARK).write_text(json.dumps({"verb": kind.verb, "names": names}) + "\n", encoding="utf-8")
+        check_folder(path, kind, overwrite=overwrite)
+
+
+@contextmanager
+def inner_folder(path: Path) -> Iterator[Path]:
+    """Yields a temporary sibling folder that becomes `path` on success, in place of whatever stood there.
+
+    For folders inside one that embedtune alone writes (a run, the cache), never for a path that the user names.
+    """
+    with _temporary_folder(path) as temporary:
+        yield temporary
+
+
+@contextmanager
+def _temporary_folder(path: Path) -> Iterator[Path]:
+    temporary = _sibling(path)
+    with _as_input_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+    mode = stat.S_IMODE(temporary.stat().st_mode)
     try:
         with _operating_system_errors(path):
             yield temporary
-        temporary.chmod(0o777 & ~_umask())
+        temporary.chmod(mode)
         for file in sorted(temporary.rglob("*"), reverse=True):
+            if file.is_file() and not file.is_symlink():
+                file.chmod(mode & 0o666)  # safetensors makes its files readable by their owner alone
             _flush(file)
         _flush(temporary)
-        if path.exists():
-            doomed = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-            path.replace(doomed / path.name)
-            temporary.replace(path)
-            shutil.rmtree(doomed)
-        else:
-            temporary.replace(path)
+        _put(temporary, path)
         _flush(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sibling(path: Path) -> Path:
+    """A new hidden name beside `path`. Made with the process's umask, unlike tempfile's."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a killed process may have left a file or folder of that name while it was writing."""
+    return re.fullmatch(r"\..+\.(\w{8})", name) is not None
+
+
+def _put(folder: Path, path: Path) -> None:
+    """Renames the folder to `path`. What stood there is at the folder's old name afterwards.
+
+    At every moment one of the two stands at `path`, and of two processes that write it both succeed, the last one last.
+    """
+    while True:
+        try:
+            folder.rename(path)
+            return
+        except OSError:
+            if not path.is_dir():
+                raise
+        try:
+            _exchange(folder, path)
+            return
+        except FileNotFoundError:  # another process has just taken it away
+            if not folder.exists():
+                raise
+
+
+def _exchange(folder: Path, other: Path) -> None:
+    """Exchanges two folders: in one step where the system can, else in two."""
+    one, two = os.fsencode(folder), os.fsencode(other)
+    ctypes.set_errno(errno.ENOSYS)
+    if sys.platform == "linux":
+        current = -100  # AT_FDCWD; 2 is RENAME_EXCHANGE
+        failed = ctypes.CDLL(None, use_errno=True).renameat2(current, one, current, two, 2)
+    elif sys.platform == "darwin":
+        failed = ctypes.CDLL(None, use_errno=True).renamex_np(one, two, 2)  # RENAME_SWAP
+    else:
+        failed = True
+    number = ctypes.get_errno()
+    if failed and number not in {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}:  # those: not on this file system
+        raise OSError(number, os.strerror(number), str(other))
+    if failed:
+        aside = _sibling(other)
+        other.rename(aside)
+        folder.rename(other)
+        aside.rename(folder)
 
 
 @contextmanager
@@ -94,12 +348,6 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def fingerprint_of_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -119,12 +367,6 @@ def fingerprint_of(*parts: str) -> str:
         encoded = part.encode("utf-8", "surrogatepass")
         digest.update(len(encoded).to_bytes(8, "little") + encoded)
     return digest.hexdigest()[:32]
-
-
-def refuse_existing(path: Path, *, overwrite: bool, option: str = "--output") -> None:
-    """Raises InputError where something is there that is not to be replaced."""
-    if path.exists() and not overwrite:
-        raise InputError(f"{path}: exists already; choose another {option}, or replace it with --overwrite")
 
 
 @contextmanager

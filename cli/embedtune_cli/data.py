@@ -10,7 +10,7 @@ import typer
 
 from embedtune.errors import BarMissed
 
-from .options import OUTPUT_HELP, FolderArgument, Json, OutputFolder
+from .options import OUTPUT_HELP, FolderArgument, Json, OutputFolder, Overwrite
 from .output import say, show_json, show_table
 
 app = typer.Typer(no_args_is_help=True, help="Check, convert and split dataset folders.\n\n"
@@ -72,6 +72,7 @@ def convert(
     positive_image_column: Annotated[
         str, typer.Option(metavar="COLUMN", help="Images of positives that also have text.", show_default="by name")
     ] = "",
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Turn pairs, triplets and other tools' training files into a dataset folder.
@@ -99,7 +100,7 @@ def convert(
         query_image=query_image_column,
         positive_image=positive_image_column,
     )
-    converted = convert_source(source, output, split=split, columns=columns)
+    converted = convert_source(source, output, split=split, columns=columns, overwrite=overwrite)
     for note in converted.notes:
         say(note)
     rows: list[list[object]] = [["documents", converted.documents], ["queries", converted.queries]]
@@ -126,6 +127,7 @@ def split(
     allow_overlap: Annotated[
         bool, typer.Option("--allow-overlap", help="Allow a document to be a positive in several splits.")
     ] = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Divide a split's queries into new splits and write them as a new folder. The old folder stays as it is.
@@ -138,7 +140,9 @@ def split(
 
     target = output or folder.resolve().with_name(f"{folder.resolve().name}-split")
     shares = {name: share for name, share in (("test", test), ("validation", validation)) if share}
-    parts = split_folder(folder, target, shares, source=source, seed=seed, allow_overlap=allow_overlap)
+    parts = split_folder(
+        folder, target, shares, source=source, seed=seed, allow_overlap=allow_overlap, overwrite=overwrite
+    )
     rows = [[name, len(qrels), sum(map(len, qrels.values()))] for name, qrels in parts.items()]
     show_table(["split", "queries", "judgements"], rows, as_json=as_json, title=str(target))
     say(f"written: {target}")

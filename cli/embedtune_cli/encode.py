@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from .options import DataArgument, Device, MaxLength, Model, ModelPrecision, OutputFolder, TrustRemoteCode
+from .options import (
+    DataArgument,
+    Device,
+    MaxLength,
+    Model,
+    ModelPrecision,
+    OutputFolder,
+    Overwrite,
+    TrustRemoteCode,
+)
 from .output import progress, say
 
 
@@ -20,6 +29,7 @@ def encode(
     ] = "float32",
     device: Device = "auto",
     max_length: MaxLength = None,
+    overwrite: Overwrite = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Encode a dataset's corpus and queries into .npy files, with their ids and a manifest.
@@ -42,5 +52,5 @@ def encode(
         encoder.encode(dataset.queries, "query")
         return
     with progress("encoding") as on_progress:
-        manifest = encode_dataset(encoder, dataset, output, dtype=dtype, on_progress=on_progress)
+        manifest = encode_dataset(encoder, dataset, output, dtype=dtype, overwrite=overwrite, on_progress=on_progress)
     say(f"{output}: {manifest['corpus']} documents, {manifest['queries']} queries, {manifest['dimension']} dimensions")

@@ -145,7 +145,8 @@ def evaluate(
         if processes.leads():
             say_left_out([sentence for dataset in datasets for sentence in dataset.left_out])
     if output is not None and processes.leads():
-        prepare(output, overwrite)
+        labels = [dataset.label for dataset in datasets]
+        prepare(output, overwrite, [*labels, *(f"{BASELINE}/{label}" for label in labels if baseline)])
 
     def loaded(name: str) -> Encoder:
         from embedtune.models.encoder import load_encoder
@@ -243,6 +244,7 @@ def _evaluate_mteb(
     from embedtune.errors import InputError
     from embedtune.evaluate.measures import DEFAULT_MEASURES
     from embedtune.evaluate.mteb_tasks import evaluate_tasks, home_of, tasks_of
+    from embedtune.files import check_container
     from embedtune.models.locate import locate
     from embedtune.recipe.measures import parse
 
@@ -252,6 +254,7 @@ def _evaluate_mteb(
         raise InputError(f"--precision {precision} has no effect with --mteb, which encodes by itself, in fp32")
     locate(model)
     folder = output or home_of(model)
+    check_container(folder)
     measured = parse(measures if measures is not None else DEFAULT_MEASURES)
     tasks = [task for name in names for task in tasks_of(name)]
 

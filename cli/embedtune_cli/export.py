@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .options import MODEL_HELP, OutputFolder
+from .options import MODEL_HELP, OutputFolder, Overwrite
 from .output import say
 
 
@@ -17,6 +17,7 @@ def export(
         Literal["safetensors", "onnx"],
         typer.Option("--format", help="The weights' file format; onnx needs sentence-transformers\\[onnx]."),
     ] = "safetensors",
+    overwrite: Overwrite = False,
     push_to: Annotated[
         str | None, typer.Option("--push-to", metavar="OWNER/NAME", help="Also upload the model to the hub.")
     ] = None,
@@ -31,5 +32,5 @@ def export(
     """
     from embedtune.ship.merge import export as write_model
 
-    written = write_model(model, output, form=form, push_to=push_to)
+    written = write_model(model, output, form=form, push_to=push_to, overwrite=overwrite)
     say(f"written: {written}" + (f", and uploaded as {push_to}" if push_to else ""))

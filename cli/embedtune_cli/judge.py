@@ -36,15 +36,15 @@ def judge(
     The program reads one JSON object a line, {"query_id", "doc_id", "query", "document"}, and prints one number for
     each, in the same order.
     """
-    from embedtune.data.trec import write_run
+    from embedtune.data.trec import JUDGED, write_run
     from embedtune.errors import InputError
-    from embedtune.files import refuse_existing
+    from embedtune.files import check_file
     from embedtune.negatives.audit import dataset_of
     from embedtune.negatives.evidence import files_of
 
     if (model is None) == (command is None):
         raise InputError("name one judge: --model MODEL or --command PROGRAM")
-    refuse_existing(output, overwrite=overwrite)
+    check_file(output, JUDGED, overwrite=overwrite)
     files = files_of(negatives)
     dataset = dataset_of(files, data)
 

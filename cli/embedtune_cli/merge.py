@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .options import MODEL_HELP, Json, ModelPrecision, OutputFolder
+from .options import MODEL_HELP, Json, ModelPrecision, OutputFolder, Overwrite
 from .output import say, show_json, show_table
 
 
@@ -57,6 +57,7 @@ def merge(
         ),
     ] = None,
     precision: ModelPrecision = "fp32",
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Mix the weights of a base model and a tuned one (WiSE-FT): a smaller gain in domain, a smaller loss elsewhere.
@@ -88,7 +89,14 @@ def merge(
         alphas=alphas or default.alphas,
     )
     merged = write_mixture(
-        base, tuned, output, alpha=alpha, choose_on=choose_on or (), guard=guard, precision=precision
+        base,
+        tuned,
+        output,
+        alpha=alpha,
+        choose_on=choose_on or (),
+        guard=guard,
+        precision=precision,
+        overwrite=overwrite,
     )
     if as_json:
         curve = [vars(point) for point in merged.points]

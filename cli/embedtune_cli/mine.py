@@ -96,7 +96,6 @@ def mine(
     """
     from embedtune import distributed as processes
     from embedtune.data.dataset import load_training
-    from embedtune.files import refuse_existing
     from embedtune.recipe.mining_flags import Flags, adjusted
 
     recipe = _recipe(source, changes, model, output, max_length, trust_remote_code)
@@ -119,9 +118,11 @@ def mine(
         return
     say_left_out(dataset.left_out)
     target = output or dataset.folder / "negatives" / f"{Path(source).stem}.run"
-    refuse_existing(target, overwrite=overwrite)
 
+    from embedtune.negatives.evidence import MiningFiles, check_output
     from embedtune.train.negatives import mine_recipe
+
+    check_output(MiningFiles(target), overwrite=overwrite)
 
     with progress("mining") as show:
         report = mine_recipe(recipe, target, draw=num_negatives is not None, on_progress=show, dataset=dataset)

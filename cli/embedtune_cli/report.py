@@ -36,21 +36,22 @@ def report(
     Example: embedtune report runs/scifact --markdown > summary.md
     """
     from embedtune.errors import InputError
-    from embedtune.files import refuse_existing, write_text
+    from embedtune.files import check_file, write_text
+    from embedtune.report.write import REPORT
     from embedtune.report.write import report as render
 
     if overwrite and output is None:
         raise InputError("--overwrite has no effect without --output: report.html of a run is always written again")
     if output is None and len(runs) > 1 and not markdown:
         raise InputError("a report of several runs needs a file of its own; name it with --output FILE.html")
-    if output is not None:
-        refuse_existing(output, overwrite=overwrite)
+    target = output or runs[0] / "report.html"
+    if output is not None or not markdown:
+        check_file(target, REPORT, overwrite=overwrite or output is None)
     text, notes = render(runs, markdown=markdown)
     for note in notes:
         say(note)
     if markdown and output is None:
         show_text(text)
         return
-    target = output or runs[0] / "report.html"
     write_text(target, text)
     say(f"written: {target}")

@@ -66,7 +66,6 @@ def search(
     """
     from embedtune import distributed as processes
     from embedtune.errors import InputError
-    from embedtune.files import refuse_existing
 
     if words is not None and text is not None:
         raise InputError("--text is the former spelling of WORDS; leave --text out")
@@ -76,17 +75,18 @@ def search(
     _refuse_contradictions(query_text, image, queries, output, sheet, as_json=as_json, overwrite=overwrite)
     if not processes.leads():  # queries are few: one process does all
         return
-    if output is not None:
-        refuse_existing(output, overwrite=overwrite)
 
     from embedtune.data.dataset import load_queries
-    from embedtune.data.trec import write_run
+    from embedtune.data.trec import SEARCHED, write_run
+    from embedtune.files import check_file
     from embedtune.models.encoder import load_encoder
     from embedtune.report import side_by_side
     from embedtune.report.sheet import refuse, write_sheet
     from embedtune.search.folder import find_all, open_index, readable_images
     from embedtune.types import Item
 
+    if output is not None:
+        check_file(output, SEARCHED, overwrite=overwrite)
     if sheet is not None:
         refuse(sheet, overwrite=overwrite)
     opened = open_index(index)

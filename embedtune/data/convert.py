@@ -10,13 +10,14 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import InputError
-from ..files import fingerprint_of, fingerprint_of_file, whole_folder
+from ..files import FolderKind, check_folder, fingerprint_of, fingerprint_of_file, whole_folder
 from . import flagembedding, huggingface, pairs, tevatron
 from .pairs import Columns
 from .records import Record, Row
 from .tables import rows_of
 from .writer import FolderWriter
 
+CONVERTED = FolderKind(verb="data convert")
 PEEK = 100  # rows that are looked at to tell which format and which columns there are
 
 
@@ -39,6 +40,7 @@ def convert(
     split: str = "train",
     columns: Columns | None = None,
     image_files: bool = True,
+    overwrite: bool = False,
 ) -> Converted:
     """Writes `source` as a dataset folder, whole or not at all.
 
@@ -50,14 +52,16 @@ def convert(
     source's folder) become files of the folder, named by their content. Raises InputError for an output that exists
     and for input that cannot be read, with its line.
     """
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise InputError(f"{output}: exists already; choose another folder or remove it")
+    check_folder(output, CONVERTED, overwrite=overwrite, option="folder")
     if not re.fullmatch(r"\w[\w.-]*", split):
         raise InputError(f"split {split!r}: expected letters, digits, '.', '_' and '-'")
     notes: list[str] = []
     place = Path(source).expanduser()
     beside = (place if place.is_dir() else place.parent) if image_files and not is_hub_name(str(source)) else None
-    with whole_folder(output) as temporary, FolderWriter(temporary, beside) as writer:
+    with (
+        whole_folder(output, CONVERTED, overwrite=overwrite) as temporary,
+        FolderWriter(temporary, beside) as writer,
+    ):
         if huggingface.is_source(source):
             tables = huggingface.open_tables(str(source), split)
             if huggingface.is_beir(tables):

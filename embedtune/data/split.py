@@ -8,11 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..errors import InputError, unknown
-from ..files import whole_folder
+from ..files import FolderKind, check_folder, whole_folder
 from ..types import Qrels
 from .dataset import splits_of
 from .jsonl import JsonLines
 from .trec import read_qrels, write_qrels
+
+SPLIT = FolderKind(verb="data split")
 
 
 def split_folder(
@@ -23,6 +25,7 @@ def split_folder(
     source: str = "train",
     seed: int = 0,
     allow_overlap: bool = False,
+    overwrite: bool = False,
 ) -> dict[str, Qrels]:
     """Writes a copy of a dataset folder in which the split `source` has given up a share of its queries to new splits.
 
@@ -30,8 +33,7 @@ def split_folder(
     Other splits come along as they are. Gives the new splits' judgements and those that `source` keeps. Raises
     InputError for an output that exists, a split that is not there or would be replaced, and shares that cannot be had.
     """
-    if output.exists():
-        raise InputError(f"{output}: exists already; choose another folder or remove it")
+    check_folder(output, SPLIT, overwrite=overwrite)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     splits = splits_of(folder)
@@ -44,7 +46,7 @@ def split_folder(
     parts = split_qrels(
         read_qrels(folder / "qrels" / f"{source}.tsv"), shares, source=source, seed=seed, allow_overlap=allow_overlap
     )
-    with whole_folder(output) as temporary:
+    with whole_folder(output, SPLIT, overwrite=overwrite) as temporary:
         for file in _files(folder):
             target = temporary / file.relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..errors import InputError
-from ..files import write_lines
+from ..files import FileKind, first_line, write_lines
 from ..types import Qrels, Run
 from .jsonl import LineError, decode, fault_of_id, read_lines
 
@@ -37,6 +37,18 @@ def read_run(path: str | Path) -> Run:
             raise LineError(where, "duplicate", f"document {doc_id!r} is given twice for query {query_id!r}")
         scores[doc_id] = _score(fields[4 if len(fields) == 6 else 2], where)
     return run
+
+
+def holds_run(path: Path) -> bool:
+    """Whether the file's first line is one of a run as `write_run` writes it."""
+    fields = first_line(path).split(" ")
+    try:
+        return len(fields) == 6 and fields[1] == "Q0" and fields[3].isdecimal() and math.isfinite(float(fields[4]))
+    except ValueError:
+        return False
+
+
+SEARCHED, JUDGED = FileKind(verb="search", wrote=holds_run), FileKind(verb="judge", wrote=holds_run)
 
 
 def write_run(path: str | Path, run: Run, tag: str) -> None:

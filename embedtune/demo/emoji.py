@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..data.records import Record
 from ..data.writer import FolderWriter
 from ..errors import InputError
-from ..files import whole_folder, write_text
+from ..files import FolderKind, whole_folder, write_text
 from ..types import Item
 
 SIDE = 128  # pixels of a picture that is drawn here
@@ -85,7 +85,7 @@ def emoji() -> list[Emoji]:
 def _write(folder: Path, style: str, split: str, draw: Writer, seed: int) -> None:
     every = emoji()
     held_out = set(random.Random(seed).sample(every, round(HELD_OUT * len(every))))
-    with whole_folder(folder) as temporary:
+    with whole_folder(folder, FolderKind(verb="quickstart")) as temporary:
         (temporary / "images").mkdir()
         with FolderWriter(temporary) as writer:
             for one in every:

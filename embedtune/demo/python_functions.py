@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from ..files import whole_folder, write_lines
+from ..files import FolderKind, whole_folder, write_lines
 from ..types import Qrels
 
 # Tests, whole programs, and what is not the standard library's own.
@@ -241,7 +241,7 @@ def _prose_in(path: Path, module: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _write(folder: Path, corpus: list[tuple[str, str, str]], queries: dict[str, str], splits: dict[str, Qrels]) -> None:
-    with whole_folder(folder) as temporary:
+    with whole_folder(folder, FolderKind(verb="quickstart")) as temporary:
         write_lines(
             temporary / "corpus.jsonl",
             (json.dumps({"_id": doc_id, "title": title, "text": text}) for doc_id, title, text in corpus),

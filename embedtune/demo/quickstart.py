@@ -16,7 +16,7 @@ from pathlib import Path
 from ..data.dataset import load_dataset
 from ..errors import InputError, Interrupted
 from ..evaluate.sources import read_evaluation
-from ..files import write_text
+from ..files import check_container, write_text
 from ..models.encoder import Encoder, load_encoder
 from ..recipe import Recipe, dump, load_recipe, shipped
 from ..report import side_by_side
@@ -96,6 +96,7 @@ def quickstart(
     """
     recipe_file = output / "recipe.yaml"
     head = f"# {shipped.summary(plan.recipe)}\n"
+    check_container(output)
     if output.exists() and any(output.iterdir()) and not _begins(recipe_file, head):
         raise InputError(f"{output}: exists and is not this quickstart's folder; choose another --output")
     _refuse_missing(plan)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,12 +12,24 @@ from pathlib import Path
 
 from ..data.trec import write_run
 from ..errors import InputError
-from ..files import whole_folder, write_json, write_lines
+from ..files import FileKind, FolderKind, check_container, check_folder, whole_folder, write_json, write_lines
 from ..types import Dataset, Qrels, Run
 from .measures import ranked
 
 BASELINE = "baseline"
 MEANS = "-means.json"  # behind a protocol's name
+EVALUATION = FolderKind(verb="eval", unmarked={"measures.json", "per-query.jsonl", "run.trec"}.__eq__)
+
+
+def _holds_means(file: Path) -> bool:
+    try:
+        means = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(means, list) and all(isinstance(mean, dict) and "parts" in mean for mean in means)
+
+
+MEANS_FILE = FileKind(verb="eval", wrote=_holds_means)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,11 +85,11 @@ def _labels(datasets: Sequence[Dataset], names: Sequence[str]) -> list[str]:
 
 
 def write(evaluation: Evaluation, output: Path) -> Path:
-    """Writes `output/<label>/` with measures.json, per-query.jsonl and run.trec, whole; what was there is replaced."""
+    """Writes `output/<label>/` with measures.json, per-query.jsonl and run.trec, whole, in place of an earlier one."""
     folder = output / evaluation.label
     shown = ["dataset", "split", "model", "folder", "fingerprints", "queries", "measures", "protocol"]
     shown += ["groups"] if evaluation.groups else []
-    with whole_folder(folder) as temporary:
+    with whole_folder(folder, EVALUATION, overwrite=True) as temporary:
         write_json(temporary / "measures.json", {name: getattr(evaluation, name) for name in shown})
         write_lines(temporary / "per-query.jsonl", _per_query_lines(evaluation))
         write_run(temporary / "run.trec", evaluation.run, Path(evaluation.model).name)
@@ -107,31 +118,32 @@ def results_in(output: Path) -> list[Path]:
     return sorted(file.parent for pattern in ("*", f"{BASELINE}/*") for file in output.glob(f"{pattern}/measures.json"))
 
 
-def prepare(output: Path, overwrite: bool) -> None:
-    """Makes the output folder before hours are spent on what it is for.
+def prepare(output: Path, overwrite: bool, labels: Sequence[str] = ()) -> None:
+    """Makes the output folder before hours are spent on its content.
 
-    Raises InputError where it is a file, cannot be written to, or holds results that were not said to be overwritten.
+    labels: of the evaluations that will be written there. Raises InputError where the output is a file, a dataset, a
+    model, a run or an index, cannot be written to, holds results that may not be overwritten, or where something else
+    than an earlier result stands under one of the labels.
     """
-    if output.exists() and not output.is_dir():
-        raise InputError(f"{output}: expected a folder to write to, found a file")
-    output.mkdir(parents=True, exist_ok=True)
-    if not os.access(output, os.W_OK):
-        raise InputError(f"{output}: cannot be written to; choose another --output")
-    found = results_in(output)
-    if found and not overwrite:
+    check_container(output)
+    results = results_in(output)
+    if results and not overwrite:
         raise InputError(
-            f"{output}: holds results already ({found[0].relative_to(output)}); "
+            f"{output}: holds results already ({results[0].relative_to(output)}); "
             "choose another --output, or replace them with --overwrite"
         )
+    for label in labels:
+        check_folder(output / label, EVALUATION, overwrite=overwrite)
+    output.mkdir(parents=True, exist_ok=True)
 
 
 def remove_others(output: Path, keep: Sequence[Path]) -> None:
     """Removes results of an earlier evaluation, so that a folder never holds two evaluations' results at once."""
     for folder in results_in(output):
-        if folder not in keep:
+        if folder not in keep and not folder.is_symlink() and EVALUATION.wrote(folder):
             shutil.rmtree(folder)
     for file in (file for pattern in ("*", f"{BASELINE}/*") for file in output.glob(f"{pattern}{MEANS}")):
-        if file not in keep:
+        if file not in keep and MEANS_FILE.wrote(file):
             file.unlink()
     if (output / BASELINE).is_dir() and not any((output / BASELINE).iterdir()):
         (output / BASELINE).rmdir()

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import InputError
-from ..files import write_json
+from ..files import check_file, write_json
 from ..types import Dataset
 from .lists import Task, evaluate_task
-from .results import MEANS, Evaluation
+from .results import MEANS, MEANS_FILE, Evaluation
 from .retrieval import Retrieval, evaluate
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def evaluate_suite(
         for dataset in suite.corpora
     ]
     if output is not None and suite.means:
+        check_file(output / f"{suite.protocol}{MEANS}", MEANS_FILE, overwrite=True)
         write_json(output / f"{suite.protocol}{MEANS}", [asdict(mean) for mean in means_of(suite, found)])
     return found
 

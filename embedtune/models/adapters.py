@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ..errors import InputError
-from ..files import whole_folder
+from ..files import MARK
 from ..recipe import Lora
 from .modules import transformers_of
 
@@ -147,7 +147,7 @@ def merge_adapter_folder(model: SentenceTransformer, folder: Path) -> None:
 
 
 def scale_adapter(adapter: Path, target: Path, alpha: float) -> None:
-    """Writes a LoRA adapter folder with its effect scaled by alpha: lora_B times alpha.
+    """Writes a LoRA adapter into the empty folder `target` with its effect scaled by alpha: lora_B times alpha.
 
     Raises InputError where the adapter holds anything but lora_A and lora_B, which scaling would not mix.
     """
@@ -156,11 +156,10 @@ def scale_adapter(adapter: Path, target: Path, alpha: float) -> None:
     if others:
         raise InputError(f"{adapter}: holds {others[0]}, which is no LoRA matrix; mix the merged models instead")
     scaled = {name: tensor * alpha if "lora_B" in name else tensor for name, tensor in weights.items()}
-    with whole_folder(target) as temporary:
-        for file in adapter.iterdir():
-            if file.is_file() and file.name != "adapter_model.safetensors":
-                shutil.copyfile(file, temporary / file.name)
-        save_file(scaled, temporary / "adapter_model.safetensors", {"format": "pt"})
+    for file in adapter.iterdir():
+        if file.is_file() and file.name not in ("adapter_model.safetensors", MARK):
+            shutil.copyfile(file, target / file.name)
+    save_file(scaled, target / "adapter_model.safetensors", {"format": "pt"})
 
 
 def base_of_adapter(adapter: Path) -> str:

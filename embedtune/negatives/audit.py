@@ -20,6 +20,7 @@ from .. import methods
 from ..data.dataset import load_dataset, load_training
 from ..data.trec import read_run, write_qrels
 from ..errors import InputError
+from ..files import check_file
 from ..recipe import Chosen, Data, split_of
 from ..recipe.strict_yaml import parse
 from ..types import Dataset, Scores
@@ -232,8 +233,7 @@ def relabel(path: str | Path, dataset: Dataset, output: Path, *, above: float, j
     judge: a run with scores of candidates and positives (`embedtune judge`) that decides instead; what it has no score
     for stays as it is. Raises InputError where `output` exists: judgements are never changed in place.
     """
-    if output.exists():
-        raise InputError(f"{output}: exists already; judgements are not changed in place, name another file")
+    check_file(output, None, option="--relabel")  # judgements are never changed in place
     qrels = {query_id: dict(judged) for query_id, judged in dataset.qrels.items()}
     scores = read_run(judge) if judge is not None else None
     added = 0

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ..data.jsonl import parse_object, read_lines
+from ..data.trec import holds_run
 from ..errors import InputError
+from ..files import FileKind, check_file, first_line
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)  # json.dumps makes a new encoder for each line
 NUMBERS = {"rank", "mined", "score", "positive_score", "teacher", "positive_teacher"}
@@ -95,6 +97,32 @@ class MiningFiles:
     def complete(self) -> bool:
         """Whether all three are written: the summary comes last."""
         return self.summary.exists()
+
+
+def check_output(files: MiningFiles, *, overwrite: bool) -> None:
+    """Raises InputError unless a run, its evidence and its summary may be written: absent, or an earlier mining's.
+
+    Evidence and a summary without their run are what a mining left that was killed at its end.
+    """
+    check_file(files.run, FileKind(verb="mine", wrote=holds_run), overwrite=overwrite)
+    for path, wrote in ((files.evidence, _holds_evidence), (files.summary, _holds_summary)):
+        check_file(path, FileKind(verb="mine", wrote=wrote), overwrite=True)
+
+
+def _holds_evidence(path: Path) -> bool:
+    try:
+        line = json.loads(first_line(path))
+    except ValueError:
+        return False
+    return isinstance(line, dict) and line.keys() >= {"query_id", "doc_id", "keep", "filters"}
+
+
+def _holds_summary(path: Path) -> bool:
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(summary, dict) and summary.keys() >= {"data", "encoder", "negatives", "report"}
 
 
 def files_of(path: str | Path) -> MiningFiles:

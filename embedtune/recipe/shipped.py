@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import InputError, unknown
-from ..files import write_text
+from ..files import check_file, write_text
 
 GRID = ".grid.yaml"
 
@@ -51,7 +51,6 @@ def copy(name: str, to: Path | None = None) -> Path:
     """
     source = path(name)
     target = Path(source.name) if to is None else to / source.name if to.is_dir() else to
-    if target.exists():
-        raise InputError(f"{target}: exists already; name another file")
+    check_file(target, None, option="file")
     write_text(target, source.read_text(encoding="utf-8"))
     return target

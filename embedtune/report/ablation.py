@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..evaluate.compare import Comparison, Group, compare_groups
 from ..evaluate.significance import bootstrap_interval
 from ..evaluate.sources import Source, read_source
-from ..files import write_json, write_text
+from ..files import FileKind, check_container, check_file, first_line, write_json, write_text
 from ..recipe import Evaluate
 from .curves import INSTALL, draw_curves
 from .learning import Curve, read_curve
@@ -181,6 +181,29 @@ def _arrival(by_seed: Mapping[int, Curve], target: Mapping[int, float]) -> Arriv
 
 def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
+
+
+def check_output(output: Path) -> None:
+    """Raises InputError where the report cannot be written into the folder, or would replace other files."""
+    check_container(output)
+    for name, wrote in (("report.json", _is_json), ("report.md", _is_markdown), ("curves.svg", _is_drawn)):
+        check_file(output / name, FileKind(verb="ablate", wrote=wrote), overwrite=True)
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(report, dict) and report.keys() >= {"recipe", "cells", "seeds", "convergence", "final"}
+
+
+def _is_markdown(path: Path) -> bool:
+    return first_line(path).startswith("# Ablation of ")
+
+
+def _is_drawn(path: Path) -> bool:
+    return b"Matplotlib" in path.read_bytes()[:2000]
 
 
 def write_report(found: Ablation, output: Path) -> Ablation:

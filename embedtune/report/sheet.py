@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import ExifTags, Image, ImageDraw, UnidentifiedImageError
 
 from ..data.images import BrokenImage
 from ..errors import InputError
-from ..files import refuse_existing, whole_file
+from ..files import FileKind, check_file, whole_file
 from ..types import Item
 from .lettering import font_of, is_cut, one_line, wrapped
 from .pictures import small
@@ -49,11 +49,24 @@ class Row:
     others: Sequence[Card]
 
 
+def _is_sheet(path: Path) -> bool:
+    """Whether the picture says that a sheet was written as it."""
+    try:
+        with Image.open(path, formats=sorted(set(FORMS.values()))) as picture:
+            return bool(picture.getexif().get(ExifTags.Base.Software) == SOFTWARE)
+    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError):
+        return False
+
+
+SOFTWARE = "embedtune contact sheet"
+SHEET = FileKind(verb="... --sheet", wrote=_is_sheet)
+
+
 def refuse(path: Path, *, overwrite: bool = False) -> None:
-    """Raises InputError for a file that a sheet cannot be written as, and for one that is there."""
+    """Raises InputError for a file that a sheet cannot be written as, or that may not be replaced."""
     if path.suffix.lower() not in FORMS:
         raise InputError(f"--sheet {path}: expected a name that ends in {', '.join(FORMS)}")
-    refuse_existing(path, overwrite=overwrite, option="--sheet")
+    check_file(path, SHEET, overwrite=overwrite, option="--sheet")
 
 
 def write_sheet(path: Path, title: str, rows: Sequence[Row]) -> list[str]:
@@ -84,7 +97,9 @@ def write_sheet(path: Path, title: str, rows: Sequence[Row]) -> list[str]:
             missing += _draw(sheet, (left, top + place // across * step), side, card)
         top += count * step
     with whole_file(path) as temporary:
-        sheet.save(temporary, format=FORMS[path.suffix.lower()])
+        exif = Image.Exif()
+        exif[ExifTags.Base.Software] = SOFTWARE
+        sheet.save(temporary, format=FORMS[path.suffix.lower()], exif=exif)
     return missing
 
 

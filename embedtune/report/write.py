@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..files import FileKind
 from .document import Document
 from .figures import need_matplotlib
 from .html import to_html
@@ -12,6 +13,17 @@ from .markdown import to_markdown
 from .record import read_record
 from .several import runs_document
 from .single import card_document, run_document
+
+_MARKDOWN_MARK = "\n<!-- embedtune report -->\n"
+_HTML_MARKS = (b'<p class="kicker">embedtune report</p>', b" \xc2\xb7 embedtune</title>")
+
+
+def _is_report(path: Path) -> bool:
+    content = path.read_bytes()
+    return content.endswith(_MARKDOWN_MARK.encode()) or all(mark in content for mark in _HTML_MARKS)
+
+
+REPORT = FileKind(verb="report", wrote=_is_report)
 
 
 def report(runs: Sequence[str | Path], *, markdown: bool = False) -> tuple[str, list[str]]:
@@ -23,7 +35,8 @@ def report(runs: Sequence[str | Path], *, markdown: bool = False) -> tuple[str, 
     if not markdown:
         need_matplotlib()
     document = report_document([Path(run) for run in runs], drawn=not markdown)
-    return (to_markdown if markdown else to_html)(document), document.notes
+    text = to_markdown(document) + _MARKDOWN_MARK if markdown else to_html(document)
+    return text, document.notes
 
 
 def report_document(runs: Sequence[Path], *, drawn: bool) -> Document:

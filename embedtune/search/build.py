@@ -16,7 +16,7 @@ import numpy as np
 from ..data.dataset import load_dataset, readable
 from ..data.jsonl import JsonLines
 from ..errors import InputError
-from ..files import whole_folder, write_json
+from ..files import FolderKind, check_folder, whole_folder, write_json
 from ..recipe import split_of
 from ..types import Items
 from . import faiss_kinds
@@ -27,6 +27,10 @@ from .folder import Index, Manifest, open_index
 if TYPE_CHECKING:
     from ..models.encoder import Encoder, Progress
 
+INDEX = FolderKind(
+    verb="index",
+    unmarked={"documents.jsonl", "ids.json", "index.faiss", "manifest.json", "offsets.npy"}.__eq__,
+)
 _SAMPLE = 1000  # queries that recall is measured on
 _RECALL_AT = 10
 
@@ -75,7 +79,7 @@ def build(
     The recall of an approximate index is measured with the source's queries; without queries, with documents.
     Raises InputError for a folder that exists, unless it is an index and may be overwritten.
     """
-    _refuse_existing(folder, overwrite)
+    check_folder(folder, INDEX, overwrite=overwrite)
     documents, chosen = source.documents, faiss_kinds.kind_for(len(source.documents)) if kind == "auto" else kind
     parameters = faiss_kinds.parameters(chosen, len(documents), encoder.dimension)
     embeddings = encoder.encode(documents, "document", on_progress=on_progress)
@@ -115,6 +119,7 @@ def add_documents(
     Raises InputError for another model than the index's, and for documents that it holds already, unless `replace`.
     """
     index = open_index(folder, mapped=False)
+    check_folder(folder, INDEX, overwrite=True)
     index.refuse_other_model(encoder)
     rows = {doc_id: row for row, doc_id in enumerate(index.ids) if index.offsets[row] >= 0}
     known = [doc_id for doc_id in documents.ids if doc_id in rows]
@@ -133,15 +138,6 @@ def add_documents(
     kept = _kept_lines(index, {rows[doc_id] for doc_id in known})
     _write(dataclasses.replace(index, manifest=manifest), chain(kept, _lines(documents, folder)))
     return manifest
-
-
-def _refuse_existing(folder: Path, overwrite: bool) -> None:
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not (folder / "manifest.json").exists() or not (folder / "index.faiss").exists():
-        raise InputError(f"{folder}: exists and is not an index; choose another --output")
-    if not overwrite:
-        raise InputError(f"{folder}: holds an index already; --add adds to it, --overwrite builds it again")
 
 
 def _absolute(name: str) -> str:
@@ -196,7 +192,7 @@ def _kept_lines(index: Index, dropped: set[int]) -> Iterator[tuple[str, bytes | 
 def _write(index: Index, lines: Iterable[tuple[str, bytes | None]]) -> None:
     """Writes the folder of an index. lines: the id and line of every row, None for a removed one."""
     ids, offsets, end = [], array("q"), 0
-    with whole_folder(index.folder) as temporary:
+    with whole_folder(index.folder, INDEX, overwrite=True) as temporary:
         with (temporary / "documents.jsonl").open("wb") as file:
             for doc_id, line in lines:
                 ids.append(doc_id)

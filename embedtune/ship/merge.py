@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..evaluate.guarded import Point
 from ..evaluate.results import distinct
 from ..evaluate.significance import paired
-from ..files import whole_folder
+from ..files import MARK, FolderKind, check_folder, whole_folder
 from ..models.adapters import base_of_adapter, scale_adapter
 from ..models.encoder import load_encoder
 from ..models.loading import load_model
@@ -26,6 +26,7 @@ from ..recipe import Guard, Model, Precision
 from ..train.guard import Watched, choose, watch
 from ..train.mix import Mixtures, points_of
 
+MERGED, EXPORTED = FolderKind(verb="merge"), FolderKind(verb="export")
 ADAPTER = "adapter_config.json"
 ONNX = "pip install 'sentence-transformers[onnx]'"
 
@@ -51,6 +52,7 @@ def merge(
     choose_on: Sequence[str] = (),
     guard: Guard | None = None,
     precision: Precision = "fp32",
+    overwrite: bool = False,
 ) -> Merged:
     """Writes (1 - alpha) base + alpha tuned as a model folder; of a LoRA adapter folder, the adapter scaled by alpha.
 
@@ -59,8 +61,7 @@ def merge(
     """
     if (alpha is None) == (not choose_on):
         raise InputError("expected --alpha or --choose-on, one of them")
-    if output.exists():
-        raise InputError(f"{output}: exists already; choose another --output")
+    check_folder(output, MERGED, overwrite=overwrite)
     adapter = _adapter_in(tuned)
     if adapter is not None:
         _refuse_other_base(base, adapter)
@@ -69,10 +70,11 @@ def merge(
     watched = [watch(dataset, guard) for dataset in distinct([load_dataset(name) for name in choose_on])]
     points = points_of(mixtures, guard, guard.measure or "nDCG@10", watched, None) if watched else []
     chosen = choose(points).alpha if alpha is None else alpha
-    if adapter is not None:
-        scale_adapter(adapter, output, chosen)
-    else:
-        mixtures.save(chosen, output)
+    with whole_folder(output, MERGED, overwrite=overwrite) as temporary:
+        if adapter is not None:
+            scale_adapter(adapter, temporary, chosen)
+        else:
+            mixtures.save(chosen, temporary)
     sets = {w.reporting.label: _report(mixtures, chosen, w, guard.measure or "nDCG@10") for w in watched}
     kind: Literal["model", "adapter"] = "model" if adapter is None else "adapter"
     return Merged(folder=output, alpha=chosen, kind=kind, points=points, sets=sets)
@@ -106,22 +108,26 @@ def _report(mixtures: Mixtures, alpha: float, watched: Watched, measure: str) ->
 
 
 def export(
-    model: str, output: Path, *, form: Literal["safetensors", "onnx"] = "safetensors", push_to: str | None = None
+    model: str,
+    output: Path,
+    *,
+    form: Literal["safetensors", "onnx"] = "safetensors",
+    push_to: str | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Writes a model whole and self-contained: of a run folder its model, of an adapter folder the merged model.
 
     form: onnx goes through sentence-transformers, whose extra it needs. push_to: also uploads it to the hub, under
     that name (owner/name). Raises InputError for an output that exists and for an extra that is missing.
     """
-    if output.exists():
-        raise InputError(f"{output}: exists already; choose another --output")
+    check_folder(output, EXPORTED, overwrite=overwrite)
     if form == "onnx" and find_spec("optimum") is None:
         raise InputError(f"--format onnx: needs optimum-onnx; try: {ONNX}")
     run = Path(model) / "model"
     name = str(run) if (Path(model) / "recipe.yaml").exists() and run.is_dir() else model
     card = Path(name) / "README.md"
     loaded: Any = load_encoder(name).model
-    with whole_folder(output) as temporary:
+    with whole_folder(output, EXPORTED, overwrite=overwrite) as temporary:
         loaded.save_pretrained(str(temporary), create_model_card=False)
         if card.exists():
             shutil.copyfile(card, temporary / "README.md")
@@ -147,7 +153,9 @@ def _push(folder: Path, name: str) -> None:
 
     try:
         HfApi().create_repo(name, exist_ok=True)
-        HfApi().upload_folder(repo_id=name, folder_path=str(folder), commit_message="embedtune export")
+        HfApi().upload_folder(
+            repo_id=name, folder_path=str(folder), ignore_patterns=MARK, commit_message="embedtune export"
+        )
     except Exception as error:  # the hub's client and its transport each raise their own kinds
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(

@@ -13,7 +13,7 @@ from .. import distributed as processes
 from ..errors import InputError, Interrupted, unknown
 from ..recipe import Recipe, dump, load_recipe, resolve
 from ..recipe.strict_yaml import parse as parse_yaml
-from ..report.ablation import Ablation, summarise, write_report
+from ..report.ablation import Ablation, check_output, summarise, write_report
 from .preflight import preflight
 
 if TYPE_CHECKING:
@@ -139,6 +139,7 @@ def ablate(recipe: Path, grid: Path, output: Path, *, seeds: int = 3, on_event: 
     if processes.count() > 1:
         raise InputError("ablate runs in one process; start it without torchrun or accelerate launch")
     found = load_grid(grid)
+    check_output(output)
     cells = plan(recipe, found, output, seeds)
     from .run import train  # torch, only once all is checked
 

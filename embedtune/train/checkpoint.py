@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import fingerprint_of_file, whole_folder, write_json
+from ..files import fingerprint_of_file, inner_folder, is_leftover, write_json
 
 _NAME = re.compile(r"step-(\d{6,})")
 
@@ -27,7 +27,7 @@ class Damaged(Exception):
 def save(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> Path:
     """Writes checkpoints/step-000200 with a safetensors file per group, state.json and checksums.json, or nothing."""
     target = folder / f"step-{step:06d}"
-    with whole_folder(target) as temporary:
+    with inner_folder(target) as temporary:
         for group, named in tensors.items():
             plain = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
             save_file(plain, temporary / f"{group}.safetensors")
@@ -73,7 +73,9 @@ def prune(folder: Path, best_step: int | None, keep: int = 2) -> None:
 def clear_leftovers(folder: Path) -> None:
     """Removes what a killed process was still writing."""
     if folder.is_dir():
-        for path in folder.glob(".*.*"):
+        for path in folder.iterdir():
+            if not is_leftover(path.name):
+                continue
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 

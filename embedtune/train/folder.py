@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,41 @@ import yaml
 
 from .. import __version__
 from ..errors import InputError
-from ..files import write_json, write_text
+from ..files import FolderKind, check_folder, write_json, write_text
 from ..recipe import Recipe, dump
 from ..recipe.strict_yaml import flattened
 from ..report.record import read_summary
 from . import checkpoint
 
+_FILES = {"recipe.yaml", "environment.json", "left-out.txt", "log.jsonl", "guard.json", "summary.json", "report.html"}
+_FOLDERS = {"checkpoints", "negatives", "model", "model-unmixed", "adapter", "adapter-unmixed", "mteb", "evaluation",
+            "evaluation-base", "evaluation-unmixed"}  # fmt: skip
+_TRACKERS = {"embedtune", "wandb", "trackio"}
+_HIDDEN = re.compile(r"\.(lock.*|finishing|.+\.\w{8})")  # the last: what a killed process was still writing
 LEFT_OUT = "left-out.txt"  # the items with a broken image, a line each
+
+
+def check_output(folder: Path, *, overwrite: bool) -> None:
+    """Raises InputError unless a run may be written into the folder: absent, empty, or a run.
+
+    overwrite: the run must hold nothing but what a run writes, for all of it will be removed. Nothing is written here.
+    """
+    started = (folder / "recipe.yaml").is_file()
+    if started and overwrite and (others := _others({path.name for path in folder.iterdir()})):
+        raise InputError(f"{folder}: holds {min(others)!r}, which no run writes; move it, or choose another --output")
+    if overwrite or not started:  # else `claim` goes on with it or refuses it
+        check_folder(folder, RUN, overwrite=True)
+
+
+def _others(names: set[str]) -> set[str]:
+    return {name for name in names - _FILES - _FOLDERS - _TRACKERS if not _HIDDEN.fullmatch(name)}
+
+
+def _are_of_run(names: set[str]) -> bool:
+    return not _others(names) and ("recipe.yaml" in names or all(_HIDDEN.fullmatch(name) for name in names))
+
+
+RUN = FolderKind(verb="train", unmarked=_are_of_run)
 
 
 def claim(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> bool:
@@ -25,15 +54,13 @@ def claim(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> boo
 
     Raises InputError where the folder is in use by something else, or holds a run of another recipe.
     """
-    there = [path for path in folder.iterdir() if path.name != ".lock"]
+    there = [path for path in folder.iterdir() if not path.name.startswith(".lock")]
     if resume and (folder / "recipe.yaml").exists():
         _refuse_other_recipe(folder, recipe)
         checkpoint.clear_leftovers(folder)
         checkpoint.clear_leftovers(folder / "checkpoints")
         return True
     if there and overwrite:
-        if not (folder / "recipe.yaml").exists():
-            raise InputError(f"{folder}: is no run folder (no recipe.yaml); not overwritten, choose another --output")
         for path in there:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     elif there:
@@ -46,11 +73,11 @@ def claim(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> boo
 
 def withdraw(folder: Path) -> None:
     """Takes back the claim of a run that was refused before it had done anything, so that it can be tried again."""
-    own = {".lock", "recipe.yaml", "environment.json", LEFT_OUT}
+    own = {".lock", ".lock.gate", "recipe.yaml", "environment.json", LEFT_OUT}
     if any(path.is_file() and path.name not in own and path.stat().st_size for path in folder.rglob("*")):
         return
     for path in folder.iterdir():
-        if path.name != ".lock":
+        if not path.name.startswith(".lock"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 

@@ -11,7 +11,7 @@ import torch
 
 from ..evaluate.guarded import Point
 from ..evaluate.retrieval import evaluate
-from ..files import whole_folder
+from ..files import inner_folder
 from ..models.adapters import scale_adapter
 from ..models.encoder import Encoder, load_encoder
 from ..models.loading import load_model
@@ -50,9 +50,8 @@ class Mixtures:
         return evaluate(self.at(alpha), dataset, measures=[measure]).per_query[measure]
 
     def save(self, alpha: float, folder: Path) -> None:
-        encoder = self.at(alpha)
-        with whole_folder(folder) as temporary:
-            encoder.model.save_pretrained(str(temporary), create_model_card=False)
+        """Saves the mixed model into the empty folder."""
+        self.at(alpha).model.save_pretrained(str(folder), create_model_card=False)
 
 
 def points_of(
@@ -86,12 +85,14 @@ def mix_run(t: Training, guard: Guard, watched: Sequence[Watched], validation: D
     shutil.rmtree(t.folder / UNMIXED, ignore_errors=True)
     shutil.copytree(model, t.folder / UNMIXED)
     if alpha != 1:
-        mixtures.save(alpha, model)
+        with inner_folder(model) as temporary:
+            mixtures.save(alpha, temporary)
         if recipe.model.lora is not None:
             shutil.rmtree(t.folder / "adapter-unmixed", ignore_errors=True)
             (t.folder / "adapter").rename(t.folder / "adapter-unmixed")
         if recipe.model.lora is not None and guard.weights == "linear":
-            scale_adapter(t.folder / "adapter-unmixed", t.folder / "adapter", alpha)
+            with inner_folder(t.folder / "adapter") as temporary:
+                scale_adapter(t.folder / "adapter-unmixed", temporary, alpha)
     return points
 
 

@@ -15,13 +15,14 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 
+from .. import distributed as processes
 from ..data.dataset import load_dataset, load_training
 from ..data.selection import Selection
 from ..errors import InputError
 from ..evaluate.guarded import Point
 from ..evaluate.results import Evaluation, distinct
 from ..evaluate.retrieval import encode_for_evaluation, evaluate
-from ..files import fingerprints_of_weights, is_locked, locked, whole_folder, write_json, write_lines, write_text
+from ..files import fingerprints_of_weights, inner_folder, is_locked, locked, write_json, write_lines, write_text
 from ..models import adapters, store
 from ..models.cached_towers import CachedTowers
 from ..models.encoder import Encoder, load_encoder
@@ -86,6 +87,8 @@ def train(
     and Interrupted, with the state saved, on SIGINT and SIGTERM.
     """
     recipe, target = resolve(recipe), Path(output)
+    if processes.leads():
+        run_folder.check_output(target, overwrite=overwrite)
     accelerator = make_accelerator(recipe, target)
     if not accelerator.is_main_process:
         accelerator.wait_for_everyone()
@@ -217,13 +220,13 @@ def encode_for_finish(training: Training, suites: list[Dataset]) -> None:
 def save_model(encoder: Encoder, recipe: Recipe, folder: Path) -> None:
     """adapter/ (opens with peft) for LoRA, and model/: merged, self-contained, opens with SentenceTransformer."""
     if recipe.model.lora is not None:
-        with whole_folder(folder / "adapter") as temporary:
+        with inner_folder(folder / "adapter") as temporary:
             adapters.save_adapter(encoder.model, temporary)
         adapters.merge(encoder.model)
     model = encoder.model
     if recipe.negatives.live is not None:
         model = two_towers(model, load_model(recipe.model, encoder.device))
-    with whole_folder(folder / "model") as temporary:
+    with inner_folder(folder / "model") as temporary:
         model.save_pretrained(str(temporary), create_model_card=False)
 
 

@@ -29,8 +29,13 @@ def test_embeddings_are_written_with_their_ids(
 def test_an_output_that_exists_is_refused(
     run_cli: RunCli, tiny_model: Path, tiny_dataset: Path, tmp_path: Path
 ) -> None:
-    result = run_cli("encode", tiny_dataset, "--model", tiny_model, "--output", tmp_path)
-    assert (result.exit_code, result.stderr) == (2, f"error: {tmp_path}: exists already; choose another --output\n")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").touch()
+    result = run_cli("encode", tiny_dataset, "--model", tiny_model, "--output", tmp_path / "out")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"error: {tmp_path}/out: exists already and is no earlier result of this command; choose another --output\n",
+    )
 
 
 def test_a_folder_that_is_no_model_is_named(run_cli: RunCli, tiny_dataset: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def test_a_shipped_recipe_is_listed_shown_copied_and_right(
     assert (tmp_path / "quickstart.yaml").read_text() == shown
     assert run_cli("recipes", "check", "quickstart.yaml").exit_code == 0
     again = run_cli("recipes", "copy", "text/quickstart")
-    assert (again.exit_code, again.stderr) == (2, "error: quickstart.yaml: exists already; name another file\n")
+    assert (again.exit_code, again.stderr) == (2, "error: quickstart.yaml: exists already; choose another file\n")
 
 
 def test_check_names_all_problems_of_a_recipe_at_once(run_cli: RunCli, tmp_path: Path) -> None:

@@ -107,6 +107,7 @@ def test_a_folder_is_copied_with_what_belongs_to_it(make_folder: Callable[..., P
     parts = split_folder(folder, output, {"test": 0.25})
     assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
     assert sorted(str(file.relative_to(output)) for file in output.rglob("*") if file.is_file()) == [
+        ".embedtune.json",
         "corpus.jsonl",
         "images/0.png",
         "images/1.png",
@@ -127,7 +128,7 @@ def test_nothing_is_replaced(make_folder: Callable[..., Path], tmp_path: Path) -
     for output, shares, source, message in (
         (tmp_path / "out", {"test": 0.5}, "test", f"{folder}: has a split 'test' already; it would be replaced"),
         (tmp_path / "out", {"dev": 0.5}, "tset", f"{folder}: unknown split 'tset': did you mean 'test'?"),
-        (folder, {"dev": 0.5}, "test", f"{folder}: exists already; choose another folder or remove it"),
+        (folder, {"dev": 0.5}, "test", f"{folder}: exists already and holds a dataset; choose another --output"),
         (folder / "in", {"dev": 0.5}, "test", f"{folder / 'in'}: lies inside {folder}; choose a folder beside it"),
     ):
         with pytest.raises(InputError) as caught:

@@ -136,7 +136,12 @@ def test_truncated_dimensions() -> None:
 def test_files(tmp_path: Path) -> None:
     found = evaluate(WordCounts(), dataset(QRELS, split="dev"), measures=["nDCG@10", "R@2"], output=tmp_path)
     folder = tmp_path / "made-dev"
-    assert sorted(file.name for file in folder.iterdir()) == ["measures.json", "per-query.jsonl", "run.trec"]
+    assert sorted(file.name for file in folder.iterdir()) == [
+        ".embedtune.json",
+        "measures.json",
+        "per-query.jsonl",
+        "run.trec",
+    ]
     written = json.loads((folder / "measures.json").read_text())
     assert written == {
         "dataset": "made",

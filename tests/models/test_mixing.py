@@ -63,6 +63,7 @@ def test_scaling_an_adapter_scales_what_it_adds(tmp_path: Path) -> None:
     (adapter / "adapter_config.json").write_text("{}")
     a, b = torch.randn(2, 4), torch.randn(3, 2)
     save_file({"x.lora_A.weight": a, "x.lora_B.weight": b}, adapter / "adapter_model.safetensors")
+    (tmp_path / "half").mkdir()
     scale_adapter(adapter, tmp_path / "half", 0.5)
     half = load_file(tmp_path / "half" / "adapter_model.safetensors")
     torch.testing.assert_close(half["x.lora_B.weight"] @ half["x.lora_A.weight"], 0.5 * b @ a)

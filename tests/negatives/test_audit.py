@@ -189,7 +189,7 @@ def test_relabelling_writes_new_judgements_and_never_in_place(tmp_path: Path, ti
     found = read_qrels(tmp_path / "new.tsv")
     assert found.pop("q1") == data.qrels["q1"] | {"d40": 1}
     assert found == {q: judged for q, judged in data.qrels.items() if q != "q1"}
-    with pytest.raises(InputError, match=r"new\.tsv: exists already; judgements are not changed in place"):
+    with pytest.raises(InputError, match=r"new\.tsv: exists already; choose another --relabel"):
         relabel(path, data, tmp_path / "new.tsv", above=0.02)
     with pytest.raises(InputError, match=r"query 'q0' is not in .*, split train$"):
         relabel(write(tmp_path / "b.run", evidence("q0", "d1", 0.9)), data, tmp_path / "newer.tsv", above=0.0)

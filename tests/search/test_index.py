@@ -179,12 +179,12 @@ def test_an_empty_query_is_refused(tmp_path: Path, documents: JsonLines) -> None
 def test_existing_folders_are_refused(tmp_path: Path, documents: JsonLines) -> None:
     folder = tmp_path / "index"
     build(Random(), IndexSource(documents), folder)
-    with pytest.raises(InputError, match="holds an index already; --add adds to it, --overwrite builds it again"):
+    with pytest.raises(InputError, match="index: exists already; choose another --output, or replace it with"):
         build(Random(), IndexSource(documents), folder)
     fewer = corpus(tmp_path / "fewer.jsonl", ["a", "b"])
     assert build(Random(), IndexSource(fewer), folder, overwrite=True).documents == 2
     assert open_index(folder).ids == ["a", "b"]
-    with pytest.raises(InputError, match="exists and is not an index; choose another --output"):
+    with pytest.raises(InputError, match="exists already and holds a dataset; choose another --output"):
         build(Random(), IndexSource(documents), tmp_path, overwrite=True)
 
 

@@ -143,7 +143,7 @@ def test_what_is_refused(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -
         train(changed, run.folder, resume=True)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
-    with pytest.raises(InputError, match="is no run folder"):
+    with pytest.raises(InputError, match="exists already and is no earlier result of this command"):
         train(recipe, tmp_path / "mine", overwrite=True)
     assert (tmp_path / "mine" / "thesis.tex").exists()
     assert train(recipe, run.folder, overwrite=True).steps == 1
@@ -274,8 +274,8 @@ def test_several_processes_that_would_train_alone_are_refused(
 
 
 def test_leftovers_of_a_killed_process_are_cleared(tmp_path: Path) -> None:
-    (tmp_path / ".step-000002.x1").mkdir()
-    save_file({"a": torch.ones(1)}, tmp_path / ".step-000002.x1" / "a.safetensors")
+    (tmp_path / ".step-000002.0a1b2c3d").mkdir()
+    save_file({"a": torch.ones(1)}, tmp_path / ".step-000002.0a1b2c3d" / "a.safetensors")
     (tmp_path / "step-000001").mkdir()
     checkpoint.clear_leftovers(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
@@ -320,4 +320,6 @@ def test_a_read_only_output_is_one_line(
     finally:
         subprocess.run(["umount", str(place)], check=True)
     assert result.exit_code == 2
-    assert result.stderr.splitlines()[-1] == f"error: {place / 'run'}: Read-only file system"
+    assert result.stderr.splitlines()[-1] == (
+        f"error: {place / 'run'}: cannot be written (Read-only file system); choose another --output"
+    )
