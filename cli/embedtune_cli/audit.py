@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .options import Json, MinedData, NegativesArgument, Overwrite, Sheet
-from .output import say, say_missing_images, show_json, show_table
+from .output import say, say_missing_images, show_json, show_tables
 
 if TYPE_CHECKING:
-    from embedtune.negatives.audit import Audit
-    from embedtune.negatives.evidence import Evidence
+    from embedtune.negatives.audit import Audit, Suspect
     from embedtune.types import Dataset
 
 WIDTH = 40  # characters of the longest bar
@@ -94,7 +93,7 @@ def audit(
     for text in result.warnings:
         say(f"warning: {text}")
     if sheet is not None and dataset is not None and result.suspects:
-        title = f"{dataset.name}: kept candidates that score most like a positive"
+        title = f"{dataset.name}: the likeliest false negatives among the kept candidates"
         missing = write_sheet(sheet, title, side_by_side.of_suspects(result, dataset))
         say(f"written: {sheet}")
         say_missing_images(missing)
@@ -109,45 +108,49 @@ def audit(
 def _show(result: Audit, dataset: Dataset | None, per_query: bool) -> None:
     kept, total = sum(q.kept for q in result.queries), sum(q.candidates for q in result.queries)
     without = sum(q.kept == 0 for q in result.queries)
-    say(f"{len(result.queries):,} queries, {total:,} candidates, {kept:,} kept; {without:,} queries with none")
+    say(
+        f"{len(result.queries):,} queries: {kept:,} of {total:,} candidates kept ({kept / total:.1%}); "
+        f"{without:,} queries keep none"
+    )
+    tables: list[tuple[str, list[str], list[list[object]]]] = []
     if per_query:
-        rows = [[q.query_id, q.candidates, q.kept, _counts(q.dropped)] for q in result.queries]
-        show_table(["query", "candidates", "kept", "dropped by"], rows, as_json=False, title="Queries")
-        print()
+        columns = ["query", "candidates", "kept", "dropped by"]
+        rows: list[list[object]] = [[q.query_id, q.candidates, q.kept, _counts(q.dropped)] for q in result.queries]
+        tables.append(("Queries", columns, rows))
     if result.filters:
-        rows = [[f.name, f.candidates, f.dropped, f.alone, f.lowest_limit, f.highest_limit] for f in result.filters]
         columns = ["filter", "candidates", "dropped", "dropped by it alone", "lowest limit", "highest limit"]
-        show_table(columns, rows, as_json=False, title="Filters")
-        print()
+        rows = [[f.name, f.candidates, f.dropped, f.alone, f.lowest_limit, f.highest_limit] for f in result.filters]
+        tables.append(("Filters: candidates that each one drops, and its limits over the queries", columns, rows))
     if len(result.sources) > 1:
+        columns = ["source", "candidates", "kept", "in other sources too"]
         rows = [[s.name, s.candidates, s.kept, s.shared] for s in result.sources]
-        columns = ["source", "candidates", "kept", "from other sources too"]
-        show_table(columns, rows, as_json=False, title="Sources")
-        print()
-    for title, listed in (("Suspects among the kept", result.suspects), ("Likeliest among the dropped", result.caught)):
+        tables.append(("Sources: candidates by the source that ranked them highest", columns, rows))
+    for title, listed in (("Likeliest false negatives among the kept", result.suspects),
+                          ("Likeliest false negatives among the dropped, one for each query", result.caught)):  # fmt: skip
         if listed:
             shown = _side_by_side(listed, dataset)
-            show_table(list(shown[0]), [list(row.values()) for row in shown], as_json=False, title=title)
-            print()
+            tables.append((title, list(shown[0]), [list(row.values()) for row in shown]))
     largest = max(max(kept + dropped for _, _, kept, dropped in result.gaps), 1)
-    bars = [
+    rows = [
         [low, high, kept, dropped, "#" * round(WIDTH * kept / largest) + "-" * round(WIDTH * dropped / largest)]
         for low, high, kept, dropped in result.gaps
     ]
-    columns = ["gap from", "to", "kept", "dropped", "# kept, - dropped"]
-    show_table(columns, bars, as_json=False, title="The positive's score minus the candidate's")
+    columns = ["from", "to", "kept", "dropped", "# kept, - dropped"]
+    tables.append(("Candidates by their distance below the lowest positive (its score minus theirs)", columns, rows))
+    show_tables(tables)
 
 
 def _counts(dropped: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in dropped.items())
 
 
-def _side_by_side(listed: list[Evidence], dataset: Dataset | None) -> list[dict[str, Any]]:
+def _side_by_side(listed: list[Suspect], dataset: Dataset | None) -> list[dict[str, Any]]:
     """Each suspect beside its query and the query's lowest positive."""
     rows: list[dict[str, Any]] = []
-    for s in listed:
-        row = {"query": s.query_id, "suspect": s.doc_id, "score": s.reference, "positive": s.positive_id,
-               "its score": s.positive_reference}  # fmt: skip
+    for suspect in listed:
+        s = suspect.candidate
+        row = {"query": s.query_id, "suspect": s.doc_id, "score": s.reference, "above its query's mean": suspect.lead,
+               "positive": s.positive_id, "positive's score": s.positive_reference}  # fmt: skip
         if dataset is not None:
             row |= {
                 "query text": _shortened(dataset.queries[s.query_id].shown),

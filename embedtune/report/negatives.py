@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from ..errors import InputError
-from ..negatives.audit import Audit, dataset_of
-from ..negatives.evidence import Evidence
+from ..negatives.audit import Audit, Suspect, dataset_of
 from ..types import Dataset, Item
 from .document import (
     Block,
@@ -42,8 +41,8 @@ def negatives_section(record: Record, pictures: Pictures) -> Section | None:
     if caught:
         blocks.append(
             Text(
-                "Likely false negatives that the filters caught: of the dropped candidates those that score highest "
-                "against their query's lowest judged positive, one a query. Judge for yourself."
+                "Likely false negatives that the filters caught: of the dropped candidates those that score furthest "
+                "above the mean of their query's candidates, one for each query. Judge for yourself."
             )
         )
         blocks.append(Exhibits(_exhibits(caught, record.minings[0], pictures)))
@@ -122,7 +121,7 @@ def _share(counts: list[int]) -> list[float]:
     return [count / max(1, sum(counts)) for count in counts]
 
 
-def _exhibits(caught: list[Evidence], mining: Mining, pictures: Pictures) -> list[Exhibit]:
+def _exhibits(caught: list[Suspect], mining: Mining, pictures: Pictures) -> list[Exhibit]:
     try:
         dataset: Dataset | None = dataset_of(mining.files)
     except InputError:  # moved or changed since; ids are what is left
@@ -143,7 +142,7 @@ def _exhibits(caught: list[Evidence], mining: Mining, pictures: Pictures) -> lis
                 (f"dropped {number(c.reference, 3)}", shown(c.doc_id, "document")),
             ],
         )
-        for c in caught
+        for c in (suspect.candidate for suspect in caught)
     ]
 
 

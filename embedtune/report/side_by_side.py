@@ -47,5 +47,5 @@ def of_suspects(found: Audit, dataset: Dataset) -> list[Row]:
                 Card(heading=f"suspect  {suspect.reference:.3f}", item=dataset.corpus[suspect.doc_id]),
             ],
         )
-        for suspect in found.suspects
+        for suspect in (listed.candidate for listed in found.suspects)
     ]

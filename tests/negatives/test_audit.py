@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,8 +97,9 @@ def test_counts_suspects_and_gaps_by_hand(tmp_path: Path) -> None:
         ("absolute", 3, 1, 0, 0.85),
         ("m", 3, 2, 1, 0.75),
     ]
-    assert [s.doc_id for s in found.suspects] == ["e", "c"]
-    assert [s.doc_id for s in found.caught] == ["a"]  # b as well was dropped, but a is nearer: one a query
+    # The mean of q1's candidates is 0.797, of q2's 0.62.
+    assert [(s.candidate.doc_id, round(s.lead, 3)) for s in found.suspects] == [("e", 0.12), ("c", -0.097)]
+    assert [s.candidate.doc_id for s in found.caught] == ["a"]  # b was dropped as well, but a leads: one for each query
     assert [vars(source) for source in found.sources] == [{"name": "dense", "candidates": 5, "kept": 3, "shared": 0}]
     assert [sum(row[place] for row in found.scores) for place in (2, 3, 4)] == [2, 3, 2]  # positives, kept, dropped
     assert (found.scores[0][0], found.scores[-1][1]) == (0.5, 0.9)
@@ -108,23 +110,32 @@ def test_counts_suspects_and_gaps_by_hand(tmp_path: Path) -> None:
     assert found.warnings == []
 
 
+def test_a_low_positive_does_not_make_its_querys_candidates_suspects(tmp_path: Path) -> None:
+    low = [dataclasses.replace(evidence("q1", f"low{n}", 0.3 + n / 100), positive_score=0.31) for n in range(8)]
+    others = [evidence("q2", f"other{n}", 0.2 + n / 100) for n in range(8)]
+    outstanding = evidence("q2", "outstanding", 0.7)  # 0.1 below its positive, and far above the others
+    found = audit(write(tmp_path / "a.run", *low, *others, outstanding), suspects=1)
+    assert [s.candidate.doc_id for s in found.suspects] == ["outstanding"]
+
+
 @pytest.mark.parametrize(
     ("cut", "warning"),
     [
         (
             "absolute=0.1",
-            r"^absolute: every candidate lies beyond its limit \(limits 0\.1 to 0\.1\); the scores are on",
+            r"^absolute: drops every candidate \(limits 0\.1 to 0\.1\); its number is for scores of another scale$",
         ),
-        ("absolute=7", r"^absolute: even the positives' own scores stay below its limit .*, so it can drop nothing$"),
-        ("positive_ratio=3.0", r"^positive_ratio: even the positives' own scores stay below its limit"),
-        ("positive_ratio=0.99", r"^positive_ratio: dropped nothing \(limits 0\.792"),
+        (
+            "absolute=7",
+            r"^absolute: drops nothing, because its limit \(limits 7 to 7\) lies above every positive's score; lower",
+        ),
+        ("positive_ratio=3.0", r"^positive_ratio: drops nothing, because its limit \(limits 2\.4"),
+        ("positive_ratio=0.99", r"^positive_ratio: drops nothing \(limits 0\.792"),
     ],
 )
 def test_a_scale_that_makes_a_limit_meaningless_is_said(tmp_path: Path, cut: str, warning: str) -> None:
     path = write(tmp_path / "a.run", evidence("q1", "a", 0.7), evidence("q2", "b", 0.6))
     (said,) = audit(path, threshold=parse_threshold(cut)).warnings
-    import re
-
     assert re.search(warning, said), said
 
 
@@ -149,8 +160,8 @@ def test_a_limit_for_cosines_on_a_cross_encoders_scale_is_said(tmp_path: Path, c
     path = write(tmp_path / "a.run", *found)
     name = cut.partition("=")[0]
     expected = [
-        f"{name}: its number is of the size for cosines, but the scores that decided lie from -6.5 to 9.25; give one "
-        "in their units, or use positive_ratio"
+        f"{name}: its number fits cosines, but the candidates' scores lie from -6.5 to 9.25; give a number in their "
+        "units, or use positive_ratio"
     ]
     assert audit(path, threshold=parse_threshold(cut)).warnings == (expected if warned else [])
 
@@ -209,7 +220,7 @@ def test_the_data_is_known_from_the_summary(mined: Callable[..., Path], tiny_dat
     files = MiningFiles(mined("plain"))
     assert dataset_of(files).folder.samefile(tiny_dataset)
     assert dataset_of(files).split == "train"
-    with pytest.raises(InputError, match=r"a\.run: no a\.json beside it says which data it is of; give --data DIR$"):
+    with pytest.raises(InputError, match=r"a\.run: no a\.json beside it names the mined dataset; give --data DIR$"):
         dataset_of(MiningFiles(tmp_path / "a.run"))
 
 
@@ -236,6 +247,15 @@ def test_the_verbs(tiny_model: Path, tiny_dataset: Path, tmp_path: Path, run_cli
     shown = run_cli("audit", out, "--suspects", 2, "--per-query")
     assert shown.exit_code == 0, shown.stderr
     assert "positive text" in shown.stdout
+    titles = [line for line in shown.stdout.splitlines() if line.startswith("# ")]
+    assert [title.split(":")[0] for title in titles] == [
+        "# Queries",
+        "# Filters",
+        "# Likeliest false negatives among the kept",
+        "# Likeliest false negatives among the dropped, one for each query",
+        "# Candidates by their distance below the lowest positive (its score minus theirs)",
+    ]
+    assert not re.search(r"\d\.\d{8}", shown.stdout)
     assert "dropped by" in shown.stdout
     assert shown.stdout.count("suspect text") == 2  # among the kept, and the likeliest among the dropped
     again = run_cli("mine", f"{tiny_dataset}:train", "--model", tiny_model, "--output", out)

@@ -235,6 +235,6 @@ def test_an_audit_of_other_data_is_refused(clip: Encoder, pictures: Path, tmp_pa
     done = run_cli("audit", tmp_path / "mined.run", "--data", few, "--sheet", tmp_path / "s.png")
     assert done.exit_code == 2
     assert re.fullmatch(
-        rf"error: {few}: (query|document) '\w+' is not in it; give --data what was mined", done.stderr.strip()
+        rf"error: {few}: (query|document) '\w+' is not in it; give --data DIR as it was mined", done.stderr.strip()
     )
     assert not (tmp_path / "s.png").exists()
