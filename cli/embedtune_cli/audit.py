@@ -125,11 +125,11 @@ def _show(result: Audit, dataset: Dataset | None, per_query: bool) -> None:
         columns = ["source", "candidates", "kept", "in other sources too"]
         rows = [[s.name, s.candidates, s.kept, s.shared] for s in result.sources]
         tables.append(("Sources: candidates by the source that ranked them highest", columns, rows))
-    for title, listed in (("Likeliest false negatives among the kept", result.suspects),
-                          ("Likeliest false negatives among the dropped, one for each query", result.caught)):  # fmt: skip
+    title = "Likeliest false negatives among the"
+    for which, listed in (("kept", result.suspects), ("dropped, one for each query", result.caught)):
         if listed:
             shown = _side_by_side(listed, dataset)
-            tables.append((title, list(shown[0]), [list(row.values()) for row in shown]))
+            tables.append((f"{title} {which}", list(shown[0]), [list(row.values()) for row in shown]))
     largest = max(max(kept + dropped for _, _, kept, dropped in result.gaps), 1)
     rows = [
         [low, high, kept, dropped, "#" * round(WIDTH * kept / largest) + "-" * round(WIDTH * dropped / largest)]
