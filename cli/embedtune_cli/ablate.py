@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .options import OUTPUT_HELP, Json, RecipeArgument
-from .output import progress, say, show_json, show_table, show_wide_table
+from .output import progress, say, show_json, show_tables, views_of
 from .train import Watcher
 
 
@@ -44,10 +44,6 @@ def ablate(
     if as_json:
         show_json(dataclasses.asdict(ablation))
     else:
-        columns, rows = convergence_table(ablation)
-        show_table(columns, rows, as_json=False, title="Convergence")
-        print()
-        columns, rows = final_table(ablation)
         row = ["dataset", "measure", "cell"]
         against = ["difference", "difference low", "difference high", "p", "p (Holm)", "p (seeds, t)"]
         views = {
@@ -55,7 +51,8 @@ def ablate(
             "Difference to the first cell": [*row, *against],
             "Queries won and lost": [*row, "win", "tie", "loss", "p (seeds, t, Holm)"],
         }
-        show_wide_table(columns, rows, views)
+        final = views_of(("Results", *final_table(ablation)), views)
+        show_tables([("Convergence", *convergence_table(ablation)), *final])
     for note in ablation.notes:
         say(note)
     say(f"written: {folder}/report.md, report.json")

@@ -170,12 +170,14 @@ def _verdict(error: BaseException) -> tuple[str, int]:
         return f"error: {error}", 2
     if isinstance(error, BarMissed):
         return f"missed: {error}", 1
+    if isinstance(error, typer.Abort) and isinstance(error.__cause__ or error.__context__, EOFError):
+        error = EOFError("a file or stdin ended early")  # typer takes it for an interruption
     if isinstance(error, Interrupted | KeyboardInterrupt | typer.Abort):
         return f"interrupted: {error}" if str(error) else "interrupted", 130
     if isinstance(error, typer.TyperException):
         return _usage(error), 2
-    if isinstance(error, OSError) and error.errno in MACHINE:
-        return f"error: {error.filename or 'writing failed'}: {error.strerror}", 2
+    if isinstance(error, OSError) and error.strerror and (error.filename or error.errno in MACHINE):
+        return f"error: {error.filename2 or error.filename or 'writing failed'}: {error.strerror}", 2
     kind = type(error).__name__
     return f"unexpected {kind}: {error}\nThis is likely a bug; run again with --debug for the traceback.", 70
 

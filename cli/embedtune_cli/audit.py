@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .options import Json, MinedData, NegativesArgument, Overwrite, Sheet
-from .output import say, say_missing_images, show_json, show_tables
+from .output import Table, say, say_missing_images, show_json, show_tables
 
 if TYPE_CHECKING:
     from embedtune.negatives.audit import Audit, Suspect
@@ -112,7 +112,7 @@ def _show(result: Audit, dataset: Dataset | None, per_query: bool) -> None:
         f"{len(result.queries):,} queries: {kept:,} of {total:,} candidates kept ({kept / total:.1%}); "
         f"{without:,} queries keep none"
     )
-    tables: list[tuple[str, list[str], list[list[object]]]] = []
+    tables: list[Table] = []
     if per_query:
         columns = ["query", "candidates", "kept", "dropped by"]
         rows: list[list[object]] = [[q.query_id, q.candidates, q.kept, _counts(q.dropped)] for q in result.queries]
@@ -125,8 +125,10 @@ def _show(result: Audit, dataset: Dataset | None, per_query: bool) -> None:
         columns = ["source", "candidates", "kept", "in other sources too"]
         rows = [[s.name, s.candidates, s.kept, s.shared] for s in result.sources]
         tables.append(("Sources: candidates by the source that ranked them highest", columns, rows))
-    title = "Likeliest false negatives among the"
-    for which, listed in (("kept", result.suspects), ("dropped, one for each query", result.caught)):
+    for title, listed in (
+        ("Likeliest false negatives among the kept", result.suspects),
+        ("Likeliest false negatives among the dropped, one for each query", result.caught),
+    ):
         if listed:
             shown = _side_by_side(listed, dataset)
             tables.append((f"{title} {which}", list(shown[0]), [list(row.values()) for row in shown]))

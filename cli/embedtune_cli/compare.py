@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .options import DATA_HELP, MEASURES_HELP, Json
-from .output import say, show_json, show_table, show_wide_table
+from .output import say, show_json, show_tables, views_of
 
 if TYPE_CHECKING:
     from embedtune.evaluate.compare import Compared, Comparison
@@ -79,11 +79,10 @@ def compare(
 
 
 def _show(compared: Compared) -> None:
-    show_wide_table(COLUMNS, [_row(comparison) for comparison in compared.comparisons], VIEWS)
+    tables = views_of(("Comparisons", COLUMNS, [_row(comparison) for comparison in compared.comparisons]), VIEWS)
     if compared.across:
         rows = [[a.measure, a.run, a.datasets, a.mean, a.worst, a.worst_dataset, a.lower] for a in compared.across]
-        print()
-        show_table(ACROSS_COLUMNS, rows, as_json=False, title="Over all datasets")
+        tables.append(("Over all datasets", ACROSS_COLUMNS, rows))
     first = {comparison.dataset: comparison.measure for comparison in reversed(compared.comparisons)}
     changes = [
         [c.dataset, c.measure, c.run, change.query_id, change.baseline, change.value, change.difference, change.text]
@@ -92,8 +91,8 @@ def _show(compared: Compared) -> None:
         for change in (*c.gained, *c.lost)
     ]
     if changes:
-        print()
-        show_table(CHANGE_COLUMNS, changes, as_json=False, title="Queries that gained or lost most")
+        tables.append(("Queries that gained or lost most", CHANGE_COLUMNS, changes))
+    show_tables(tables)
 
 
 def _row(row: Comparison) -> list[object]:

@@ -11,7 +11,7 @@ import typer
 from embedtune.errors import BarMissed
 
 from .options import OUTPUT_HELP, FolderArgument, Json, OutputFolder, Overwrite
-from .output import say, show_json, show_table
+from .output import say, show_json, show_table, show_tables
 
 app = typer.Typer(no_args_is_help=True, help="Check, convert and split dataset folders.\n\n"
                   "Example: embedtune data check data/scifact")  # fmt: skip
@@ -32,10 +32,10 @@ def check(folder: FolderArgument, as_json: Json = False) -> None:
         faults = [{**asdict(fault), "count": fault.count} for fault in report.faults]
         show_json({"folder": str(folder), "counts": report.counts, "faults": faults})
     else:
-        show_table(["what", "count"], [list(pair) for pair in report.counts.items()], as_json=False, title=str(folder))
         rows = [[fault.severity, fault.kind, fault.count, _first_lines(fault.where)] for fault in report.faults]
-        if rows:
-            show_table(["severity", "fault", "count", "where"], rows, as_json=False)
+        faults_table = ("Faults", ["severity", "fault", "count", "where"], rows)
+        counts = [list(pair) for pair in report.counts.items()]
+        show_tables([(str(folder), ["what", "count"], counts), *([faults_table] if rows else [])])
         if any(fault.count > MOST_LINES for fault in report.faults):
             say("--json lists every line of each fault")
     if report.errors:

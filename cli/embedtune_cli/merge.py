@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .options import MODEL_HELP, Json, ModelPrecision, OutputFolder, Overwrite
-from .output import say, show_json, show_table
+from .output import say, show_json, show_tables
 
 
 def merge(
@@ -106,9 +106,12 @@ def merge(
     if merged.points:
         labels = list(merged.points[0].sets)
         rows: list[list[object]] = [[p.alpha, *p.sets.values(), "yes" if p.fits else "no"] for p in merged.points]
-        show_table(["alpha", *labels, "within budget"], rows, as_json=False, title="Queries that choose alpha")
-        print()
-        rows = [[label, *values.values()] for label, values in merged.sets.items()]
+        others = [[label, *values.values()] for label, values in merged.sets.items()]
         columns = ["dataset", *next(iter(merged.sets.values()))]
-        show_table(columns, rows, as_json=False, title=f"The other queries, alpha {merged.alpha:g}")
+        show_tables(
+            [
+                ("Queries that choose alpha", ["alpha", *labels, "within budget"], rows),
+                (f"The other queries, alpha {merged.alpha:g}", columns, others),
+            ]
+        )
     say(f"written: {merged.folder}, the {merged.kind} with alpha {merged.alpha:g}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .options import Json
-from .output import show_json, show_table
+from .output import show_json, show_table, show_text
 
 if TYPE_CHECKING:
     from embedtune.methods import Method
@@ -39,7 +39,7 @@ def methods(
     if as_json:
         show_json([_as_json(method) for method in matches])
     for method in () if as_json else matches:
-        print(_as_text(method))
+        show_text(_as_text(method) + "\n")
 
 
 def _as_json(method: Method) -> dict[str, object]:

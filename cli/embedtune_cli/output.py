@@ -19,6 +19,10 @@ _ESCAPES = {
 }
 
 
+Table = tuple[str, Sequence[str], Sequence[Sequence[object]]]
+"""A title, the names of the columns, and the rows."""
+
+
 def printable(text: str) -> str:
     """The text with control characters as escapes such as \\u001b: a title in a corpus must not drive the terminal."""
     return text.translate(_ESCAPES)
@@ -51,8 +55,8 @@ def show_table(
             print("\t".join(" ".join(_plain(cell).split()) for cell in row))
 
 
-def show_tables(tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[object]]]]) -> None:
-    """A result of several tables (title, columns, rows), a blank line between them. In TSV `# title` precedes each."""
+def show_tables(tables: Sequence[Table]) -> None:
+    """A result of several tables, a blank line between them. In TSV `# title` precedes each."""
     for number, (title, columns, rows) in enumerate(tables):
         if number:
             print()
@@ -61,27 +65,29 @@ def show_tables(tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[obj
         show_table(columns, rows, as_json=False, title=title)
 
 
-def show_wide_table(
-    columns: Sequence[str], rows: Sequence[Sequence[object]], views: Mapping[str, Sequence[str]]
-) -> None:
-    """A result with more columns than a terminal has room for: there one table for each view (title -> columns).
+def views_of(table: Table, views: Mapping[str, Sequence[str]]) -> list[Table]:
+    """A table with more columns than a terminal has room for: on a terminal one table for each view (title -> columns).
 
-    Columns that are empty throughout are left out, and so are views with nothing of their own beside the first three
-    columns, which name the row.
+    Columns without a value are left out, and so are views with nothing beside the first three columns, which name the
+    row.
     """
+    title, columns, rows = table
     filled = [name for index, name in enumerate(columns) if any(row[index] is not None for row in rows)]
-    chosen = views if sys.stdout.isatty() else {"": columns}
-    for title, wanted in chosen.items():
-        shown = [name for name in wanted if name in filled]
-        if len(shown) > 3:
-            indices = [columns.index(name) for name in shown]
-            show_table(shown, [[row[index] for index in indices] for row in rows], as_json=False, title=title or None)
+    tables: list[Table] = []
+    for view, names in views.items() if sys.stdout.isatty() else [(title, columns)]:
+        indices = [columns.index(name) for name in names if name in filled]
+        if len(indices) > 3:
+            shown = [columns[index] for index in indices]
+            tables.append((view, shown, [[row[index] for index in indices] for row in rows]))
+    return tables
 
 
 def _plain(cell: object) -> str:
     if cell is None:
         return ""
-    return f"{cell:.6g}" if isinstance(cell, float) else printable(str(cell))
+    if not isinstance(cell, float):
+        return printable(str(cell))
+    return f"{round(cell, 6):.6g}" if abs(cell) >= 1e-4 else f"{cell:.3g}"
 
 
 def _show_rich_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None) -> None:
@@ -123,10 +129,14 @@ def progress(description: str) -> Iterator[Callable[..., None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # stdout may be a pipe that wants the results: only stderr goes through the bar's console.
     with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
-        task = bar.add_task(description, total=None)
-        yield lambda done, total, description=None: bar.update(
-            task, completed=done, total=total, description=description
-        )
+        bar.add_task(printable(description), total=None)
+        task = bar.tasks[0]
+
+        def show(done: float, total: float | None, description: str | None = None) -> None:
+            task.total = total  # set here, because update() takes None for no change
+            bar.update(task.id, completed=done, description=None if description is None else printable(description))
+
+        yield show

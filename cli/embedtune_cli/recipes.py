@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .options import Changes, Json, RecipeArgument
-from .output import say, show_table
+from .output import say, show_table, show_text
 
 app = typer.Typer(no_args_is_help=True, help="List, show and copy the recipes that ship, and check recipes.\n\n"
                   "Example: embedtune recipes list")  # fmt: skip
@@ -35,7 +35,7 @@ def show(name: Name) -> None:
     """
     from embedtune.recipe import shipped
 
-    print(shipped.read(name), end="")
+    show_text(shipped.read(name))
 
 
 @app.command()

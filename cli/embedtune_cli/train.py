@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .options import OUTPUT_HELP, Changes, Json, Overwrite, RecipeArgument
-from .output import progress, say, show_json, show_table
+from .output import progress, say, show_json, show_table, show_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +50,7 @@ def train(
     for name, text in preflight(checked, folder).lines if leads else []:
         say(f"{name:>10}  {text}")
     if dry_run:
-        print(dump(resolve(checked)), end="")
+        show_text(dump(resolve(checked)))
         return
     from embedtune.train.run import train as train_recipe
 

@@ -231,6 +231,14 @@ def _line_at(path: Path, offset: int) -> int:
     return next(number for number, start in enumerate(starts, start=1) if start >= offset)
 
 
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The object in a .json file. Raises InputError as `read_json` does, and for any other kind of value."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a JSON object, got {str(value)[:40]}")
+    return value
+
+
 def read_json(path: Path) -> Any:
     """The value of a .json file. Raises InputError with the line for invalid UTF-8 and malformed JSON."""
     text = "".join(decode(raw, f"{path}:{number}") for number, raw in read_lines(path))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ import torch
 
 from .. import methods
 from ..data.dataset import load_dataset, load_training
+from ..data.jsonl import read_json_object
 from ..data.trec import read_run, write_qrels
 from ..errors import InputError
 from ..files import check_file
@@ -206,14 +206,22 @@ def parse_threshold(text: str) -> Chosen:
 
 def dataset_of(files: MiningFiles, name: str | None = None) -> Dataset:
     """The dataset `name`, or the data that was mined, as the summary beside the run names it."""
-    summary = json.loads(files.summary.read_text(encoding="utf-8")) if files.complete else {}
-    folders: list[str] = summary.get("data", {}).get("folders", [])
+    folders = _folders(files) if files.complete else []
     if name is not None:
         splits = {split_of(folder)[1] for folder in folders}
         return load_dataset(name, splits.pop() if split_of(name)[1] is None and len(splits) == 1 else None)
     if not folders:
         raise InputError(f"{files.run}: no {files.summary.name} beside it names the mined dataset; give --data DIR")
     return load_training(Data(train=folders))
+
+
+def _folders(files: MiningFiles) -> list[str]:
+    """The dataset folders (`DIR:split`) that were mined, from the summary."""
+    data = read_json_object(files.summary).get("data", {})
+    folders = data.get("folders", []) if isinstance(data, dict) else None
+    if not isinstance(folders, list) or not all(isinstance(folder, str) for folder in folders):
+        raise InputError(f"{files.summary}: damaged (data.folders); mine again")
+    return folders
 
 
 def refuse_other_data(result: Audit, dataset: Dataset) -> None:

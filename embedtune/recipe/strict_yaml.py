@@ -42,16 +42,21 @@ Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 def parse(text: str, source: str) -> Any:
     """The value of a YAML text. Raises InputError with the line where it is not valid."""
-    loader = Loader(text)
-    loader.name = source
     try:
+        loader = Loader(text)
+        loader.name = source
         return loader.get_single_data()
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise InputError(f"{source}:{line}: not valid YAML: the character U+{error.character:04X}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{source}:{mark.line + 1}" if mark else source
         raise InputError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
-    finally:
-        loader.dispose()
+    except RecursionError:
+        raise InputError(f"{source}: not valid YAML: nested too deeply") from None
+    except ValueError as error:  # a date such as 2020-99-99, a number of too many digits
+        raise InputError(f"{source}: not valid YAML: {error}") from None
 
 
 def flattened(value: Any, prefix: str = "") -> dict[str, Any]:

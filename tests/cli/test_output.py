@@ -5,16 +5,19 @@ import sys
 
 import pytest
 
-from embedtune_cli.output import progress, say, show_json, show_table, show_tables, show_wide_table
+from embedtune_cli.output import progress, say, show_json, show_table, show_tables, views_of
 from embedtune_cli.train import Watcher
 
 ROWS = [["a\tb", 0.123456789, None], ["[c]", 2, "x\ny"]]
+SMALL = [[0.00546543219], [0.0000123456], [0.0], [-0.98765432], [12345.678]]
 COLUMNS = ["name", "nDCG@10", "note"]
 
 
 def test_without_a_terminal_a_table_is_tsv_with_six_digits(capsys: pytest.CaptureFixture[str]) -> None:
     show_table(COLUMNS, ROWS, as_json=False)
     assert capsys.readouterr().out == "name\tnDCG@10\tnote\na b\t0.123457\t\n[c]\t2\tx y\n"
+    show_table(["p"], SMALL, as_json=False)
+    assert capsys.readouterr().out.split() == ["p", "0.005465", "1.23e-05", "0", "-0.987654", "12345.7"]
 
 
 def test_json_is_one_object_a_row(capsys: pytest.CaptureFixture[str]) -> None:
@@ -41,10 +44,11 @@ def test_a_wide_table_is_whole_tsv_and_views_on_a_terminal(
 ) -> None:
     columns, row = ["dataset", "measure", "run", "mean", "p", "seeds"], ["a", "b", "c", 0.5, 0.25, None]
     views = {"Means": [*columns[:3], "mean"], "Tests": [*columns[:3], "p"], "Seeds": [*columns[:3], "seeds"]}
-    show_wide_table(columns, [row], views)
-    assert capsys.readouterr().out == "dataset\tmeasure\trun\tmean\tp\na\tb\tc\t0.5\t0.25\n"
+    table = ("Comparisons", columns, [row])
+    show_tables(views_of(table, views))
+    assert capsys.readouterr().out == "# Comparisons\ndataset\tmeasure\trun\tmean\tp\na\tb\tc\t0.5\t0.25\n"
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    show_wide_table(columns, [row], views)
+    show_tables(views_of(table, views))
     shown = capsys.readouterr().out
     assert shown.index("Means") < shown.index("0.5000") < shown.index("Tests") < shown.index("0.2500")
     assert "Seeds" not in shown
@@ -83,8 +87,22 @@ def test_without_a_terminal_there_is_no_bar(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err == ""
 
 
+def test_a_phase_of_unknown_length_does_not_keep_the_last_total(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress("train") as show:
+        show(22, 22, "train")
+        show(0, None, "mix [bold]\x1b]0;owned")
+    shown = capsys.readouterr().err
+    assert "0/22" not in shown
+    assert "0/?" in shown
+    assert r"mix [bold]\u001b]0;owned" in shown
+
+
 def test_a_run_that_mines_again_keeps_count_of_its_steps(capsys: pytest.CaptureFixture[str]) -> None:
-    watcher = Watcher(lambda *given: None)
+    watcher = Watcher(lambda *_: None)
     watcher({"event": "phase", "name": "train", "steps": 4})
     watcher({"event": "phase", "name": "mine negatives"})
     watcher({"event": "step", "step": 3, "loss": 0.5, "pairs_per_second": 8.0, "seconds": 2.0})

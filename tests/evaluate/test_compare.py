@@ -347,8 +347,8 @@ def test_the_verb(tmp_path: Path, run_cli: Callable[..., Any]) -> None:
     done = run_cli("compare", base, worse)
     assert done.exit_code == 0, done.stderr
     table, changes = done.stdout.split("\n\n")
-    assert table.splitlines()[0].split("\t")[:6] == ["dataset", "measure", "run", "queries", "baseline", "value"]
-    assert len(changes.splitlines()) == 5
+    assert table.splitlines()[1].split("\t")[:6] == ["dataset", "measure", "run", "queries", "baseline", "value"]
+    assert len(changes.splitlines()) == 6
     missed = run_cli("compare", base, worse, "--fail-if", "nDCG@10 < baseline - 0.01", "--json")
     assert missed.exit_code == 1
     assert missed.stderr.splitlines()[-1] == (

@@ -190,8 +190,8 @@ def test_a_whole_ablation_stopped_and_resumed(recipe: Path, tmp_path: Path, run_
     assert again.exit_code == 0, again.stderr
     assert (output / "curves.svg").read_bytes() == before
     how_fast, final_table = again.stdout.split("\n\n")
-    assert how_fast.splitlines()[0].split("\t")[1] == "best validation nDCG@10"
-    assert len(final_table.splitlines()) == 7
+    assert how_fast.splitlines()[1].split("\t")[1] == "best validation nDCG@10"
+    assert len(final_table.splitlines()) == 8
     as_json = run_cli("ablate", recipe, "--grid", grid, "--seeds", 2, "--output", output, "--json")
     assert json.loads(as_json.stdout) == json.loads((output / "report.json").read_text())
     changed = run_cli("ablate", recipe, "--grid", grid_of(tmp_path, GRID.replace("4", "5")), "--output", output)
