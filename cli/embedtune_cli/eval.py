@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,14 +21,12 @@ from .options import (
     Overwrite,
     TrustRemoteCode,
 )
-from .output import progress, say, say_left_out, show_table
+from .output import progress, say, show_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from embedtune.evaluate.results import Evaluation
-    from embedtune.evaluate.suites import Mean
-    from embedtune.models.encoder import Encoder
+    from embedtune.evaluate.requests import OnMteb, Results
 
 FEW = 12  # categories of a dataset that a table shows
 Mteb = Annotated[
@@ -49,6 +47,7 @@ Identical = Annotated[
 
 
 def evaluate(
+    context: typer.Context,
     model: Annotated[str | None, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)] = None,
     data: Data = None,
     output: Annotated[
@@ -105,168 +104,65 @@ def evaluate(
 
     Several processes share the encoding, except with --mteb: torchrun --nproc-per-node 2 -m embedtune_cli eval ...
     """
-    from embedtune import distributed as processes
-    from embedtune.data.dataset import without_broken
-    from embedtune.errors import InputError
-    from embedtune.evaluate.measures import DEFAULT_MEASURES
-    from embedtune.evaluate.protocols import open_data
-    from embedtune.evaluate.results import BASELINE, MEANS, prepare, remove_others
-    from embedtune.models.locate import locate
-    from embedtune.recipe.measures import parse
+    from embedtune import distributed
+    from embedtune.evaluate.requests import OfRun, OnMteb, measure_on_data, measure_run, request_of
 
-    if mteb:
-        without_effect = {"--data": data, "--run": run, "--baseline": baseline, "--overwrite": overwrite or None,
-                          "--ignore-identical-ids": ignore_identical_ids, "--protocol": protocol,
-                          "--image-folder": image_folder, "--broken-images": broken_images}  # fmt: skip
-        for option, given_value in without_effect.items():
-            if given_value is not None:
-                raise InputError(f"{option} has no effect with --mteb, whose tasks bring their own data and rules")
-        if processes.leads():  # mteb encodes by itself
-            block = {"max_length": max_length, "trust_remote_code": trust_remote_code}
-            _evaluate_mteb(model, mteb, output, measures, truncate_dim, block, precision, device, as_json)
+    options = {name: value for name, value in context.params.items() if _is_set(context, name) and name != "as_json"}
+    request = request_of(options)
+    if isinstance(request, OnMteb):
+        if distributed.leads():  # mteb shares no work between processes
+            _on_mteb(request, as_json)
         return
-    if overwrite and output is None:
-        raise InputError("--overwrite has no effect without --output")
-    if not data:
-        raise InputError("no dataset to measure on; name one with --data DIR or --data DIR:split")
-    if (model is None) == (run is None):
-        raise InputError("expected a model or --run FILE, and not both")
-    names = parse(measures if measures is not None else DEFAULT_MEASURES)
-    for name in (model, baseline):
-        if name is not None:
-            locate(name)
-    datasets, suites = open_data(data, protocol, image_folder)
-    of_datasets = {"--measures": measures, "--ignore-identical-ids": ignore_identical_ids,
-                   "--broken-images": broken_images}  # fmt: skip
-    for option in (option for option, value in of_datasets.items() if value is not None and not datasets):
-        raise InputError(f"{option} has no effect: the protocol {suites[0].protocol} says what is measured")
-    if broken_images is not None:
-        datasets = [without_broken(dataset, broken_images) for dataset in datasets]
-        if processes.leads():
-            say_left_out([sentence for dataset in datasets for sentence in dataset.left_out])
-    if output is not None and processes.leads():
-        labels = [dataset.label for dataset in datasets]
-        prepare(output, overwrite, [*labels, *(f"{BASELINE}/{label}" for label in labels if baseline)])
-
-    def loaded(name: str) -> Encoder:
-        from embedtune.models.encoder import load_encoder
-        from embedtune.recipe import Model
-
-        block = Model(name=name, max_length=max_length, trust_remote_code=trust_remote_code)
-        return load_encoder(block, device=device, precision=precision)
-
-    def measured(name: str, folder: Path | None) -> tuple[list[Evaluation], list[Mean]]:
-        from embedtune.evaluate.retrieval import Retrieval, evaluate
-        from embedtune.evaluate.suites import evaluate_suite, means_of
-
-        encoder = loaded(name)
-        with progress(f"Encoding for {name}") as on_progress:
-            options: dict[str, Any] = {"output": folder, "on_progress": on_progress}
-            retrieval = Retrieval(truncate_dim=truncate_dim, ignore_identical_ids=ignore_identical_ids)
-            found = [evaluate(encoder, d, measures=names, retrieval=retrieval, **options) for d in datasets]
-            of_suites = [evaluate_suite(encoder, suite, truncate_dim=truncate_dim, **options) for suite in suites]
-        means = [m for suite, of_suite in zip(suites, of_suites, strict=True) for m in means_of(suite, of_suite)]
-        return [*found, *(evaluation for of_suite in of_suites for evaluation in of_suite)], means
-
-    if not processes.leads():
-        from embedtune.evaluate.retrieval import encode_for_evaluation
-
-        for encoder in (loaded(name) for name in (model, baseline) if name is not None):
-            encode_for_evaluation(encoder, datasets)
-            encode_for_evaluation(encoder, [dataset for suite in suites for dataset in suite.corpora])
+    with progress("Encoding") as on_progress:
+        measurement = measure_run(request) if isinstance(request, OfRun) else measure_on_data(request, on_progress)
+    if measurement is None:
         return
-    means: list[Mean] = []
-    if run is not None:
-        from embedtune.evaluate.retrieval import evaluate_run
-
-        given = {"--baseline": baseline, "--truncate-dim": truncate_dim, "--max-length": max_length,
-                 "--ignore-identical-ids": ignore_identical_ids}  # fmt: skip
-        for option, value in given.items():
-            if value is not None:
-                raise InputError(f"{option} is about a model; it has no effect on --run")
-        if len(datasets) != 1 or suites:
-            said = f"{len(data)} are given" if not suites else f"the protocol {suites[0].protocol} needs a model"
-            raise InputError(f"--run {run}: a run is of one dataset; {said}")
-        evaluations = [evaluate_run(run, datasets[0], measures=names, output=output)]
-    elif model is not None:
-        evaluations, means = measured(model, output)
-    baselines, base_means = measured(baseline, output / BASELINE if output else None) if baseline else ([], [])
-    if output is not None:
-        kept = [output / e.label for e in evaluations] + [output / BASELINE / e.label for e in baselines]
-        of_suites = [f"{suite.protocol}{MEANS}" for suite in suites if suite.means]
-        remove_others(output, kept + [folder / name for folder in (output, output / BASELINE) for name in of_suites])
-        say(f"written: {', '.join(str(folder) for folder in kept)}")
-    for note in (note for suite in suites for note in suite.notes):
+    if measurement.written:
+        say(f"written: {', '.join(map(str, measurement.written))}")
+    for note in measurement.notes:
         say(note)
-    columns, rows = _table(_lines(evaluations, means), _lines(baselines, base_means))
+    beside = _lines(measurement.baseline) if measurement.baseline is not None else None
+    columns, rows = _table(_lines(measurement.results), beside)
     show_table(columns, rows, as_json=as_json)
 
 
-Line = tuple[str, int | str, dict[str, float]]
-"""What is measured, over how many queries or sets, and its values."""
+def _is_set(context: typer.Context, name: str) -> bool:
+    """Whether the user set a parameter, and did not leave its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
 
 
-def _lines(evaluations: Sequence[Evaluation], means: Sequence[Mean]) -> list[Line]:
-    """A line for each dataset, each of its categories where they are few, and each mean."""
+def _on_mteb(request: OnMteb, as_json: bool) -> None:
+    from embedtune.evaluate.requests import measure_on_mteb, output_of
+
+    with progress("mteb") as on_task:
+        rows = [[s.task, s.split, s.subset, s.measure, s.value] for s in measure_on_mteb(request, on_task)]
+    show_table(["task", "split", "subset", "measure", "value"], rows, as_json=as_json)
+    folder = output_of(request)
+    say(f"written: {folder}/ (mteb's own layout in {folder}/results/)")
+
+
+Line = tuple[str, int | str, dict[str, float]]  # label, number of queries or sets, measure -> value
+
+
+def _lines(results: Results) -> list[Line]:
+    """A line for each dataset, for each of its categories if they are few, and for each mean."""
     lines: list[Line] = []
-    for e in evaluations:
-        lines.append((e.label, e.queries, e.measures))
-        if len(e.groups) <= FEW:
-            lines += [
-                (f"{e.label} {group}", int(values["queries"]), {name: values[name] for name in e.measures})
-                for group, values in e.groups.items()
-            ]
-    return lines + [(mean.title, f"{mean.parts} of {mean.of} sets", mean.measures) for mean in means]
+    for evaluation in results.evaluations:
+        lines.append((evaluation.label, evaluation.queries, evaluation.measures))
+        if len(evaluation.groups) <= FEW:
+            for group, values in evaluation.groups.items():
+                means = {name: values[name] for name in evaluation.measures}
+                lines.append((f"{evaluation.label} {group}", int(values["queries"]), means))
+    return lines + [(mean.title, f"{mean.parts} of {mean.of} sets", mean.measures) for mean in results.means]
 
 
-def _table(lines: Sequence[Line], baselines: Sequence[Line]) -> tuple[list[str], list[list[object]]]:
-    """A row for each line; beside a baseline, a row for each line and measure with both and their difference."""
-    if not baselines:
+def _table(lines: Sequence[Line], baseline: Sequence[Line] | None) -> tuple[list[str], list[list[object]]]:
+    """A row for each line; beside a baseline, a row for each line and measure with both values and their difference."""
+    if baseline is None:
         names = list(dict.fromkeys(name for _, _, values in lines for name in values))
         return ["dataset", "queries", *names], [[label, n, *map(values.get, names)] for label, n, values in lines]
     rows: list[list[object]] = []
-    for (label, count, tuned), (_, _, base) in zip(lines, baselines, strict=True):
-        rows += [[label, count, name, base[name], value, value - base[name]] for name, value in tuned.items()]
+    for (label, count, values), (_, _, before) in zip(lines, baseline, strict=True):
+        rows += [[label, count, name, before[name], value, value - before[name]] for name, value in values.items()]
     return ["dataset", "queries", "measure", "baseline", "model", "difference"], rows
-
-
-def _evaluate_mteb(
-    model: str | None,
-    names: list[str],
-    output: Path | None,
-    measures: str | None,
-    truncate_dim: int | None,
-    block: dict[str, Any],
-    precision: str,
-    device: str,
-    as_json: bool,
-) -> None:
-    from embedtune.errors import InputError
-    from embedtune.evaluate.measures import DEFAULT_MEASURES
-    from embedtune.evaluate.mteb_tasks import evaluate_tasks, home_of, tasks_of
-    from embedtune.files import check_container
-    from embedtune.models.locate import locate
-    from embedtune.recipe.measures import parse
-
-    if model is None:
-        raise InputError("--mteb needs a model to measure")
-    if precision != "fp32":
-        raise InputError(f"--precision {precision} has no effect with --mteb, which encodes by itself, in fp32")
-    locate(model)
-    folder = output or home_of(model)
-    check_container(folder)
-    measured = parse(measures if measures is not None else DEFAULT_MEASURES)
-    tasks = [task for name in names for task in tasks_of(name)]
-
-    from embedtune.models.encoder import load_encoder
-    from embedtune.recipe import Model
-
-    encoder = load_encoder(Model(name=model, **block), device=device)
-    if truncate_dim is not None:
-        encoder.model.truncate_dim = truncate_dim
-    rows: list[list[object]] = []
-    with progress("mteb") as show:
-        for score in evaluate_tasks(encoder, tasks, folder, measures=measured, on_task=show):
-            rows.append([score.task, score.split, score.subset, score.measure, score.value])
-    show_table(["task", "split", "subset", "measure", "value"], rows, as_json=as_json)
-    say(f"written: {folder}/ (mteb's own layout in {folder}/results/)")

@@ -315,12 +315,12 @@ def _shared_queries(parts: Sequence[Measured], strict: bool) -> tuple[list[str],
 
 def _same_judgements(one: Measured, other: Measured, shared: Iterable[str]) -> bool:
     """Whether both folders, unchanged since, have the same corpus, and the same text and judgements of each query."""
-    left, right = unchanged(one), unchanged(other)
-    if left is None or right is None or left.corpus.fingerprint != right.corpus.fingerprint:
+    data, other_data = unchanged(one), unchanged(other)
+    if data is None or other_data is None or data.corpus.fingerprint != other_data.corpus.fingerprint:
         return False
     return all(
-        left.qrels[query_id] == right.qrels[query_id]
-        and item_key(left.queries[query_id]) == item_key(right.queries[query_id])
+        data.qrels[query_id] == other_data.qrels[query_id]
+        and item_key(data.queries[query_id]) == item_key(other_data.queries[query_id])
         for query_id in shared
     )
 

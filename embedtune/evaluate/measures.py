@@ -1,11 +1,11 @@
-"""Measures by name, computed by trec_eval's rules.
+"""The values of measures, by trec_eval's rules.
 
-Linear gain (a grade counts as itself, not as 2^grade - 1), equal scores ordered by document id from high to low,
-scores compared as float32, and every query of the qrels counted: one without results is 0. Nothing is rounded.
+Linear gain (a grade counts as itself, not as 2^grade - 1), equal scores ordered by document id from high to low, scores
+compared as float32, and every query of the qrels counted: one without results is 0. Nothing is rounded.
 
 Two measures are not trec_eval's, because equal scores must not help there. hit@k is the chance that the first k hold a
-relevant document when equal scores are ordered at random: a model that scores everything alike gets k / pool. accuracy
-is 1 where every relevant document scores above every other one of the run, 0 where one only draws level.
+relevant document when equal scores are ordered at random: a model that scores everything alike gets k / number of
+documents. accuracy is 1 if every relevant document scores strictly above all others of the run.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ def mteb_name(measure: str) -> str:
 
 
 def from_mteb(name: str) -> str | None:
-    """`ndcg_at_10` as `nDCG@10`; None for what is no measure here, such as mteb's own variants."""
+    """`ndcg_at_10` as `nDCG@10`; None for a name that is no measure here, such as mteb's own variants."""
     form = re.fullmatch(r"(\w+)_at_([1-9][0-9]*)", name)
-    kind = next((kind for kind, theirs in _MTEB.items() if form and theirs == form[1]), None)
+    kind = next((kind for kind, mteb_kind in _MTEB.items() if form and mteb_kind == form[1]), None)
     return f"{kind}@{form[2]}" if form and kind else None
 
 
@@ -77,30 +77,30 @@ def _values(name: str, qrels: Qrels, run: Run) -> dict[str, float]:
     kind, cut = split(name)
     if kind not in _TREC_EVAL:
         return {query_id: _untied(kind, cut, qrels[query_id], run[query_id]) for query_id in qrels}
-    # ir_measures sends RR@k to other tools, which order ties their own way: the whole ranking's RR is cut here.
+    # ir_measures sends RR@k to other tools, which order ties in their own way: here the RR of the whole ranking is cut.
     measure = _TREC_EVAL[kind] if cut is None or kind == "RR" else _TREC_EVAL[kind] @ cut
-    found = {value.query_id: value.value for value in ir_measures.pytrec_eval.iter_calc([measure], qrels, run)}
+    values = {value.query_id: value.value for value in ir_measures.pytrec_eval.iter_calc([measure], qrels, run)}
     if kind == "RR" and cut is not None:
-        found = {query_id: value if value >= 1 / cut else 0.0 for query_id, value in found.items()}
-    return {query_id: float(found[query_id]) for query_id in qrels}
+        values = {query_id: value if value >= 1 / cut else 0.0 for query_id, value in values.items()}
+    return {query_id: float(values[query_id]) for query_id in qrels}
 
 
-def _untied(kind: str, cut: int | None, judged: dict[str, int], found: dict[str, float]) -> float:
-    scores = {doc_id: float(np.float32(score)) for doc_id, score in found.items()}
+def _untied(kind: str, cut: int | None, judged: dict[str, int], run: dict[str, float]) -> float:
+    scores = {doc_id: float(np.float32(score)) for doc_id, score in run.items()}
     relevant = [score for doc_id, score in scores.items() if judged.get(doc_id, 0) > 0]
     others = [score for doc_id, score in scores.items() if judged.get(doc_id, 0) <= 0]
     if not relevant:
         return 0.0
     if kind == "accuracy" or cut is None:
-        found_all = len(relevant) == sum(grade > 0 for grade in judged.values())
-        return float(found_all and min(relevant) > max(others, default=-math.inf))
+        complete = len(relevant) == sum(grade > 0 for grade in judged.values())
+        return float(complete and min(relevant) > max(others, default=-math.inf))
     best = max(relevant)
-    room = cut - sum(score > best for score in others)  # places left for those that score like the best relevant one
-    if room <= 0:
+    ranks = cut - sum(score > best for score in others)  # of the first k, for those that score as the best relevant one
+    if ranks <= 0:
         return 0.0
     draws = others.count(best)
-    orders = math.comb(draws + relevant.count(best), room)
-    return 1.0 if room > draws else (orders - math.comb(draws, room)) / orders
+    orders = math.comb(draws + relevant.count(best), ranks)
+    return 1.0 if ranks > draws else (orders - math.comb(draws, ranks)) / orders
 
 
 def _refuse_nan(run: Run) -> None:

@@ -40,6 +40,11 @@ class Suite:
     corpus_measure: str = "nDCG@5"
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def labels(self) -> list[str]:
+        """Of all its results."""
+        return [task.label for task in self.tasks] + [corpus.label for corpus in self.corpora]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mean:

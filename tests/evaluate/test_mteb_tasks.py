@@ -50,7 +50,7 @@ def test_results_go_to_the_run_folder_or_where_they_are_sent(tmp_path: Path) -> 
     [
         (["--data", "x"], "--data has no effect with --mteb, whose tasks bring their own data and rules"),
         (["--baseline", "x"], "--baseline has no effect with --mteb"),
-        (["--precision", "bf16"], "--precision bf16 has no effect with --mteb"),
+        (["--precision", "bf16"], "--precision has no effect with --mteb"),
     ],
 )
 def test_options_without_effect_are_refused(option: list[str], message: str, run_cli: Callable[..., Any]) -> None:
@@ -126,7 +126,7 @@ def test_its_files_can_be_compared_and_nothing_is_computed_twice(
     file = tmp_path / "one" / "results" / "local__tiny" / encoder.identity / "Local.json"
     assert file.exists()
     evaluated = sorted(path.name for path in (tmp_path / "one" / "Local").iterdir())
-    assert evaluated == ["measures.json", "per-query.jsonl", "run.trec"]
+    assert evaluated == [".embedtune.json", "measures.json", "per-query.jsonl", "run.trec"]
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     found = compare(tmp_path / "one", [tmp_path / "two"], measures="nDCG@10").comparisons
     assert [(c.dataset, c.queries, c.difference, c.p) for c in found] == [("Local", 10, 0.0, 1.0)]

@@ -265,7 +265,7 @@ def test_eval_command_beside_a_baseline(
         (["{model}", "--data", "{data}", "--baseline", "./nowhere"], "model ./nowhere: no such folder"),
         (
             ["--run", "x.run", "--data", "{data}", "--max-length", "9"],
-            "--max-length is about a model; it has no effect",
+            "--max-length has no effect with --run, which needs no model",
         ),
         (["--run", "x.run", "--data", "{data}"], "x.run: no such file"),
     ],

@@ -61,6 +61,5 @@ def open_data(
     if images is not None and not suites:
         raise InputError(f"--image-folder {images}: has no effect; none of {', '.join(data)} is a protocol's folder")
     datasets = distinct(datasets)
-    labels = [dataset.label for dataset in [*datasets, *(corpus for suite in suites for corpus in suite.corpora)]]
-    refuse_repeated([*labels, *(task.label for suite in suites for task in suite.tasks)])
+    refuse_repeated([*(dataset.label for dataset in datasets), *(label for suite in suites for label in suite.labels)])
     return datasets, suites

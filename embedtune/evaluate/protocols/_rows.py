@@ -44,8 +44,8 @@ def files_of(roots: Sequence[Path], name: str) -> list[Path]:
     for root in roots:
         if (root / name).is_file():
             return [root / name]
-        if found := sorted(root.glob("test*.parquet")):
-            return found
+        if shards := sorted(root.glob("test*.parquet")):
+            return shards
     return []
 
 

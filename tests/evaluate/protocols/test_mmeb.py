@@ -212,7 +212,7 @@ def test_the_verb(
     assert again.exit_code == 0, again.stderr
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["tiny"]
     for options, message in (
-        (["--measures", "R@1"], "--measures has no effect: the protocol mmeb says what is measured"),
+        (["--measures", "R@1"], "--measures has no effect: the protocol mmeb determines what is measured"),
         (["--protocol", "mmbe"], "unknown protocol 'mmbe': did you mean 'mmeb'?"),
         (["--protocol", "aro"], f"{text_only}: not laid out as aro; expected visual_genome_relation.json"),
     ):

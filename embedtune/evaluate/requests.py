@@ -1,0 +1,246 @@
+"""The three kinds of work of `embedtune eval`: models on data, a run on a dataset, a model on mteb's tasks.
+
+Each kind is a dataclass whose fields are the options that it has; `request_of` refuses every other option.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from .. import distributed
+from ..data.dataset import without_broken
+from ..errors import InputError
+from ..files import check_container
+from ..models.locate import locate
+from ..recipe import Model, Precision
+from ..recipe.measures import parse
+from ..types import Dataset
+from .measures import DEFAULT_MEASURES
+from .mteb_tasks import TaskScore, evaluate_tasks, home_of, tasks_of
+from .protocols import open_data
+from .results import BASELINE, MEANS, Evaluation, prepare, remove_others
+from .retrieval import Retrieval, encode_for_evaluation, evaluate, evaluate_run
+from .suites import Mean, Suite, evaluate_suite, means_of
+
+if TYPE_CHECKING:
+    from ..models.encoder import Encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnData:
+    """A model, and beside it a baseline, on datasets and on folders of protocols."""
+
+    WITH: ClassVar[str] = "here"
+    model: str
+    data: Sequence[str]
+    baseline: str | None = None
+    output: Path | None = None
+    overwrite: bool = False
+    measures: str | None = None
+    ignore_identical_ids: bool | None = None
+    broken_images: float | None = None
+    protocol: str | None = None
+    image_folder: Path | None = None
+    truncate_dim: int | None = None
+    max_length: int | None = None
+    precision: Precision = "fp32"
+    device: str = "auto"
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfRun:
+    """A TREC run on one dataset."""
+
+    WITH: ClassVar[str] = "with --run, which needs no model"
+    run: Path
+    data: Sequence[str]
+    output: Path | None = None
+    overwrite: bool = False
+    measures: str | None = None
+    broken_images: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnMteb:
+    """A model on tasks or benchmarks of mteb, by mteb's own evaluator, which encodes by itself and in fp32."""
+
+    WITH: ClassVar[str] = "with --mteb, whose tasks bring their own data and rules"
+    model: str
+    mteb: Sequence[str]
+    output: Path | None = None
+    measures: str | None = None
+    truncate_dim: int | None = None
+    max_length: int | None = None
+    device: str = "auto"
+    trust_remote_code: bool = False
+
+
+Request = OnData | OfRun | OnMteb
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """The evaluations of one model or run, and the means that protocols report over them."""
+
+    evaluations: list[Evaluation]
+    means: list[Mean] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """The results of a request and of its baseline. notes: sentences for the reader; written: result folders."""
+
+    results: Results
+    baseline: Results | None = None
+    notes: list[str] = field(default_factory=list)
+    written: list[Path] = field(default_factory=list)
+
+
+def request_of(options: Mapping[str, Any]) -> Request:
+    """The request that the options make: by name, those that a user gave.
+
+    Raises InputError for an option without effect and for one that is missing.
+    """
+    kind: type[Request] = OnMteb if "mteb" in options else OfRun if "run" in options else OnData
+    if kind is not OnMteb and ("model" in options) == ("run" in options) and "data" in options:
+        raise InputError("expected a model or --run FILE, and not both")
+    known = {of_kind.name: of_kind for of_kind in fields(kind)}
+    for name in options:
+        if name not in known:
+            raise InputError(f"--{name.replace('_', '-')} has no effect {kind.WITH}")
+    for name, of_kind in known.items():
+        if of_kind.default is MISSING and name not in options:
+            absent = "no model to measure" if name == "model" else "no dataset to measure on"
+            raise InputError(f"{absent}; name one{'' if name == 'model' else ' with --data DIR or --data DIR:split'}")
+    if options.get("overwrite") and "output" not in options:
+        raise InputError("--overwrite has no effect without --output")
+    return kind(**options)
+
+
+def measure_on_data(request: OnData, on_progress: Callable[..., None] | None = None) -> Measurement | None:
+    """Measures the model and the baseline on all data, and writes the results if the request has an output.
+
+    on_progress: called with (done, total, description). Returns None in the processes of a launch that only help to
+    encode. Raises InputError as `evaluate` and `open_data` do, and for an output that may not be written.
+    """
+    names = _measures(request)
+    models = [name for name in (request.model, request.baseline) if name is not None]
+    for name in models:
+        locate(name)
+    datasets, suites = open_data(request.data, request.protocol, request.image_folder)
+    _refuse_without_datasets(request, datasets, suites)
+    datasets, notes = _without_broken(datasets, request.broken_images)
+    if not distributed.leads():
+        for name in models:
+            encoder = _encoder(request, name)
+            encode_for_evaluation(encoder, [*datasets, *(corpus for suite in suites for corpus in suite.corpora)])
+        return None
+    if request.output is not None:
+        labels = [dataset.label for dataset in datasets] + [label for suite in suites for label in suite.labels]
+        beside = [f"{BASELINE}/{label}" for label in labels if request.baseline is not None]
+        prepare(request.output, request.overwrite, [*labels, *beside])
+
+    def results_of(name: str, output: Path | None) -> Results:
+        encoder = _encoder(request, name)
+        retrieval = Retrieval(truncate_dim=request.truncate_dim, ignore_identical_ids=request.ignore_identical_ids)
+
+        def progress(done: int, total: int) -> None:
+            if on_progress is not None:
+                on_progress(done, total, f"Encoding for {name}")
+
+        evaluations = [
+            evaluate(encoder, dataset, measures=names, retrieval=retrieval, output=output, on_progress=progress)
+            for dataset in datasets
+        ]
+        means = []
+        for suite in suites:
+            of_suite = evaluate_suite(
+                encoder, suite, truncate_dim=request.truncate_dim, output=output, on_progress=progress
+            )
+            evaluations += of_suite
+            means += means_of(suite, of_suite)
+        return Results(evaluations=evaluations, means=means)
+
+    results = results_of(request.model, request.output)
+    of_baseline = request.output / BASELINE if request.output is not None else None
+    baseline = results_of(request.baseline, of_baseline) if request.baseline is not None else None
+    return Measurement(
+        results=results,
+        baseline=baseline,
+        notes=[*notes, *(note for suite in suites for note in suite.notes)],
+        written=_cleaned(request.output, results, baseline, suites),
+    )
+
+
+def measure_run(request: OfRun) -> Measurement:
+    """Measures the run. Raises InputError as `evaluate_run` does, and for other data than one dataset."""
+    names = _measures(request)
+    datasets, suites = open_data(request.data)
+    if len(datasets) != 1 or suites:
+        named = f"{len(request.data)} are named" if not suites else f"the protocol {suites[0].protocol} needs a model"
+        raise InputError(f"--run {request.run}: a run is of one dataset; {named}")
+    datasets, notes = _without_broken(datasets, request.broken_images)
+    if request.output is not None:
+        prepare(request.output, request.overwrite, [datasets[0].label])
+    results = Results(evaluations=[evaluate_run(request.run, datasets[0], measures=names, output=request.output)])
+    return Measurement(results=results, notes=notes, written=_cleaned(request.output, results, None, []))
+
+
+def measure_on_mteb(request: OnMteb, on_task: Callable[[int, int, str], None] | None = None) -> Iterator[TaskScore]:
+    """Runs mteb's evaluator on the tasks, yielding each one's main scores; writes to `output_of(request)`."""
+    locate(request.model)
+    folder, names = output_of(request), _measures(request)
+    check_container(folder)
+    tasks = [task for name in request.mteb for task in tasks_of(name)]
+    encoder = _encoder(request, request.model)
+    if request.truncate_dim is not None:
+        encoder.model.truncate_dim = request.truncate_dim
+    yield from evaluate_tasks(encoder, tasks, folder, measures=names, on_task=on_task)
+
+
+def output_of(request: OnMteb) -> Path:
+    """The folder of mteb's results: the output, or `mteb/` in the model's run folder."""
+    return request.output or home_of(request.model)
+
+
+def _measures(request: Request) -> list[str]:
+    return parse(request.measures if request.measures is not None else DEFAULT_MEASURES)
+
+
+def _encoder(request: OnData | OnMteb, name: str) -> Encoder:
+    from ..models.encoder import load_encoder
+
+    model = Model(name=name, max_length=request.max_length, trust_remote_code=request.trust_remote_code)
+    precision = request.precision if isinstance(request, OnData) else "fp32"
+    return load_encoder(model, device=request.device, precision=precision)
+
+
+def _refuse_without_datasets(request: OnData, datasets: Sequence[Dataset], suites: Sequence[Suite]) -> None:
+    """Raises InputError for an option about datasets if all data is of protocols."""
+    for name in ("measures", "ignore_identical_ids", "broken_images"):
+        if getattr(request, name) is not None and not datasets:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"{option} has no effect: the protocol {suites[0].protocol} determines what is measured")
+
+
+def _without_broken(datasets: Sequence[Dataset], share: float | None) -> tuple[list[Dataset], list[str]]:
+    """The datasets without items whose image is broken, if a share of them may be, and a note for each left out."""
+    if share is None:
+        return list(datasets), []
+    kept = [without_broken(dataset, share) for dataset in datasets]
+    return kept, [f"left out: {sentence}" for dataset in kept for sentence in dataset.left_out]
+
+
+def _cleaned(output: Path | None, results: Results, baseline: Results | None, suites: Sequence[Suite]) -> list[Path]:
+    """The folders that were written; results of an earlier request are removed from the output."""
+    if output is None:
+        return []
+    written = [output / evaluation.label for evaluation in results.evaluations]
+    written += [output / BASELINE / evaluation.label for evaluation in (baseline.evaluations if baseline else ())]
+    means = [f"{suite.protocol}{MEANS}" for suite in suites if suite.means]
+    remove_others(output, [*written, *(folder / name for folder in (output, output / BASELINE) for name in means)])
+    return written
