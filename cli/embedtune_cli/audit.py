@@ -131,7 +131,7 @@ def _show(result: Audit, dataset: Dataset | None, per_query: bool) -> None:
     ):
         if listed:
             shown = _side_by_side(listed, dataset)
-            tables.append((f"{title} {which}", list(shown[0]), [list(row.values()) for row in shown]))
+            tables.append((title, list(shown[0]), [list(row.values()) for row in shown]))
     largest = max(max(kept + dropped for _, _, kept, dropped in result.gaps), 1)
     rows = [
         [low, high, kept, dropped, "#" * round(WIDTH * kept / largest) + "-" * round(WIDTH * dropped / largest)]
