@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -15,15 +14,17 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from .errors import InputError
 
+LOCK, GATE = ".lock", ".lock.gate"
 MARK = ".embedtune.json"  # in every result folder: which verb wrote it, and the names of what it wrote
 _RUN = {"recipe.yaml", "environment.json"}
 _INDEX = {"index.faiss", "manifest.json"}
@@ -341,6 +342,9 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 def _flush(path: Path) -> None:
+    """Has the system write a file or folder to the disk; Windows does that for files opened for writing alone."""
+    if os.name == "nt":
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -369,35 +373,49 @@ def fingerprint_of(*parts: str) -> str:
     return digest.hexdigest()[:32]
 
 
+def lock(path: Path) -> FileLock:
+    """A lock on a file, which is made where absent, its folder too. The kernel frees it when the process ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path, poll_interval=0.01, fallback_to_soft=False)
+
+
 @contextmanager
 def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Holds the folder for this process (flock on `.lock`; freed by the kernel whatever happens to the process).
+    """Holds the folder for this process. Where another process holds it: waits for its end, or raises InputError.
 
-    Where another has it: waits for that one, or raises InputError.
+    The gate is held by whoever tries to get the folder or looks whether it is held, for that moment only: so a look,
+    which cannot be had without the lock, never makes another process's attempt fail.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise InputError(
-                f"{folder}: another run is writing here (process {holder}); wait for it or choose another --output"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+    holding = lock(folder / LOCK)
+    if wait:
+        holding.acquire()
+    else:
+        with lock(folder / GATE):
+            try:
+                holding.acquire(timeout=0)
+            except Timeout:
+                holder = first_line(folder / LOCK) or "unknown"
+                raise InputError(
+                    f"{folder}: another run is writing here (process {holder}); wait for it or choose another --output"
+                ) from None
+    try:
+        with suppress(OSError):  # Windows lets nobody write to a locked file
+            (folder / LOCK).write_text(str(os.getpid()), encoding="utf-8")
         yield
+    finally:
+        holding.release()
 
 
 def is_locked(folder: Path) -> bool:
     """Whether a process holds the folder."""
-    try:
-        with locked(folder):
-            return False
-    except InputError:
-        return True
+    if not (folder / LOCK).exists():
+        return False
+    with lock(folder / GATE):
+        try:
+            with lock(folder / LOCK).acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
 
 
 def cache_folder() -> Path:

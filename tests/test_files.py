@@ -20,6 +20,7 @@ from embedtune.files import (
     check_folder,
     fingerprint_of,
     inner_folder,
+    is_locked,
     locked,
     whole_file,
     whole_folder,
@@ -204,6 +205,36 @@ def test_a_lock_names_its_holder_and_ends_with_its_block(tmp_path: Path) -> None
         pass
     with locked(tmp_path):
         pass
+
+
+def test_a_look_whether_a_folder_is_held_takes_it_from_nobody(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        pass
+    done = threading.Event()
+    looks: list[bool] = []
+
+    def look() -> None:
+        while not done.is_set():
+            looks.append(is_locked(tmp_path))
+
+    lookers = [threading.Thread(target=look) for _ in range(2)]
+    for looker in lookers:
+        looker.start()
+    try:
+        for _ in range(50):
+            with locked(tmp_path):
+                assert is_locked(tmp_path)
+    finally:
+        done.set()
+        for looker in lookers:
+            looker.join()
+    assert {True, False} <= set(looks)
+
+
+def test_a_look_makes_no_file(tmp_path: Path) -> None:
+    assert not is_locked(tmp_path / "absent")
+    assert not is_locked(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:

@@ -93,6 +93,31 @@ def test_the_library_neither_prints_nor_knows_the_command_line() -> None:
         assert not any(isinstance(call.func, ast.Name) and call.func.id == "print" for call in calls), path
 
 
+# Modules that Python has on POSIX systems alone, or that Windows lacks.
+POSIX_ONLY = {"curses", "fcntl", "grp", "posix", "pty", "pwd", "readline", "resource", "syslog", "termios", "tty"}
+
+
+def imported_at_once(tree: ast.Module) -> set[str]:
+    """The top-level names of the modules that are imported when a module is, not when one of its functions runs."""
+    names, nodes = set(), list(tree.body)
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add(str(node.module).partition(".")[0])
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            nodes += list(ast.iter_child_nodes(node))
+    return names
+
+
+def test_nothing_is_imported_that_windows_lacks() -> None:
+    paths = [*MODULES, *(ROOT / "cli").rglob("*.py")]
+    imported = {path: imported_at_once(ast.parse(path.read_text("utf-8"))) for path in paths}
+    assert {"os", "torch"} <= set().union(*imported.values())  # it sees imports
+    assert not {path: names & POSIX_ONLY for path, names in imported.items() if names & POSIX_ONLY}
+
+
 def loaded_by(*args: str) -> set[str]:
     """The top-level modules that a new process has imported after one command line."""
     code = (

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from pathlib import Path
 
 import PIL
 
-from ..files import cache_folder, fingerprint_of, write_json
+from ..files import cache_folder, fingerprint_of, lock, write_json
 from ..types import Items
 from .decoding import decoders
 from .images import MOST_PIXELS
@@ -23,9 +22,7 @@ def broken(items: Items) -> dict[str, str]:
         return {}
     key = fingerprint_of(items.fingerprint, PIL.__version__, str(MOST_PIXELS))
     file = cache_folder() / "images" / f"{key}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock(file.with_suffix(".lock")):
         if not file.exists():
             write_json(file, _found(images))
     found: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import fcntl
 import logging
 from collections.abc import Collection
 from pathlib import Path
 
 from ..errors import InputError
-from ..files import cache_folder, fingerprint_of
+from ..files import cache_folder, fingerprint_of, lock
 from ..recipe import JUDGED, REVERSED, Data, split_of, without_prefixes
 from ..types import Dataset, Items, Qrels
 from .broken import broken, pictured
@@ -225,10 +224,8 @@ def _folder_of(source: str, split: str) -> tuple[Path, str]:
 def _convert_once(folder: Path, source: str, split: str) -> None:
     from .convert import convert
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
     # Several processes of one run load the same data: the first converts, the others wait for it.
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock(folder.with_suffix(".lock")):
         if not folder.exists():
             for note in convert(source, folder, split=split, image_files=False).notes:
                 logging.getLogger(__name__).warning(note)
