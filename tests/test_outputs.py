@@ -41,7 +41,7 @@ FILE_VERBS: dict[str, Arguments] = {
     "audit, a sheet": lambda w, t: ["audit", w["mined"], "--sheet", t, "--overwrite"],
     "audit, relabelled": lambda w, t: ["audit", w["mined"], "--relabel", t, "--above", "0"],
     "report": lambda w, t: ["report", w["trained"], "--output", t, "--overwrite"],
-    "report, markdown": lambda w, t: ["report", w["trained"], "--markdown", "--output", t, "--overwrite"],
+    "report, markdown": lambda w, t: ["report", w["trained"], "--format", "md", "--output", t, "--overwrite"],
     "recipes copy": lambda w, t: ["recipes", "copy", "text/scifact", t],
 }
 

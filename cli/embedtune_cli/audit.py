@@ -62,8 +62,7 @@ def audit(
     from embedtune.errors import InputError
     from embedtune.negatives import audit as auditing
     from embedtune.negatives.evidence import files_of
-    from embedtune.report import side_by_side
-    from embedtune.report.sheet import refuse, write_sheet
+    from embedtune.report.sheet import refuse, rows_of_suspects, write_sheet
 
     if (relabel is None) != (above is None):
         raise InputError("--relabel FILE and --above SCORE go together")
@@ -94,7 +93,7 @@ def audit(
         say(f"warning: {text}")
     if sheet is not None and dataset is not None and result.suspects:
         title = f"{dataset.name}: the likeliest false negatives among the kept candidates"
-        missing = write_sheet(sheet, title, side_by_side.of_suspects(result, dataset))
+        missing = write_sheet(sheet, title, rows_of_suspects(result, dataset))
         say(f"written: {sheet}")
         say_missing_images(missing)
     elif sheet is not None:

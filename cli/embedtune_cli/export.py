@@ -6,23 +6,22 @@ from typing import Annotated, Literal
 
 import typer
 
-from .options import MODEL_HELP, OutputFolder, Overwrite
+from .options import FORMAT_HELP, MODEL_HELP, OutputFolder, Overwrite
 from .output import say
 
 
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=f"{MODEL_HELP} Or the folder of a LoRA adapter.")],
     output: OutputFolder,
-    form: Annotated[
-        Literal["safetensors", "onnx"],
-        typer.Option("--format", help="The weights' file format; onnx needs sentence-transformers\\[onnx]."),
-    ] = "safetensors",
+    form: Annotated[Literal["safetensors", "onnx"], typer.Option("--format", help=FORMAT_HELP)] = "safetensors",
     overwrite: Overwrite = False,
     push_to: Annotated[
         str | None, typer.Option("--push-to", metavar="OWNER/NAME", help="Also upload the model to the hub.")
     ] = None,
 ) -> None:
     """Write a complete model folder for serving: an adapter is merged into its base, a run's model keeps its card.
+
+    ONNX needs sentence-transformers\\[onnx].
 
     Example: embedtune export runs/mine --output exported
 

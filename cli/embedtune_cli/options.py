@@ -15,6 +15,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 MODEL_HELP = "A model folder, a run folder or a hub id."
 DATA_HELP = "A dataset folder, or DIR:split for one of its splits."
 OUTPUT_HELP = "Where to write the result."
+FORMAT_HELP = "The format of the result."
 IMAGE_FOLDER_HELP = "A folder in which images are read, if they lie elsewhere."
 MEASURES_HELP = "Measures, as in 'nDCG@10 R@100': nDCG, R, RR, AP, P, Success or hit, each with its cut-off."
 

@@ -1,13 +1,13 @@
-"""`embedtune report`: one HTML page about a run."""
+"""`embedtune report`: one HTML page, or one Markdown text, about a run."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from .options import OUTPUT_HELP, Overwrite
+from .options import FORMAT_HELP, OUTPUT_HELP, Overwrite
 from .output import say, show_text
 
 
@@ -18,40 +18,49 @@ def report(
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help=OUTPUT_HELP, show_default="report.html in the run folder"),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help=OUTPUT_HELP,
+            show_default="report.html in the run folder; Markdown is printed",
+        ),
     ] = None,
-    markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print the model card's text instead, or write it to --output.")
+    form: Annotated[Literal["html", "md"], typer.Option("--format", help=FORMAT_HELP)] = "html",
+    figures: Annotated[
+        bool, typer.Option("--figures", help="With --format md: also write the figures as SVG files and link them.")
     ] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write one HTML file about a run: what it did, gained and cost. Needs embedtune\\[plots].
+    """Write one file about a run: what it did, gained and cost. Needs embedtune\\[plots].
 
-    The report of an interrupted run shows what was done until then.
+    The HTML page needs no other file. Markdown holds the same without figures and pictures. The
+    report of an interrupted run shows what was done until then.
 
     Example: embedtune report runs/scifact
 
     Example: embedtune report runs/plain runs/hard --output comparison.html
 
-    Example: embedtune report runs/scifact --markdown > summary.md
+    Example: embedtune report runs/scifact --format md > summary.md
     """
     from embedtune.errors import InputError
-    from embedtune.files import check_file, write_text
-    from embedtune.report.write import REPORT
+    from embedtune.report.write import check_output, figures_folder, write_report
     from embedtune.report.write import report as render
 
     if overwrite and output is None:
         raise InputError("--overwrite has no effect without --output: report.html of a run is always written again")
-    if output is None and len(runs) > 1 and not markdown:
+    if output is None and len(runs) > 1 and form == "html":
         raise InputError("a report of several runs needs a file of its own; name it with --output FILE.html")
-    target = output or runs[0] / "report.html"
-    if output is not None or not markdown:
-        check_file(target, REPORT, overwrite=overwrite or output is None)
-    text, notes = render(runs, markdown=markdown)
-    for note in notes:
+    if figures and (form == "html" or output is None):
+        raise InputError("--figures has no effect without --format md --output FILE.md")
+    target = output or (runs[0] / "report.html" if form == "html" else None)
+    if target is not None:
+        check_output(target, overwrite=overwrite or output is None, figures=figures)
+    made = render(runs, form=form, figures=figures_folder(output).name if figures and output else None)
+    for note in made.notes:
         say(note)
-    if markdown and output is None:
-        show_text(text)
+    if target is None:
+        show_text(made.text)
         return
-    write_text(target, text)
+    write_report(made, target)
     say(f"written: {target}")

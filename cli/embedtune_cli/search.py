@@ -80,8 +80,7 @@ def search(
     from embedtune.data.trec import SEARCHED, write_run
     from embedtune.files import check_file
     from embedtune.models.encoder import load_encoder
-    from embedtune.report import side_by_side
-    from embedtune.report.sheet import refuse, write_sheet
+    from embedtune.report.sheet import refuse, rows_of_search, write_sheet
     from embedtune.search.folder import find_all, open_index, readable_images
     from embedtune.types import Item
 
@@ -107,7 +106,7 @@ def search(
     if sheet is not None:
         title = f"{index.resolve().name}: {opened.manifest.documents:,} documents"
         drawn, left_out = readable_images(opened, results, image_folder)
-        missing = left_out + write_sheet(sheet, title, side_by_side.of_search(shown, drawn))
+        missing = left_out + write_sheet(sheet, title, rows_of_search(shown, drawn))
         say(f"written: {sheet}")
     else:
         paths = [result.document.image for of_query in results for result in of_query]

@@ -10,6 +10,7 @@ from ..errors import InputError
 from ..files import write_json
 
 FILE = "guard.json"
+HALF = "half of its queries"  # chosen_on: the other half reports
 
 
 @dataclass(frozen=True, kw_only=True)

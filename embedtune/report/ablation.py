@@ -1,4 +1,4 @@
-"""What a grid of runs showed: how fast each cell learned, what it came to, and whether that is more than chance."""
+"""The report of a grid of runs: how fast each cell learned, its final measures, and their tests."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from ..evaluate.significance import bootstrap_interval
 from ..evaluate.sources import Source, read_source
 from ..files import FileKind, check_container, check_file, first_line, write_json, write_text
 from ..recipe import Evaluate
-from .curves import INSTALL, draw_curves
+from .drawings import learning_curves_figure
+from .figures import as_file
 from .learning import Curve, read_curve
-from .markdown import table
+from .markdown import INSTALL, MARK, render
 from .record import domains_of, read_summary
 
-NEAR_BEST = 0.95
+NEAR = 0.95  # of the gain
 BASE = "(base model)"
 
 
@@ -29,26 +30,18 @@ BASE = "(base model)"
 class Convergence:
     """How fast a cell learned, means over its seeds.
 
-    to_best: to the first validation at 95% of the best value that any cell reached with the same seed (which holds out
-    the same queries). A pretrained model may be there before its first step, so to_gain asks for 95% of the way from
-    the untouched model to that best value. area: the curve's mean height.
+    best: of its validations. area: the curve's mean height. steps, seconds: to the first validation at 95% of the way
+    from the untouched model's value to the best one that any cell reached with the same seed (which holds out the same
+    queries), over the `reached` seeds that came there; None where none did.
     """
 
     cell: str
     best: float
     area: float
-    to_best: Arrival
-    to_gain: Arrival
-    seeds: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arrival:
-    """Steps and their seconds, means over the `reached` seeds that got there; None where none did."""
-
     steps: float | None
     seconds: float | None
     reached: int
+    seeds: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +53,7 @@ class Final:
     domain: str
     dataset: str
     measure: str
+    queries: int
     mean: float
     low: float | None
     high: float | None
@@ -69,11 +63,8 @@ class Final:
 
 @dataclass(frozen=True, kw_only=True)
 class Ablation:
-    """What a grid showed.
-
-    cells: name -> its changes to the recipe. curves: cell -> seed -> learning curve. notes: what a reader must know of
-    how it was compared.
-    """
+    """cells: name -> its changes to the recipe. curves: cell -> seed -> learning curve. notes: what a reader must know
+    of how it was compared."""
 
     recipe: str
     cells: dict[str, dict[str, Any]]
@@ -97,10 +88,11 @@ def summarise(
     """
     groups = [Group(name=name, sources=[read_source(path) for path in runs[name].values()]) for name in cells]
     compared = compare_groups(groups, changes=0)
-    against = {(found.run, found.dataset, found.measure): found for found in compared.comparisons}
+    against = {(c.run, c.dataset, c.measure): c for c in compared.comparisons}
     first = next(iter(runs.values()))
-    base = Group(name=BASE, sources=[read_source(next(iter(first.values())) / "evaluation-base")])
-    domains = domains_of(evaluate, read_summary(next(iter(first.values()))))
+    first_run = next(iter(first.values()))
+    base = Group(name=BASE, sources=[read_source(first_run / "evaluation-base")])
+    domains = domains_of(evaluate.in_domain, evaluate.out_of_domain, read_summary(first_run))
     final = [
         _final(group, key, measure, domains[key], against)
         for key in domains
@@ -128,8 +120,8 @@ def _final(
     domain: str,
     against: Mapping[tuple[str, str, str], Comparison],
 ) -> Final:
-    tables = [_table(source, key, measure) for source in group.sources]
-    values = [math.fsum(table[query_id] for table in tables) / len(tables) for query_id in tables[0]]
+    tables = [_per_query(source, key, measure) for source in group.sources]
+    values = [_mean([table[query_id] for table in tables]) for query_id in tables[0]]
     low, high = bootstrap_interval(values) if len(values) > 1 else (None, None)
     label = group.sources[0].measured[key].label
     return Final(
@@ -137,7 +129,8 @@ def _final(
         domain=domain,
         dataset=label,
         measure=measure,
-        mean=math.fsum(values) / len(values),
+        queries=len(values),
+        mean=_mean(values),
         low=low,
         high=high,
         by_seed={
@@ -147,35 +140,34 @@ def _final(
     )
 
 
-def _table(source: Source, key: str, measure: str) -> dict[str, float]:
+def _per_query(source: Source, key: str, measure: str) -> dict[str, float]:
     return (source.measured[key].per_query or {})[measure]
 
 
 def convergence(curves: Mapping[str, Mapping[int, Curve]]) -> list[Convergence]:
-    """How fast each cell came near the best value that any cell reached with the same seed."""
-    seeds = next(iter(curves.values())).keys()
-    best = {seed: max(by_seed[seed].best for by_seed in curves.values()) for seed in seeds}
-    start = {seed: next(iter(curves.values()))[seed].values[0] for seed in seeds}  # the untouched model, in every cell
-    near_gain = {seed: start[seed] + NEAR_BEST * (best[seed] - start[seed]) for seed in seeds}
-    return [
-        Convergence(
-            cell=cell,
-            best=_mean([curve.best for curve in by_seed.values()]),
-            area=_mean([curve.area for curve in by_seed.values()]),
-            to_best=_arrival(by_seed, {seed: NEAR_BEST * value for seed, value in best.items()}),
-            to_gain=_arrival(by_seed, near_gain),
-            seeds=len(by_seed),
-        )
-        for cell, by_seed in curves.items()
-    ]
+    """How fast each cell came near the largest gain that any cell had with the same seed.
+
+    Of a seed with which no cell validated above the untouched model, no cell counts as having reached it.
+    """
+    cells = list(curves.values())
+    targets = {}
+    for seed in cells[0]:
+        untouched = cells[0][seed].values[0]  # before the first step every cell is the same model
+        best = max(by_seed[seed].best for by_seed in cells)
+        targets[seed] = untouched + NEAR * (best - untouched) if best > untouched else math.inf
+    return [_convergence(cell, by_seed, targets) for cell, by_seed in curves.items()]
 
 
-def _arrival(by_seed: Mapping[int, Curve], target: Mapping[int, float]) -> Arrival:
-    found = [at for seed, curve in by_seed.items() if (at := curve.reaches(target[seed])) is not None]
-    return Arrival(
-        steps=_mean([steps for steps, _ in found]) if found else None,
-        seconds=_mean([seconds for _, seconds in found]) if found else None,
-        reached=len(found),
+def _convergence(cell: str, by_seed: Mapping[int, Curve], targets: Mapping[int, float]) -> Convergence:
+    reached = [at for seed, curve in by_seed.items() if (at := curve.reaches(targets[seed])) is not None]
+    return Convergence(
+        cell=cell,
+        best=_mean([curve.best for curve in by_seed.values()]),
+        area=_mean([curve.area for curve in by_seed.values()]),
+        steps=_mean([steps for steps, _ in reached]) if reached else None,
+        seconds=_mean([seconds for _, seconds in reached]) if reached else None,
+        reached=len(reached),
+        seeds=len(by_seed),
     )
 
 
@@ -203,81 +195,55 @@ def _is_markdown(path: Path) -> bool:
 
 
 def _is_drawn(path: Path) -> bool:
-    return b"Matplotlib" in path.read_bytes()[:2000]
+    start = path.read_bytes()[:2000]
+    return MARK.encode() in start or b"Matplotlib" in start  # of an older version
 
 
-def write_report(found: Ablation, output: Path) -> Ablation:
-    """Writes report.json, report.md and curves.svg; returns what was found, with a note where there is no plot."""
+def write_report(ablation: Ablation, output: Path) -> Ablation:
+    """Writes report.json, report.md and curves.svg; returns the ablation, with a note where there is no plot."""
+    image = ""
     try:
-        draw_curves({name: list(by_seed.values()) for name, by_seed in found.curves.items()}, output / "curves.svg")
+        curves = learning_curves_figure({name: list(seeds.values()) for name, seeds in ablation.curves.items()})
+        write_text(output / "curves.svg", as_file(curves.svg))
+        image = curves.caption
     except InputError:
-        notes = [
-            *found.notes,
-            f"curves.svg is left out: it needs matplotlib; try: {INSTALL}, and the same command again",
-        ]
-        found = dataclasses.replace(found, notes=notes)
-    write_json(output / "report.json", dataclasses.asdict(found))
-    write_text(output / "report.md", _markdown(found, (output / "curves.svg").exists()))
-    return found
+        note = f"curves.svg is left out: it needs matplotlib; try: {INSTALL}, and the same command again"
+        ablation = dataclasses.replace(ablation, notes=[*ablation.notes, note])
+    values = {
+        "ablation": ablation,
+        "cells": [[name, json.dumps(changes, ensure_ascii=False)] for name, changes in ablation.cells.items()],
+        "how_fast": convergence_table(ablation),
+        "final": final_table(ablation),
+        "caption": image,
+    }
+    write_json(output / "report.json", dataclasses.asdict(ablation))
+    write_text(output / "report.md", render("ablation.md.jinja", values))
+    return ablation
 
 
-def convergence_table(found: Ablation) -> tuple[list[str], list[list[object]]]:
+def convergence_table(ablation: Ablation) -> tuple[list[str], list[list[object]]]:
     """Columns and rows of how fast the cells learned."""
-    columns = ["cell", f"best validation {found.measure}", "area under the curve", "steps to 95% of the best",
-               "seconds", "steps to 95% of the gain", "seconds to it", "seeds that reached it"]  # fmt: skip
+    columns = ["cell", f"best validation {ablation.measure}", "area under the curve", "steps to 95% of the gain",
+               "seconds to it", "seeds that reached it"]  # fmt: skip
     return columns, [
-        [c.cell, c.best, c.area, c.to_best.steps, c.to_best.seconds, c.to_gain.steps, c.to_gain.seconds,
-         f"{c.to_gain.reached} of {c.seeds}"]
-        for c in found.convergence
-    ]  # fmt: skip
+        [c.cell, c.best, c.area, c.steps, c.seconds, f"{c.reached} of {c.seeds}"] for c in ablation.convergence
+    ]
 
 
-def final_table(found: Ablation) -> tuple[list[str], list[list[object]]]:
-    """Columns and rows of what the cells came to, and their tests against the first."""
-    columns = ["domain", "dataset", "measure", "cell", "mean", "low", "high", "difference", "difference low",
+def final_table(ablation: Ablation) -> tuple[list[str], list[list[object]]]:
+    """Columns and rows of the cells' final measures, and their tests against the first."""
+    columns = ["domain", "dataset", "measure", "cell", "queries", "mean", "low", "high", "difference", "difference low",
                "difference high", "p", "p (Holm)", "p (seeds, t)", "p (seeds, t, Holm)", "win", "tie",
                "loss"]  # fmt: skip
     rows = []
-    for final in found.final:
-        row: list[object] = [final.domain, final.dataset, final.measure, final.cell, final.mean, final.low, final.high]
-        tested, seeds = final.against_first, final.against_first.seeds if final.against_first else None
-        if tested is None:
-            rows.append(row + [None] * (len(columns) - len(row)))
-            continue
-        row += [tested.difference, tested.low, tested.high, tested.p, tested.holm]
-        row += [seeds.t_p, seeds.holm] if seeds else [None, None]
-        rows.append([*row, tested.wins, tested.ties, tested.losses])
+    for final in ablation.final:
+        row: list[object] = [
+            *(final.domain, final.dataset, final.measure, final.cell, final.queries, final.mean, final.low, final.high)
+        ]
+        if (tested := final.against_first) is not None:
+            seeds = tested.seeds
+            row += [tested.difference, tested.low, tested.high, tested.p, tested.holm]
+            row += [seeds.t_p, seeds.holm] if seeds else [None, None]
+            row += [tested.wins, tested.ties, tested.losses]
+        rows.append(row + [None] * (len(columns) - len(row)))
     return columns, rows
-
-
-def _markdown(found: Ablation, drawn: bool) -> str:
-    first = next(iter(found.cells))
-    changes = [[name, json.dumps(changes, ensure_ascii=False)] for name, changes in found.cells.items()]
-    parts = [
-        f"# Ablation of {found.recipe}",
-        f"Every cell was trained with seeds {', '.join(map(str, found.seeds))} and is compared with `{first}`.",
-        _markdown_table(["cell", "changes"], changes),
-        "## How fast",
-        "Means over seeds. The best is the best validation value that any cell reached with the same seed, the gain "
-        "what it has over the untouched model; seconds are those of training steps. The area is the curve's mean "
-        "height.",
-        _markdown_table(*convergence_table(found)),
-        *(["![Validation curves](curves.svg)"] if drawn else []),
-        "## What it came to",
-        f"Means over seeds with 95% bootstrap intervals over queries. p: two-sided paired randomisation over queries "
-        f"against `{first}`, each query's value being its mean over seeds. p (seeds, t): paired t-test over the seeds' "
-        "means. Holm's correction covers all rows.",
-        _markdown_table(*final_table(found)),
-        *([f"- {note}" for note in found.notes]),
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    return table(columns, [[_cell(value) for value in row] for row in rows])
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4f}"
-    return "" if value is None else str(value)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..evaluate.guarded import HALF
 from ..evaluate.measures import mteb_name
 from ..files import write_text
 from ..models.locate import MINILM, locate
-from ..recipe import Model, split_of
-from .markdown import to_markdown
-from .record import Record, read_record
-from .setting import data_name, towers_of, trained_on
-from .single import card_document
+from ..recipe import split_of
+from .record import RunRecord, read_record
+from .wording import data_name, towers_of, trained_on
+from .write import card_text
 
 TAGS = ["sentence-transformers", "sentence-similarity", "feature-extraction", "dense", "retrieval", "embedtune"]
 
@@ -23,15 +24,17 @@ def write_card(run: Path, summary: dict[str, Any]) -> None:
     write_text(run / "model" / "README.md", card(record))
 
 
-def card(record: Record) -> str:
-    """Metadata between `---` lines, then the report's Markdown form."""
-    return f"---\n{metadata(record)}\n---\n\n{to_markdown(card_document(record))}"
+def card(record: RunRecord) -> str:
+    """Metadata between `---` lines, then the card's part of the report."""
+    return f"---\n{metadata(record)}\n---\n\n{card_text(record)}"
 
 
-def metadata(record: Record) -> str:
-    """YAML. A base model or dataset that is no hub's has no id to name, so the base is left out then."""
+def metadata(record: RunRecord) -> str:
+    """YAML. Without base models and datasets that are not on the hub under a name, and without values that were
+    measured on a part of a split: its readers take them for the whole split's."""
     from huggingface_hub import EvalResult, ModelCardData
 
+    halves = {one.label for one in record.guard.sets if one.chosen_on == HALF} if record.guard else set()
     results = [
         EvalResult(
             task_type="information-retrieval",
@@ -44,10 +47,11 @@ def metadata(record: Record) -> str:
             metric_value=value,
         )
         for part in record.tuned.values()
+        if part.label not in halves
         for measure, value in part.measures.items()
     ]
     data = ModelCardData(
-        base_model=_base_models(record.recipe.model),
+        base_model=_base_models(record.recipe["model"]),
         datasets=[_hub_dataset(name) for name in trained_on(record.recipe)],
         library_name="sentence-transformers",
         pipeline_tag="sentence-similarity",
@@ -58,9 +62,9 @@ def metadata(record: Record) -> str:
     return str(data.to_yaml())
 
 
-def _base_models(model: Model) -> str | list[str] | None:
-    found = [hub for name in towers_of(model) if (hub := hub_id(name)) is not None]
-    return found if len(found) > 1 else found[0] if found else None
+def _base_models(model: Mapping[str, Any]) -> str | list[str] | None:
+    ids = [hub for name in towers_of(model) if (hub := hub_id(name)) is not None]
+    return ids if len(ids) > 1 else ids[0] if ids else None
 
 
 def hub_id(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What a run's log says: the loss of every step, the learning curve, and how fast it converged."""
+"""A run's log: the loss of every step, the learning curve, and how fast it converged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """The validation measure over a run. seconds: spent in training steps until then, validation itself left out."""
+    """The validation measure over a run. seconds: spent in training steps until then, without validation itself."""
 
     measure: str
     steps: list[int]
@@ -26,14 +26,22 @@ class Curve:
         return max(self.values)
 
     @property
+    def best_step(self) -> int:
+        return self.steps[self.values.index(self.best)]
+
+    @property
     def area(self) -> float:
         """The curve's mean height: the area under it by trapezoids, from its first validation to its last, divided by
         that length in steps."""
         if len(self.steps) == 1:
             return self.values[0]
         points = list(zip(self.steps, self.values, strict=True))
-        whole = sum((right - left) * (a + b) / 2 for (left, a), (right, b) in pairwise(points))
-        return whole / (self.steps[-1] - self.steps[0])
+        area = sum((end - start) * (low + high) / 2 for (start, low), (end, high) in pairwise(points))
+        return area / (self.steps[-1] - self.steps[0])
+
+    def at(self, step: int | None) -> float | None:
+        """The value at a step; None where it was not validated."""
+        return self.values[self.steps.index(step)] if step in self.steps else None
 
     def reaches(self, target: float) -> tuple[int, float] | None:
         """(steps, seconds) to the first validation that is not below `target`; None where there is none."""
@@ -45,32 +53,31 @@ class Curve:
 
 @dataclass(kw_only=True)
 class Learning:
-    """A log: one entry a step in each list. curve: None where nothing was validated. seconds: of all steps."""
+    """A log: one entry a step in each list. curve: None where nothing was validated. seconds: of all steps. pairs:
+    query-positive pairs trained on."""
 
     steps: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
-    learning_rates: list[float] = field(default_factory=list)
     seconds: float = 0.0
     pairs: float = 0.0
     curve: Curve | None = None
 
 
 def read_learning(run: Path) -> Learning:
-    """A run folder's log.jsonl, as far as it goes: empty where there is none, without a half-written last line."""
-    found = Learning()
+    """A run folder's log.jsonl: empty where there is none. A half-written last line is left out."""
+    learning = Learning()
     for event in _events(run / "log.jsonl"):
         if event["event"] == "step":
-            found.steps.append(event["step"])
-            found.losses.append(event["loss"])
-            found.learning_rates.append(event["learning_rate"])
-            found.seconds += event["seconds"]
-            found.pairs += event["pairs_per_second"] * event["seconds"]
+            learning.steps.append(event["step"])
+            learning.losses.append(event["loss"])
+            learning.seconds += event["seconds"]
+            learning.pairs += event["pairs_per_second"] * event["seconds"]
         elif event["event"] == "validation":
-            found.curve = found.curve or Curve(measure=event["measure"], steps=[], seconds=[], values=[])
-            found.curve.steps.append(event["step"])
-            found.curve.seconds.append(found.seconds)
-            found.curve.values.append(event["value"])
-    return found
+            learning.curve = learning.curve or Curve(measure=event["measure"], steps=[], seconds=[], values=[])
+            learning.curve.steps.append(event["step"])
+            learning.curve.seconds.append(learning.seconds)
+            learning.curve.values.append(event["value"])
+    return learning
 
 
 def read_curve(run: Path) -> Curve:

@@ -1,51 +1,64 @@
-"""Pictures made small: for pages, as data, and for contact sheets."""
+"""Pictures made small: as data within a page, and for contact sheets."""
 
 from __future__ import annotations
 
 import base64
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ..data.images import BrokenImage, open_image
 
-SIDE = 96  # pixels of the longer side
-MOST_BYTES = 1_500_000  # of all pictures of one page
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+SIDE = 96  # pixels of a thumbnail's longer side
+MOST_BYTES = 1_500_000  # of all thumbnails of one page
 
 
-class Pictures:
-    """Thumbnails of image files as data URIs, until a page has enough of them."""
+class Thumbnails:
+    """The pictures of one page: their references in the Markdown, and what a page puts in the place of each."""
 
     def __init__(self) -> None:
-        self._found: dict[Path, str | None] = {}
-        self._bytes = 0
+        self.html: dict[str, str] = {}
         self.left_out = 0
+        self._references: dict[Path, str] = {}
+        self._bytes = 0
 
-    def of(self, path: Path | None) -> str | None:
-        """None where there is no image, where it cannot be opened, and where the page is full (counted)."""
+    def reference(self, path: str | Path | None) -> Markup:
+        """A Markdown image; empty where there is no picture, where it cannot be opened and where the page is full."""
+        from markupsafe import Markup
+
         if path is None:
-            return None
-        if path not in self._found:
-            uri = thumbnail(path) if self._bytes < MOST_BYTES else None
-            self._found[path] = uri
-            self._bytes += len(uri or "")
-            self.left_out += uri is None
-        return self._found[path]
+            return Markup("")
+        image = Path(path)
+        if image not in self._references:
+            self._references[image] = self._add(image)
+        return Markup(self._references[image])
+
+    def _add(self, image: Path) -> str:
+        uri = thumbnail(image) if self._bytes < MOST_BYTES else None
+        if uri is None:
+            self.left_out += 1
+            return ""
+        self._bytes += len(uri)
+        name = f"picture-{len(self.html)}"
+        self.html[name] = f'<img class="thumbnail" src="{uri}" alt="The picture itself">'
+        return f"![]({name}) "
 
 
 def small(path: Path, side: int, *, enlarge: bool = False) -> Image.Image:
-    """The picture as a model is shown it, at most so many pixels high and wide. Raises BrokenImage."""
+    """The picture as a model is shown it, at most `side` pixels high and wide. Raises BrokenImage."""
     image = open_image(path)
-    scale = side / max(image.size)
-    if scale >= 1 and not enlarge:
+    if max(image.size) <= side and not enlarge:
         return image
-    width, height = (max(1, round(edge * scale)) for edge in image.size)
-    return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    return ImageOps.contain(image, (side, side), Image.Resampling.LANCZOS)
 
 
 def thumbnail(path: Path) -> str | None:
-    """At most 96 pixels high and wide, as WebP; None for what is no image, or too large to decode."""
+    """A data URI, WebP of at most 96 pixels high and wide; None for a file that cannot be opened as an image."""
     try:
         image = small(path, SIDE)
     except BrokenImage:

@@ -1,23 +1,27 @@
-"""What a run folder holds, read from its files alone: of a run that was killed, as much as there is."""
+"""A run folder, read from its files alone: of a run that was stopped, as much as is there.
+
+The recipe is read as plain values, so that a report needs none of the methods that the run was trained with.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ..data.dataset import load_dataset
 from ..errors import InputError
-from ..evaluate.compare import Compared, Group, compare_groups
-from ..evaluate.guarded import Guarded, read_guard
+from ..evaluate.compare import Compared, Comparison, Group, compare_groups
+from ..evaluate.guarded import Guarded, GuardedSet, read_guard
 from ..evaluate.results import distinct
 from ..evaluate.sources import Measured, read_source
 from ..negatives.audit import Audit, audit
 from ..negatives.evidence import MiningFiles
-from ..recipe import Evaluate, Recipe, load_recipe
+from ..recipe import Data, Model, Recipe, plain
+from ..recipe.strict_yaml import parse as parse_yaml
 from .learning import Learning, read_learning
 
 SUMMARY = "summary.json"  # written last: a run with it is finished
@@ -28,10 +32,10 @@ EXAMPLES = 6  # of caught false negatives
 
 @dataclass(frozen=True, kw_only=True)
 class Mining:
-    """One mining of a run: the first, or a refresh at a step, and what its evidence shows."""
+    """One mining of a run: the first, or a refresh at a step, and the audit of its evidence."""
 
     files: MiningFiles
-    found: Audit
+    audit: Audit
 
     @property
     def when(self) -> str:
@@ -40,16 +44,18 @@ class Mining:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
-    """minings: the first and, where the student mined again, the last.
-    base, tuned: what was measured, by label, in the recipe's order. mteb: what `embedtune eval RUN/model --mteb` filed.
+class RunRecord:
+    """recipe: the resolved recipe's plain values, every key present; recipe_text: the file.
+    minings: the first and, where the student mined again, the last.
+    base, tuned: measurements by label, in the recipe's order. mteb: the results of `embedtune eval RUN/model --mteb`.
     compared: tuned against base, on the sets that both were evaluated on; None where there are none.
-    domains: label, in small letters -> what the recipe evaluates it for.
-    missing: a sentence for everything that is not there and should be.
+    domains: label in lower case -> whether the recipe evaluates it in or out of domain.
+    missing: a sentence for everything that a finished run has and this one has not.
     """
 
     folder: Path
-    recipe: Recipe
+    recipe: dict[str, Any]
+    recipe_text: str
     environment: dict[str, Any]
     summary: dict[str, Any]
     learning: Learning
@@ -69,65 +75,98 @@ class Record:
 
     @property
     def measure(self) -> str:
-        return self.recipe.evaluate.measure
+        return str(self.recipe["evaluate"]["measure"])
+
+    @property
+    def main(self) -> list[Comparison]:
+        """Each dataset by the recipe's measure."""
+        comparisons = self.compared.comparisons if self.compared else []
+        return [comparison for comparison in comparisons if comparison.measure == self.measure]
 
     def domain(self, label: str) -> str:
-        """`in domain`, `out of domain`, or `evaluated` where that is not known."""
-        found = self.domains.get(label.casefold())
-        return "evaluated" if found is None else f"{found} domain" if found == "in" else f"{found} of domain"
+        names = {"in": "in domain", "out": "out of domain", None: "evaluated"}
+        return names[self.domains.get(label.casefold())]
+
+    def first_ranks(self, label: str) -> list[dict[str, int | None]]:
+        """query_id -> rank of its first relevant document, before and after."""
+        key = label.casefold()
+        return [self.base[key].first_ranks, self.tuned[key].first_ranks]
+
+    def guarded(self, label: str) -> GuardedSet | None:
+        return next((one for one in self.guard.sets if one.label == label), None) if self.guard else None
 
 
-def read_record(folder: Path, *, negatives: bool = True, summary: dict[str, Any] | None = None) -> Record:
-    """Reads a run folder. negatives: whether its evidence is read, which may be large. summary: of a run that ends just
-    now, whose own is not written yet.
+def read_record(folder: Path, *, negatives: bool = True, summary: dict[str, Any] | None = None) -> RunRecord:
+    """Reads a run folder. negatives: whether its evidence is read, which may be large. summary: of a run that ends
+    just now and has not written its own yet.
 
-    Raises InputError where it is none, and where a file in it is damaged or of another version.
+    Raises InputError where the folder is no run, and where a file in it is damaged or of another version.
     """
     if not (folder / "recipe.yaml").exists():
         raise InputError(_no_run(folder))
-    recipe = load_recipe(folder / "recipe.yaml")
+    recipe_text = (folder / "recipe.yaml").read_text(encoding="utf-8")
+    recipe = _recipe(recipe_text, folder / "recipe.yaml")
     summary = read_summary(folder) if summary is None else summary
-    environment = _json(folder / "environment.json")
-    domains = domains_of(recipe.evaluate, summary)
-    base, tuned = (_measured(folder / place, list(domains)) for place in (BASE, TUNED))
-    compared = _before_and_after(folder, list(domains)) if base.keys() & tuned.keys() else None
+    evaluate = recipe["evaluate"]
+    domains = domains_of(evaluate["in_domain"], evaluate["out_of_domain"], summary)
+    base, tuned = (_measured(folder / name, list(domains)) for name in (BASE, TUNED))
     learning = read_learning(folder)
-    runs = sorted((folder / "negatives").glob("*.run"))
-    mined = [files for files in map(MiningFiles, runs) if files.evidence.exists()]
-    shown = list(dict.fromkeys([*mined[:1], *mined[-1:]])) if negatives else []
-    minings = [Mining(files=files, found=audit(files.run, suspects=EXAMPLES)) for files in shown]
-    return Record(
+    mined = [
+        files for files in map(MiningFiles, sorted((folder / "negatives").glob("*.run"))) if files.evidence.exists()
+    ]
+    audited = list(dict.fromkeys([*mined[:1], *mined[-1:]])) if negatives else []
+    return RunRecord(
         folder=folder,
         recipe=recipe,
-        environment=environment,
+        recipe_text=recipe_text,
+        environment=_json(folder / "environment.json"),
         summary=summary,
         learning=learning,
-        minings=minings,
+        minings=[Mining(files=files, audit=audit(files.run, suspects=EXAMPLES)) for files in audited],
         refreshes=max(0, len(mined) - 1),
         base=base,
         tuned=tuned,
         mteb=read_source(folder / "mteb").measured if (folder / "mteb").is_dir() else {},
-        compared=compared,
+        compared=_before_and_after(folder, list(domains)) if base.keys() & tuned.keys() else None,
         domains=domains,
         guard=read_guard(folder),
-        missing=_missing(folder, recipe, summary, learning, base, tuned),
+        missing=_missing(folder, recipe, summary, learning, (base, tuned)),
     )
 
 
-def domains_of(evaluate: Evaluate, summary: dict[str, Any]) -> dict[str, Domain]:
-    """Label, in small letters -> in or out of domain. A finished run's summary has its sets in the recipe's order.
+def _recipe(text: str, path: Path) -> dict[str, Any]:
+    """The recipe's values over the defaults of the keys that it does not have. Raises InputError for other YAML."""
+    values = parse_yaml(text, str(path))
+    if not isinstance(values, dict) or not all(isinstance(values.get(key), dict) for key in ("model", "data")):
+        raise InputError(f"{path}: expected the resolved recipe of a run, with `model` and `data`")
+    defaults = plain(Recipe(version=1, model=Model(name="model"), data=Data(train="")))
+    return _over(defaults, values, path)
 
-    Of an unfinished run the datasets themselves say; where those are gone, nothing does.
+
+def _over(defaults: dict[str, Any], values: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    merged = {**defaults, **values}
+    for key, default in defaults.items():
+        if isinstance(default, dict) and not isinstance(merged[key], dict):
+            raise InputError(f"{path}: {key}: expected a mapping, got {merged[key]!r}")
+        if isinstance(default, list) and not isinstance(merged[key], list):
+            raise InputError(f"{path}: {key}: expected a list, got {merged[key]!r}")
+        if isinstance(default, dict) and "name" not in default:  # a method's options are its own
+            merged[key] = _over(default, merged[key], path)
+    return merged
+
+
+def domains_of(in_domain: Sequence[str], out_of_domain: Sequence[str], summary: Mapping[str, Any]) -> dict[str, Domain]:
+    """Label in lower case -> in or out of domain. A finished run's summary has its sets in the recipe's order.
+
+    Of an unfinished run the datasets themselves are asked for their labels; without them the result is empty.
     """
     labels = list(summary.get("tuned", ()))
     if not labels:
         try:
-            named = [load_dataset(name) for name in (*evaluate.in_domain, *evaluate.out_of_domain)]
-            labels = [dataset.label for dataset in distinct(named)]
+            labels = [dataset.label for dataset in distinct(list(map(load_dataset, (*in_domain, *out_of_domain))))]
         except InputError:
             return {}
-    inside = len(evaluate.in_domain)
-    return {label.casefold(): "in" if place < inside else "out" for place, label in enumerate(labels)}
+    return {label.casefold(): "in" if index < len(in_domain) else "out" for index, label in enumerate(labels)}
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -135,32 +174,41 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return _json(folder / SUMMARY)
 
 
+def _mined(folder: Path) -> list[MiningFiles]:
+    return [MiningFiles(run) for run in sorted((folder / "negatives").glob("*.run"))]
+
+
 def _measured(folder: Path, order: Sequence[str]) -> dict[str, Measured]:
-    """What a folder of evaluations holds, in the recipe's order."""
-    found = read_source(folder).measured if list(folder.glob("*/measures.json")) else {}
-    return {label: found[label] for label in sorted(found, key=lambda label: place_of(label, order))}
+    """The evaluations in a folder, in the recipe's order."""
+    measured = read_source(folder).measured if list(folder.glob("*/measures.json")) else {}
+    return {label: measured[label] for label in sorted(measured, key=lambda label: order_of(label, order))}
 
 
 def _before_and_after(folder: Path, order: Sequence[str]) -> Compared:
     """The tuned model's evaluation against the base model's."""
     names = {"the base model": BASE, "the tuned model": TUNED}
-    sources = [dataclasses.replace(read_source(folder / place), name=name) for name, place in names.items()]
-    found = compare_groups([Group(name=source.name, sources=[source]) for source in sources])
-    ordered = sorted(found.comparisons, key=lambda comparison: place_of(comparison.dataset, order))
-    return dataclasses.replace(found, comparisons=ordered)
+    sources = [dataclasses.replace(read_source(folder / subfolder), name=name) for name, subfolder in names.items()]
+    return in_order(compare_groups([Group(name=source.name, sources=[source]) for source in sources]), order)
 
 
-def place_of(label: str, order: Sequence[str]) -> int:
-    """Where a dataset stands in the recipe; the others come last."""
+def in_order(compared: Compared, order: Sequence[str]) -> Compared:
+    """Comparisons in the order of a recipe's datasets; the others come last."""
+    comparisons = sorted(compared.comparisons, key=lambda comparison: order_of(comparison.dataset, order))
+    return dataclasses.replace(compared, comparisons=comparisons)
+
+
+def order_of(label: str, order: Sequence[str]) -> int:
     return order.index(label.casefold()) if label.casefold() in order else len(order)
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON: {error}") from None
-    return found
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected a JSON object")
+    return values
 
 
 def _no_run(folder: Path) -> str:
@@ -173,31 +221,29 @@ def _no_run(folder: Path) -> str:
 
 def _missing(
     folder: Path,
-    recipe: Recipe,
-    summary: dict[str, Any],
+    recipe: Mapping[str, Any],
+    summary: Mapping[str, Any],
     learning: Learning,
-    base: dict[str, Measured],
-    tuned: dict[str, Measured],
+    measured: tuple[Mapping[str, Measured], Mapping[str, Measured]],
 ) -> list[str]:
-    """What a finished run would have."""
-    said = []
+    sentences = []
+    evaluate, (base, tuned) = recipe["evaluate"], measured
     if not summary:
         at = f"after step {learning.steps[-1]:,}" if learning.steps else "before its first step"
-        said.append(
+        sentences.append(
             f"This run is not finished: it was stopped {at}, or is still going. "
             f"`embedtune train {folder / 'recipe.yaml'} --output {folder} --resume` goes on."
         )
-    mined = [files for files in map(MiningFiles, (folder / "negatives").glob("*.run")) if files.complete]
-    if recipe.negatives.mining and not mined:
-        said.append("Missing: negatives; they were not mined to the end.")
-    if summary and not (recipe.evaluate.in_domain or recipe.evaluate.out_of_domain):
-        said.append(
+    if recipe["negatives"]["mining"] and not any(files.complete for files in _mined(folder)):
+        sentences.append("Missing: negatives; they were not mined to the end.")
+    if summary and not (evaluate["in_domain"] or evaluate["out_of_domain"]):
+        sentences.append(
             "Missing: evaluations; the recipe names no dataset in evaluate.in_domain or evaluate.out_of_domain."
         )
     elif not summary and not tuned:
-        said.append("Missing: the tuned model's evaluation" + ("." if base else ", and the base model's."))
-    if not recipe.evaluate.out_of_domain and recipe.evaluate.in_domain:
-        said.append("Not known: what was lost out of domain; evaluate.out_of_domain names no dataset.")
-    if learning.steps and learning.curve is None and recipe.data.validation is None:
-        said.append("Missing: a learning curve; the recipe holds nothing out (data.validation).")
-    return said
+        sentences.append("Missing: the tuned model's evaluation" + ("." if base else ", and the base model's."))
+    if not evaluate["out_of_domain"] and evaluate["in_domain"]:
+        sentences.append("Not known: what was lost out of domain; evaluate.out_of_domain names no dataset.")
+    if learning.steps and learning.curve is None and recipe["data"]["validation"] is None:
+        sentences.append("Missing: a learning curve; the recipe holds nothing out (data.validation).")
+    return sentences

@@ -2,51 +2,100 @@
 
 from __future__ import annotations
 
+import unicodedata
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from math import ceil
 from pathlib import Path
 
-from PIL import ExifTags, Image, ImageDraw, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageDraw, ImageFont, UnidentifiedImageError
 
 from ..data.images import BrokenImage
 from ..errors import InputError
 from ..files import FileKind, check_file, whole_file
-from ..types import Item
-from .lettering import font_of, is_cut, one_line, wrapped
+from ..negatives.audit import Audit
+from ..search.folder import SearchResult
+from ..types import Dataset, Item, Qrels
 from .pictures import small
 
 FORMS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 MOST_ROWS, MOST_ACROSS = 40, 10  # of one line each, a sheet is below 2,300 pixels wide and 16,000 high
+MOST_RESULTS = 5 * MOST_ACROSS  # of one query; of several queries each has one line
 MARGIN, GAP, PAD = 24, 12, 8
-SIDE, LARGE_SIDE, FEW = 168, 320, 3  # pixels of a picture's longer side; where so few are beside each other
+SIDE, LARGE_SIDE, FEW = 168, 320, 3  # pixels of a picture's longer side; the large one where so few are in a line
 LINE, SMALL, LARGE = 17, 13, 17  # pixels: from line to line, and of the letters
 CAPTION = 2  # lines
 TITLE = 40  # pixels of the line above everything
 INK, FAINT, LINES, PAPER, ASKED, RIGHT = "#1f2328", "#6e7781", "#d0d7de", "#f6f8fa", "#eaf2ff", "#1a7f37"
+DOTS = " ..."  # where a text is cut
+SEAMS = "-/_."  # where a long identifier or path is broken
 
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """One item of a sheet. name: its caption, where a picture stands for it. marked: framed, as what is right."""
+    """One item of a sheet. marked: framed as relevant."""
 
     heading: str
     item: Item
     marked: bool = False
 
     @property
-    def name(self) -> str:
-        named = self.item.id if self.item.id != self.heading else ""
+    def caption(self) -> str:
+        """Of a picture its text, or its id, or its file's name; of a text its id."""
+        name = self.item.id if self.item.id != self.heading else ""
         if self.item.image is None:
-            return named
-        return self.item.content or named or self.item.image.name
+            return name
+        return self.item.content or name or self.item.image.name
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What stands apart on the left, such as a query, and what belongs to it."""
+    """A card that stands apart on the left, such as a query, and the cards that belong to it."""
 
     first: Card
     others: Sequence[Card]
+
+
+def rows_of_search(
+    queries: Sequence[Item], results: Sequence[Sequence[SearchResult]], qrels: Qrels | None = None
+) -> list[Row]:
+    """A row for each query: its results with rank and score; those judged relevant are marked."""
+    most = MOST_RESULTS if len(queries) == 1 else MOST_ACROSS
+    return [
+        Row(
+            first=Card(heading="query", item=query),
+            others=[
+                Card(
+                    heading=f"{result.rank}.  {result.score:.3f}",
+                    item=result.document,
+                    marked=(qrels or {}).get(query.id, {}).get(result.document.id, 0) > 0,
+                )
+                for result in listed[:most]
+            ],
+        )
+        for query, listed in zip(queries, results, strict=True)
+    ]
+
+
+def rows_of_suspects(audit: Audit, dataset: Dataset) -> list[Row]:
+    """A row for each suspect: its query, the lowest positive of that query, and the suspect, each with its score."""
+    return [
+        Row(
+            first=Card(heading="query", item=dataset.queries[suspect.query_id]),
+            others=[
+                Card(
+                    heading=f"positive  {suspect.positive_reference:.3f}",
+                    item=dataset.corpus[suspect.positive_id],
+                    marked=True,
+                ),
+                Card(heading=f"suspect  {suspect.reference:.3f}", item=dataset.corpus[suspect.doc_id]),
+            ],
+        )
+        for suspect in (listed.candidate for listed in audit.suspects)
+    ]
 
 
 def _is_sheet(path: Path) -> bool:
@@ -72,7 +121,7 @@ def refuse(path: Path, *, overwrite: bool = False) -> None:
 def write_sheet(path: Path, title: str, rows: Sequence[Row]) -> list[str]:
     """Draws the rows one below the other, 40 at most, long ones in several lines; returns why pictures are missing.
 
-    Texts are cut to their places. Letters that no font here has are drawn as boxes.
+    Texts are cut to their boxes. Letters that no font here has are drawn as boxes.
     """
     shown = rows[:MOST_ROWS]
     if len(rows) > len(shown):
@@ -92,9 +141,9 @@ def write_sheet(path: Path, title: str, rows: Sequence[Row]) -> list[str]:
         height = count * step - GAP
         pen.rounded_rectangle((MARGIN, top, MARGIN + card_width, top + height), 6, fill=ASKED)
         missing += _draw(sheet, (MARGIN, top), side, row.first)
-        for place, card in enumerate(row.others):
-            left = MARGIN + card_width + 2 * GAP + place % across * (card_width + GAP)
-            missing += _draw(sheet, (left, top + place // across * step), side, card)
+        for index, card in enumerate(row.others):
+            left = MARGIN + card_width + 2 * GAP + index % across * (card_width + GAP)
+            missing += _draw(sheet, (left, top + index // across * step), side, card)
         top += count * step
     with whole_file(path) as temporary:
         exif = Image.Exif()
@@ -109,7 +158,7 @@ def card_size(side: int) -> tuple[int, int]:
 
 
 def _across(others: int, rows: int) -> int:
-    """Of several rows each has a line; a single one is folded to about two lines."""
+    """How many cards are in a line: of several rows each is one line, a single one is folded to about two."""
     return max(1, others if rows > 1 or others <= MOST_ACROSS // 2 + 1 else -(-others // 2))
 
 
@@ -135,19 +184,95 @@ def _draw(sheet: Image.Image, corner: tuple[int, int], side: int, card: Card) ->
     if words:
         pen.rectangle(box, fill=PAPER)
         _write_within(pen, box, words)
-    edge = (RIGHT, 3) if card.marked else (LINES, 1)
-    pen.rectangle((box[0] - edge[1], box[1] - edge[1], box[2] + edge[1], box[3] + edge[1]), None, *edge)
-    for number, line in enumerate(wrapped(card.name, SMALL, side, CAPTION)):
-        place = (left, top + side + 6 + number * LINE)
-        pen.text(place, line, fill=RIGHT if card.marked else INK, font=font_of(SMALL))
+    colour, edge = (RIGHT, 3) if card.marked else (LINES, 1)
+    pen.rectangle((left - edge, top - edge, left + side + edge, top + side + edge), None, colour, edge)
+    lines, _ = wrapped(card.caption, SMALL, side, CAPTION)
+    _write(pen, (left, top + side + 6), lines, SMALL, RIGHT if card.marked else INK)
     return missing
 
 
 def _write_within(pen: ImageDraw.ImageDraw, box: tuple[int, int, int, int], words: str) -> None:
-    """The words in a box, in large letters where they have room."""
+    """The words in a box, in large letters where all of them fit."""
     side = box[2] - box[0] - 2 * PAD
-    lines = wrapped(words, LARGE, side, side // (LINE + 5))
-    size, line_height = (LARGE, LINE + 5) if not is_cut(lines) else (SMALL, LINE)
-    for number, line in enumerate(lines if size == LARGE else wrapped(words, SMALL, side, side // LINE)):
-        place = (box[0] + PAD, box[1] + PAD + number * line_height)
-        pen.text(place, line, fill=INK, font=font_of(size))
+    size = LARGE
+    lines, whole = wrapped(words, LARGE, side, side // (LINE + 5))
+    if not whole:
+        size = SMALL
+        lines, _ = wrapped(words, SMALL, side, side // LINE)
+    _write(pen, (box[0] + PAD, box[1] + PAD), lines, size, INK)
+
+
+def _write(pen: ImageDraw.ImageDraw, corner: tuple[int, int], lines: Sequence[str], size: int, colour: str) -> None:
+    step = LINE if size == SMALL else LINE + 5
+    for index, line in enumerate(lines):
+        pen.text((corner[0], corner[1] + index * step), line, fill=colour, font=font_of(size))
+
+
+def wrapped(text: str, size: int, width: int, most: int) -> tuple[list[str], bool]:
+    """The text in at most `most` lines of `width` pixels, and whether that is the whole text.
+
+    A word that is wider than a line is broken, at best at a seam of an identifier or a path.
+    """
+    font, words = font_of(size), _legible(text, width * most).split()
+    lines: list[str] = []
+    while words and len(lines) < most:
+        line = words.pop(0)
+        while words and font.getlength(f"{line} {words[0]}") <= width:
+            line = f"{line} {words.pop(0)}"
+        fits = _fitting(line, font, width)
+        if fits < len(line):
+            seam = 1 + max(line.rfind(mark, 0, fits) for mark in SEAMS)
+            fits = seam if seam > fits // 2 else fits
+            words.insert(0, line[fits:])
+        lines.append(line[:fits])
+    if words and lines:
+        lines[-1] = _cut(f"{lines[-1]} {words[0]}", font, width)
+    return lines, not words
+
+
+def one_line(text: str, size: int, width: int) -> str:
+    """As much of the text as fits."""
+    font, words = font_of(size), _legible(text, width)
+    return words if font.getlength(words) <= width else _cut(words, font, width)
+
+
+def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    return text[: _fitting(text, font, int(width - font.getlength(DOTS)))].rstrip() + DOTS
+
+
+def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> int:
+    """How many of its first letters fit, at least one."""
+    counts = range(1, len(text) + 1)
+    return max(1, bisect_right(counts, width, key=lambda count: ceil(font.getlength(text[:count]))))
+
+
+def _legible(text: str, most: int) -> str:
+    """At most `most` characters on one line, without those that cannot be drawn."""
+    line = " ".join(text[:most].encode("utf-8", "replace").decode().split())
+    if _dejavu() is not None:
+        return line
+    return "".join(letter for letter in unicodedata.normalize("NFKD", line) if not unicodedata.combining(letter))
+
+
+@cache
+def font_of(size: int) -> ImageFont.FreeTypeFont:
+    """The letters, `size` pixels high. Raises InputError where Pillow has no scalable font."""
+    path = _dejavu()
+    font = ImageFont.truetype(path, size) if path is not None else ImageFont.load_default(size)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise InputError("this Pillow was built without FreeType and cannot draw a sheet; pip install pillow")
+    return font
+
+
+@cache
+def _dejavu() -> str | None:
+    """DejaVu Sans, for Latin, Greek, Cyrillic and more: the system's or matplotlib's. Pillow's own font has ASCII."""
+    spec = find_spec("matplotlib")
+    folders = (spec.submodule_search_locations if spec else None) or []
+    for name in ("DejaVuSans.ttf", *(str(Path(folder) / "mpl-data/fonts/ttf/DejaVuSans.ttf") for folder in folders)):
+        try:
+            ImageFont.truetype(name, SMALL)
+        except OSError:
+            continue
+        return name
+    return None

@@ -1,4 +1,4 @@
-"""How scores lie before and after: each query's best positive and its best other document, from the runs kept."""
+"""The scores before and after training: each query's best positive and its best other document."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from ..data.trec import read_run
 from ..evaluate.measures import ranked
 from ..evaluate.sources import Measured, unchanged
 from ..types import Qrels, Run
+from .record import RunRecord
 
 BINS = 28
+MOST_DATASETS = 6  # whose scores are shown
 
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
     """One model. positives: each query's best positive's score; others: its best other document's.
 
-    first: the share of queries whose best positive stands before every other document. absent: queries without any
-    positive among those found.
+    first: the share of queries whose best positive stands before every other document. absent: the number of queries
+    with no positive among the retrieved documents.
     """
 
     positives: list[float]
@@ -28,13 +30,20 @@ class Side:
     absent: int
 
     @property
-    def gap(self) -> float:
-        """How far the mean of positives lies above that of others, in deviations (the root mean square of both's)."""
+    def means(self) -> tuple[float, float]:
+        return float(np.mean(self.positives)), float(np.mean(self.others))
+
+    @property
+    def gap(self) -> float | None:
+        """How far the mean of positives lies above that of others, in deviations (the root mean square of both's).
+
+        None where a side has fewer than two values, or no deviation.
+        """
         positives, others = np.array(self.positives), np.array(self.others)
         if len(positives) < 2 or len(others) < 2:
-            return float("nan")
+            return None
         deviation = float(np.sqrt((positives.var(ddof=1) + others.var(ddof=1)) / 2))
-        return float(positives.mean() - others.mean()) / deviation if deviation > 0 else float("nan")
+        return float(positives.mean() - others.mean()) / deviation if deviation > 0 else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +56,25 @@ class Spread:
 
     @property
     def edges(self) -> list[float]:
-        """Bins that both sides share."""
+        """The edges of bins that both sides share."""
         values = [*self.before.positives, *self.before.others, *self.after.positives, *self.after.others]
         return [float(edge) for edge in np.histogram_bin_edges(values, bins=BINS)]
+
+
+def spreads_of(record: RunRecord) -> tuple[list[Spread], list[str]]:
+    """Those of the datasets that both models were evaluated on, and a sentence for each that cannot be shown."""
+    labels = [label for label in record.base if label in record.tuned]
+    spreads, notes = [], []
+    for label in labels[:MOST_DATASETS]:
+        spread = spread_of(record.base[label], record.tuned[label])
+        if spread is None:
+            name = record.base[label].label
+            notes.append(f"{name}: scores are not shown; the dataset is not there as it was evaluated.")
+        elif all((spread.before.positives, spread.before.others, spread.after.positives, spread.after.others)):
+            spreads.append(spread)
+    if len(labels) > MOST_DATASETS:
+        notes.append(f"Scores are shown for the first {MOST_DATASETS} of {len(labels)} datasets.")
+    return spreads, notes
 
 
 def spread_of(base: Measured, tuned: Measured) -> Spread | None:
@@ -67,17 +92,18 @@ def spread_of(base: Measured, tuned: Measured) -> Spread | None:
 def side_of(run: Run, qrels: Qrels) -> Side:
     """Over the queries that have a positive."""
     positives, others, first, absent = [], [], 0, 0
-    judged = {q: {d for d, grade in found.items() if grade > 0} for q, found in qrels.items()}
-    judged = {query_id: relevant for query_id, relevant in judged.items() if relevant}
-    for query_id, relevant in judged.items():
+    relevant = {query_id: {d for d, grade in judged.items() if grade > 0} for query_id, judged in qrels.items()}
+    relevant = {query_id: documents for query_id, documents in relevant.items() if documents}
+    for query_id, documents in relevant.items():
         scores = run.get(query_id, {})
-        order = ranked(scores)
-        best, other = (next((d for d in order if (d in relevant) == wanted), None) for wanted in (True, False))
-        positives += [] if best is None else [scores[best]]
+        ranking = ranked(scores)
+        positive = next((doc_id for doc_id in ranking if doc_id in documents), None)
+        other = next((doc_id for doc_id in ranking if doc_id not in documents), None)
+        positives += [] if positive is None else [scores[positive]]
         others += [] if other is None else [scores[other]]
-        first += best is not None and best == order[0]
-        absent += best is None
-    return Side(positives=positives, others=others, first=first / max(1, len(judged)), absent=absent)
+        first += positive is not None and positive == ranking[0]
+        absent += positive is None
+    return Side(positives=positives, others=others, first=first / max(1, len(relevant)), absent=absent)
 
 
 def shares(values: list[float], edges: list[float]) -> list[float]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from ..data.dataset import load_dataset, load_texts, source_of, splits_of, subset
 from ..data.relevance import Relevance, item_key
 from ..errors import InputError
-from ..evaluate.guarded import Guarded, GuardedSet, Point, write_guard
+from ..evaluate.guarded import HALF, Guarded, GuardedSet, Point, write_guard
 from ..evaluate.results import Evaluation
 from ..evaluate.significance import TIE, Paired, paired
 from ..recipe import Guard, Recipe
@@ -51,7 +51,7 @@ def watch(dataset: Dataset, guard: Guard) -> Watched:
     return Watched(
         reporting=_half(dataset, [q for q in dataset.qrels if q not in chosen]),
         choosing=_half(dataset, [q for q in dataset.qrels if q in chosen]),
-        chosen_on="half of its queries",
+        chosen_on=HALF,
     )
 
 

@@ -41,7 +41,7 @@ code=0
 if [ "$code" -le 1 ]; then
   "$embedtune" report "$output"
   if [ -n "${SUMMARY:-}" ]; then
-    "$embedtune" report "$output" --markdown >>"$SUMMARY"
+    "$embedtune" report "$output" --format md >>"$SUMMARY"
   fi
 fi
 exit "$code"

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from huggingface_hub import ModelCard
 from report.conftest import recipe_for
 
+from embedtune.evaluate.guarded import HALF
 from embedtune.files import fingerprint_of_file
 from embedtune.recipe import Model, load_recipe
-from embedtune.report.card import hub_id
+from embedtune.report.card import hub_id, write_card
+from embedtune.report.wording import without_folders
 from embedtune.train.run import train
 
 
@@ -33,13 +37,41 @@ def test_the_hub_reads_its_metadata(finished_run: Path) -> None:
 
 def test_it_holds_recipe_fingerprints_and_how_to_use_it(finished_run: Path) -> None:
     text = (finished_run / "model" / "README.md").read_text()
-    assert (finished_run / "recipe.yaml").read_text().strip() in text
+    recipe = without_folders(yaml.safe_load((finished_run / "recipe.yaml").read_text()))
+    assert yaml.safe_load(text.split("```yaml\n")[1].split("```")[0]) == recipe
     assert fingerprint_of_file(finished_run / "model" / "model.safetensors") in text
     environment = json.loads((finished_run / "environment.json").read_text())
     assert all(fingerprint in text for fingerprint in environment["fingerprints"].values())
     assert f"torch {environment['versions']['torch']}" in text
     code = text.split("```python\n")[1].split("```")[0]
-    exec(code, {})  # our own lines
+    exec(code.replace("path/to/this/folder", str(finished_run / "model")), {})  # our own lines
+
+
+def test_it_names_no_folder_of_its_author(finished_run: Path, tiny_model: Path) -> None:
+    text = (finished_run / "model" / "README.md").read_text()
+    folders = {str(path) for path in (finished_run.parent, tiny_model.parent)}
+    assert not [line for line in text.splitlines() if any(folder in line for folder in folders)]
+    assert "- **Model:** tiny; all weights trained" in text
+
+
+def test_the_hub_gets_no_value_of_half_a_split(finished_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    values = {"label": "other", "queries": 5, "chosen_on": HALF, "base": 0.5, "tuned": 0.6, "unmixed": 0.7,
+              "difference": 0.1, "low": 0.05, "high": 0.15, "negative_flips": 0.0, "missed": False}  # fmt: skip
+    guard = {"measure": "nDCG@10", "largest_drop": 0.01, "largest_flips": None, "weights": "linear", "chosen": 0.5,
+             "curve": [], "sets": [values]}  # fmt: skip
+    (run / "guard.json").write_text(json.dumps(guard))
+    summary = json.loads((run / "summary.json").read_text())
+    write_card(run, summary)
+    card = ModelCard.load(run / "model" / "README.md")
+    assert {result.dataset_name for result in card.data.eval_results or []} == {"tiny"}
+    assert "on other** (out of domain, 10 queries): " in card.text  # people read it with its number of queries
+    assert "Within the guard's budget at alpha 0.5." in card.text
+    values["chosen_on"] = "its split validation"
+    (run / "guard.json").write_text(json.dumps(guard))
+    write_card(run, summary)
+    results = ModelCard.load(run / "model" / "README.md").data.eval_results or []
+    assert {result.dataset_name for result in results} == {"tiny", "other"}
 
 
 def test_ids_of_the_hub(tmp_path: Path) -> None:

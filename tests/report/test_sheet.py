@@ -9,8 +9,7 @@ from pictures import BROKEN
 from PIL import Image
 
 from embedtune.errors import InputError
-from embedtune.report import lettering
-from embedtune.report.lettering import font_of, one_line, wrapped
+from embedtune.report import sheet as sheets
 from embedtune.report.sheet import (
     GAP,
     LARGE_SIDE,
@@ -22,7 +21,10 @@ from embedtune.report.sheet import (
     Card,
     Row,
     card_size,
+    font_of,
+    one_line,
     refuse,
+    wrapped,
     write_sheet,
 )
 from embedtune.types import Item
@@ -105,10 +107,10 @@ def test_pictures_that_cannot_be_read_are_said_and_drawn_as_words(cards: list[Ca
 )
 def test_any_text_keeps_to_its_place(font: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if font == "pillow":
-        monkeypatch.setattr(lettering, "_found", lambda: None)
+        monkeypatch.setattr(sheets, "_dejavu", lambda: None)
         font_of.cache_clear()
     try:
-        lines = wrapped(text, 13, 120, 3)
+        lines, _ = wrapped(text, 13, 120, 3)
         assert len(lines) <= 3
         assert all(font_of(13).getlength(line) <= 120 for line in [*lines, one_line(text, 13, 120)])
         card = Card(heading=text, item=Item(id=text, title=text, text=text))
@@ -119,8 +121,9 @@ def test_any_text_keeps_to_its_place(font: str, text: str, tmp_path: Path, monke
 
 def test_words_are_wrapped_whole_and_what_is_left_out_shows() -> None:
     width = int(font_of(13).getlength("the quick brown")) + 2
-    assert wrapped("the quick brown fox jumps", 13, width, 3) == ["the quick brown", "fox jumps"]
-    first, second = wrapped("the quick brown fox jumps over the lazy dog", 13, width, 2)
+    assert wrapped("the quick brown fox jumps", 13, width, 3) == (["the quick brown", "fox jumps"], True)
+    (first, second), whole = wrapped("the quick brown fox jumps over the lazy dog", 13, width, 2)
+    assert not whole
     assert first == "the quick brown"
     assert second.startswith("fox")
     assert second.endswith(" ...")
@@ -128,12 +131,12 @@ def test_words_are_wrapped_whole_and_what_is_left_out_shows() -> None:
 
 def test_a_long_identifier_is_broken_at_a_seam() -> None:
     width = int(font_of(13).getlength("two-women-holding-ha")) + 1
-    assert wrapped("two-women-holding-hands", 13, width, 2) == ["two-women-holding-", "hands"]
-    assert wrapped("x-" + "w" * 30, 13, width, 9)[0].startswith("x-w")  # too early for a seam
+    assert wrapped("two-women-holding-hands", 13, width, 2) == (["two-women-holding-", "hands"], True)
+    assert wrapped("x-" + "w" * 30, 13, width, 9)[0][0].startswith("x-w")  # too early for a seam
 
 
 def test_without_a_font_for_them_accents_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lettering, "_found", lambda: None)
+    monkeypatch.setattr(sheets, "_dejavu", lambda: None)
     font_of.cache_clear()
     assert one_line("déjà vu", 13, 500) == "deja vu"
     font_of.cache_clear()

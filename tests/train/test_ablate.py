@@ -6,14 +6,15 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 from embedtune.errors import InputError, Interrupted
-from embedtune.report.ablation import Arrival, convergence
-from embedtune.report.curves import draw_curves
+from embedtune.report.ablation import convergence
 from embedtune.report.learning import Curve, read_curve
 from embedtune.train.ablate import ablate, load_grid, plan
 
@@ -52,23 +53,26 @@ def test_area_and_arrival_by_hand() -> None:
     assert found.reaches(0.81) is None
 
 
-def test_the_target_is_95_percent_of_the_best_of_any_cell_with_that_seed() -> None:
+def test_the_target_is_95_percent_of_the_best_gain_of_any_cell_with_that_seed() -> None:
     slow, quick = (
         {0: curve(0.5, 0.7, 0.96), 1: curve(0.5, 0.6, 0.7)},
-        {0: curve(0.5, 0.98, 1.0), 1: curve(0.9, 0.8, 0.8)},
+        {0: curve(0.5, 0.98, 1.0), 1: curve(0.5, 0.9, 0.8)},
     )
     first, second = convergence({"slow": slow, "quick": quick})
-    # Seed 0: .95 of 1.0. Seed 1: .95 of .9 = .855, where `slow` never comes to.
-    assert (first.to_best, first.seeds) == (Arrival(steps=30, seconds=15.0, reached=1), 2)
-    assert second.to_best == Arrival(steps=15, seconds=7.5, reached=2)
+    # Seed 0: .5 + .95 of .5 = .975. Seed 1: .5 + .95 of .4 = .88. `slow` comes to neither.
+    assert (first.steps, first.seconds, first.reached, first.seeds) == (None, None, 0, 2)
+    assert (second.steps, second.seconds, second.reached) == (20, 10.0, 2)
     assert (first.best, second.best) == pytest.approx((0.83, 0.95))
-    assert convergence({"slow": {1: slow[1]}, "quick": {1: quick[1]}})[0].to_best.steps is None
 
 
-def test_the_gain_is_counted_from_the_untouched_model() -> None:
+def test_steps_to_the_gain_are_counted_from_the_untouched_model() -> None:
     first, second = convergence({"a": {0: curve(0.8, 0.82, 0.9)}, "b": {0: curve(0.8, 0.895, 0.895)}})
-    assert first.to_best.steps == 30  # .95 of .9 = .855
-    assert (first.to_gain.steps, second.to_gain.steps) == (30, 20)  # .8 + .95 of .1 = .895
+    assert (first.steps, second.steps) == (30, 20)  # .8 + .95 of .1 = .895; 95% of .9 would be reached before any step
+
+
+def test_where_no_cell_gains_none_reaches_the_gain() -> None:
+    first, second = convergence({"a": {0: curve(0.8, 0.7, 0.75)}, "b": {0: curve(0.8, 0.8, 0.6)}})
+    assert (first.steps, first.reached, second.steps, second.reached) == (None, 0, None, 0)
 
 
 def test_a_log_is_read_as_a_curve(tmp_path: Path) -> None:
@@ -183,9 +187,11 @@ def test_a_whole_ablation_stopped_and_resumed(recipe: Path, tmp_path: Path, run_
 
     before = (output / "curves.svg").read_bytes()
     assert b"validation nDCG@10" in before
+    assert ElementTree.fromstring(before).tag == "{http://www.w3.org/2000/svg}svg"
     report = (output / "report.md").read_text()
     assert '| fast | {"train.max_steps": 4, "train.learning_rate": 0.003} |' in report
-    assert "![Validation curves](curves.svg)" in report
+    assert "![Validation curves. plain: best " in report
+    assert "](curves.svg)" in report
     again = run_cli("ablate", recipe, "--grid", grid, "--seeds", 2, "--output", output)
     assert again.exit_code == 0, again.stderr
     assert (output / "curves.svg").read_bytes() == before
@@ -200,12 +206,10 @@ def test_a_whole_ablation_stopped_and_resumed(recipe: Path, tmp_path: Path, run_
 
 
 def test_without_matplotlib_the_plot_is_left_out_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from embedtune.report import curves
+    from embedtune.report import markdown
     from embedtune.report.ablation import Ablation, write_report
 
-    monkeypatch.setattr(curves, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"plots need matplotlib; try: pip install 'embedtune\[plots\]'"):
-        draw_curves({"plain": [curve(0.5)]}, tmp_path / "curves.svg")
+    monkeypatch.setattr(markdown, "find_spec", lambda name: None if name == "matplotlib" else find_spec(name))
     empty = Ablation(recipe="r.yaml", cells={"plain": {}}, seeds=[0], measure="nDCG@10", convergence=[], final=[],
                      curves={"plain": {0: curve(0.5)}}, notes=[])  # fmt: skip
     noted = write_report(empty, tmp_path)
