@@ -1,4 +1,4 @@
-"""What a mining kept and dropped, from its evidence alone, and what another limit would do."""
+"""Which candidates were kept and dropped, from their evidence alone, and what another limit would do."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Audit:
 
 
 def audit(path: str | Path, *, threshold: Chosen | None = None, suspects: int = 10) -> Audit:
-    """Reads the evidence of a mining, named by its run or .jsonl, in bounded memory.
+    """Reads the evidence of mined negatives, named by run or .jsonl, in bounded memory.
 
     Suspects are ranked by their lead over the mean of their query's candidates. The distance to the positive ranks
     worse: it puts queries first whose positive scores low. Of the first 10 suspects of Cranfield and of SciFact with
@@ -162,15 +162,15 @@ def decided(files: MiningFiles, threshold: Chosen | None = None) -> Iterator[tup
 def _decided_again(candidates: list[Evidence], tried: AppliedFilter) -> list[Evidence]:
     """With the columns that the filter saw when mining, except that the lowest positive stands for all positives."""
     first = candidates[0]
-    own = torch.arange(len(candidates) + 1)[None] > 0
+    mined = torch.arange(len(candidates) + 1)[None] > 0  # column 0 is the positive
     teacher = None
     if first.teacher is not None and first.positive_teacher is not None:
         teacher = torch.tensor([[first.positive_teacher, *(candidate.reference for candidate in candidates)]])
     scores = Scores(
         student=torch.tensor([[first.positive_score, *(candidate.score for candidate in candidates)]]),
-        positive=~own,
-        candidate=own,
-        own=own,
+        positive=~mined,
+        candidate=mined,
+        own=mined,
         teacher=teacher,
         query_ids=(first.query_id,),
         doc_ids=(first.positive_id, *(candidate.doc_id for candidate in candidates)),

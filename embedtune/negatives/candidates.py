@@ -143,7 +143,7 @@ def _pool(query_id: str, runs: dict[str, Run], relevance: Relevance) -> Candidat
 
 
 def merge(scores: dict[str, dict[str, float]]) -> list[Candidate]:
-    """One query's candidates from source -> doc_id -> score: sources take turns, and each document comes once."""
+    """One query's candidates from source -> doc_id -> score: source by source at each rank, each document once."""
     ranks = {
         source: {
             doc_id: rank
@@ -151,12 +151,12 @@ def merge(scores: dict[str, dict[str, float]]) -> list[Candidate]:
         }
         for source, scored in scores.items()
     }
+    order = sorted((rank, number, d) for number, ranked in enumerate(ranks.values()) for d, rank in ranked.items())
     sources = list(scores)
-    turns = sorted((rank, turn, d) for turn, ranked in enumerate(ranks.values()) for d, rank in ranked.items())
     merged: dict[str, Candidate] = {}
-    for rank, turn, doc_id in turns:
+    for rank, number, doc_id in order:
         if doc_id not in merged:
-            source = sources[turn]
+            source = sources[number]
             also = {s: ranked[doc_id] for s, ranked in ranks.items() if s != source and doc_id in ranked}
             merged[doc_id] = Candidate(doc_id, source, rank, scores[source][doc_id], also)
     return list(merged.values())

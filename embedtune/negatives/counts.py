@@ -1,4 +1,4 @@
-"""The counts of a mining, and the sentences that report them."""
+"""The counts of mined candidates, and the sentences that report them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .evidence import Evidence
 
 @dataclass(kw_only=True)
 class MiningReport:
-    """Counts over all queries of a mining.
+    """Counts over all queries of a job.
 
     forbidden: retrieved documents that are positives, or have the text of a positive or of the query itself.
     asked: negatives that the sampling draws for a query. fewer: queries that keep fewer candidates than that.
     without: queries that keep none. emptied: those among them whose candidates were all dropped.
     dropped: filter -> candidates that this filter drops, whether or not others drop them too.
-    at_odds: "A and B" -> queries of which two filters keep nothing together, though each alone keeps some.
+    at_odds: "A and B" -> queries where two filters keep nothing together, though each alone keeps some.
     unstarted: filters that learn in training, and therefore decide in the batches only.
     """
 
@@ -40,7 +40,7 @@ class MiningReport:
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> MiningReport:
-        """The report of which `values` is `vars(report)`, read back from JSON."""
+        """A report from its `vars`, read back from JSON."""
         counters = {name: Counter(values[name]) for name in ("sources", "dropped", "at_odds")}
         return cls(**{**values, **counters})
 

@@ -20,7 +20,7 @@ NUMBERS = {"rank", "mined", "score", "positive_score", "teacher", "positive_teac
 """The keys of a line that hold numbers."""
 
 
-# Neither class is frozen: creating a frozen object takes twice as long, and a mining creates millions.
+# Neither class is frozen: creating a frozen object takes twice as long, and there are millions.
 @dataclass(kw_only=True, slots=True)
 class FilterVerdict:
     """One filter's decision. value, limit: the two numbers that it compared, for a filter that compares numbers."""
@@ -75,7 +75,7 @@ class Evidence:
         return self.positive_reference - self.reference
 
 
-# attrgetter reads all fields in one call, which is faster than one by one; a mining writes millions of lines.
+# attrgetter reads all fields in one call, which is faster than one by one; there are millions of lines.
 _VALUES = {kind: attrgetter(*kind.__slots__) for kind in (FilterVerdict, Evidence)}
 
 
@@ -100,21 +100,21 @@ class MiningFiles:
 
 
 def check_output(files: MiningFiles, *, overwrite: bool) -> None:
-    """Raises InputError unless a run, its evidence and its summary may be written: absent, or an earlier mining's.
+    """Raises InputError unless run, evidence and summary may be written: absent, or earlier results of `mine`.
 
-    Evidence and a summary without their run are what a mining left that was killed at its end.
+    Evidence and a summary without their run are the remains of a job that was killed at its end.
     """
+    if files.run.suffix in (".json", ".jsonl"):
+        raise InputError(
+            f"{files.run}: is the run's name; its evidence (.jsonl) and summary (.json) go beside it: end it in .run"
+        )
     check_file(files.run, FileKind(verb="mine", wrote=holds_run), overwrite=overwrite)
     for path, wrote in ((files.evidence, _holds_evidence), (files.summary, _holds_summary)):
         check_file(path, FileKind(verb="mine", wrote=wrote), overwrite=True)
 
 
 def _holds_evidence(path: Path) -> bool:
-    try:
-        line = json.loads(first_line(path))
-    except ValueError:
-        return False
-    return isinstance(line, dict) and line.keys() >= {"query_id", "doc_id", "keep", "filters"}
+    return first_line(path).startswith('{"query_id": ')  # as `as_line` begins; a line may be long
 
 
 def _holds_summary(path: Path) -> bool:
@@ -126,7 +126,7 @@ def _holds_summary(path: Path) -> bool:
 
 
 def files_of(path: str | Path) -> MiningFiles:
-    """The files of a mining, named by its run or its evidence. Raises InputError where there is no evidence."""
+    """The files of mined negatives, named by run or evidence. Raises InputError where there is no evidence."""
     named = Path(path)
     files = MiningFiles(named.with_suffix(".run") if named.suffix in (".jsonl", ".json") else named)
     if not files.evidence.is_file():

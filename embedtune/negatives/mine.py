@@ -10,7 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +31,9 @@ from ..types import Scores
 from . import candidates
 from .candidates import CandidatePool, MiningJob, retrieve
 from .counts import MiningReport
-from .evidence import Evidence, MiningFiles, as_line
+from .evidence import Evidence, MiningFiles, as_line, check_output
 from .filters import AppliedFilter, applied, verdicts_of
 from .resumable import resumable
-
-
-@dataclass(frozen=True)
-class MinedQuery:
-    """One query's evidence. by_rank: its scores come from several sources, so that only ranks can be compared."""
-
-    query_id: str
-    evidence: list[Evidence]
-    forbidden: int
-    by_rank: bool
 
 
 def mine(job: MiningJob, output: Path, *, on_progress: Progress | None = None) -> MiningReport:
@@ -56,9 +46,11 @@ def mine(job: MiningJob, output: Path, *, on_progress: Progress | None = None) -
     After a kill, the same job goes on where it was (half a minute of work is lost at most) and writes the same bytes.
 
     Raises InputError where nothing is retrieved, where everything is dropped, and (negatives.empty: refuse) where a
-    query keeps no negative; then nothing is written. Also where another process is writing to `output`.
+    query keeps no negative; then nothing is written. Also for an output that is no earlier result of `mine`, and where
+    another process is writing it.
     """
-    _refuse_name(output)
+    files = MiningFiles(output)
+    check_output(files, overwrite=True)
     filters = applied(job.negatives.filtering, job.learned)
     sample = methods.bind("sampling", job.negatives.sampling.name, job.negatives.sampling.options)
     sample(torch.empty(0), 0.0, generator=torch.Generator())  # refuses options out of range before hours of mining
@@ -68,23 +60,26 @@ def mine(job: MiningJob, output: Path, *, on_progress: Progress | None = None) -
         unstarted=[one.name for one in filters if not one.started],
     )
     by_pair = cross_encoder(job.negatives.teacher, job.dataset, str(job.encoder.device))
-    with resumable(MiningFiles(output), _fingerprint(job, filters, by_pair)) as files:
-        if files.report is not None:
-            report = MiningReport.of(files.report)
-        for query in _mined(job, filters, by_pair, skip=report.queries, on_progress=on_progress):
-            kept = [candidate for candidate in query.evidence if candidate.keep]
-            if job.draw and kept:
-                rows = sample(*for_sampling(kept), generator=generator_for(job.seed, "negatives", 0, query.query_id))
-                kept = [kept[row] for row in rows.tolist()]
-            report.add(query.query_id, query.evidence, forbidden=query.forbidden, written=len(kept))
-            files.evidence.writelines(as_line(candidate) + "\n" for candidate in query.evidence)
-            files.run.writelines(_run_lines(kept, by_rank=query.by_rank))
-            if on_progress is not None:
-                on_progress(report.queries, len(job.ids))
-            if files.due or report.queries % candidates.BLOCK == 0:
-                files.save(vars(report))
+    with resumable(files, _fingerprint(job, filters, by_pair)) as writer:
+        if writer.report is not None:
+            report = MiningReport.of(writer.report)
+        for block in retrieve(job, skip=report.queries, on_progress=on_progress):
+            teacher = by_pair or block.teacher
+            for pool in block.pools:
+                evidence = decide(pool, block.student, teacher, filters, job.progress)
+                kept = [candidate for candidate in evidence if candidate.keep]
+                if job.draw and kept:
+                    generator = generator_for(job.seed, "negatives", 0, pool.query_id)
+                    kept = [kept[row] for row in sample(*for_sampling(kept), generator=generator).tolist()]
+                report.add(pool.query_id, evidence, forbidden=pool.forbidden, written=len(kept))
+                writer.evidence.writelines(as_line(candidate) + "\n" for candidate in evidence)
+                writer.run.writelines(_run_lines(kept, by_rank=teacher is None and block.sources > 1))
+                if on_progress is not None:
+                    on_progress(report.queries, len(job.ids))
+                if writer.due or report.queries % candidates.BLOCK == 0:
+                    writer.save(vars(report))
         _refuse_empty(report, job)
-        files.finish(vars(report), _summary(job, report))
+        writer.finish(vars(report), _summary(job, report))
     return report
 
 
@@ -99,23 +94,6 @@ def for_sampling(kept: Sequence[Evidence]) -> tuple[Tensor, float]:
     return torch.tensor([candidate.reference for candidate in kept]), kept[0].positive_reference
 
 
-def _mined(
-    job: MiningJob,
-    filters: Sequence[AppliedFilter],
-    by_pair: CrossEncoderScores | None,
-    *,
-    skip: int,
-    on_progress: Progress | None,
-) -> Iterator[MinedQuery]:
-    """Each query with its evidence, without the first `skip` queries. by_pair: the teacher, if a cross-encoder."""
-    for block in retrieve(job, skip=skip, on_progress=on_progress):
-        teacher = by_pair or block.teacher
-        for pool in block.pools:
-            evidence = decide(pool, block.student, teacher, filters, job.progress) if pool.candidates else []
-            by_rank = teacher is None and block.sources > 1
-            yield MinedQuery(pool.query_id, evidence, pool.forbidden, by_rank)
-
-
 def decide(
     pool: CandidatePool,
     student: EncoderScores,
@@ -127,16 +105,18 @@ def decide(
 
     The columns that filters see are the query's positives, then its candidates.
     """
+    if not pool.candidates:
+        return []
     doc_ids = [*pool.positives, *(candidate.doc_id for candidate in pool.candidates)]
     count = len(pool.positives)
-    own = torch.arange(len(doc_ids))[None] >= count  # (1, D)
+    mined = torch.arange(len(doc_ids))[None] >= count  # (1, D)
     by_student = torch.from_numpy(student(pool.query_id, doc_ids))[None]
     by_teacher = torch.from_numpy(teacher(pool.query_id, doc_ids))[None] if teacher is not None else None
     scores = Scores(
         student=by_student,
-        positive=~own,
-        candidate=own,
-        own=own,
+        positive=~mined,
+        candidate=mined,
+        own=mined,
         teacher=by_teacher,
         queries=torch.from_numpy(student.queries([pool.query_id])),
         documents=torch.from_numpy(student.documents(doc_ids)),
@@ -180,17 +160,6 @@ def _run_lines(kept: Sequence[Evidence], *, by_rank: bool) -> Iterator[str]:
         score = 1 / rank if by_rank else reference
         tag = re.sub(r"\s+", "_", candidate.source)  # a source is named by its model, and a column has no blanks
         yield f"{candidate.query_id} Q0 {candidate.doc_id} {rank} {score!r} {tag}\n"
-
-
-def _refuse_name(output: Path) -> None:
-    if output.suffix in (".json", ".jsonl"):
-        raise InputError(
-            f"{output}: is the run's name; its evidence (.jsonl) and summary (.json) go beside it: end it in .run"
-        )
-    files = MiningFiles(output)
-    for file in (files.run, files.evidence, files.summary):
-        if file.is_dir():
-            raise InputError(f"{file}: is a folder, and mining writes a file of that name; choose another --output")
 
 
 def _refuse_empty(report: MiningReport, job: MiningJob) -> None:

@@ -80,7 +80,7 @@ class ResumableFiles:
 
 @contextmanager
 def resumable(files: MiningFiles, fingerprint: str) -> Iterator[ResumableFiles]:
-    """The files of a mining while they are written, as an earlier process with the same fingerprint left them.
+    """The files of a job while they are written, as an earlier process with the same fingerprint left them.
 
     fingerprint: of all that the files depend on; another job has another one and starts afresh.
 

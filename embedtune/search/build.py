@@ -114,7 +114,7 @@ def build(
 def add_documents(
     encoder: Encoder, documents: Items, folder: Path, *, replace: bool = False, on_progress: Progress | None = None
 ) -> Manifest:
-    """Adds documents to an index, which is written anew. Its kind stays, and so does the recall once measured.
+    """Adds documents to an index and writes the folder again. Its kind stays, and so does the recall once measured.
 
     Raises InputError for another model than the index's, and for documents that it holds already, unless `replace`.
     """

@@ -35,7 +35,7 @@ def exact_search(
     queries: (Q, H) and documents: (D, H) float32 (float16 is widened). "cosine" normalises each block as it is read, so
     that `documents` may be a memory-mapped array larger than memory. k beyond the number of documents is cut to it.
     tie_order: (D,) a permutation of 0..D-1; of equal scores the document with the larger number comes first. None: the
-    lower row comes first. Ties are broken the same way at the cut, whatever the block size.
+    lower row comes first. The block size changes neither scores nor order.
     removed: rows that are never found.
 
     Raises InputError for embeddings or scores that are not finite, for no documents and for dimensions that differ.

@@ -12,7 +12,7 @@ Rows are never taken out of the FAISS index, because HNSW cannot: a replaced doc
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -200,28 +200,20 @@ def readable_images(
 
 def _encoded(encoder: Encoder, queries: Items | Sequence[Item]) -> Floats:
     """(Q, H) embeddings of the queries, as `Index.search` says."""
-    if not any(_in_parts(encoder, query) for query in queries):
-        return encoder.encode(queries, "query")
-    parts = [list(_parts(encoder, query)) for query in queries]
-    encoded = iter(encoder.encode([part for of_query in parts for part in of_query], "query"))
-    rows = []
-    for of_query in parts:
-        embeddings = np.stack([next(encoded) for _ in of_query])  # (1 or 2, H)
-        rows.append(embeddings[0] if len(of_query) == 1 else as_scored(embeddings, "cosine").mean(axis=0))
-    return np.stack(rows)
+    parts = [_parts(encoder, query) for query in queries]
+    if all(len(of_query) == 1 for of_query in parts):
+        return encoder.encode(queries, "query")  # a set of queries as it is has its embeddings cached
+    embeddings = encoder.encode([part for of_query in parts for part in of_query], "query")
+    ends = np.cumsum([len(of_query) for of_query in parts])
+    groups = np.split(embeddings, ends[:-1])  # (1 or 2, H) each
+    return np.stack([rows[0] if len(rows) == 1 else as_scored(rows, "cosine").mean(axis=0) for rows in groups])
 
 
-def _in_parts(encoder: Encoder, query: Item) -> bool:
-    """Whether the query has text and image and the model reads either alone."""
-    return bool(query.content) and query.image is not None and not encoder.reads(query)
-
-
-def _parts(encoder: Encoder, query: Item) -> Iterator[Item]:
-    if not _in_parts(encoder, query):
-        yield query
-        return
-    yield replace(query, image=None)
-    yield replace(query, text="", title="")
+def _parts(encoder: Encoder, query: Item) -> list[Item]:
+    """The query, or its text and its image where it has both and the model reads either alone."""
+    if not query.content or query.image is None or encoder.reads(query):
+        return [query]
+    return [replace(query, image=None), replace(query, text="", title="")]
 
 
 def open_index(folder: Path, *, mapped: bool = True) -> Index:

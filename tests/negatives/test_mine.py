@@ -297,10 +297,19 @@ def test_a_folder_where_a_file_is_written_is_refused_at_once(
         done = run_cli(*arguments, tmp_path / "mined.run")
         assert (done.exit_code, done.stderr) == (
             2,
-            f"error: {folder}: is a folder, and mining writes a file of that name; choose another --output\n",
+            f"error: {folder}: expected a file to write, found a folder; choose another --output\n",
         )
         assert list(tmp_path.iterdir()) == [folder]
         folder.rmdir()
+
+
+def test_an_output_that_is_no_earlier_result_is_never_replaced(data: Dataset, encoder: Encoder, tmp_path: Path) -> None:
+    for name in ("mined.run", "mined.jsonl", "mined.json"):
+        (tmp_path / name).write_text('{"_id": "d1", "text": "a corpus of a user"}\n')
+        with pytest.raises(InputError, match=rf"{name}: exists already and was not written by `embedtune mine`"):
+            mine(data, encoder, block(DENSE), tmp_path / "mined.run")
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+        (tmp_path / name).unlink()
 
 
 def test_a_source_with_a_blank_in_its_name_gives_a_run_that_can_be_read(
@@ -314,7 +323,7 @@ def test_a_source_with_a_blank_in_its_name_gives_a_run_that_can_be_read(
 def test_a_sampler_is_asked_before_anything_is_mined(
     data: Dataset, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mining, "_mined", lambda *a, **k: pytest.fail("mined"))
+    monkeypatch.setattr(mining, "retrieve", lambda *a, **k: pytest.fail("mined"))
     with pytest.raises(InputError, match=r"^sampling\.window: expected 1 <= first <= last"):
         mine(data, encoder, block(DENSE, sampling={"name": "window", "first": 0}), tmp_path / "mined.run")
 
