@@ -19,8 +19,7 @@ from ..evaluate.sources import read_evaluation
 from ..files import check_container, write_text
 from ..models.encoder import Encoder, load_encoder
 from ..recipe import Recipe, dump, load_recipe, shipped
-from ..report import side_by_side
-from ..report.sheet import write_sheet
+from ..report.sheet import rows_of_search, write_sheet
 from ..search.build import IndexSource, build
 from ..search.folder import Index, SearchResult, find, find_all, open_index
 from ..train.log import Listener
@@ -164,6 +163,6 @@ def _sheet(index: Index, encoder: Encoder, dataset: Dataset, evaluation: Path, p
     shown = min(SHOWN, len(ordered))
     queries = [dataset.queries[ordered[(2 * n + 1) * len(ordered) // (2 * shown)]] for n in range(shown)]
     title = f"{dataset.name}: {shown} of {len(ordered)} queries, from the best answered to the worst in even steps"
-    rows = side_by_side.of_search(queries, find_all(index, encoder, queries, FOUND), dataset.qrels)
+    rows = rows_of_search(queries, find_all(index, encoder, queries, FOUND), dataset.qrels)
     write_sheet(path, f"{title}; framed: what was asked for", rows)
     return path
