@@ -23,7 +23,7 @@ from ..errors import InputError
 from ..files import fingerprint_of
 from ..recipe import Model, Precision
 from ..types import Item, Items, Role
-from . import cpu, store
+from . import TOKENS_PER_CHUNK, cpu, store
 from .attention import implementations_of, is_flash
 from .compose import from_tower
 from .loading import load_model
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 Progress = store.Progress
 Prepare = Callable[[Sequence[Item], Role], list[Prepared]]
-# Tokens in one chunk: on a CPU small enough for the cache (8 x 256 was fastest), on a GPU large enough to fill it.
-TOKENS_PER_CHUNK = {"cpu": 2048, "cuda": 32768, "mps": 8192}
 
 
 class Encoder:

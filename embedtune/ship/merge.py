@@ -23,8 +23,9 @@ from ..models.locate import locate
 from ..models.modules import weights_fingerprint
 from ..models.precision import resolve_device
 from ..recipe import Guard, Model, Precision
-from ..train.guard import Watched, choose, watch
-from ..train.mix import Mixtures, points_of
+from ..train.guard import Values, Watched, choose, curve, watch
+from ..train.mix import Mixtures
+from ..types import Dataset
 
 MERGED, EXPORTED = FolderKind(verb="merge"), FolderKind(verb="export")
 ADAPTER = "adapter_config.json"
@@ -68,14 +69,19 @@ def merge(
     guard = dataclasses.replace(guard or Guard(), interpolate=True)
     mixtures = Mixtures(Model(name=base), Model(name=tuned), precision)
     watched = [watch(dataset, guard) for dataset in distinct([load_dataset(name) for name in choose_on])]
-    points = points_of(mixtures, guard, guard.measure or "nDCG@10", watched, None) if watched else []
+    measure = guard.measure or "nDCG@10"
+
+    def values(alpha: float, dataset: Dataset) -> Values:
+        return mixtures.values(alpha, dataset, measure)
+
+    points = curve(guard, watched, values, lambda alpha: None) if watched else []
     chosen = choose(points).alpha if alpha is None else alpha
     with whole_folder(output, MERGED, overwrite=overwrite) as temporary:
         if adapter is not None:
             scale_adapter(adapter, temporary, chosen)
         else:
             mixtures.save(chosen, temporary)
-    sets = {w.reporting.label: _report(mixtures, chosen, w, guard.measure or "nDCG@10") for w in watched}
+    sets = {w.reporting.label: _report(mixtures, chosen, w, measure) for w in watched}
     kind: Literal["model", "adapter"] = "model" if adapter is None else "adapter"
     return Merged(folder=output, alpha=chosen, kind=kind, points=points, sets=sets)
 

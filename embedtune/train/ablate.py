@@ -31,10 +31,10 @@ class Grid:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One run of the grid."""
+class PlannedRun:
+    """One run of the grid: a cell with a seed."""
 
-    name: str
+    cell: str
     seed: int
     folder: Path
     recipe: Recipe
@@ -46,13 +46,13 @@ def load_grid(path: Path) -> Grid:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a grid: {error}") from None
-    found = parse_yaml(text, str(path))
+    values = parse_yaml(text, str(path))
     form = "{base: {train.epochs: 1}, cells: {plain: {}, harder: {train.learning_rate: 1e-4}}}"
-    if not isinstance(found, dict) or not isinstance(found.get("cells"), dict):
+    if not isinstance(values, dict) or not isinstance(values.get("cells"), dict):
         raise InputError(f"{path}: expected a mapping with `cells`, as in {form}")
-    for key in found.keys() - {"base", "cells"}:
+    for key in values.keys() - {"base", "cells"}:
         raise InputError(f"{path}: {unknown('key', str(key), ['base', 'cells'])}")
-    base, cells = found.get("base") or {}, {str(name): changes or {} for name, changes in found["cells"].items()}
+    base, cells = values.get("base") or {}, {str(name): changes or {} for name, changes in values["cells"].items()}
     for where, changes in (("base", base), *((f"cell {name!r}", changes) for name, changes in cells.items())):
         if not isinstance(changes, dict) or not all(isinstance(key, str) for key in changes):
             raise InputError(f"{path}: {where}: expected changes as key: value, as in train.epochs: 2, got {changes!r}")
@@ -67,34 +67,35 @@ def load_grid(path: Path) -> Grid:
     return Grid(base=base, cells=cells)
 
 
-def plan(recipe: Path, grid: Grid, output: Path, seeds: int) -> list[Cell]:
+def plan(recipe: Path, grid: Grid, output: Path, seeds: int) -> list[PlannedRun]:
     """Every run of the grid, seed by seed within a cell.
 
-    Raises InputError that lists every cell whose recipe is wrong, whose data or model is not there, or whose folder
-    holds a run of another recipe.
+    Raises InputError that lists every cell whose recipe is wrong, whose data or model is missing, or whose folder holds
+    a run of another recipe.
     """
-    cells, problems = [], []
+    runs: list[PlannedRun] = []
+    problems = []
     for name, changes in grid.cells.items():
         overrides = [f"{key}={_as_yaml(value)}" for key, value in {**grid.base, **changes}.items()]
         try:
-            runs = [
-                Cell(
-                    name=name,
+            of_cell = [
+                PlannedRun(
+                    cell=name,
                     seed=seed,
                     folder=output / name / f"seed-{seed}",
                     recipe=load_recipe(recipe, [*overrides, f"train.seed={seed}"]),
                 )
                 for seed in range(seeds)
             ]
-            _check(runs)
+            _check(of_cell)
         except InputError as error:
             problems.append(f"cell {name!r}: {error}")
         else:
-            cells += runs
-    problems += _same_recipes([cell for cell in cells if cell.seed == 0])
+            runs += of_cell
+    problems += _same_recipes([run for run in runs if run.seed == 0])
     if problems:
         raise InputError("\n".join(problems))
-    return cells
+    return runs
 
 
 def _as_yaml(value: Any) -> str:
@@ -102,7 +103,7 @@ def _as_yaml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _check(runs: Sequence[Cell]) -> None:
+def _check(runs: Sequence[PlannedRun]) -> None:
     recipe = runs[0].recipe
     if recipe.data.validation is None or recipe.train.validate_every is None:
         raise InputError(
@@ -116,43 +117,43 @@ def _check(runs: Sequence[Cell]) -> None:
         kept = run.folder / "recipe.yaml"
         then = kept.read_text(encoding="utf-8") if kept.exists() else None
         if then is not None and parse_yaml(then, str(kept)) != parse_yaml(dump(resolve(run.recipe)), "recipe"):
-            raise InputError(f"{run.folder} holds a run of another recipe; name the cell anew, or remove that folder")
+            raise InputError(f"{run.folder} holds a run of another recipe; rename the cell, or remove that folder")
 
 
-def _same_recipes(cells: Sequence[Cell]) -> list[str]:
+def _same_recipes(runs: Sequence[PlannedRun]) -> list[str]:
     first: dict[str, str] = {}
     problems = []
-    for cell in cells:
-        twin = first.setdefault(dump(cell.recipe), cell.name)
-        if twin != cell.name:
-            problems.append(f"cell {cell.name!r}: is the same recipe as cell {twin!r}")
+    for run in runs:
+        same = first.setdefault(dump(run.recipe), run.cell)
+        if same != run.cell:
+            problems.append(f"cell {run.cell!r}: is the same recipe as cell {same!r}")
     return problems
 
 
 def ablate(recipe: Path, grid: Path, output: Path, *, seeds: int = 3, on_event: Listener | None = None) -> Ablation:
-    """Trains every cell of the grid with seeds 0, 1, ... into `output/<cell>/seed-<n>`, and reports what they showed.
+    """Trains every cell of the grid with seeds 0, 1, ... into `output/<cell>/seed-<n>`, and reports the comparison.
 
-    What is finished is kept and what was begun goes on. Writes report.json, report.md and, where matplotlib is
+    Finished runs are kept and unfinished ones resumed. Writes report.json, report.md and, where matplotlib is
     installed, curves.svg. Raises InputError for anything wrong with the grid or any of its recipes before the first
     run, and Interrupted, with the state saved, on SIGINT and SIGTERM.
     """
     if processes.count() > 1:
         raise InputError("ablate runs in one process; start it without torchrun or accelerate launch")
-    found = load_grid(grid)
+    cells = load_grid(grid)
     check_output(output)
-    cells = plan(recipe, found, output, seeds)
+    runs = plan(recipe, cells, output, seeds)
     from .run import train  # torch, only once all is checked
 
-    for number, cell in enumerate(cells):
+    for number, run in enumerate(runs):
         if on_event is not None:
-            on_event({"event": "phase", "name": f"cell {cell.name}, seed {cell.seed} ({number + 1} of {len(cells)})"})
+            on_event({"event": "phase", "name": f"cell {run.cell}, seed {run.seed} ({number + 1} of {len(runs)})"})
         try:
-            train(cell.recipe, cell.folder, resume=True, on_event=on_event)
+            train(run.recipe, run.folder, resume=True, on_event=on_event)
         except Interrupted:
             raise Interrupted(
-                f"{number} of {len(cells)} runs are finished, the state of {cell.folder} is saved; "
-                "the same command goes on from here"
+                f"{number} of {len(runs)} runs are finished, the state of {run.folder} is saved; "
+                "the same command continues from here"
             ) from None
-    changes = {name: {**found.base, **own} for name, own in found.cells.items()}
-    runs = {name: {cell.seed: cell.folder for cell in cells if cell.name == name} for name in changes}
-    return write_report(summarise(str(recipe), changes, runs, cells[0].recipe.evaluate), output)
+    changes = {name: {**cells.base, **of_cell} for name, of_cell in cells.cells.items()}
+    folders = {name: {run.seed: run.folder for run in runs if run.cell == name} for name in changes}
+    return write_report(summarise(str(recipe), changes, folders, runs[0].recipe.evaluate), output)

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,16 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..files import fingerprint_of_file, inner_folder, is_leftover, write_json
+from .momentum import load_state, state_of
+from .plan import Position
+from .state import State, Training
 
 _NAME = re.compile(r"step-(\d{6,})")
+
+
+def path_of(run: Path, step: int) -> Path:
+    """The checkpoint of a step in a run folder."""
+    return run / "checkpoints" / f"step-{step:06d}"
 
 
 class Damaged(Exception):
@@ -26,7 +35,7 @@ class Damaged(Exception):
 
 def save(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> Path:
     """Writes checkpoints/step-000200 with a safetensors file per group, state.json and checksums.json, or nothing."""
-    target = folder / f"step-{step:06d}"
+    target = path_of(folder.parent, step)
     with inner_folder(target) as temporary:
         for group, named in tensors.items():
             plain = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
@@ -37,24 +46,36 @@ def save(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: 
     return target
 
 
-def load(target: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """The tensors by group, and the state. Raises Damaged where anything is missing or differs from its checksum."""
+def verify(target: Path) -> None:
+    """Raises Damaged where a file of the checkpoint is missing or differs from its checksum."""
     try:
         sums = json.loads((target / "checksums.json").read_text(encoding="utf-8"))
         for name, expected in sums.items():
             if fingerprint_of_file(target / name) != expected:
                 raise Damaged(f"{target.name}/{name} does not match its checksum")
+    except (OSError, ValueError) as error:
+        raise Damaged(f"{target.name}: {error}") from None
+
+
+def read(target: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """The tensors by group, and the state. Raises Damaged for a file that cannot be read."""
+    try:
         state = json.loads((target / "state.json").read_text(encoding="utf-8"))
-        groups = {name.removesuffix(".safetensors") for name in sums if name.endswith(".safetensors")}
-        return {group: load_file(target / f"{group}.safetensors") for group in sorted(groups)}, state
+        return {file.stem: load_file(file) for file in sorted(target.glob("*.safetensors"))}, state
     except (OSError, ValueError, SafetensorError) as error:
         raise Damaged(f"{target.name}: {error}") from None
 
 
+def load(target: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """`read` after `verify`."""
+    verify(target)
+    return read(target)
+
+
 def steps_saved(folder: Path) -> list[int]:
     """The steps that have a checkpoint, latest first."""
-    found = [_NAME.fullmatch(path.name) for path in folder.iterdir()] if folder.is_dir() else []
-    return sorted((int(match[1]) for match in found if match), reverse=True)
+    names = [_NAME.fullmatch(path.name) for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted((int(name[1]) for name in names if name), reverse=True)
 
 
 def latest(folder: Path) -> Iterator[Path]:
@@ -77,6 +98,60 @@ def clear_leftovers(folder: Path) -> None:
             if not is_leftover(path.name):
                 continue
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def is_done(folder: Path) -> bool:
+    """Whether the newest whole checkpoint was saved after the last step."""
+    for path in latest(folder):
+        try:
+            verify(path)
+        except Damaged:
+            continue
+        return bool(json.loads((path / "state.json").read_text(encoding="utf-8")).get("done"))
+    return False
+
+
+def save_training(t: Training, state: State, *, done: bool) -> None:
+    """Saves everything that a resumed run needs, by the main process. done: no step is left to train."""
+    if not t.accelerator.is_main_process:
+        return
+    names = t.trained_names
+    tensors: dict[str, dict[str, Tensor]] = {
+        "weights": dict(zip(names, t.trained, strict=True)),
+        "optimizer": optimizer_tensors(t.optimizer, names),
+        "objective": dict(t.objective.modules.state_dict()),
+        "negatives": t.negatives.state(),
+        "momentum": state_of(t.momenta),
+    }
+    scaler = t.accelerator.scaler.state_dict() if t.accelerator.scaler is not None else None
+    folder = t.folder / "checkpoints"
+    save(folder, state.step, tensors, asdict(state) | {"scaler": scaler, "done": done})
+    prune(folder, state.best_step)
+    t.log.checkpoint(state.step)
+
+
+def load_training(t: Training, path: Path, *, weights_only: bool = False) -> State:
+    """Restores weights, optimizer, objective and negatives. Raises Damaged before anything is changed."""
+    tensors, saved = read(path)
+    names = t.trained_names
+    missing = set(names) ^ set(tensors["weights"])
+    if missing:
+        raise InputError(f"{path}: trained other weights than this recipe does, first {min(missing)!r}")
+    with torch.no_grad():
+        for name, parameter in zip(names, t.trained, strict=True):
+            parameter.copy_(tensors["weights"][name])
+    if not weights_only:
+        load_optimizer(t.optimizer, names, tensors["optimizer"])
+        t.objective.modules.load_state_dict(tensors["objective"])
+        load_state(t.momenta, tensors.get("momentum", {}))
+        if t.accelerator.scaler is not None:
+            t.accelerator.scaler.load_state_dict(saved["scaler"])
+        if saved["negatives"] != State().negatives:
+            t.use_negatives(saved["negatives"], saved["step"])
+        t.negatives.load(tensors.get("negatives", {}))
+    position = Position(**(saved.get("position") or saved["place"]))  # as older versions named it
+    fields = {name: saved[name] for name in ("step", "best_step", "best_value", "stale", "negatives")}
+    return State(position=position, **fields)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:

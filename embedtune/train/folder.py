@@ -1,29 +1,35 @@
-"""A run folder: who may write to it, what it was started with, and whether this is the same run."""
+"""A run folder: what it was started with, whether it may be resumed or replaced, and what the main process decides."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from .. import __version__
 from ..errors import InputError
 from ..files import FolderKind, check_folder, write_json, write_text
 from ..recipe import Recipe, dump
 from ..recipe.strict_yaml import flattened
-from ..report.record import read_summary
+from ..report.record import SUMMARY, read_summary
 from . import checkpoint
+from .validation import SHARED_VALUE
 
 _FILES = {"recipe.yaml", "environment.json", "left-out.txt", "log.jsonl", "guard.json", "summary.json", "report.html"}
 _FOLDERS = {"checkpoints", "negatives", "model", "model-unmixed", "adapter", "adapter-unmixed", "mteb", "evaluation",
             "evaluation-base", "evaluation-unmixed"}  # fmt: skip
 _TRACKERS = {"embedtune", "wandb", "trackio"}
-_HIDDEN = re.compile(r"\.(lock.*|finishing|.+\.\w{8})")  # the last: what a killed process was still writing
+_HIDDEN = re.compile(r"\.(lock.*|finishing|validation|.+\.\w{8})")  # the last: what a killed process was still writing
 LEFT_OUT = "left-out.txt"  # the items with a broken image, a line each
+Decision = TypeVar("Decision")
 
 
 def check_output(folder: Path, *, overwrite: bool) -> None:
@@ -34,7 +40,7 @@ def check_output(folder: Path, *, overwrite: bool) -> None:
     started = (folder / "recipe.yaml").is_file()
     if started and overwrite and (others := _others({path.name for path in folder.iterdir()})):
         raise InputError(f"{folder}: holds {min(others)!r}, which no run writes; move it, or choose another --output")
-    if overwrite or not started:  # else `claim` goes on with it or refuses it
+    if overwrite or not started:  # else `claim` resumes it or refuses it
         check_folder(folder, RUN, overwrite=True)
 
 
@@ -49,60 +55,80 @@ def _are_of_run(names: set[str]) -> bool:
 RUN = FolderKind(verb="train", unmarked=_are_of_run)
 
 
-def claim(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> bool:
-    """Prepares the folder for a run, under its lock; True where a run in it is to go on.
+@dataclass(frozen=True)
+class Claim:
+    """What a run finds in its folder: whether it resumes, and the summary of a run that is finished."""
 
-    Raises InputError where the folder is in use by something else, or holds a run of another recipe.
+    resumed: bool
+    summary: dict[str, Any] | None
+
+
+def claim(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> Claim:
+    """Prepares the folder for a run, under its lock.
+
+    Raises InputError where the folder holds something else, or a run of another recipe.
     """
-    there = [path for path in folder.iterdir() if not path.name.startswith(".lock")]
-    if resume and (folder / "recipe.yaml").exists():
-        _refuse_other_recipe(folder, recipe)
+    entries = {path.name for path in folder.iterdir() if not path.name.startswith(".lock")}
+    if resume and "recipe.yaml" in entries:
+        _accept_recipe(folder, recipe)
         checkpoint.clear_leftovers(folder)
         checkpoint.clear_leftovers(folder / "checkpoints")
-        return True
-    if there and overwrite:
-        for path in there:
+        (folder / SHARED_VALUE).unlink(missing_ok=True)
+        return Claim(True, read_summary(folder) or None)
+    if entries and overwrite:
+        for name in entries:
+            path = folder / name
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    elif there:
+    elif entries:
         raise InputError(
             f"{folder}: exists already; go on with --resume, start again with --overwrite, or choose another --output"
         )
     write_text(folder / "recipe.yaml", dump(recipe))
-    return False
+    return Claim(False, None)
 
 
 def withdraw(folder: Path) -> None:
-    """Takes back the claim of a run that was refused before it had done anything, so that it can be tried again."""
-    own = {".lock", ".lock.gate", "recipe.yaml", "environment.json", LEFT_OUT}
-    if any(path.is_file() and path.name not in own and path.stat().st_size for path in folder.rglob("*")):
+    """Empties the folder of a run that was refused before it did anything, so that it can be tried again."""
+    claimed = {".lock", ".lock.gate", "recipe.yaml", "environment.json", LEFT_OUT}
+    if any(path.is_file() and path.name not in claimed and path.stat().st_size for path in folder.rglob("*")):
         return
     for path in folder.iterdir():
         if not path.name.startswith(".lock"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
+def _accept_recipe(folder: Path, recipe: Recipe) -> None:
+    """Takes the recipe of a run that resumes. Raises InputError where it changed.
+
+    Once training is done, `evaluate` may change: the run is then evaluated again.
+    """
     then = flattened(yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")))
     now = flattened(yaml.safe_load(dump(recipe)))
     changed = [key for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key)]
-    if changed:
+    if not changed:
+        return
+    if not all(key.startswith("evaluate.") for key in changed) or not checkpoint.is_done(folder / "checkpoints"):
         listed = "; ".join(f"{key}: {then.get(key)!r} -> {now.get(key)!r}" for key in changed[:5])
         raise InputError(f"{folder}: --resume with a changed recipe ({listed}); use the old one, or another --output")
+    write_text(folder / "recipe.yaml", dump(recipe))
+    (folder / SUMMARY).unlink(missing_ok=True)
 
 
 def keep_environment(folder: Path, recipe: Recipe, facts: dict[str, Any], *, resumed: bool) -> list[str]:
-    """Writes environment.json, or on resume compares with it. Returns what differs without changing the result's kind.
+    """Writes environment.json; on resume compares with it, and returns a sentence for each harmless difference.
 
-    Raises InputError where the data or the base weights are no longer what the run was started with.
+    Raises InputError where the data or the base weights are not those that the run was started with.
     """
     path = folder / "environment.json"
     if not (resumed and path.exists()):
         write_json(path, {"embedtune": __version__, "seed": recipe.train.seed, **facts})
         return []
     then = json.loads(path.read_text(encoding="utf-8"))
-    for kind, found in facts["fingerprints"].items():
-        if then["fingerprints"].get(kind) != found:
+    for kind, fingerprint in facts["fingerprints"].items():
+        if then["fingerprints"].get(kind, fingerprint) != fingerprint:
             raise InputError(f"{folder}: --resume, but {kind} changed since the run was started; start a new run")
+    if then["fingerprints"].keys() != facts["fingerprints"].keys():  # the recipe's `evaluate` changed
+        write_json(path, then | {"fingerprints": facts["fingerprints"]})
     return [
         f"{key} was {then.get(key)!r}, is {facts[key]!r}: the weights will not be bit-identical to an uninterrupted run"
         for key in ("threads", "processes", "device", "versions")
@@ -110,6 +136,21 @@ def keep_environment(folder: Path, recipe: Recipe, facts: dict[str, Any], *, res
     ]
 
 
-def finished(folder: Path) -> dict[str, Any] | None:
-    """The summary of a finished run."""
-    return read_summary(folder) or None
+def decided_by_main(accelerator: Accelerator, decide: Callable[[], Decision]) -> Decision:
+    """What the main process decides, on every process.
+
+    Where it raises InputError or OSError, all processes end with that line, so that none waits for it.
+    """
+    outcome: list[Any] = [None, None]
+    raised: InputError | OSError | None = None
+    if accelerator.is_main_process:
+        try:
+            outcome[0] = decide()
+        except (InputError, OSError) as error:
+            raised, outcome[1] = error, str(error)
+    if accelerator.num_processes > 1:
+        broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise raised or InputError(outcome[1])
+    decision: Decision = outcome[0]
+    return decision

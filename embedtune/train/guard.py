@@ -1,9 +1,8 @@
-"""The guard: what tuning cost on foreign sets, held to a budget, and the mixture of weights that keeps it.
+"""The guard: what tuning costs on foreign sets, against a budget, and which mixture of weights keeps the budget.
 
-What chooses never reports. Where weights are mixed, a seeded half of each guard set's queries chooses how far to go
-from the base model to the tuned one, and only the other half is reported; a set with a validation split of its own
-chooses by that and reports in full. The in-domain side of the choice is the recipe's validation share of the training
-queries, where it has one.
+Queries that choose never report. Where weights are mixed, a seeded half of each guard set's queries chooses the
+mixture, and the other half is reported; a set with a validation split chooses by that split and reports in full. In
+domain, the choice goes by the recipe's validation queries, where it has some.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from ..evaluate.significance import TIE, Paired, paired
 from ..recipe import Guard, Recipe
 from ..types import Dataset
 
-VALIDATION = ("validation", "dev")  # what a set's own split for choosing is called
+VALIDATION = ("validation", "dev")  # names of the split by which a set chooses
 Values = dict[str, float]  # query_id -> value
 
 
 @dataclass(frozen=True, kw_only=True)
 class Watched:
-    """A guard set: what reports, and (where weights are mixed) what chooses. chosen_on: says which queries choose."""
+    """A guard set: what reports and, where weights are mixed, what chooses. chosen_on: which queries choose."""
 
     reporting: Dataset
     choosing: Dataset | None = None
@@ -37,43 +36,45 @@ class Watched:
 
 
 def watch(dataset: Dataset, guard: Guard) -> Watched:
-    """Deals a guard set's queries out to choosing and reporting. Raises InputError for a set with one judged query."""
+    """Splits a guard set's queries into choosing and reporting. Raises InputError for a set with one judged query."""
     if not guard.interpolate:
         return Watched(reporting=dataset)
-    own = next((name for name in VALIDATION if name in splits_of(dataset.folder) and name != dataset.split), None)
-    if own is not None:
-        return Watched(reporting=dataset, choosing=load_dataset(source_of(dataset), own), chosen_on=f"its split {own}")
+    split = next((name for name in VALIDATION if name in splits_of(dataset.folder) and name != dataset.split), None)
+    if split is not None:
+        choosing = load_dataset(source_of(dataset), split)
+        return Watched(reporting=dataset, choosing=choosing, chosen_on=f"its split {split}")
     query_ids = sorted(q for q, judged in dataset.qrels.items() if any(grade > 0 for grade in judged.values()))
     if len(query_ids) < 2:
         raise InputError(f"evaluate.guard: {dataset.folder} has one judged query; it cannot both choose and report")
     random.Random(f"guard {dataset.name}").shuffle(query_ids)
     chosen = set(query_ids[: len(query_ids) // 2])
     return Watched(
-        reporting=_half(dataset, [q for q in dataset.qrels if q not in chosen]),
-        choosing=_half(dataset, [q for q in dataset.qrels if q in chosen]),
+        reporting=_part(dataset, [q for q in dataset.qrels if q not in chosen]),
+        choosing=_part(dataset, [q for q in dataset.qrels if q in chosen]),
         chosen_on=HALF,
     )
 
 
-def _half(dataset: Dataset, query_ids: Sequence[str]) -> Dataset:
-    """The same data, fewer queries: under the whole's fingerprint, so that results can be compared with others'."""
+def _part(dataset: Dataset, query_ids: Sequence[str]) -> Dataset:
+    """The same data with fewer queries, under the whole's fingerprint, so that results can be compared with others'."""
     return dataclasses.replace(subset(dataset, query_ids), fingerprint=dataset.fingerprint)
 
 
 def refuse_overlap(training: Dataset, guarded: Sequence[Dataset]) -> None:
-    """Raises InputError where a guard set shares a judged query or a positive document with the training data, by id
-    within the same corpus or by text: what was trained on says nothing about what was forgotten."""
+    """Raises InputError where a guard set shares a judged query or a positive document with the training data.
+
+    They are compared by text, and by id within the same corpus. Data that was trained on does not show forgetting.
+    """
     seen = Relevance(training)
     queries = {seen.query_key(q): q for q, positives in seen.positives.items() if positives}
     documents = {seen.document_key(d): d for positives in seen.positives.values() for d in positives}
     for dataset in guarded:
-        own = Relevance(dataset)
-        judged = [q for q, positives in own.positives.items() if positives]
-        positives = {d for found in own.positives.values() for d in found}
-        shared = [("query", q, queries[key]) for q in judged if (key := own.query_key(q)) in queries]
-        shared += [
-            ("positive", d, documents[key]) for d in sorted(positives) if (key := own.document_key(d)) in documents
-        ]
+        relevance = Relevance(dataset)
+        judged = [q for q, positives in relevance.positives.items() if positives]
+        positives = {d for listed in relevance.positives.values() for d in listed}
+        shared = [("query", q, queries[key]) for q in judged if (key := relevance.query_key(q)) in queries]
+        keys = {d: relevance.document_key(d) for d in sorted(positives)}
+        shared += [("positive", d, documents[key]) for d, key in keys.items() if key in documents]
         if shared:
             kind, its, other = shared[0]
             raise InputError(
@@ -85,10 +86,10 @@ def refuse_overlap(training: Dataset, guarded: Sequence[Dataset]) -> None:
 
 def refuse_distilled(folder: str, guarded: Sequence[Dataset]) -> None:
     """Raises InputError where the base model is distilled on a guard set's own queries: they would only show that."""
-    held = {item_key(query): query.id for query in load_texts(folder)[1]}
+    distilled = {item_key(query): query.id for query in load_texts(folder)[1]}
     for dataset in guarded:
-        own = Relevance(dataset)
-        shared = [(q, held[key]) for q in dataset.qrels if (key := own.query_key(q)) in held]
+        relevance = Relevance(dataset)
+        shared = [(q, distilled[key]) for q in dataset.qrels if (key := relevance.query_key(q)) in distilled]
         if shared:
             raise InputError(
                 f"evaluate.guard: {len(shared)} queries of {dataset.folder} (split {dataset.split}) are in "
@@ -98,28 +99,27 @@ def refuse_distilled(folder: str, guarded: Sequence[Dataset]) -> None:
 
 
 def fits(guard: Guard, base: Mapping[str, Values], mixed: Mapping[str, Values]) -> bool:
-    """Whether every set keeps the budget: label -> query_id -> value of the base model and of the mixture."""
-    return not any(over_budget(guard, paired_quickly(base[label], values)) for label, values in mixed.items())
+    """Whether every set keeps the budget; base, mixed: label -> each query's value."""
+    return not any(over_budget(guard, *change(base[label], values)) for label, values in mixed.items())
 
 
-def paired_quickly(base: Values, other: Values) -> tuple[float, float]:
-    """The mean difference and the share of negative flips, without a test."""
+def change(base: Values, other: Values) -> tuple[float, float]:
+    """The mean difference and the share of queries that were right (at least 0.5) and no longer are."""
     count = len(base)
     difference = sum(other[q] - value for q, value in base.items()) / count
     return difference, sum(value >= 0.5 > other[q] for q, value in base.items()) / count
 
 
-def over_budget(guard: Guard, found: tuple[float, float]) -> bool:
-    difference, flips = found
+def over_budget(guard: Guard, difference: float, flips: float) -> bool:
     return difference < -guard.largest_drop - TIE or (
         guard.largest_flips is not None and flips > guard.largest_flips + TIE
     )
 
 
 def choose(points: Sequence[Point]) -> Point:
-    """Of the alphas that keep the budget the one that validates best, or, where nothing validates, the largest.
+    """The alpha within the budget that validates best; without validation, or with equal values, the largest.
 
-    Equal values: the larger alpha. Where none keeps the budget, the smallest alpha.
+    Where none keeps the budget, the smallest alpha.
     """
     fitting = [point for point in points if point.fits]
     if not fitting:
@@ -131,86 +131,89 @@ def curve(
     guard: Guard,
     watched: Sequence[Watched],
     measure: Callable[[float, Dataset], Values],
-    validate: Callable[[float], float] | None,
+    validate: Callable[[float], float | None],
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Point]:
-    """Every alpha's point, from 0 up. measure: (alpha, dataset) -> each query's value; validate: alpha -> value."""
+    """Every alpha's point, from 0 up.
+
+    measure: (alpha, dataset) -> each query's value. validate: alpha -> value in domain, or None without one.
+    """
     chosen_by = [w.choosing for w in watched if w.choosing is not None]
     base = {dataset.label: measure(0.0, dataset) for dataset in chosen_by}
-    points = []
-    for alpha in sorted(set(guard.alphas)):
-        values = base if alpha == 0 else {dataset.label: measure(alpha, dataset) for dataset in chosen_by}
+    points: list[Point] = []
+    alphas = sorted(set(guard.alphas))
+    for alpha in alphas:
+        if on_progress is not None:
+            on_progress(len(points), len(alphas))
+        by_label = base if alpha == 0 else {dataset.label: measure(alpha, dataset) for dataset in chosen_by}
         points.append(
             Point(
                 alpha=alpha,
-                validation=validate(alpha) if validate is not None else None,
-                sets={label: sum(found.values()) / len(found) for label, found in values.items()},
-                fits=fits(guard, base, values),
+                validation=validate(alpha),
+                sets={label: sum(values.values()) / len(values) for label, values in by_label.items()},
+                fits=fits(guard, base, by_label),
             )
         )
     return points
 
 
-def verdicts(
+def conclude(
     recipe: Recipe,
     watched: Sequence[Watched],
-    base: Mapping[str, Evaluation],
-    tuned: Mapping[str, Evaluation],
-    unmixed: Mapping[str, Evaluation],
-) -> list[GuardedSet]:
-    """What each set says of the chosen model; the evaluations are by label."""
-    guard, name = guard_of(recipe)
-    found = []
-    for w in watched:
-        label = w.reporting.label
-        pair: Paired = paired(base[label].per_query[name], tuned[label].per_query[name])
-        found.append(
-            GuardedSet(
-                label=label,
-                queries=pair.queries,
-                chosen_on=w.chosen_on,
-                base=pair.baseline,
-                tuned=pair.value,
-                unmixed=unmixed[label].measures[name] if label in unmixed else None,
-                difference=pair.difference,
-                low=pair.low,
-                high=pair.high,
-                negative_flips=pair.negative_flips,
-                missed=over_budget(guard, (pair.difference, pair.negative_flips)),
-            )
-        )
-    return found
+    points: Sequence[Point],
+    evaluations: Mapping[str, Mapping[str, Evaluation]],
+    folder: Path,
+) -> list[str]:
+    """Writes guard.json; returns a sentence for each set that is over its budget.
 
-
-def conclude(recipe: Recipe, points: Sequence[Point], found: Sequence[GuardedSet], folder: Path) -> list[str]:
-    """Writes guard.json; returns a sentence for each set that is over its budget."""
-    guard, name = guard_of(recipe)
+    points: the curve, where weights were mixed. evaluations: of `base`, `tuned` and, where mixed, `unmixed`, by label.
+    """
+    guard = recipe.evaluate.guard
+    assert guard is not None
+    measure = guard.measure or recipe.evaluate.measure
+    sets = [guarded_set(guard, measure, one, evaluations) for one in watched]
     guarded = Guarded(
-        measure=name,
+        measure=measure,
         largest_drop=guard.largest_drop,
         largest_flips=guard.largest_flips,
         weights=guard.weights,
         chosen=choose(points).alpha if points else None,
         curve=list(points),
-        sets=list(found),
+        sets=sets,
     )
     write_guard(folder, guarded)
-    return [sentence(guard, name, one) for one in found if one.missed]
+    return [sentence(guard, measure, one) for one in sets if one.missed]
 
 
-def guard_of(recipe: Recipe) -> tuple[Guard, str]:
-    """The recipe's guard and the measure that it watches."""
-    guard = recipe.evaluate.guard
-    assert guard is not None
-    return guard, guard.measure or recipe.evaluate.measure
+def guarded_set(
+    guard: Guard, measure: str, watched: Watched, evaluations: Mapping[str, Mapping[str, Evaluation]]
+) -> GuardedSet:
+    """What one set says of the chosen model."""
+    label = watched.reporting.label
+    values = {which: by_label[label] for which, by_label in evaluations.items() if label in by_label}
+    pair: Paired = paired(values["base"].per_query[measure], values["tuned"].per_query[measure])
+    return GuardedSet(
+        label=label,
+        queries=pair.queries,
+        chosen_on=watched.chosen_on,
+        base=pair.baseline,
+        tuned=pair.value,
+        unmixed=values["unmixed"].measures[measure] if "unmixed" in values else None,
+        difference=pair.difference,
+        low=pair.low,
+        high=pair.high,
+        negative_flips=pair.negative_flips,
+        missed=over_budget(guard, pair.difference, pair.negative_flips),
+    )
 
 
-def sentence(guard: Guard, name: str, found: GuardedSet) -> str:
+def sentence(guard: Guard, measure: str, one: GuardedSet) -> str:
     """Which set lost how much, with its interval, against which budget."""
-    said = f"{found.label}: {name} {found.base:.4f} -> {found.tuned:.4f}, {found.difference:+.4f}"
-    if found.low is not None:
-        said += f" (95% interval {found.low:+.4f} to {found.high:+.4f})"
+    text = f"{one.label}: {measure} {one.base:.4f} -> {one.tuned:.4f}, {one.difference:+.4f}"
+    if one.low is not None:
+        text += f" (95% interval {one.low:+.4f} to {one.high:+.4f})"
     budget = f"the budget is a drop of {guard.largest_drop:g}"
     if guard.largest_flips is not None:
-        said += f", {found.negative_flips:.1%} of its queries are no longer right"
+        text += f", {one.negative_flips:.1%} of its queries are no longer right"
         budget += f" and {guard.largest_flips:.1%} of the queries"
-    return f"{said}; {budget}"
+    return f"{text}; {budget}"

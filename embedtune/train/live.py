@@ -20,8 +20,8 @@ from ..models.prepared import Prepared
 from ..models.similarity import as_scored
 from ..search.exact import exact_search, tie_order
 from ..types import Dataset, Item, Items, Role
-from .modes import training_mode
-from .negatives import Drawn
+from .negatives import NegativeSource
+from .step import training_mode
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -30,13 +30,13 @@ Floats = npt.NDArray[np.float32]
 
 
 class FrozenDocuments(Encoder):
-    """The encoder that is trained, for queries; for documents, the embeddings that it gave before training.
+    """The trained encoder for queries; for documents, the embeddings that it gave before training.
 
-    An Encoder in every place where one is asked for, so that training and validation need not know.
+    It is an Encoder, so that training and validation treat it as any other.
     """
 
     def __init__(self, trained: Encoder, corpus: Items, embeddings: Floats) -> None:
-        """embeddings: (D, H) of the corpus, as the model gave them."""
+        """embeddings: (D, H) of the corpus, from the untrained model."""
         super().__init__(trained.model, trained.name, trained.precision, cached=False)
         self._corpus, self._embeddings = corpus, embeddings
 
@@ -61,10 +61,10 @@ class FrozenDocuments(Encoder):
         return np.asarray(self._embeddings[rows], dtype=np.float32)
 
 
-class LiveNegatives(Drawn):
-    """The documents that each query of a batch scores highest at that moment, without those that may not be negatives.
+class LiveNegatives(NegativeSource):
+    """The documents that each query of a batch scores highest at that moment, without those that are no negatives.
 
-    Exact search over all documents. On several processes all take what the first one found.
+    Exact search over all documents. On several processes the main one searches, and all take what it finds.
     """
 
     def __init__(
@@ -76,31 +76,31 @@ class LiveNegatives(Drawn):
         self._order = tie_order(dataset.corpus.ids)
 
     def draw(self, query_ids: Sequence[str], epoch: int) -> dict[str, list[str]]:
-        found: list[Any] = [None]
+        drawn: list[Any] = [None]
         if self._accelerator.is_main_process:
-            found = [self._search(list(dict.fromkeys(query_ids)))]
+            drawn = [self._search(list(dict.fromkeys(query_ids)))]
         if self._accelerator.num_processes > 1:
-            broadcast_object_list(found)
-        drawn: dict[str, list[str]] = found[0]
-        return drawn
+            broadcast_object_list(drawn)
+        negatives: dict[str, list[str]] = drawn[0]
+        return negatives
 
     def _search(self, query_ids: list[str]) -> dict[str, list[str]]:
-        rows = self._encoder.encode([self._dataset.queries[query_id] for query_id in query_ids], "query")
-        training_mode(self._encoder.model)  # which encoding had left
-        queries, ids = as_scored(rows, self._encoder.similarity), self._dataset.corpus.ids
-        _, places = exact_search(queries, self._documents, self._depth, tie_order=self._order)
-        found = {}
-        for query_id, of_query in zip(query_ids, places.tolist(), strict=True):
-            named = [ids[place] for place in of_query]
-            forbidden = self._relevance.forbidden(query_id, named)
-            found[query_id] = [doc_id for doc_id, out in zip(named, forbidden, strict=True) if not out]
-        return found
+        embeddings = self._encoder.encode([self._dataset.queries[query_id] for query_id in query_ids], "query")
+        training_mode(self._encoder.model)  # encoding leaves it
+        queries, ids = as_scored(embeddings, self._encoder.similarity), self._dataset.corpus.ids
+        _, rows = exact_search(queries, self._documents, self._depth, tie_order=self._order)
+        negatives = {}
+        for query_id, of_query in zip(query_ids, rows.tolist(), strict=True):
+            doc_ids = [ids[row] for row in of_query]
+            forbidden = self._relevance.forbidden(query_id, doc_ids)
+            negatives[query_id] = [doc_id for doc_id, out in zip(doc_ids, forbidden, strict=True) if not out]
+        return negatives
 
 
 def two_towers(queries: SentenceTransformer, documents: SentenceTransformer) -> SentenceTransformer:
-    """One model that embeds queries by the one and documents by the other; `SentenceTransformer(path)` opens it.
+    """One model that embeds queries by the first and documents by the second; `SentenceTransformer(path)` opens it.
 
-    What is encoded without a task is taken for a document. Raises InputError for a model that routes already.
+    Without a task it encodes documents. Raises InputError for a model that has several towers already.
     """
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Router

@@ -1,9 +1,10 @@
-"""What a run says while it runs: log.jsonl, trackers, and whoever listens."""
+"""A run's events: into log.jsonl, to the trackers, and to the caller's listener."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,33 @@ Listener = Callable[[dict[str, Any]], None]
 """Gets each event: a mapping with "event" (step, validation, checkpoint, phase, progress) and its values."""
 
 
-class Log:
-    """Writes one JSON line an event. On resume the lines after the checkpoint's step are dropped, not doubled; without
-    a checkpoint (step 0) all are."""
+@dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """What one optimizer step did. pairs, documents: of all its batches. parts: the losses' and filters' numbers."""
 
-    def __init__(self, path: Path, accelerator: Accelerator, listener: Listener | None, from_step: int) -> None:
+    step: int
+    epoch: int
+    loss: float
+    parts: dict[str, float]
+    learning_rate: float
+    gradient_norm: float
+    pairs: int
+    documents: int
+    seconds: float
+
+
+class Log:
+    """Writes one JSON line an event."""
+
+    def __init__(
+        self, path: Path, accelerator: Accelerator, listener: Listener | None, from_step: int | None = None
+    ) -> None:
+        """from_step: of the checkpoint that the run resumes from; later lines are dropped. None: all lines are."""
         self._path, self._accelerator, self._listener = path, accelerator, listener
         self._writes = accelerator.is_main_process
         if self._writes:
-            kept = [line for line in _lines(path) if json.loads(line).get("step", 0) <= from_step]
-            write_lines(path, kept if from_step else [])
+            lines = _lines(path) if from_step is not None else []
+            write_lines(path, [line for line in lines if json.loads(line).get("step", 0) <= from_step])
 
     def write(self, event: str, **values: Any) -> None:
         record = {"event": event, **values}
@@ -38,29 +56,27 @@ class Log:
         if self._writes and self._listener is not None:
             self._listener({"event": event, **values})
 
-    def step(
-        self,
-        step: int,
-        epoch: int,
-        loss: float,
-        parts: dict[str, float],
-        learning_rate: float,
-        gradient_norm: float,
-        pairs: int,
-        documents: int,
-        seconds: float,
-    ) -> None:
-        values = {"loss": loss, **parts, "learning_rate": learning_rate, "gradient_norm": gradient_norm}
+    def progress(self, done: int, total: int) -> None:
+        """Tells the listener how far the phase is."""
+        self.tell("progress", done=done, total=total)
+
+    def step(self, record: StepRecord) -> None:
+        values = {
+            "loss": record.loss,
+            **record.parts,
+            "learning_rate": record.learning_rate,
+            "gradient_norm": record.gradient_norm,
+        }
         self.write(
             "step",
-            step=step,
-            epoch=epoch,
+            step=record.step,
+            epoch=record.epoch,
             **values,
-            documents=documents,
-            seconds=round(seconds, 4),
-            pairs_per_second=round(pairs / seconds, 3),
+            documents=record.documents,
+            seconds=round(record.seconds, 4),
+            pairs_per_second=round(record.pairs / record.seconds, 3),
         )
-        self._accelerator.log(values, step=step)
+        self._accelerator.log(values, step=record.step)
 
     def validation(self, step: int, measure: str, value: float, best: bool) -> None:
         self.write("validation", step=step, measure=measure, value=value, best=best)

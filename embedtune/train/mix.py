@@ -19,10 +19,10 @@ from ..models.mixing import Weights, mix_into, weights_of, with_floor
 from ..recipe import Guard, Model, Precision
 from ..types import Dataset
 from .guard import Values, Watched, choose, curve
-from .loop import Training, batch_at
-from .modes import training_mode
-from .plan import Place
-from .step import Tokens, accumulate_gradients
+from .loop import batch_at
+from .plan import Position
+from .state import Training
+from .step import accumulate_gradients, training_mode
 
 UNMIXED = "model-unmixed"
 FISHER_BATCHES = 16
@@ -54,36 +54,34 @@ class Mixtures:
         self.at(alpha).model.save_pretrained(str(folder), create_model_card=False)
 
 
-def points_of(
-    mixtures: Mixtures, guard: Guard, measure: str, watched: Sequence[Watched], validation: Dataset | None
-) -> list[Point]:
-    """The curve over all alphas, and in domain where there is a validation set."""
-
-    def validate(alpha: float) -> float:
-        assert validation is not None
-        values = mixtures.values(alpha, validation, measure)
-        return sum(values.values()) / len(values)
-
-    def found(alpha: float, dataset: Dataset) -> Values:
-        return mixtures.values(alpha, dataset, measure)
-
-    return curve(guard, watched, found, validate if validation is not None else None)
-
-
 def mix_run(t: Training, guard: Guard, watched: Sequence[Watched], validation: Dataset | None) -> list[Point]:
-    """Chooses alpha for a run whose model/ is saved; model/ becomes the chosen one, model-unmixed/ what it was.
+    """Chooses alpha for a run whose model/ is saved; model/ becomes the mixture, model-unmixed/ keeps the tuned model.
 
-    A LoRA adapter is scaled with it: adapter/ goes with model/, adapter-unmixed/ with model-unmixed/. Mixed by Fisher
+    A LoRA adapter is scaled likewise: adapter/ belongs to model/, adapter-unmixed/ to model-unmixed/. Mixed by Fisher
     information, model/ is no adapter's effect, and there is no adapter/.
     """
-    recipe, model = t.recipe, t.folder / "model"
+    recipe, model, unmixed = t.recipe, t.folder / "model", t.folder / UNMIXED
     fisher = fishers_of(t) if guard.weights == "fisher" else None
     tuned = dataclasses.replace(recipe.model, name=str(model), pooling=None, lora=None)
     mixtures = Mixtures(recipe.model, tuned, recipe.evaluate.precision, fisher)
-    points = points_of(mixtures, guard, guard.measure or recipe.evaluate.measure, watched, validation)
+    measure = guard.measure or recipe.evaluate.measure
+
+    def validate(alpha: float) -> float | None:
+        if validation is None:
+            return None
+        values = mixtures.values(alpha, validation, measure)
+        return sum(values.values()) / len(values)
+
+    points = curve(
+        guard,
+        watched,
+        lambda alpha, dataset: mixtures.values(alpha, dataset, measure),
+        validate,
+        on_progress=t.log.progress,
+    )
     alpha = choose(points).alpha
-    shutil.rmtree(t.folder / UNMIXED, ignore_errors=True)
-    shutil.copytree(model, t.folder / UNMIXED)
+    shutil.rmtree(unmixed, ignore_errors=True)
+    shutil.copytree(model, unmixed)
     if alpha != 1:
         with inner_folder(model) as temporary:
             mixtures.save(alpha, temporary)
@@ -97,37 +95,28 @@ def mix_run(t: Training, guard: Guard, watched: Sequence[Watched], validation: D
 
 
 def fishers_of(t: Training) -> tuple[Weights, Weights]:
-    """The base's and the tuned model's diagonal Fisher information, with a floor: the mean squared gradient of the
-    run's own objective over the first batches of its first epoch. (Of batches, not of single queries, since a query's
-    loss needs its batch.)"""
+    """The base's and the tuned model's diagonal Fisher information, with a floor.
+
+    It is the mean squared gradient of the run's own objective over the first batches of its first epoch: of batches,
+    not of single queries, since a query's loss needs its batch.
+    """
     tuned = weights_of(t.encoder.model)
     base = weights_of(load_model(t.recipe.model, t.encoder.device))
-    found = with_floor(_fisher(t, base)), with_floor(_fisher(t, tuned))
+    fishers = with_floor(_fisher(t, base)), with_floor(_fisher(t, tuned))
     t.encoder.model.load_state_dict(tuned)
-    return found
+    return fishers
 
 
 def _fisher(t: Training, weights: Weights) -> dict[str, torch.Tensor]:
-    model, train = t.encoder.model, t.recipe.train
+    model, step = t.encoder.model, dataclasses.replace(t.step, keep=None, accumulate=1)
     model.load_state_dict(dict(weights))
     model.requires_grad_(True)
     training_mode(model, t.objective.modules)
-    tokens = Tokens(t.encoder, t.dataset.queries, "query"), Tokens(t.encoder, t.dataset.corpus, "document")
     total = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in model.named_parameters()}
     count = min(FISHER_BATCHES, t.plan.batches_per_epoch)
     for number in range(count):
-        batch, generator = batch_at(t, Place(0, number))
-        accumulate_gradients(
-            t.encoder,
-            t.objective,
-            batch,
-            tokens,
-            t.accelerator,
-            chunk_size=train.chunk_size,
-            divide_by=1,
-            progress=1.0,
-            generator=generator,
-        )
+        batch, generator = batch_at(t, Position(0, number))
+        accumulate_gradients(step, batch, generator, progress=1.0)
         for name, parameter in model.named_parameters():
             if parameter.grad is not None:
                 total[name] += parameter.grad.float() ** 2 / count

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import methods
 from ..errors import InputError
@@ -22,21 +23,14 @@ from ..negatives.candidates import MiningJob, encode_for_mining
 from ..negatives.counts import MiningReport
 from ..negatives.evidence import Evidence, MiningFiles, read_evidence
 from ..negatives.mine import for_sampling, mine
-from ..recipe import CROSS_ENCODER, Recipe
+from ..recipe import CROSS_ENCODER, Recipe, Replace
 from ..seeds import generator_for
 from ..types import Dataset, Scores
-from .replacing import Replacing
-from .validation import held_out
+from .log import Log
+from .objective import Teacher
+from .sizes import training_queries
 
-
-class Teacher(Protocol):
-    """Scores of a batch's pairs by another model. An encoder also has `same_role` (EncoderScores)."""
-
-    def matrix(self, query_ids: Sequence[str], doc_ids: Sequence[str]) -> Tensor:
-        """(Q, D), NaN where it has none."""
-
-
-"""(query_ids, doc_ids) -> (Q, D) the teacher's scores, NaN where it gave none."""
+NONE = -1
 
 
 @dataclass(frozen=True)
@@ -48,9 +42,8 @@ class Ranked:
     positive_score: float = float("nan")
 
 
-class Drawn(Protocol):
-    """What training draws negatives from, and what it tells of the scores that they get: nothing, where scores change
-    nothing, and then there is no state either."""
+class NegativeSource(Protocol):
+    """What training draws negatives from. A source that changes with the scores observes them and has a state."""
 
     def draw(self, query_ids: Sequence[str], epoch: int) -> dict[str, list[str]]: ...
 
@@ -64,15 +57,8 @@ class Drawn(Protocol):
         return None
 
 
-class Mine(Protocol):
-    """Mines with the weights as they are into a file of that name, or reads it. filters: the recipe's, as they have
-    learned so far; progress: where training stands."""
-
-    def __call__(self, name: str, filters: Sequence[Any] | None = None, progress: float = 0.0) -> Drawn: ...
-
-
-class Negatives(Drawn):
-    """Candidates by query, and the draw of an epoch."""
+class MinedNegatives(NegativeSource):
+    """Candidates by query, from which the recipe's sampling draws every epoch."""
 
     def __init__(self, recipe: Recipe, candidates: dict[str, Ranked]) -> None:
         self._sample: Any = methods.bind("sampling", recipe.negatives.sampling.name, recipe.negatives.sampling.options)
@@ -89,6 +75,139 @@ class Negatives(Drawn):
                 chosen = self._sample(ranked.scores, ranked.positive_score, generator=generator)
                 drawn[query_id] = [ranked.doc_ids[i] for i in chosen.tolist()]
         return drawn
+
+
+class ReplacedNegatives(NegativeSource):
+    """Negatives that give way to later candidates as they become easy (Conan, arXiv 2408.15710, second-hand).
+
+    A negative keeps the score that it has when it is first trained on. Each later look compares: one that has become
+    easy gives way to a candidate further down the query's list, which stays as it was mined. The i-th time that a
+    query's negatives are replaced, negative k of n gives way to candidate start + (i - 1) n + k. Where that candidate
+    does not exist, or is in use, the negative stays. All of this is state, saved with the checkpoint.
+    """
+
+    def __init__(self, mined: MinedNegatives, rule: Replace) -> None:
+        self._mined, self._rule = mined, rule
+        self._rows = {query_id: row for row, query_id in enumerate(mined.candidates)}
+        count = len(self._rows)
+        self.ranks = torch.full((count, 0), NONE)  # (T, n) ranks of the candidates in use
+        self.initial = torch.full((count, 0), torch.nan)  # (T, n) their first scores
+        self.times = torch.zeros(count, dtype=torch.int64)  # how often a query's negatives were replaced
+        self.looked = torch.full((count,), NONE)  # the step of the last look
+
+    def draw(self, query_ids: Sequence[str], epoch: int) -> dict[str, list[str]]:
+        """The negatives in use, the same in every epoch until one is replaced."""
+        drawn = {}
+        for query_id in query_ids:
+            if query_id in self._rows:
+                row, candidates = self._row(query_id), self._mined.candidates[query_id].doc_ids
+                drawn[query_id] = [candidates[rank] for rank in self.ranks[row].tolist() if rank != NONE]
+        return drawn
+
+    def observe(self, scores: Scores, step: int) -> dict[str, float]:
+        """Looks at the negatives of the batch's queries, by the scores that the batch gave them."""
+        columns = {doc_id: column for column, doc_id in enumerate(scores.doc_ids) if doc_id}
+        student = scores.student.detach().float().cpu()
+        replaced = 0
+        for index, query_id in enumerate(scores.query_ids):
+            if query_id in self._rows and query_id not in scores.query_ids[:index]:
+                replaced += self._look(query_id, student[index], columns, step)
+        return {"replaced": float(replaced)}
+
+    def _look(self, query_id: str, scores: Tensor, columns: Mapping[str, int], step: int) -> int:
+        row, candidates = self._row(query_id), self._mined.candidates[query_id].doc_ids
+        ranks = self.ranks[row].tolist()
+        in_batch = [columns.get(candidates[rank]) if rank != NONE else None for rank in ranks]
+        now = torch.tensor([scores[column] if column is not None else torch.nan for column in in_batch])
+        fresh = self.initial[row].isnan() & ~now.isnan()
+        self.initial[row, fresh] = now[fresh]
+        last, rule = int(self.looked[row]), self._rule
+        if last != NONE and step - last < rule.every:
+            return 0
+        self.looked[row] = step
+        easy = became_easy(self.initial[row], now, factor=rule.fallen, below=rule.below, easy=rule.easy)
+        if last == NONE or not bool(easy.any()):
+            return 0
+        first, replaced = rule.start + int(self.times[row]) * len(ranks), 0
+        for k in easy.nonzero().flatten().tolist():
+            if first + k < len(candidates) and first + k not in ranks:
+                ranks[k], replaced = first + k, replaced + 1
+                self.initial[row, k] = torch.nan
+        self.ranks[row] = torch.tensor(ranks)
+        self.times[row] += replaced > 0
+        return replaced
+
+    def _row(self, query_id: str) -> int:
+        """The query's row, filled by the sampling where the query is drawn for the first time."""
+        row, width = self._rows[query_id], self.ranks.shape[1]
+        if width and (self.ranks[row] != NONE).any():
+            return row
+        chosen = self._mined.draw([query_id], 0)[query_id]
+        ranks = {doc_id: rank for rank, doc_id in enumerate(self._mined.candidates[query_id].doc_ids)}
+        if len(chosen) > width:
+            more = (0, len(chosen) - width)
+            self.ranks = nn.functional.pad(self.ranks, more, value=NONE)
+            self.initial = nn.functional.pad(self.initial, more, value=torch.nan)
+        self.ranks[row, : len(chosen)] = torch.tensor([ranks[doc_id] for doc_id in chosen], dtype=torch.int64)
+        return row
+
+    def state(self) -> dict[str, Tensor]:
+        return {"ranks": self.ranks, "initial": self.initial, "times": self.times, "looked": self.looked}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        self.ranks = state["ranks"] if "ranks" in state else state["places"]  # as older versions named them
+        self.initial, self.times, self.looked = state["initial"], state["times"], state["looked"]
+
+
+def became_easy(initial: Tensor, now: Tensor, *, factor: float, below: float, easy: float | None) -> Tensor:
+    """(n,) bool, which negatives have become easy since their first score. One without a score now has not."""
+    gone = (factor * now < initial) & (now.abs() < below)
+    return gone if easy is None else gone | ((initial < easy) & ~now.isnan())
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunNegatives:
+    """Mines a run's negatives by name into its folder, or reads them, and gives the teacher of their batches.
+
+    job: with the run's own encoder, whose weights training changes. Files that exist were mined by this run at the same
+    step, with the same weights, so they are the same.
+    """
+
+    recipe: Recipe
+    job: MiningJob
+    accelerator: Accelerator
+    folder: Path
+    log: Log
+
+    def files(self, name: str) -> MiningFiles:
+        return MiningFiles(self.folder / "negatives" / f"{name}.run")
+
+    def mine(self, name: str, filters: Sequence[Any] | None = None, progress: float = 0.0) -> NegativeSource:
+        """filters: the recipe's, with what they have learned. progress: the share of training that is done."""
+        if not self.recipe.negatives.mining:
+            return MinedNegatives(self.recipe, {})
+        files = self.files(name)
+        if not files.complete:
+            self.log.tell("phase", name="mine negatives")
+        # Mined candidates are filtered by copies, so that the filters in training keep their device and their mode.
+        learned = [copy.deepcopy(f).cpu() if isinstance(f, nn.Module) else f for f in filters or ()] or None
+        report = mined_once(
+            dataclasses.replace(self.job, encoder=self.job.encoder.with_cache(), learned=learned, progress=progress),
+            files,
+            self.accelerator,
+            on_progress=self.log.progress,
+        )
+        for text in report.sentences() if report else []:
+            self.log.tell("message", text=text)
+        return read_negatives(self.recipe, files)
+
+    @property
+    def teacher_by_pair(self) -> bool:
+        """Whether the teacher knows mined pairs alone, so that other negatives need another teacher."""
+        return (self.recipe.negatives.teacher or "").startswith(CROSS_ENCODER)
+
+    def teacher(self, name: str) -> Teacher | None:
+        return teacher_of(self.recipe, self.job.dataset, self.job.encoder, self.files(name))
 
 
 def mined_once(
@@ -113,19 +232,19 @@ def mined_once(
     return report
 
 
-def read_negatives(recipe: Recipe, files: MiningFiles) -> Drawn:
-    """What the filters kept, as it was mined."""
+def read_negatives(recipe: Recipe, files: MiningFiles) -> NegativeSource:
+    """The candidates that the filters kept, in the order in which they were mined."""
     kept: dict[str, list[Evidence]] = {}
     for candidate in read_evidence(files.evidence):
         if candidate.keep:
             kept.setdefault(candidate.query_id, []).append(candidate)
-    ranked = {query_id: Ranked([c.doc_id for c in found], *for_sampling(found)) for query_id, found in kept.items()}
-    negatives = Negatives(recipe, ranked)
-    return negatives if recipe.negatives.replace is None else Replacing(negatives, recipe.negatives.replace)
+    ranked = {query_id: Ranked([c.doc_id for c in listed], *for_sampling(listed)) for query_id, listed in kept.items()}
+    negatives = MinedNegatives(recipe, ranked)
+    return negatives if recipe.negatives.replace is None else ReplacedNegatives(negatives, recipe.negatives.replace)
 
 
 def teacher_of(recipe: Recipe, dataset: Dataset, encoder: Encoder, files: MiningFiles) -> Teacher | None:
-    """The recipe's teacher for batches: every pair's score by an encoder, those of mined pairs by a cross-encoder."""
+    """The recipe's teacher for batches: an encoder scores every pair, a cross-encoder has scored the mined pairs."""
     name = recipe.negatives.teacher
     if name is None:
         return None
@@ -135,13 +254,13 @@ def teacher_of(recipe: Recipe, dataset: Dataset, encoder: Encoder, files: Mining
         raise InputError(
             f"negatives.teacher: {name} scores mined candidates only; give negatives.mining, or an encoder"
         )
-    return OfMined(files)
+    return MinedScores(files)
 
 
-class OfMined:
-    """A teacher that has scored mined candidates and their queries' positives, and nothing else.
+class MinedScores:
+    """A teacher's scores of mined candidates and of their queries' positives, from the evidence; no others.
 
-    Evidence that an older version wrote names each query's lowest positive only.
+    Evidence that an older version wrote holds each query's lowest positive only.
     """
 
     def __init__(self, files: MiningFiles) -> None:
@@ -161,7 +280,7 @@ class OfMined:
 def mine_recipe(
     recipe: Recipe, output: Path, *, draw: bool = False, on_progress: Progress | None = None, dataset: Dataset
 ) -> MiningReport:
-    """Mines what training by the recipe would begin with: the same queries, the same model and precision."""
+    """Mines what training by the recipe begins with: the same queries, the same model and precision."""
     return mine(dataclasses.replace(_job_of(recipe, dataset), draw=draw), output, on_progress=on_progress)
 
 
@@ -171,7 +290,7 @@ def encode_for_recipe(recipe: Recipe, dataset: Dataset) -> None:
 
 
 def _job_of(recipe: Recipe, dataset: Dataset) -> MiningJob:
-    query_ids, _ = held_out(dataset, recipe.data.validation, recipe.train.seed)
+    query_ids, _ = training_queries(dataset, recipe.data.validation, recipe.train.seed)
     encoder = load_encoder(recipe.model, precision=recipe.train.precision, seed=recipe.train.seed)
     return MiningJob(
         dataset=dataset, encoder=encoder, negatives=recipe.negatives, query_ids=query_ids, seed=recipe.train.seed

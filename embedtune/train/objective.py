@@ -1,38 +1,73 @@
-"""What a batch's embeddings are held to: the recipe's filters, makers of negatives, weightings and losses."""
+"""From a batch's scores to its loss: teacher, filters, made negatives, weightings, losses, all by the recipe."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from .. import methods
 from ..errors import InputError
-from ..methods.loss._pairs import MEAN_OVER, WithoutNegatives
+from ..methods.loss._pairs import MEAN_OVER, WithoutNegatives, other_queries
 from ..models.scorers import EncoderScores
-from ..models.similarity import Similarity, scored
 from ..recipe import Recipe
 from ..types import Scores
-from .batch import Batch
-from .bound import comparing
-from .made import maker_of
-from .negatives import Teacher
-from .roles import asks_within_roles, limits_of, within_roles
-from .slices import Parts, Term, added, joined, part_of
+from . import sizes
 
+Parts = dict[str, Tensor | float]
+"""Named numbers for the log."""
 Observe = Callable[[Scores], dict[str, float]]
-"""Sees a batch's scores, without gradient; says what it has for the log."""
+"""Sees a batch's scores, without gradient; returns numbers for the log."""
+WITHIN_ROLES = {"query_query", "document_document"}
+
+
+class Teacher(Protocol):
+    """Another model's scores of a batch's pairs. An encoder also has `same_role` (EncoderScores)."""
+
+    def matrix(self, query_ids: Sequence[str], doc_ids: Sequence[str]) -> Tensor:
+        """(Q, D) scores, NaN where the teacher has none."""
+
+
+class Scored(Protocol):
+    """A batch that has its embeddings."""
+
+    @property
+    def query_ids(self) -> tuple[str, ...]: ...
+
+    def scores(self, rows: Sequence[int] | None = None, dimensions: int | None = None) -> Scores:
+        """The scores of some queries (None: all) with all documents, on the embeddings' first dimensions."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """One loss on some queries.
+
+    value: the mean over `over` queries or pairs, as the loss counts. refused: the loss's error where none of these
+    queries has a negative; the value is 0 then.
+    """
+
+    value: Tensor
+    over: Tensor | int
+    parts: Parts
+    refused: WithoutNegatives | None = None
+
+    def share(self, value: Tensor | float, whole: Term) -> Tensor:
+        """What a mean over this term's queries adds to the mean over all of `whole`'s."""
+        share: Tensor = value * self.over / torch.as_tensor(whole.over).clamp(min=1)
+        return share
 
 
 @dataclass
 class Objective:
-    """The recipe's filters, makers of negatives, weightings and losses, in place.
+    """The recipe's filters, makers of negatives, weightings and losses, bound to their options.
 
-    texts make documents before they are encoded; vectors make columns from embeddings. dimensions: the embeddings'
-    prefixes that every loss is also taken on.
+    texts: make documents before they are encoded. vectors: make columns from embeddings. losses: name, weight, method.
+    dimensions: every loss is also taken on the embeddings' first so many dimensions. modules: the methods with state.
+    limits: by the filter's index, the limit of each filter that also decides between items of one role, where a loss
+    compares those. comparing: the methods that compare queries with each other, for which a batch is one piece.
     """
 
     filters: list[Any]
@@ -43,53 +78,60 @@ class Objective:
     dimensions: list[int] = field(default_factory=list)
     modules: nn.ModuleDict = field(default_factory=nn.ModuleDict)
     teacher: Teacher | None = None
-    # the limits of filters that also decide between items of one role, by the filters' places; where a loss asks
     limits: dict[int, Any] = field(default_factory=dict)
-    # the methods that compare queries with each other, for which a batch is taken whole whatever its size
     comparing: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, recipe: Recipe) -> Objective:
+        """Raises InputError for a combination of methods that cannot work."""
         filters = [methods.bind("filtering", c.name, c.options) for c in recipe.negatives.filtering]
         weightings = [methods.bind("weighting", c.name, c.options) for c in recipe.weighting]
         losses = [(c.name, c.weight, methods.bind("loss", c.name, c.options)) for c in recipe.loss]
-        made = [
-            (methods.describe("synthesis", c.name).spec.kind, c.name, methods.bind("synthesis", c.name, c.options))
-            for c in recipe.synthesis
-        ]
-        vectors = [make for kind, _, make in made if kind == "vectors"]
-        trained = {
+        made: dict[str | None, list[tuple[str, Any]]] = {"texts": [], "vectors": []}
+        for chosen in recipe.synthesis:
+            maker = methods.bind("synthesis", chosen.name, chosen.options)
+            made[methods.describe("synthesis", chosen.name).spec.kind].append((chosen.name, maker))
+        vectors = [maker for _, maker in made["vectors"]]
+        families = {
+            "filtering": filters,
+            "synthesis": vectors,
+            "weighting": weightings,
+            "loss": [loss for _, _, loss in losses],
+        }
+        with_state = {
             f"{family}-{i}": method
-            for family, found in (
-                ("filtering", filters),
-                ("synthesis", vectors),
-                ("weighting", weightings),
-                ("loss", [m for _, _, m in losses]),
-            )
-            for i, method in enumerate(found)
+            for family, bound in families.items()
+            for i, method in enumerate(bound)
             if isinstance(method, nn.Module)
         }
-        texts = [(name, make) for kind, name, make in made if kind == "texts"]
-        dimensions, modules = recipe.matryoshka, nn.ModuleDict(trained)
-        limits = limits_of(recipe) if any(asks_within_roles(loss) for _, _, loss in losses) else {}
-        objective = cls(filters, texts, vectors, weightings, losses, dimensions, modules, limits=limits)
-        objective.comparing = comparing(recipe)
+        within_roles = any(WITHIN_ROLES & set(getattr(loss, "directions", ())) for _, _, loss in losses)
+        objective = cls(
+            filters=filters,
+            texts=made["texts"],
+            vectors=vectors,
+            weightings=weightings,
+            losses=losses,
+            dimensions=recipe.matryoshka,
+            modules=nn.ModuleDict(with_state),
+            limits=limits_of(recipe) if within_roles else {},
+            comparing=sizes.comparing(recipe),
+        )
         if recipe.matryoshka and any(True for _ in objective.modules.buffers()):
-            raise InputError("matryoshka: not with a method that keeps state from step to step: it is of one dimension")
+            raise InputError("matryoshka: not with a method that keeps state between steps: it is of one dimension")
         return objective
 
     def __call__(self, scores: Scores, generator: torch.Generator, *, whole: bool = True) -> tuple[list[Term], Parts]:
-        """Each loss, with its named parts for the log, and the parts that are no loss's; all stays on the device.
+        """A term for each loss, and the numbers for the log that belong to no loss; all stays on the device.
 
-        generator: for vectors that are drawn; in the same state on every process. whole: these are all of the batch's
-        queries, so that it is an error if none of them has a negative left.
+        generator: for vectors that are drawn; in the same state on every process. whole: the scores hold all of the
+        batch's queries, so that it is an error if none of them has a negative.
         """
-        keep = alone = scores.candidate
-        for place, decide in enumerate(self.filters):
+        keep = others = scores.candidate  # (Q, D)
+        for index, decide in enumerate(self.filters):
             verdict = decide(scores)
             keep = keep & verdict
-            alone = alone if place in self.limits else alone & verdict
-        scores = within_roles(scores, alone, list(self.limits.values()))
+            others = others if index in self.limits else others & verdict
+        scores = within_roles(scores, others, list(self.limits.values()))
         dropped = scores.candidate.sum() - keep.sum()
         for make in self.vectors:
             scores, keep = make(scores, keep, generator=generator)
@@ -99,160 +141,187 @@ class Objective:
         parts: Parts = {"dropped": dropped} if self.filters else {}
         if scores.made is not None:
             parts["made"] = scores.made.sum()
-        terms = []
-        for _, _, compute in self.losses:
-            try:
-                value, details = compute(scores, keep, log_weights)
-            except WithoutNegatives as error:
-                if whole:
-                    raise
-                terms.append(Term(scores.student.new_zeros(()), 0, {"rows_without_negatives": error.queries}, error))
-            else:
-                over = details.pop(MEAN_OVER, 1) if whole else details.pop(MEAN_OVER)  # without it slices mean nothing
-                terms.append(Term(value, over, details))
-        return terms, parts
+        return [self._term(compute, scores, keep, log_weights, whole) for _, _, compute in self.losses], parts
 
-    def total(self, by_prefix: Sequence[Sequence[Tensor]]) -> Tensor:
+    def _term(self, compute: Any, scores: Scores, keep: Tensor, log_weights: Tensor, whole: bool) -> Term:
+        try:
+            value, parts = compute(scores, keep, log_weights)
+        except WithoutNegatives as error:
+            if whole:
+                raise
+            return Term(scores.student.new_zeros(()), 0, {"rows_without_negatives": error.queries}, error)
+        over = parts.pop(MEAN_OVER, 1) if whole else parts.pop(MEAN_OVER)  # slices cannot be joined without it
+        return Term(value, over, parts)
+
+    def terms(
+        self, batch: Scored, generator: torch.Generator, rows: Sequence[int] | None = None
+    ) -> tuple[list[list[Term]], Parts]:
+        """The terms on all dimensions, then on each prefix; and the numbers for the log that belong to no loss."""
+        scores = self.taught(batch.scores(rows))
+        results = [self(scores, generator, whole=rows is None)]
+        for dimensions in self.dimensions:
+            prefix = batch.scores(rows, dimensions)
+            fields = ("teacher", "teacher_queries", "teacher_documents")
+            prefix = replace(prefix, **{name: getattr(scores, name) for name in fields})
+            results.append(self(prefix, generator, whole=rows is None))
+        return [terms for terms, _ in results], results[0][1]
+
+    def taught(self, scores: Scores) -> Scores:
+        """The scores with the teacher's. It knows the corpus alone: what was made for the batch has no score (NaN)."""
+        if self.teacher is None:
+            return scores
+        doc_ids = [doc_id for doc_id in scores.doc_ids if doc_id]
+        made, device = len(scores.doc_ids) - len(doc_ids), scores.student.device
+        pairs = self.teacher.matrix(scores.query_ids, doc_ids).to(device)
+        scores = replace(scores, teacher=nn.functional.pad(pairs, (0, made), value=torch.nan))
+        if not self.limits or not isinstance(self.teacher, EncoderScores):
+            return scores
+        queries, documents = self.teacher.same_role(scores.query_ids, doc_ids)
+        documents = nn.functional.pad(documents.to(device), (0, made, 0, made), value=torch.nan)
+        return replace(scores, teacher_queries=queries.to(device), teacher_documents=documents)
+
+    def total(self, by_prefix: Iterable[Iterable[Tensor]]) -> Tensor:
         """The weighted sum of the losses' values, its mean over the prefixes."""
         sums = []
         for values in by_prefix:
-            sums.append(torch.zeros((), device=values[0].device if values else None))
-            for (_, weight, _), value in zip(self.losses, values, strict=True):
-                sums[-1] = sums[-1] + weight * value
+            weighted = (weight * value for (_, weight, _), value in zip(self.losses, values, strict=True))
+            sums.append(sum(weighted, start=torch.zeros(())))
         return torch.stack(sums).mean()
 
-    def said(self, terms: Sequence[Term], parts: Parts) -> Parts:
-        """All parts for the log, with each loss's value where there are several."""
+    def logged(self, terms: Sequence[Term], parts: Parts) -> Parts:
+        """All numbers for the log, with each loss's value where there are several."""
         for (name, _, _), term in zip(self.losses, terms, strict=True):
             parts = parts | ({name: term.value.detach()} if len(self.losses) > 1 else {}) | term.parts
         return parts
 
 
-@dataclass(frozen=True)
-class EncodedBatch:
-    """A batch with its embeddings, queries (Q, H) and documents (D, H), and what else its scores depend on."""
-
-    batch: Batch
-    queries: Tensor
-    documents: Tensor
-    similarity: Similarity
-    progress: float
-
-    def of(self, rows: Sequence[int]) -> EncodedBatch:
-        """These queries with all documents."""
-        queries = self.queries[rows.start : rows.stop] if isinstance(rows, range) else self.queries[list(rows)]
-        return replace(self, batch=self.batch.of(rows), queries=queries)
-
-    def prefix(self, dimensions: int) -> EncodedBatch:
-        if dimensions > self.queries.shape[1]:
-            raise InputError(f"matryoshka: {dimensions} dimensions are more than the model's {self.queries.shape[1]}")
-        return replace(self, queries=self.queries[:, :dimensions], documents=self.documents[:, :dimensions])
-
-    def detached(self) -> EncodedBatch:
-        return replace(self, queries=self.queries.detach(), documents=self.documents.detach())
+def loss_of(objective: Objective, batch: Scored, generator: torch.Generator) -> tuple[Tensor, Parts]:
+    """The loss of a whole batch, and the numbers for the log (those on all dimensions)."""
+    by_prefix, parts = objective.terms(batch, generator)
+    total = objective.total([term.value for term in terms] for terms in by_prefix)
+    return total, objective.logged(by_prefix[0], parts)
 
 
-def over_prefixes(objective: Objective, encoded: EncodedBatch, generator: torch.Generator) -> tuple[Tensor, Parts]:
-    """The mean of the objective on whole embeddings and on each prefix of them. The parts are the whole's."""
-    by_prefix, parts = _terms(objective, encoded, generator)
-    total = objective.total([[term.value for term in terms] for terms in by_prefix])
-    return total, objective.said(by_prefix[0], parts)
-
-
-def over_slices(
+def loss_in_slices(
     objective: Objective,
-    encoded: EncodedBatch,
+    batch: Scored,
     generator: torch.Generator,
     slices: Sequence[range],
     differentiate: Callable[[Tensor], None],
 ) -> tuple[Tensor, Parts]:
-    """The same of a batch whose objective treats each query by itself, from some queries at a time.
+    """The same for an objective that treats each query by itself, from some queries at a time.
 
-    Twice: first without a graph, for how many queries each mean is over; then each slice's part of the whole is given
-    to `differentiate`, and its graph is freed. The scores cost little beside the encoding.
+    Each slice is computed twice: first without a graph, for how many queries each mean is over; then its part of the
+    whole is given to `differentiate`, and its graph is freed. Scores cost little beside the encoding.
     """
-
-    def terms_of(rows: range) -> tuple[list[list[Term]], Parts]:
-        return _terms(objective, encoded.of(rows), generator, whole=False)
-
     with torch.no_grad():
-        found = [terms_of(rows) for rows in slices]
-    everything = [
-        [joined(of_loss) for of_loss in zip(*of_slices, strict=True)]
-        for of_slices in zip(*(by_prefix for by_prefix, _ in found), strict=True)
+        of_slices = [objective.terms(batch, generator, rows) for rows in slices]
+    by_prefix = [
+        [joined(of_loss) for of_loss in zip(*terms, strict=True)]
+        for terms in zip(*(prefixes for prefixes, _ in of_slices), strict=True)
     ]
     for rows in slices:
-        by_prefix, _ = terms_of(rows)
-        differentiate(
-            objective.total(
-                [
-                    [part_of(term.value, term, whole) for term, whole in zip(terms, wholes, strict=True)]
-                    for terms, wholes in zip(by_prefix, everything, strict=True)
-                ]
-            )
-        )
-    parts = added([parts for _, parts in found])
-    if "made" in parts:  # columns are the same in every slice
-        parts["made"] = found[0][1]["made"]
-    loss = objective.total([[term.value for term in terms] for terms in everything])
-    return loss, objective.said(everything[0], parts)
+        prefixes, _ = objective.terms(batch, generator, rows)
+        shares = [
+            [term.share(term.value, whole) for term, whole in zip(terms, wholes, strict=True)]
+            for terms, wholes in zip(prefixes, by_prefix, strict=True)
+        ]
+        differentiate(objective.total(shares))
+    parts = added([parts for _, parts in of_slices])
+    if "made" in parts:  # all slices have the same columns
+        parts["made"] = of_slices[0][1]["made"]
+    loss = objective.total([term.value for term in terms] for terms in by_prefix)
+    return loss, objective.logged(by_prefix[0], parts)
 
 
-def observed(observe: Observe, encoded: EncodedBatch, slices: Sequence[range]) -> dict[str, float]:
-    """What an observer has for the log, of a batch that it sees in slices: a query's first pair alone counts."""
-    query_ids = encoded.batch.query_ids
+def slices_of(positive: Tensor) -> list[range]:
+    """The rows of (Q, D) in consecutive slices of at least one query.
+
+    The matrix of a slice's positive pairs (one a query at least) with all documents and one column more stays within
+    LARGEST_MATRIX.
+    """
+    pairs = positive.sum(dim=1).clamp(min=1).tolist()
+    largest = sizes.LARGEST_MATRIX // (positive.shape[1] + 1)
+    starts, held = [0], 0
+    for row, count in enumerate(pairs):
+        if held and held + count > largest:
+            starts.append(row)
+            held = 0
+        held += count
+    return [range(start, end) for start, end in zip(starts, [*starts[1:], len(pairs)], strict=True)]
+
+
+def observed(observe: Observe, batch: Scored, slices: Sequence[range]) -> Parts:
+    """The observer's numbers for the log. A query that stands in two slices is seen once, as in one piece."""
+    if len(slices) == 1:
+        return dict(observe(batch.scores()))
     first: dict[str, int] = {}
-    for row, query_id in enumerate(query_ids):
+    for row, query_id in enumerate(batch.query_ids):
         first.setdefault(query_id, row)
-    found = []
-    for rows in slices:
-        some = [row for row in rows if first[query_ids[row]] == row] if len(slices) > 1 else rows
-        found.append(observe(scores_of(encoded.of(some))))
-    return added(found)
+    return added(observe(batch.scores([row for row in rows if first[batch.query_ids[row]] == row])) for rows in slices)
 
 
-def _terms(
-    objective: Objective, encoded: EncodedBatch, generator: torch.Generator, *, whole: bool = True
-) -> tuple[list[list[Term]], Parts]:
-    """The losses by prefix, that of all dimensions first, and its other parts."""
-    taught = _taught(objective, encoded.batch, encoded.queries.device)
-    found = []
-    for part in (encoded, *map(encoded.prefix, objective.dimensions)):
-        found.append(objective(replace(scores_of(part), **taught), generator, whole=whole))
-    return [terms for terms, _ in found], found[0][1]
+def joined(terms: Sequence[Term]) -> Term:
+    """The term of all queries, from those of the slices.
 
-
-def _taught(objective: Objective, batch: Batch, device: torch.device) -> dict[str, Any]:
-    """The teacher's part of Scores; it knows the corpus alone, so what was made for the batch has no score (NaN)."""
-    if objective.teacher is None:
-        return {}
-    made = len(batch.made)
-    ids = batch.query_ids, batch.doc_ids[: len(batch.doc_ids) - made]
-    found = {"teacher": nn.functional.pad(objective.teacher.matrix(*ids), (0, made), value=torch.nan)}
-    if objective.limits and isinstance(objective.teacher, EncoderScores):
-        queries, documents = objective.teacher.same_role(*ids)
-        found["teacher_queries"] = queries
-        found["teacher_documents"] = nn.functional.pad(documents, (0, made, 0, made), value=torch.nan)
-    return {name: values.to(device) for name, values in found.items()}
-
-
-def scores_of(encoded: EncodedBatch) -> Scores:
-    """The batch's scores, in float32."""
-    batch, device = encoded.batch, encoded.queries.device
-    made = {item.id for item in batch.made}
-    q, d = scored(encoded.queries, encoded.similarity), scored(encoded.documents, encoded.similarity)
-    return Scores(
-        student=q @ d.T,
-        positive=batch.positive.to(device),
-        candidate=batch.candidate.to(device),
-        own=batch.own.to(device),
-        queries=q,
-        documents=d,
-        query_ids=batch.query_ids,
-        doc_ids=tuple("" if item_id in made else item_id for item_id in batch.doc_ids),
-        positive_ids=batch.positive_ids,
-        made=torch.tensor([item_id in made for item_id in batch.doc_ids], device=device) if made else None,
-        made_by=tuple(maker_of(item_id) if item_id in made else "" for item_id in batch.doc_ids) if made else (),
-        made_queries=batch.made_queries.to(device) if batch.made_queries.any() else None,
-        progress=encoded.progress,
+    Counts among the parts add up; other parts are means over the queries. Raises WithoutNegatives where no query of any
+    slice has a negative.
+    """
+    refused = [term.refused for term in terms if term.refused is not None]
+    if len(refused) == len(terms):
+        raise WithoutNegatives(sum(error.queries for error in refused))
+    over = sum((torch.as_tensor(term.over) for term in terms), start=torch.zeros(()).long())
+    whole = Term(torch.zeros(()), over, {})
+    value = sum((term.share(term.value.detach(), whole) for term in terms), start=whole.value)
+    parts = added(
+        {name: part if is_count(part) else term.share(part, whole) for name, part in term.parts.items()}
+        for term in terms
     )
+    return Term(value, over, parts)
+
+
+def is_count(value: Tensor | float) -> bool:
+    return not value.is_floating_point() if isinstance(value, Tensor) else isinstance(value, int)
+
+
+def added(parts: Iterable[Mapping[str, Tensor | float]]) -> Parts:
+    """The sums by name."""
+    sums: Parts = {}
+    for part in parts:
+        for name, value in part.items():
+            sums[name] = sums[name] + value if name in sums else value
+    return sums
+
+
+def mean_parts(parts: Sequence[Parts]) -> Parts:
+    """The mean of each number over the batches of one step; a count that a batch does not name is 0 there."""
+    batches = {name: sum(name in part for part in parts) for part in parts for name in part}
+    return {
+        name: total / (len(parts) if any(is_count(part[name]) for part in parts if name in part) else batches[name])
+        for name, total in added(parts).items()
+    }
+
+
+def limits_of(recipe: Recipe) -> dict[int, Any]:
+    """By the filter's index: the limit of each filter that also decides within a role (`same_role` in its SPEC)."""
+    return {
+        index: methods.bind_limit(chosen.name, chosen.options)
+        for index, chosen in enumerate(recipe.negatives.filtering)
+        if methods.describe("filtering", chosen.name).spec.same_role
+    }
+
+
+def within_roles(scores: Scores, keep: Tensor, limits: Sequence[Any]) -> Scores:
+    """Scores with the other queries, and the other documents, that the limits leave as negatives.
+
+    keep: (Q, D) what the filters without a limit kept.
+    """
+    if not limits or scores.teacher_queries is None or scores.teacher_documents is None:
+        return scores
+    rows, columns = scores.positive.nonzero(as_tuple=True)
+    queries, documents = other_queries(scores, keep), keep[rows]
+    for limit in limits:
+        bar = limit(scores)  # (Q, 1)
+        queries = queries & ~(scores.teacher_queries > bar)
+        documents = documents & ~(scores.teacher_documents[columns] > bar[rows])
+    return replace(scores, kept_queries=queries, kept_documents=documents)

@@ -1,9 +1,12 @@
-"""What a run will do, before it does it: read from the recipe, the data and the model's headers, without torch."""
+"""What a run will do, read from the recipe, the data and the model's headers, without torch."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import platform
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +15,15 @@ from .. import distributed as processes
 from .. import methods
 from ..data.dataset import load_dataset, load_training
 from ..errors import InputError
+from ..models import TOKENS_PER_CHUNK
 from ..models.locate import locate
 from ..recipe import REVERSED, Lora, Recipe
 from ..types import Dataset
-from . import bound
-from .bound import columns, comparing
+from . import sizes
 
 # Activations kept for the backward pass, in bytes for each token, layer and hidden unit in fp32. Measured on MiniLM
 # (1.6 GB for 9,000 tokens, 6 layers, 384 units); other architectures are of the same order.
 ACTIVATION_BYTES = 80
-TOKENS_IN_A_PIECE = 2048
 _READS_VISION = {"image_token_id", "image_token_index"}  # in a config: the language part reads the vision part's output
 
 
@@ -33,85 +35,86 @@ class Preflight:
 
 
 def preflight(recipe: Recipe, output: Path) -> Preflight:
-    """Raises InputError for data or a model that are not there, as the run would."""
+    """Raises InputError for data or a model that are missing, as the run would."""
     dataset = load_training(recipe.data)
     refuse_without_texts(recipe, dataset)
     for name in (*recipe.evaluate.in_domain, *recipe.evaluate.out_of_domain):
         load_dataset(name)
+    train = recipe.train
+    query_ids, _ = sizes.training_queries(dataset, recipe.data.validation, train.seed)
+    pairs = sizes.pair_count(dataset, query_ids, recipe.data.positives)
+    sizes.check_batch_size(dataset, pairs, train.batch_size)
+    first, steps = sizes.steps_of(train, sizes.batch_count(pairs, train.batch_size))
+    lines = [
+        ("data", _data(dataset)),
+        ("validation", _validation(recipe)),
+        (
+            "batch",
+            f"{train.batch_size} queries a batch over {processes.count()} process(es), "
+            f"{train.accumulate} batch(es) a step",
+        ),
+        ("negatives", _negatives(recipe)),
+        *_scores(recipe),
+        (
+            "steps",
+            f"about {steps:,} ({train.epochs:g} epoch(s) of {pairs:,} pairs)"
+            + (f"; the first {min(first, steps):,} train the projections alone" * bool(first)),
+        ),
+        *_model_lines(recipe),
+        ("precision", _precision(recipe)),
+        ("dropout", "off (model.dropout: off)" if recipe.model.dropout == "off" else "the model's own"),
+        (
+            "writes",
+            f"{output}/: recipe.yaml, model/"
+            + (", adapter/" if recipe.model.lora else "")
+            + ", checkpoints/, log.jsonl, evaluation/",
+        ),
+    ]
+    return Preflight(lines=lines)
+
+
+def _data(dataset: Dataset) -> str:
     judged = [sum(grade > 0 for grade in documents.values()) for documents in dataset.qrels.values()]
     queries = sum(count > 0 for count in judged)
-    share = recipe.data.validation.share if recipe.data.validation else 0.0
-    pairs = round((sum(judged) if recipe.data.positives == "each" else queries) * (1 - share))
-    train = recipe.train
-    if train.batch_size > pairs:
-        raise InputError(
-            f"train.batch_size: {train.batch_size} is more than the {pairs} pairs of an epoch; choose at most {pairs}"
-        )
-    batches, first = math.ceil(pairs / train.batch_size), train.projections_first
-    first_steps = max(1, math.ceil(batches * first.epochs / train.accumulate)) if first else 0
-    steps = first_steps + max(1, math.ceil(batches * train.epochs / train.accumulate))
-    steps = min(steps, train.max_steps) if train.max_steps else steps
-    own = recipe.negatives.sampling.options.get("count", 4) if recipe.negatives.mining else 0
-    started = processes.count()
-    return Preflight(
-        lines=[
-            (
-                "data",
-                f"{dataset.folder}, split {dataset.split}: {queries:,} queries with {sum(judged):,} positives, "
-                f"{len(dataset.corpus):,} documents"
-                + (f"; {len(judged) - queries:,} queries without a positive are left out" * (queries < len(judged)))
-                + (f"; {len(dataset.left_out):,} items with a broken image are left out" * bool(dataset.left_out)),
-            ),
-            ("validation", f"{share:.0%} of the queries, by {recipe.evaluate.measure}" if share else "none"),
-            (
-                "batch",
-                f"{train.batch_size} queries a batch over {started} process(es), {train.accumulate} batch(es) a step",
-            ),
-            ("negatives", _negatives(recipe, own)),
-            *_scores(recipe, own),
-            (
-                "steps",
-                f"about {steps:,} ({train.epochs:g} epoch(s) of {pairs:,} pairs)"
-                + (f", of which the first {min(first_steps, steps):,} train the projections alone" * bool(first)),
-            ),
-            *_model_lines(recipe, own),
-            ("precision", _precision(recipe)),
-            ("dropout", "off (model.dropout: off)" if recipe.model.dropout == "off" else "the model's own"),
-            (
-                "writes",
-                f"{output}/: recipe.yaml, model/"
-                + (", adapter/" if recipe.model.lora else "")
-                + ", checkpoints/, log.jsonl, evaluation/",
-            ),
-        ]
+    return (
+        f"{dataset.folder}, split {dataset.split}: {queries:,} queries with {sum(judged):,} positives, "
+        f"{len(dataset.corpus):,} documents"
+        + (f"; {len(judged) - queries:,} queries without a positive are left out" * (queries < len(judged)))
+        + (f"; {len(dataset.left_out):,} items with a broken image are left out" * bool(dataset.left_out))
     )
 
 
-def _negatives(recipe: Recipe, own: int) -> str:
+def _validation(recipe: Recipe) -> str:
+    validation = recipe.data.validation
+    return f"{validation.share:.0%} of the queries, by {recipe.evaluate.measure}" if validation else "none"
+
+
+def _negatives(recipe: Recipe) -> str:
     if recipe.negatives.live is not None:
         return (
             f"about {recipe.negatives.live.depth:,} that each query finds at that moment, and those of the batch; "
             "documents stay as the untouched model embeds them, and the saved model has a tower for each role"
         )
-    size = recipe.train.batch_size
-    return f"about {size - 1 + own * size:,} a query: those of the batch" + (f", of which {own} its own" if own else "")
+    size, mined = recipe.train.batch_size, sizes.own_negatives(recipe)
+    share = f", {mined} of them its own" if mined else ""
+    return f"about {size - 1 + mined * size:,} a query: those of the batch{share}"
 
 
-def _scores(recipe: Recipe, own: int) -> list[tuple[str, str]]:
-    """Of batches whose scores do not fit into one matrix of the largest size: what becomes of them."""
-    queries, documents = recipe.train.batch_size, columns(recipe, own)
-    if queries * documents <= bound.LARGEST_MATRIX:
+def _scores(recipe: Recipe) -> list[tuple[str, str]]:
+    """For batches whose scores exceed the largest matrix: how they are taken."""
+    queries, documents = recipe.train.batch_size, sizes.columns(recipe)
+    if queries * documents <= sizes.LARGEST_MATRIX:
         return []
-    size, whole = 4 * bound.LARGEST_MATRIX / 2**20, 4 * queries * documents / 2**20
-    asking = comparing(recipe)
-    if not asking:
-        rows = max(1, bound.LARGEST_MATRIX // documents)
+    size, whole = 4 * sizes.LARGEST_MATRIX / 2**20, 4 * queries * documents / 2**20
+    comparing = sizes.comparing(recipe)
+    if not comparing:
+        rows = max(1, sizes.LARGEST_MATRIX // documents)
         return [("scores", f"of about {rows:,} queries at a time, so that no matrix of them exceeds {size:,.0f} MiB")]
     return [
         (
             "scores",
             f"one matrix of about {queries:,} x {documents:,} ({whole:,.0f} MiB, and the objective holds several), not "
-            f"bounded: {', '.join(asking)} compares queries with each other",
+            f"bounded: {', '.join(comparing)} compares queries with each other",
         )
     ]
 
@@ -128,58 +131,58 @@ def refuse_without_texts(recipe: Recipe, dataset: Dataset) -> None:
         )
 
 
-def _model_lines(recipe: Recipe, own: int) -> list[tuple[str, str]]:
+def _model_lines(recipe: Recipe) -> list[tuple[str, str]]:
     compose, lora = recipe.model.compose, recipe.model.lora
     names = {"model": recipe.model.label} if compose is None else {"text": compose.text, "image": compose.image}
-    lines, sizes, pictured = [], [], compose is not None
-    for what, name in names.items():
+    lines, models, pictured = [], [], compose is not None
+    for part, name in names.items():
         folder = locate(name).folder
         if folder is None:
-            lines.append((what, f"{name}, from the hub"))
+            lines.append((part, f"{name}, from the hub"))
             continue
-        size = _size(folder, recipe.model.max_length or 0)
-        how = "frozen" if compose is not None and compose.towers == "frozen" else _trained(size, lora)
-        length = f", {size.length} tokens at most" if what != "image" else ""
-        lines.append((what, f"{name}: {size.parameters:,} parameters, {how}{length}"))
-        sizes.append(size)
-        pictured = pictured or "vision_config" in size.config
-        reads = "vision_config" in size.config and size.config.keys() & _READS_VISION
+        model = _model_size(folder, recipe.model.max_length)
+        how = "frozen" if compose is not None and compose.towers == "frozen" else _trained(model, lora)
+        length = f", {model.length} tokens at most" if part != "image" else ""
+        lines.append((part, f"{name}: {model.parameters:,} parameters, {how}{length}"))
+        models.append(model)
+        pictured = pictured or "vision_config" in model.config
+        reads = "vision_config" in model.config and model.config.keys() & _READS_VISION
         if reads and lora is not None and lora.target_modules == "auto":
             lines.append(("vision", "frozen: LoRA adapts the language part alone (model.lora.target_modules: auto)"))
     if compose is not None:
         lines.append(("projections", f"into {compose.dimension} dimensions, trained"))
-    if len(sizes) < len(names):
+    if len(models) < len(names):
         return [*lines, ("memory", "known once the model is here")]
     if pictured:
-        return [*lines, ("memory", "not estimated for images; train.chunk_size bounds it whatever the batch")]
-    return [*lines, ("memory", _memory(recipe, own, sizes[0]))]
+        return [*lines, ("memory", "not estimated for images; train.chunk_size bounds it for any batch")]
+    return [*lines, ("memory", _memory(recipe, models[0]))]
 
 
-def _trained(size: _Size, lora: Lora | None) -> str:
+def _trained(model: _ModelSize, lora: Lora | None) -> str:
     if lora is None:
         return "all trained"
-    count = size.adapter(lora.rank)  # 0: of a kind that it is not known for
+    count = model.adapter(lora.rank)  # 0: of a kind that it is not known for
     return f"LoRA of rank {lora.rank}" + (f", about {count:,} trained" if count else "")
 
 
-def _memory(recipe: Recipe, own: int, size: _Size) -> str:
-    lora = recipe.model.lora
-    if recipe.train.chunk_size is None:
-        encoded = 1 if recipe.negatives.live is not None else 2 + own  # items a query
-        tokens = recipe.train.batch_size * encoded * size.length
+def _memory(recipe: Recipe, model: _ModelSize) -> str:
+    lora, train = recipe.model.lora, recipe.train
+    if train.chunk_size is None:
+        encoded = 1 if recipe.negatives.live is not None else 2 + sizes.own_negatives(recipe)  # items a query
+        tokens = train.batch_size * encoded * model.length
     else:
-        tokens = min(recipe.train.chunk_size * size.length, TOKENS_IN_A_PIECE)
-    trained = size.adapter(lora.rank) if lora else size.parameters
-    memory = 4 * size.parameters + 12 * trained + ACTIVATION_BYTES * tokens * size.layers * size.hidden
+        tokens = min(train.chunk_size * model.length, TOKENS_PER_CHUNK[_device()])
+    trained = model.adapter(lora.rank) if lora else model.parameters
+    memory = 4 * model.parameters + 12 * trained + ACTIVATION_BYTES * tokens * model.layers * model.hidden
     return (
-        f"at most about {memory / 2**30:.1f} GiB and the libraries' own 0.7 GiB; "
-        "train.chunk_size bounds it whatever the batch"
+        f"at most about {memory / 2**30:.1f} GiB and the libraries' own 0.7 GiB; train.chunk_size bounds it for any "
+        "batch"
     )
 
 
 @dataclass(frozen=True)
-class _Size:
-    """What a model's files say of it. length: tokens at most, of those that the recipe allows."""
+class _ModelSize:
+    """A model's size, by its files. length: tokens of the longest item that the recipe allows."""
 
     parameters: int
     hidden: int
@@ -192,20 +195,20 @@ class _Size:
         return rank * 18 * self.hidden * self.layers
 
 
-def _size(folder: Path, length: int) -> _Size:
+def _model_size(folder: Path, max_length: int | None) -> _ModelSize:
     files = [*folder.rglob("*.safetensors")] or [*folder.rglob("*.pth")]
     parameters = sum(_parameters(file) if file.suffix == ".safetensors" else file.stat().st_size // 4 for file in files)
     config = _config(folder)
-    sizes = config if "hidden_size" in config else config.get("text_config", {})
-    hidden, layers = sizes.get("hidden_size", 0), sizes.get("num_hidden_layers", 0)
-    return _Size(parameters, hidden, layers, length or sizes.get("max_position_embeddings", 512), config)
+    language = config if "hidden_size" in config else config.get("text_config", {})
+    length = max_length or language.get("max_position_embeddings", 512)
+    return _ModelSize(parameters, language.get("hidden_size", 0), language.get("num_hidden_layers", 0), length, config)
 
 
 def _config(folder: Path) -> dict[str, Any]:
     """config.json; a multimodal model keeps the sizes of its language part under text_config."""
     path = next((p for p in (folder / "config.json", *sorted(folder.glob("*/config.json"))) if p.exists()), None)
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path else {}
-    return found
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path else {}
+    return config
 
 
 def _parameters(file: Path) -> int:
@@ -219,9 +222,16 @@ def _parameters(file: Path) -> int:
 def _precision(recipe: Recipe) -> str:
     if recipe.train.precision != "auto":
         return recipe.train.precision
-    if list(Path("/dev").glob("nvidia[0-9]*")):
+    if _device() == "cuda":
         return "auto: bf16 on this GPU, or fp16 where it has no bf16"
     information = Path("/proc/cpuinfo")
     flags = information.read_text(encoding="utf-8") if information.exists() else ""
     native = "avx512_bf16" in flags or "amx_bf16" in flags
     return "auto: bf16, which this processor has" if native else "auto: fp32 (this processor has no bf16 instructions)"
+
+
+def _device() -> str:
+    """The kind of device that the run will use, without asking torch."""
+    if list(Path("/dev").glob("nvidia[0-9]*")) and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
+        return "cuda"
+    return "mps" if (sys.platform, platform.machine()) == ("darwin", "arm64") else "cpu"

@@ -1,18 +1,17 @@
-"""Puts together what a run works with: the accelerator, the model, the negatives, the objective, the optimizer."""
+"""Makes what a run works with: accelerator, model, negatives, objective, optimizer."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
 
 from .. import distributed as processes
 from ..data.relevance import Relevance
@@ -25,30 +24,37 @@ from ..models.loading import load_model
 from ..models.modules import transformers_of, weights_fingerprint
 from ..models.precision import resolve_device, resolve_precision
 from ..negatives.candidates import MiningJob
-from ..negatives.evidence import MiningFiles
-from ..recipe import CROSS_ENCODER, Recipe
+from ..recipe import Recipe
 from ..types import Dataset
 from . import checkpoint
-from .distill import stream_of
-from .facts import facts_for
-from .layers import freeze, rate_scales
 from .live import FrozenDocuments, LiveNegatives
 from .log import Listener, Log
-from .loop import State, Training
-from .modes import switch_off_dropout
 from .momentum import momenta_of
-from .negatives import Drawn, Mine, Negatives, Teacher, mined_once, read_negatives, teacher_of
+from .negatives import RunNegatives
 from .objective import Objective
-from .plan import Plan
-from .stages import stages_of
+from .plan import Plan, facts_for, stages_of
+from .state import State, Training
+from .stay_close import Stream, freeze, layers_of_model, rate_scales, stream_of
+from .step import Tokens, TrainingStep
 from .validation import Validator, held_out
+
+LAUNCHES = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+LAUNCHES_REFUSED = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+}
 
 
 def make_accelerator(recipe: Recipe, folder: Path) -> Accelerator:
-    """Raises InputError for a tracker that is not installed, and where several processes would each train alone."""
+    """Raises InputError for a tracker that is not installed, a kind of launch that is not supported, and where several
+    processes would each train alone."""
     for tracker in recipe.train.track:
         if find_spec(tracker) is None:  # accelerate would train on without a word
             raise InputError(f"train.track: {tracker} is not installed; try: pip install {tracker}")
+    for variable, kind in LAUNCHES_REFUSED.items():  # before accelerate reads them, and asks for their libraries
+        if os.environ.get(variable, "false").lower() in ("true", "1"):
+            raise refused_launch(kind)
     device = resolve_device()
     precision = resolve_precision(recipe.train.precision, device)
     mixed = "no" if precision == "fp32" else precision
@@ -62,6 +68,8 @@ def make_accelerator(recipe: Recipe, folder: Path) -> Accelerator:
         log_with=list(recipe.train.track) or None,
         project_dir=str(folder),
     )
+    if accelerator.distributed_type not in LAUNCHES:
+        raise refused_launch(accelerator.distributed_type.value)
     started = processes.count()
     if started != accelerator.num_processes:
         raise InputError(
@@ -69,6 +77,13 @@ def make_accelerator(recipe: Recipe, folder: Path) -> Accelerator:
             "alone; start with torchrun or accelerate launch, or unset WORLD_SIZE"
         )
     return accelerator
+
+
+def refused_launch(kind: str) -> InputError:
+    return InputError(
+        f"launched as {kind}: training runs in one process, or in several that each hold the model (DDP); start with "
+        "torchrun, or with accelerate launch --multi_gpu"
+    )
 
 
 def set_up(
@@ -82,7 +97,8 @@ def set_up(
     """Everything that the loop works with, and the base weights' fingerprint."""
     query_ids, validation = held_out(dataset, recipe.data.validation, recipe.train.seed)
     encoder = load_trainable(recipe, accelerator)
-    log = Log(folder / "log.jsonl", accelerator, on_event, _logged_until(folder))
+    resumes_from = next(iter(checkpoint.steps_saved(folder / "checkpoints")), None)
+    log = Log(folder / "log.jsonl", accelerator, on_event, resumes_from)
     encoder.cached_towers = frozen_towers(recipe, dataset, encoder, log)  # every process shares the encoding
     plan = Plan(recipe, dataset, query_ids, facts_for(recipe, encoder.with_cache(), dataset, query_ids))
     accelerator.wait_for_everyone()  # whether few documents are encoded alone depends on what else is encoded by then
@@ -96,31 +112,32 @@ def set_up(
         relevance=relevance,
         seed=recipe.train.seed,
     )
-    mined = miner(recipe, job, accelerator, folder, log)
-    documents = None
-    if recipe.negatives.live is not None:
-        documents = encoder.with_cache().encode(dataset.corpus, "document")
-    negatives: Drawn = mined(State().negatives)  # by the base weights
-
-    def taught(name: str) -> Teacher | None:
-        return teacher_of(recipe, dataset, encoder, MiningFiles(folder / "negatives" / f"{name}.run"))
-
-    teacher = taught(State().negatives)
-    by_pair = (recipe.negatives.teacher or "").startswith(CROSS_ENCODER)
-    stream = None
-    if recipe.stay_close.distill is not None:
-        stream = stream_of(recipe.stay_close.distill, encoder.with_cache(), plan.steps, recipe.train.seed)
+    mining = RunNegatives(recipe=recipe, job=job, accelerator=accelerator, folder=folder, log=log)
+    live, distill = recipe.negatives.live, recipe.stay_close.distill
+    documents = encoder.with_cache().encode(dataset.corpus, "document") if live is not None else None
+    negatives = mining.mine(State().negatives)  # by the base weights
+    teacher = mining.teacher(State().negatives)
+    stream = stream_of(distill, encoder.with_cache(), plan.steps, recipe.train.seed) if distill is not None else None
     make_trainable(recipe, encoder)
-    if recipe.negatives.live is not None and documents is not None:
+    if live is not None and documents is not None:
         encoder = FrozenDocuments(encoder, dataset.corpus, documents)
-        negatives = LiveNegatives(encoder, dataset, relevance, recipe.negatives.live.depth, accelerator)
+        negatives = LiveNegatives(encoder, dataset, relevance, live.depth, accelerator)
     objective = dataclasses.replace(Objective.of(recipe), teacher=teacher)
     objective.modules.to(encoder.device)
-    optimizer = make_optimizer(recipe, encoder, objective)
-    # Where the student mines again, a validation at the same step leaves it the corpus's embeddings.
-    keep = recipe.negatives.refresh is not None
-    measure = recipe.evaluate.measure
-    validate = Validator(encoder, validation, measure, accelerator, folder, keep=keep) if validation else None
+    step = TrainingStep(
+        encoder=encoder,
+        objective=objective,
+        tokens=tokens_of(encoder, dataset),
+        accelerator=accelerator,
+        chunk_size=recipe.train.chunk_size,
+        keep=recipe.train.backward.keep if recipe.train.backward is not None else None,
+        accumulate=recipe.train.accumulate,
+    )
+    validate = None
+    if validation is not None:
+        # Where the student mines again, a validation at the same step leaves it the corpus's embeddings.
+        keep = recipe.negatives.refresh is not None
+        validate = Validator(encoder, validation, recipe.evaluate.measure, accelerator, folder, keep=keep)
     training = Training(
         recipe=recipe,
         encoder=encoder,
@@ -129,21 +146,32 @@ def set_up(
         stages=stages_of(recipe, plan, encoder, trained(encoder)),
         relevance=relevance,
         negatives=negatives,
+        mining=mining,
         objective=objective,
-        optimizer=optimizer,
+        step=step,
+        optimizer=make_optimizer(recipe, encoder, objective),
         accelerator=accelerator,
         folder=folder,
         log=log,
         validate=validate,
         validation=validation,
-        mine=mined,
-        teach=taught if by_pair else None,
         stop_requested=stop_requested,
         stream=stream,
-        momenta=momenta_of(objective, encoder, trained(encoder)),
+        stream_step=stream_step(step, stream) if stream is not None else None,
+        momenta=momenta_of(step, trained(encoder)),
         origins=origins_of(encoder) if recipe.stay_close.pull else {},
     )
     return training, base_fingerprint
+
+
+def tokens_of(encoder: Encoder, dataset: Dataset) -> tuple[Tokens, Tokens]:
+    return Tokens(encoder, dataset.queries, "query"), Tokens(encoder, dataset.corpus, "document")
+
+
+def stream_step(step: TrainingStep, stream: Stream) -> TrainingStep:
+    """The step of the unlabelled text: one batch for each optimizer step, carried back whole."""
+    tokens = tokens_of(step.encoder, stream.dataset)
+    return dataclasses.replace(step, objective=stream.objective, tokens=tokens, keep=None, accumulate=1)
 
 
 def make_trainable(recipe: Recipe, encoder: Encoder) -> None:
@@ -170,33 +198,6 @@ def trained(encoder: Encoder) -> list[torch.nn.Parameter]:
     return [parameter for parameter in encoder.model.parameters() if parameter.requires_grad]
 
 
-def miner(recipe: Recipe, job: MiningJob, accelerator: Accelerator, folder: Path, log: Log) -> Mine:
-    """Gives a function that mines with the encoder as it is into negatives/<name>.run, or reads the file.
-
-    A file that exists was mined by this very run at this very step: with the same weights, so with the same result.
-    """
-
-    def mined(name: str, filters: Sequence[Any] | None = None, progress: float = 0.0) -> Drawn:
-        if not recipe.negatives.mining:
-            return Negatives(recipe, {})
-        files = MiningFiles(folder / "negatives" / f"{name}.run")
-        if not files.complete:
-            log.tell("phase", name="mine negatives")
-        # Mined candidates are filtered by copies, so that the filters in training keep their device and their mode.
-        learned = [copy.deepcopy(f).cpu() if isinstance(f, torch.nn.Module) else f for f in filters or ()] or None
-        report = mined_once(
-            dataclasses.replace(job, encoder=job.encoder.with_cache(), learned=learned, progress=progress),
-            files,
-            accelerator,
-            on_progress=lambda done, total: log.tell("progress", done=done, total=total),
-        )
-        for text in report.sentences() if report else []:
-            log.tell("message", text=text)
-        return read_negatives(recipe, files)
-
-    return mined
-
-
 def load_trainable(recipe: Recipe, accelerator: Accelerator) -> Encoder:
     """The model on this process's device. Its embeddings are not cached: its weights change."""
     precision = resolve_precision(recipe.train.precision, accelerator.device)
@@ -213,7 +214,7 @@ def frozen_towers(recipe: Recipe, dataset: Dataset, encoder: Encoder, log: Log) 
     return CachedTowers(
         encoder,
         [(dataset.queries, "query"), (dataset.corpus, "document")],
-        on_progress=lambda done, total: log.tell("progress", done=done, total=total),
+        on_progress=log.progress,
     )
 
 
@@ -238,15 +239,16 @@ def make_optimizer(recipe: Recipe, encoder: Encoder, objective: Objective) -> to
 
     A group's `scale` is the share of the learning rate that it gets.
     """
-    named = [(n, p) for n, p in encoder.model.named_parameters() if p.requires_grad]
+    named = {name: p for name, p in encoder.model.named_parameters() if p.requires_grad}
     if not named:
         raise InputError("stay_close.freeze_layers: nothing is left to train; freeze fewer layers")
     decay = recipe.stay_close.layer_decay
-    scales = rate_scales([n for n, _ in named], decay) if decay < 1 else dict.fromkeys((n for n, _ in named), 1.0)
+    layers = {name: layer for name, layer in layers_of_model(encoder.model).items() if name in named}
+    scales = rate_scales(layers, decay) if decay < 1 else {}
     weights = {True: recipe.train.weight_decay, False: 0.0}
     groups: dict[tuple[bool, float], list[torch.nn.Parameter]] = {}
-    for name, parameter in named:
-        groups.setdefault((parameter.ndim >= 2, scales[name]), []).append(parameter)
+    for name, parameter in named.items():
+        groups.setdefault((parameter.ndim >= 2, scales.get(name, 1.0)), []).append(parameter)
     if any(True for _ in objective.modules.parameters()):
         groups.setdefault((False, 1.0), []).extend(objective.modules.parameters())
     return torch.optim.AdamW(
@@ -259,5 +261,18 @@ def make_optimizer(recipe: Recipe, encoder: Encoder, objective: Objective) -> to
     )
 
 
-def _logged_until(folder: Path) -> int:
-    return next(iter(checkpoint.steps_saved(folder / "checkpoints")), 0)
+def switch_off_dropout(model: torch.nn.Module) -> None:
+    """Sets every dropout rate of the model to 0, except an adapter's own (`model.lora.dropout`).
+
+    Fused attention kernels run only without attention dropout; on a CPU that alone is about twice as fast. Rates are
+    set, and the model stays in training mode, because gradient checkpointing works in training mode only. The saved
+    configuration keeps the model's own rates.
+    """
+    for name, module in model.named_modules():
+        if "lora_dropout" in name:
+            continue
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for attribute, value in list(vars(module).items()):
+            if attribute.endswith("dropout") and isinstance(value, float):
+                setattr(module, attribute, 0.0)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import platform
 import shutil
+import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +17,6 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 
-from .. import distributed as processes
 from ..data.dataset import load_dataset, load_training
 from ..data.selection import Selection
 from ..errors import InputError
@@ -33,28 +34,28 @@ from ..report.record import SUMMARY
 from ..types import Dataset, Items, Role
 from . import checkpoint
 from . import folder as run_folder
-from .guard import Watched, conclude, refuse_distilled, refuse_overlap, verdicts, watch
+from .guard import Watched, conclude, refuse_distilled, refuse_overlap, watch
 from .live import two_towers
 from .log import Listener, Log
-from .loop import State, Training, fit, load_checkpoint
+from .loop import fit
 from .mix import UNMIXED, mix_run
 from .preflight import refuse_without_texts
 from .prepare import make_accelerator, set_up
-from .signals import signals_set
+from .state import State, Training
 
 Which = Literal["base", "tuned", "unmixed"]
-FINISHING = ".finishing"  # there while base and tuned model are evaluated
+FINISHING = ".finishing"  # a file in the run folder while base and tuned model are evaluated
 SUMMARISED = ("steps", "best_step", "base", "tuned", "missed", "weights")
 
 Evaluations = dict[str, Evaluation]
-"""dataset label -> what was found."""
+"""dataset label -> its evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRun:
     """A finished run. `base` and `tuned` are label -> measure -> value, for the recipe's in- and out-of-domain sets.
 
-    missed: what the guard found over its budget, a sentence for each set. weights: file in model/ -> sha256.
+    missed: a sentence for each guarded set that lost more than its budget. weights: file in model/ -> sha256.
     """
 
     folder: Path
@@ -82,30 +83,27 @@ def train(
 ) -> TrainedRun:
     """Trains by the recipe into the run folder `output`, evaluates base and tuned model, and returns both.
 
-    resume: goes on from the last whole checkpoint; a finished run is only read, a folder without one starts afresh.
-    Raises InputError for anything wrong with recipe, data, model or folder (before training where it can be known),
-    and Interrupted, with the state saved, on SIGINT and SIGTERM.
+    resume: continues from the newest whole checkpoint, or starts where there is none; a finished run is only read.
+    overwrite: replaces an earlier run. Raises InputError for anything wrong with recipe, data, model or folder (before
+    training where it can be known), and Interrupted, with the state saved, on SIGINT and SIGTERM.
     """
     recipe, target = resolve(recipe), Path(output)
-    if processes.leads():
-        run_folder.check_output(target, overwrite=overwrite)
     accelerator = make_accelerator(recipe, target)
-    if not accelerator.is_main_process:
-        accelerator.wait_for_everyone()
-        done = run_folder.finished(target)
-        if done is not None:
-            return TrainedRun(folder=target, already_finished=True, **done | {"missed": []})
-        return _train(recipe, target, accelerator, resumed=(target / "checkpoints").is_dir(), on_event=None)
-    with locked(target):
-        resumed = run_folder.claim(target, recipe, resume=resume, overwrite=overwrite)
-        done = run_folder.finished(target)
-        accelerator.wait_for_everyone()
-        if done is not None:
-            return TrainedRun(folder=target, already_finished=True, **done)
+    with ExitStack() as held:
+
+        def begin() -> run_folder.Claim:
+            run_folder.check_output(target, overwrite=overwrite)
+            held.enter_context(locked(target))
+            return run_folder.claim(target, recipe, resume=resume, overwrite=overwrite)
+
+        claim = run_folder.decided_by_main(accelerator, begin)
+        if claim.summary is not None:
+            missed = claim.summary["missed"] if accelerator.is_main_process else []
+            return TrainedRun(folder=target, already_finished=True, **claim.summary | {"missed": missed})
         try:
-            return _train(recipe, target, accelerator, resumed=resumed, on_event=on_event)
+            return _train(recipe, target, accelerator, resumed=claim.resumed, on_event=on_event)
         except InputError:
-            if not resumed:
+            if accelerator.is_main_process and not claim.resumed:
                 run_folder.withdraw(target)
             raise
 
@@ -116,23 +114,21 @@ def _train(
     dataset = load_training(recipe.data)
     refuse_without_texts(recipe, dataset)
     suites = load_suites(recipe)
-    if recipe.evaluate.guard is not None:
-        guarded = suites[len(recipe.evaluate.in_domain) :]
-        refuse_overlap(dataset, guarded)
-        if recipe.evaluate.guard.weights == "fisher" and accelerator.num_processes > 1:
-            raise InputError("evaluate.guard.weights: fisher is computed by one process; train on one, or take linear")
-        if recipe.stay_close.distill is not None:
-            refuse_distilled(recipe.stay_close.distill.data, guarded)
+    refuse_guarded(recipe, dataset, suites, accelerator)
     stop = threading.Event()
     training, base_fingerprint = set_up(recipe, dataset, accelerator, folder, on_event, stop.is_set)
     facts = environment(training, suites, base_fingerprint)
-    if accelerator.is_main_process:
-        for difference in run_folder.keep_environment(folder, recipe, facts, resumed=resumed):
-            training.log.tell("message", text=difference)
-        if dataset.left_out:
-            write_lines(folder / run_folder.LEFT_OUT, dataset.left_out)
-            said = f"{len(dataset.left_out):,} items with a broken image are left out: {folder / run_folder.LEFT_OUT}"
-            training.log.tell("message", text=said)
+
+    def keep() -> list[str]:
+        return run_folder.keep_environment(folder, recipe, facts, resumed=resumed)
+
+    for difference in run_folder.decided_by_main(accelerator, keep):
+        training.log.tell("message", text=difference)
+    if dataset.left_out and accelerator.is_main_process:
+        listed = folder / run_folder.LEFT_OUT
+        write_lines(listed, dataset.left_out)
+        text = f"{len(dataset.left_out):,} items with a broken image are left out: {listed}"
+        training.log.tell("message", text=text)
     state = resume_state(training) if resumed else State()
     accelerator.init_trackers("embedtune", config={"recipe": str(folder / "recipe.yaml")})
     training.log.tell("phase", name="train", steps=training.plan.steps, at=state.step)
@@ -142,8 +138,8 @@ def _train(
         (folder / FINISHING).unlink(missing_ok=True)  # of a run that was killed there
     accelerator.wait_for_everyone()
     if not accelerator.is_main_process:
-        accelerator.end_training()  # the rest is the first process's
-        if accelerator.process_index == accelerator.local_process_index:  # on its machine, where its files are
+        accelerator.end_training()  # the main process does the rest
+        if accelerator.process_index == accelerator.local_process_index:  # on the main process's machine
             encode_for_finish(training, suites)
         return TrainedRun(folder=folder, steps=state.step, best_step=state.best_step, base={}, tuned={})
     run = finish(training, state, suites)
@@ -151,14 +147,63 @@ def _train(
     return run
 
 
+def refuse_guarded(recipe: Recipe, dataset: Dataset, suites: list[Dataset], accelerator: Accelerator) -> None:
+    """Raises InputError for a guard that cannot judge this training."""
+    if recipe.evaluate.guard is None:
+        return
+    guarded = suites[len(recipe.evaluate.in_domain) :]
+    refuse_overlap(dataset, guarded)
+    if recipe.evaluate.guard.weights == "fisher" and accelerator.num_processes > 1:
+        raise InputError("evaluate.guard.weights: fisher is computed by one process; train on one, or take linear")
+    if recipe.stay_close.distill is not None:
+        refuse_distilled(recipe.stay_close.distill.data, guarded)
+
+
 def resume_state(training: Training) -> State:
-    """From the newest checkpoint that is whole; a damaged one is named and the one before it is used."""
-    for path in checkpoint.latest(training.folder / "checkpoints"):
-        try:
-            return load_checkpoint(training, path)
-        except checkpoint.Damaged as damage:
-            training.log.tell("message", text=f"checkpoint {path.name} is damaged ({damage}); using the one before it")
-    return State()
+    """Loads the newest whole checkpoint, the same one on every process. A damaged one is named and passed over."""
+
+    def newest() -> str | None:
+        for path in checkpoint.latest(training.folder / "checkpoints"):
+            try:
+                checkpoint.verify(path)
+            except checkpoint.Damaged as damage:
+                text = f"checkpoint {path.name} is damaged ({damage}); using the one before it"
+                training.log.tell("message", text=text)
+            else:
+                return path.name
+        return None
+
+    name = run_folder.decided_by_main(training.accelerator, newest)
+    if name is None:
+        return State()
+    try:
+        return checkpoint.load_training(training, training.folder / "checkpoints" / name)
+    except checkpoint.Damaged as damage:
+        raise InputError(f"{training.folder}: {damage}; every machine of a run must see its folder") from None
+
+
+@contextmanager
+def signals_set(stop: threading.Event) -> Iterator[None]:
+    """SIGINT and SIGTERM set `stop`, so that the current step is finished and saved. A second signal acts as usual.
+
+    Only around the loop: elsewhere there is nothing to save, and a signal ends the process at once.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, frame: object) -> None:
+        stop.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def load_suites(recipe: Recipe) -> list[Dataset]:
@@ -170,7 +215,10 @@ def finish(training: Training, state: State, suites: list[Dataset]) -> TrainedRu
     """Saves the chosen weights as model/ (and adapter/), evaluates base and tuned, writes model card and summary."""
     folder, recipe, guard = training.folder, training.recipe, training.recipe.evaluate.guard
     if state.best_step is not None and state.best_step != state.step:
-        load_checkpoint(training, folder / "checkpoints" / f"step-{state.best_step:06d}", weights_only=True)
+        checkpoint.load_training(training, checkpoint.path_of(folder, state.best_step), weights_only=True)
+    if state.best_step == 0:
+        text = f"no step validated above the untouched model ({state.best_value:.4f}); model/ holds its weights"
+        training.log.tell("message", text=text)
     save_model(training.encoder, recipe, folder)
     watched: list[Watched] = []
     points: list[Point] = []
@@ -181,20 +229,18 @@ def finish(training: Training, state: State, suites: list[Dataset]) -> TrainedRu
         if guard.interpolate:
             training.log.tell("phase", name="mix base and tuned weights")
             points = mix_run(training, guard, watched, training.validation)
-    write_text(folder / FINISHING, "model/ is what it will be\n")
-    base = evaluate_suites(recipe, "base", suites, folder, training.log)
-    tuned = evaluate_suites(recipe, "tuned", suites, folder, training.log)
-    missed: list[str] = []
-    if guard is not None:
-        unmixed = evaluate_suites(recipe, "unmixed", suites, folder, training.log) if points else {}
-        found = verdicts(recipe, watched, base, tuned, unmixed)
-        missed = conclude(recipe, points, found, folder)
+    write_text(folder / FINISHING, "model/ is final\n")
+    models: tuple[Which, ...] = ("base", "tuned", "unmixed") if points else ("base", "tuned")
+    evaluations: dict[str, Evaluations] = {}
+    for which in models:
+        evaluations[which] = evaluate_suites(recipe, which, suites, folder, training.log)
+    missed = conclude(recipe, watched, points, evaluations, folder) if guard is not None else []
     run = TrainedRun(
         folder=folder,
         steps=state.step,
         best_step=state.best_step,
-        base={label: evaluation.measures for label, evaluation in base.items()},
-        tuned={label: evaluation.measures for label, evaluation in tuned.items()},
+        base={label: evaluation.measures for label, evaluation in evaluations["base"].items()},
+        tuned={label: evaluation.measures for label, evaluation in evaluations["tuned"].items()},
         missed=missed,
         weights=fingerprints_of_weights(folder / "model"),
     )
@@ -206,12 +252,12 @@ def finish(training: Training, state: State, suites: list[Dataset]) -> TrainedRu
 
 
 def encode_for_finish(training: Training, suites: list[Dataset]) -> None:
-    """Encodes the suites' documents with the process that is at `finish`: by the base model, then by the tuned one."""
+    """Encodes the suites' documents beside `finish` in the main process: by the base model, then by the tuned one."""
     recipe, folder = training.recipe, training.folder
     both: tuple[Which, Which] = ("base", "tuned")
     for which in both if suites else ():
         while which == "tuned" and not (folder / FINISHING).exists():  # not a barrier, as in mining
-            if (folder / SUMMARY).exists() or not is_locked(folder):  # done, or the first process is no more
+            if (folder / SUMMARY).exists() or not is_locked(folder):  # the main process is done, or has ended
                 return
             time.sleep(0.5)
         encode_for_evaluation(suite_encoder(recipe, which, suites, folder, training.log), suites)
@@ -231,47 +277,39 @@ def save_model(encoder: Encoder, recipe: Recipe, folder: Path) -> None:
 
 
 def evaluate_suites(recipe: Recipe, which: Which, suites: list[Dataset], folder: Path, log: Log) -> Evaluations:
-    """One of the run's models on every set, by label. Results go to evaluation/ (tuned) or evaluation-base/ and
-    evaluation-unmixed/; a set that is already there is evaluated again."""
+    """Evaluates one of the run's models on every set; results by label. They replace evaluation/ (tuned),
+    evaluation-base/ or evaluation-unmixed/."""
     output = folder / ("evaluation" if which == "tuned" else f"evaluation-{which}")
     shutil.rmtree(output, ignore_errors=True)
     if not suites:
         return {}
     encoder = suite_encoder(recipe, which, suites, folder, log)
-    guarded = recipe.evaluate.guard.measure if recipe.evaluate.guard is not None else None
-    measures = [recipe.evaluate.measure, *([guarded] if guarded is not None else []), *recipe.evaluate.measures]
-    found = {}
+    guarded = [recipe.evaluate.guard.measure] if recipe.evaluate.guard and recipe.evaluate.guard.measure else []
+    measures = list(dict.fromkeys([recipe.evaluate.measure, *guarded, *recipe.evaluate.measures]))
+    evaluations = {}
     for dataset in suites:
         log.tell("phase", name=f"evaluate the {which} model on {dataset.label}")
-        found[dataset.label] = evaluate(
-            encoder,
-            dataset,
-            measures=list(dict.fromkeys(measures)),
-            output=output,
-            on_progress=lambda done, total: log.tell("progress", done=done, total=total),
+        evaluations[dataset.label] = evaluate(
+            encoder, dataset, measures=measures, output=output, on_progress=log.progress
         )
-    return found
+    return evaluations
 
 
 def suite_encoder(recipe: Recipe, which: Which, suites: Sequence[Dataset], folder: Path, log: Log) -> Encoder:
-    """One of the run's models, to evaluate the suites with."""
-    own = {"tuned": "model", "unmixed": UNMIXED}
+    """Loads one of the run's models, to evaluate the suites with."""
     block = recipe.model
     if which != "base":
-        block = dataclasses.replace(recipe.model, name=str(folder / own[which]), compose=None, pooling=None)
+        name = str(folder / {"tuned": "model", "unmixed": UNMIXED}[which])
+        block = dataclasses.replace(recipe.model, name=name, compose=None, pooling=None)
     encoder = load_encoder(block, precision=recipe.evaluate.precision, seed=recipe.train.seed)
     if recipe.model.compose is not None and recipe.model.compose.towers == "frozen":
+        # The towers' outputs are computed once for the base model and every model that is tuned from it.
         log.tell("phase", name=f"encode with the {which} model's towers")
-        encoder.cached_towers = _frozen(encoder, suites, log)
+        sets: list[tuple[Items, Role]] = []
+        for dataset in suites:
+            sets += [(Selection(dataset.queries, list(dataset.qrels)), "query"), (dataset.corpus, "document")]
+        encoder.cached_towers = CachedTowers(encoder, sets, on_progress=log.progress)
     return encoder
-
-
-def _frozen(encoder: Encoder, suites: Sequence[Dataset], log: Log) -> CachedTowers:
-    """What the towers give for the suites: computed once for the base model and every model that is tuned from it."""
-    sets: list[tuple[Items, Role]] = []
-    for dataset in suites:
-        sets += [(Selection(dataset.queries, list(dataset.qrels)), "query"), (dataset.corpus, "document")]
-    return CachedTowers(encoder, sets, on_progress=lambda done, total: log.tell("progress", done=done, total=total))
 
 
 def environment(training: Training, suites: list[Dataset], base_fingerprint: str) -> dict[str, Any]:

@@ -1,30 +1,130 @@
-"""One batch from ids to gradients: encode, score, filter, weight, loss, and back."""
+"""One batch from pairs to gradients: lay out, encode, exchange between processes, score, and carry back.
+
+Gradient caching (GradCache, arXiv 2101.06983): embeddings without a graph, the loss on all of them at once, then the
+graph again chunk by chunk. The gradient is that of one large batch, because the loss sees all embeddings and the second
+forward of each chunk restores the generators' states of the first (dropout draws the same masks). Without `chunk_size`
+the graph of the first forward is kept and there is no second one.
+"""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from functools import lru_cache, reduce
+from typing import Any
 
 import torch
+import torch.distributed
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..data.relevance import Relevance, item_key, text_key
+from ..errors import InputError
+from ..models.cpu import between_chunks
 from ..models.encoder import Encoder
-from ..models.prepared import Prepared
-from ..types import Item, Items, Role
-from .batch import Batch
-from .exchange import gathering
-from .gradients import backward, embed, without_negligible
-from .objective import EncodedBatch, Objective, Observe, observed, over_prefixes, over_slices
-from .slices import Parts, slices_of
+from ..models.prepared import Prepared, chunks
+from ..models.similarity import Similarity, scored
+from ..types import Dataset, Item, Items, Pair, Role, Scores
+from .objective import Objective, Observe, Parts, loss_in_slices, loss_of, observed, slices_of
+
+BUCKET = 8_000_000  # gradients that are summed over processes at once
+UNDERWAY = 2  # buckets: the next one is filled while one is summed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Q queries and D different documents. positive, candidate: (Q, D) bool, as in `types.Scores`.
+
+    own_negatives: (Q, D) bool, True where the column was mined or made for this very row.
+
+    made: the last documents, which are in no corpus. made_queries: (Q,) bool.
+    """
+
+    query_ids: tuple[str, ...]
+    doc_ids: tuple[str, ...]
+    positive: Tensor
+    candidate: Tensor
+    own_negatives: Tensor
+    positive_ids: tuple[frozenset[str], ...]
+    made: tuple[Item, ...]
+    made_queries: Tensor
+
+    def of(self, rows: Sequence[int]) -> Batch:
+        """These queries with all of the batch's documents."""
+        index = torch.tensor(rows, dtype=torch.int64)
+        return replace(
+            self,
+            query_ids=tuple(self.query_ids[row] for row in rows),
+            positive=self.positive[index],
+            candidate=self.candidate[index],
+            own_negatives=self.own_negatives[index],
+            positive_ids=tuple(self.positive_ids[row] for row in rows),
+            made_queries=self.made_queries[index],
+        )
+
+
+def lay_out(
+    pairs: Sequence[Pair],
+    negatives: Mapping[str, Sequence[str]],
+    relevance: Relevance,
+    made: Mapping[str, Sequence[Item]] | None = None,
+) -> Batch:
+    """The batch of these pairs: their positives, the negatives drawn and those made for their queries, each once."""
+    made = made or {}
+    items = {item.id: item for pair in pairs for item in made.get(pair.query_id, ())}
+    query_ids = tuple(pair.query_id for pair in pairs)
+    positives = [doc_id for pair in pairs for doc_id in pair.positives]
+    drawn = [doc_id for query_id in query_ids for doc_id in negatives.get(query_id, ())]
+    real = tuple(dict.fromkeys([*positives, *drawn]))
+    doc_ids = (*real, *items)
+    column = {doc_id: index for index, doc_id in enumerate(doc_ids)}
+    shape = (len(query_ids), len(doc_ids))
+    positive, own_negatives = torch.zeros(2, *shape, dtype=torch.bool)
+    for row, query_id in enumerate(query_ids):
+        positive[row, [column[d] for d in relevance.positives[query_id] if d in column]] = True
+        own_negatives[row, [column[d] for d in negatives.get(query_id, ())]] = True
+        own_negatives[row, [column[item.id] for item in made.get(query_id, ())]] = True
+    with_key: dict[str, list[int]] = {}  # content -> its columns
+    for index, key in enumerate([*map(relevance.document_key, real), *map(item_key, items.values())]):
+        with_key.setdefault(key, []).append(index)
+    candidate = ~positive
+    for row, query_id in enumerate(query_ids):
+        candidate[row, [c for key in relevance.forbidden_keys(query_id) for c in with_key.get(key, ())]] = False
+    return Batch(
+        query_ids=query_ids,
+        doc_ids=doc_ids,
+        positive=positive,
+        candidate=candidate,
+        own_negatives=own_negatives & candidate,
+        positive_ids=tuple(relevance.positives[query_id] for query_id in query_ids),
+        made=tuple(items.values()),
+        made_queries=torch.tensor([relevance.is_made(query_id) for query_id in query_ids]),
+    )
+
+
+def made_documents(
+    makers: Sequence[tuple[str, Any]], pairs: Sequence[Pair], dataset: Dataset, generator: torch.Generator
+) -> dict[str, list[Item]]:
+    """query_id -> the texts that each rule makes of the pair's first positive; none where a rule does not apply."""
+    made: dict[str, list[Item]] = {}
+    for pair in pairs if makers else ():
+        source = dataset.corpus[pair.positives[0]]
+        for name, make in makers:
+            text = make(source.content, generator=generator)
+            if text is not None:
+                item_id = f"made:{name}:{source.id}:{text_key(text)}"
+                item = replace(source, id=item_id, title="", text=text, made=True)  # an image stays
+                made.setdefault(pair.query_id, []).append(item)
+    return made
 
 
 class Tokens:
     """Prepared items by id: each text is tokenised once while it stays among the `most` used last.
 
-    What is large or slow to make (images, a frozen tower's output) the encoder itself keeps, by content; of such items
-    only what their set says of them is held here.
+    What is large or slow to make (images, a frozen tower's output) the encoder itself keeps, by content.
     """
 
     def __init__(self, encoder: Encoder, items: Items, role: Role, most: int = 200_000) -> None:
@@ -40,76 +140,353 @@ class Tokens:
     def __call__(self, ids: Sequence[str]) -> list[Prepared]:
         absent = [self._item(item_id) for item_id in dict.fromkeys(ids) if item_id not in self._held]
         fresh = dict(zip([item.id for item in absent], self._encoder.prepare(absent, self._role), strict=True))
-        found = [fresh.get(item_id) or self._held[item_id] for item_id in ids]
+        prepared = [fresh.get(item_id) or self._held[item_id] for item_id in ids]
         self._held.update((item.id, fresh[item.id]) for item in absent if not self._encoder.keeps(item))
         for item_id in ids:
             if item_id in self._held:
                 self._held.move_to_end(item_id)
         while len(self._held) > max(self._most, len(ids)):
             self._held.popitem(last=False)
-        return found
+        return prepared
 
 
-def accumulate_gradients(
-    encoder: Encoder,
-    objective: Objective,
-    batch: Batch,
-    tokens: tuple[Tokens, Tokens],
-    accelerator: Accelerator,
-    *,
-    chunk_size: int | None,
-    divide_by: int,
-    progress: float,
-    generator: torch.Generator,
-    observe: Observe | None = None,
-    keep: float | None = None,
-) -> tuple[Tensor, Parts]:
-    """Adds this batch's gradient, divided by `divide_by`, to the weights' .grad; returns the loss and its parts, which
-    `fetched` makes numbers of: nothing here waits for the device, but for methods that decide by what they see.
+@dataclass(frozen=True)
+class EncodedBatch:
+    """A batch with its embeddings, queries (Q, H) and documents (D, H), and what else its scores depend on."""
 
-    keep: the share of the squared gradient norm, over items, that is carried back; absent, all of it.
+    batch: Batch
+    queries: Tensor
+    documents: Tensor
+    similarity: Similarity
+    progress: float
 
-    Every process encodes its share of the batch and sees all embeddings, so all compute the same loss; the weights'
-    gradients are then this process's part, and their sum over processes is the gradient of the whole batch.
+    @property
+    def query_ids(self) -> tuple[str, ...]:
+        return self.batch.query_ids
+
+    def detached(self) -> EncodedBatch:
+        return replace(self, queries=self.queries.detach(), documents=self.documents.detach())
+
+    def scores(self, rows: Sequence[int] | None = None, dimensions: int | None = None) -> Scores:
+        """The scores of some queries (None: all) with all documents, in float32, on the first dimensions."""
+        batch, device, queries = self.batch, self.queries.device, self.queries
+        if rows is not None:
+            batch = batch.of(rows)
+            queries = queries[rows.start : rows.stop] if isinstance(rows, range) else queries[list(rows)]
+        if dimensions is not None and dimensions > queries.shape[1]:
+            raise InputError(f"matryoshka: {dimensions} dimensions are more than the model's {queries.shape[1]}")
+        made = {item.id for item in batch.made}
+        q, d = (scored(values[:, :dimensions], self.similarity) for values in (queries, self.documents))
+        return Scores(
+            student=q @ d.T,
+            positive=batch.positive.to(device),
+            candidate=batch.candidate.to(device),
+            own=batch.own_negatives.to(device),
+            queries=q,
+            documents=d,
+            query_ids=batch.query_ids,
+            doc_ids=tuple("" if item_id in made else item_id for item_id in batch.doc_ids),
+            positive_ids=batch.positive_ids,
+            made=torch.tensor([item_id in made for item_id in batch.doc_ids], device=device) if made else None,
+            made_by=tuple(rule_of(item_id) if item_id in made else "" for item_id in batch.doc_ids) if made else (),
+            made_queries=batch.made_queries.to(device) if batch.made_queries.any() else None,
+            progress=self.progress,
+        )
+
+
+def rule_of(item_id: str) -> str:
+    """The name of the rule that made an item."""
+    return item_id.split(":", 2)[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingStep:
+    """What every batch of a run is computed with.
+
+    tokens: those of queries, then of documents. chunk_size: how many of the longest item are encoded at once; None:
+    without gradient caching. keep: the share of the squared gradient norm that is carried back (selective backward).
+    accumulate: batches of one optimizer step, by which each one's gradient is divided.
     """
-    mine = slice(accelerator.process_index, None, accelerator.num_processes)
-    tokens[1].hold(batch.made)
-    towers, underway = [], []
-    roles: list[tuple[Role, tuple[str, ...]]] = [("query", batch.query_ids), ("document", batch.doc_ids)]
-    for prepared, (role, ids) in zip(tokens, roles, strict=True):
-        towers.append(embed(encoder, prepared(ids[mine]), role, chunk_size=chunk_size))
-        underway.append(gathering(towers[-1], len(ids), accelerator))  # the queries', while documents are encoded
-    queries, documents = [gathered() for gathered in underway]
-    encoded = EncodedBatch(batch, queries, documents, encoder.similarity, progress)
 
-    def differentiate(loss: Tensor) -> None:
-        scaled = loss / divide_by if accelerator.scaler is None else accelerator.scaler.scale(loss / divide_by)
+    encoder: Encoder
+    objective: Objective
+    tokens: tuple[Tokens, Tokens]
+    accelerator: Accelerator
+    chunk_size: int | None = None
+    keep: float | None = None
+    accumulate: int = 1
+
+    def differentiate(self, loss: Tensor) -> None:
+        scaler = self.accelerator.scaler
+        divided = loss / self.accumulate
+        scaled = divided if scaler is None else scaler.scale(divided)
         if scaled.requires_grad:
             scaled.backward()
 
-    slices = slices_of(batch) if not objective.comparing else [range(len(batch.query_ids))]
+
+def accumulate_gradients(
+    step: TrainingStep, batch: Batch, generator: torch.Generator, *, progress: float, observe: Observe | None = None
+) -> tuple[Tensor, Parts]:
+    """Adds the batch's gradient to the weights' .grad; returns the loss and numbers for the log.
+
+    `fetched` makes numbers of both. Nothing here waits for the device, except methods that decide by values.
+
+    Every process encodes its shard of the batch and sees all embeddings, so all compute the same loss; the weights'
+    gradients are then of this process's shard, and their sum over processes is the gradient of the whole batch.
+    """
+    encoder, objective = step.encoder, step.objective
+    shard = slice(step.accelerator.process_index, None, step.accelerator.num_processes)
+    step.tokens[1].hold(batch.made)
+    towers, underway = [], []
+    roles: list[tuple[Role, tuple[str, ...]]] = [("query", batch.query_ids), ("document", batch.doc_ids)]
+    for tokens, (role, ids) in zip(step.tokens, roles, strict=True):
+        towers.append(embed(encoder, tokens(ids[shard]), role, chunk_size=step.chunk_size))
+        underway.append(gathering(towers[-1], len(ids), step.accelerator))  # the queries', while documents are encoded
+    queries, documents = [wait() for wait in underway]
+    encoded = EncodedBatch(batch, queries, documents, encoder.similarity, progress)
+    slices = slices_of(batch.positive) if not objective.comparing else [range(len(batch.query_ids))]
     if len(slices) == 1:
-        loss, parts = over_prefixes(objective, encoded, generator)
-        differentiate(loss)
+        loss, parts = loss_of(objective, encoded, generator)
+        step.differentiate(loss)
     else:
-        loss, parts = over_slices(objective, encoded, generator, slices, differentiate)
+        loss, parts = loss_in_slices(objective, encoded, generator, slices, step.differentiate)
     if observe is not None:
         parts |= observed(observe, encoded.detached(), slices)
     if queries.grad is not None or documents.grad is not None:
-        gradients = [_gradient(all_values)[mine] for all_values in (queries, documents)]
-        if keep is not None:
-            towers, parts["skipped"] = without_negligible(encoder, towers, gradients, keep, chunk_size)
+        gradients = [
+            (values.grad if values.grad is not None else torch.zeros_like(values))[shard]
+            for values in (queries, documents)
+        ]
+        if step.keep is not None:
+            towers, parts["skipped"] = without_negligible(encoder, towers, gradients, step.keep, step.chunk_size)
         backward(encoder, towers, gradients)
     return loss.detach(), parts
 
 
 def fetched(values: Sequence[Tensor | float]) -> list[float]:
-    """As numbers, brought from the device all at once: the one wait for it."""
+    """The values as numbers, brought from the device all at once: the step's one wait for it."""
     tensors = [value.detach().reshape(()) for value in values if isinstance(value, Tensor)]
     widest = reduce(torch.promote_types, (tensor.dtype for tensor in tensors), torch.float32)
     numbers = iter(torch.stack([tensor.to(widest) for tensor in tensors]).tolist() if tensors else ())
     return [next(numbers) if isinstance(value, Tensor) else float(value) for value in values]
 
 
-def _gradient(values: Tensor) -> Tensor:
-    return values.grad if values.grad is not None else torch.zeros_like(values)
+@dataclass
+class Piece:
+    """One chunk of a tower's items: their rows in the tower, and its graph or what is needed to make it again."""
+
+    rows: list[int]
+    items: list[Prepared]
+    output: Tensor | None = None
+    state: tuple[Tensor, Tensor | None] | None = None
+
+
+@dataclass
+class Tower:
+    """The embeddings of one role's items as a leaf that a loss differentiates to, and the way back to the weights."""
+
+    values: Tensor  # (n, H) float32, leaf
+    pieces: list[Piece]
+    role: Role
+
+
+def embed(encoder: Encoder, items: Sequence[Prepared], role: Role, *, chunk_size: int | None) -> Tower:
+    """Encodes items in chunks of similar length: without a graph, or with one where chunk_size is None.
+
+    chunk_size: how many of the longest item a chunk may hold, and so many more of shorter ones. The values are float32
+    in any precision: a process without items must gather the same type as the others.
+    """
+    if not items:
+        return Tower(torch.empty(0, encoder.dimension, device=encoder.device), [], role)
+    cached = chunk_size is not None
+    pieces = []
+    with encoder.without_graph() if cached else nullcontext():
+        for rows in chunks(items, _tokens_in_a_chunk(encoder, items, chunk_size)):
+            if cached:
+                between_chunks(encoder.device)
+            chunk = [items[row] for row in rows]
+            state = generator_state(encoder.device) if cached else None
+            pieces.append(Piece(rows, chunk, encoder.forward(chunk, role), state))
+    outputs = torch.cat([piece.output.detach().float() for piece in pieces if piece.output is not None])
+    order = torch.tensor([row for piece in pieces for row in piece.rows], device=outputs.device)
+    values = torch.empty_like(outputs).index_copy(0, order, outputs).requires_grad_()
+    if cached:
+        for piece in pieces:
+            piece.output = None
+    return Tower(values, pieces, role)
+
+
+def _tokens_in_a_chunk(encoder: Encoder, items: Sequence[Prepared], chunk_size: int | None) -> int:
+    if chunk_size is None:
+        return encoder.tokens_at_once
+    return min(encoder.tokens_per_chunk, chunk_size * max(item.length for item in items))
+
+
+def backward(encoder: Encoder, towers: Sequence[Tower], gradients: Sequence[Tensor]) -> None:
+    """Carries the gradients at the embeddings, (n, H) for each tower, into the weights' .grad."""
+    for tower, gradient in zip(towers, gradients, strict=True):
+        for piece in tower.pieces:
+            output = piece.output
+            if output is None:
+                between_chunks(encoder.device)
+                with restored(piece.state, encoder.device):
+                    output = encoder.forward(piece.items, tower.role)
+            if output.requires_grad:  # frozen modules have no way back
+                output.backward(gradient[piece.rows].to(output.dtype))  # type: ignore[no-untyped-call]
+            piece.output = None
+
+
+def without_negligible(
+    encoder: Encoder, towers: Sequence[Tower], gradients: Sequence[Tensor], keep: float, chunk_size: int | None
+) -> tuple[list[Tower], float]:
+    """Selective backward: an item with next to no gradient needs no second forward.
+
+    Returns the items that hold a share `keep` of all squared gradient norms, in new chunks, and the share of tokens
+    left out. Items with most gradient for each of their tokens come first, so that few tokens are computed again. Only
+    for towers embedded without a graph and without dropout, whose masks belong to the first chunks.
+    """
+    by_row = [
+        {row: item for piece in tower.pieces for row, item in zip(piece.rows, piece.items, strict=True)}
+        for tower in towers
+    ]
+    squared = torch.cat([gradient.float().square().sum(1) for gradient in gradients]).cpu()
+    tokens = torch.tensor([float(items[row].length) for items in by_row for row in range(len(items))])
+    order = (squared / tokens).argsort(descending=True, stable=True)
+    held = squared[order].cumsum(0)
+    kept = torch.zeros(len(squared), dtype=torch.bool)
+    kept[order[: int((held < keep * held[-1]).sum()) + 1]] = True
+    chosen = []
+    for tower, items, mask in zip(towers, by_row, torch.split(kept, [len(g) for g in gradients]), strict=True):
+        rows = mask.nonzero().flatten().tolist()
+        some = [items[row] for row in rows]
+        parts = chunks(some, _tokens_in_a_chunk(encoder, some, chunk_size)) if some else []
+        pieces = [Piece([rows[index] for index in part], [some[index] for index in part]) for part in parts]
+        chosen.append(Tower(tower.values, pieces, tower.role))
+    return chosen, 1 - float(tokens[kept].sum() / tokens.sum())
+
+
+def generator_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """The state of the CPU's generator, and of the device's where it has its own (CUDA, MPS)."""
+    if device.type == "cpu":
+        return torch.get_rng_state(), None
+    where = (device,) if device.type == "cuda" else ()
+    return torch.get_rng_state(), torch.get_device_module(device).get_rng_state(*where)
+
+
+def _set_generators(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        where = (device,) if device.type == "cuda" else ()
+        torch.get_device_module(device).set_rng_state(state[1], *where)
+
+
+@contextmanager
+def restored(state: tuple[Tensor, Tensor | None] | None, device: torch.device) -> Iterator[None]:
+    """Runs with the generators as they were at `state`, and puts them back to where they are now."""
+    now = generator_state(device)
+    try:
+        if state is not None:
+            _set_generators(state, device)
+        yield
+    finally:
+        _set_generators(now, device)
+
+
+def gathering(tower: Tower, count: int, accelerator: Accelerator) -> Callable[[], Tensor]:
+    """Starts to gather all processes' embeddings; the function that it returns waits for them.
+
+    They are (count, H) in the batch's order, as a leaf. Process r holds rows r, r + world, ... On a GPU its stream
+    waits, not the host.
+    """
+    world = accelerator.num_processes
+    if world == 1:
+        return lambda: tower.values
+    share = -(-count // world)
+    values = tower.values.detach()
+    padded = values.new_zeros(share, values.shape[1])
+    padded[: len(values)] = values
+    stacked = values.new_empty(world, share, values.shape[1])
+    work = torch.distributed.all_gather(list(stacked), padded, async_op=True)
+
+    def wait() -> Tensor:
+        work.wait()
+        return stacked.transpose(0, 1).reshape(world * share, -1)[:count].clone().requires_grad_()
+
+    return wait
+
+
+def sum_gradients(parameters: Sequence[nn.Parameter], accelerator: Accelerator) -> None:
+    """Sums .grad over processes, in buckets. A parameter that no process used keeps no gradient."""
+    if accelerator.num_processes == 1:
+        return
+    underway: deque[Callable[[], None]] = deque()
+    for bucket in _buckets(_used(parameters, accelerator)):
+        underway.append(_summing(bucket))
+        if len(underway) == UNDERWAY:
+            underway.popleft()()
+    for finish in underway:
+        finish()
+
+
+def average_gradients(parameters: Sequence[nn.Parameter], accelerator: Accelerator) -> None:
+    """Makes .grad the same on all processes, for parameters whose whole gradient each process has computed."""
+    for parameter in parameters if accelerator.num_processes > 1 else ():
+        if parameter.grad is not None:
+            parameter.grad = accelerator.reduce(parameter.grad, "mean")
+
+
+def agree_on_state(modules: nn.Module, accelerator: Accelerator) -> list[str]:
+    """Gives every process the main one's state of the objective; returns the names of tensors that differed."""
+    if accelerator.num_processes == 1:
+        return []
+    different = []
+    for name, values in modules.state_dict().items():
+        before = values.clone()
+        torch.distributed.broadcast(values, 0)
+        changed = torch.tensor(float(not torch.equal(before, values)), device=accelerator.device)
+        if accelerator.reduce(changed, "sum") > 0:
+            different.append(name)
+    return different
+
+
+def _used(parameters: Sequence[nn.Parameter], accelerator: Accelerator) -> Iterator[Tensor]:
+    """The gradients of the parameters that any process used; zeros where this one did not."""
+    used = torch.tensor([float(p.grad is not None) for p in parameters], device=accelerator.device)
+    for parameter, uses in zip(parameters, accelerator.reduce(used, "sum").tolist(), strict=True):
+        if uses > 0:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            yield parameter.grad
+
+
+def _buckets(gradients: Iterator[Tensor]) -> Iterator[list[Tensor]]:
+    bucket: list[Tensor] = []
+    for gradient in gradients:
+        bucket.append(gradient)
+        if sum(held.numel() for held in bucket) >= BUCKET:
+            yield bucket
+            bucket = []
+    if bucket:
+        yield bucket
+
+
+def _summing(bucket: list[Tensor]) -> Callable[[], None]:
+    """Starts to sum a bucket; the function that it returns waits for the sum and writes it into the gradients."""
+    flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
+    work = torch.distributed.all_reduce(flat, async_op=True)
+
+    def finish() -> None:
+        work.wait()
+        for gradient, piece in zip(bucket, torch.split(flat, [held.numel() for held in bucket]), strict=True):
+            gradient.copy_(piece.view_as(gradient))
+
+    return finish
+
+
+def training_mode(*models: nn.Module) -> None:
+    """Training mode; batch-norm stays in evaluation mode, or a batch's statistics would depend on its chunks."""
+    for model in models:
+        model.train()
+        for module in model.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()

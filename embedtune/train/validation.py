@@ -1,8 +1,10 @@
-"""Validation: some training queries held out, by which the best checkpoint is chosen."""
+"""Validation: training queries that are held out, by which the best checkpoint is chosen."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import time
 from pathlib import Path
 
 import torch
@@ -10,29 +12,25 @@ from accelerate import Accelerator
 
 from ..data.dataset import subset
 from ..data.selection import Selection
-from ..data.split import split_qrels
+from ..errors import InputError
 from ..evaluate.retrieval import Retrieval, evaluate
+from ..files import is_locked, write_json
 from ..models.encoder import Encoder
 from ..recipe import Validation
 from ..seeds import generator_for
 from ..types import Dataset
+from .sizes import training_queries
 
-WHOLE = 1000  # how deep a measure without a cut-off looks
+WHOLE = 1000  # the depth of a measure without a cut-off
+SHARED_VALUE = ".validation"  # in the run folder: the latest value, for the other processes
 
 
 def held_out(dataset: Dataset, validation: Validation | None, seed: int) -> tuple[list[str], Dataset | None]:
-    """The queries to train on, and the validation set.
-
-    By query, seeded. Queries that share a positive document stay on one side, so that no document that is searched for
-    in validation was trained on as a positive.
-    """
-    query_ids = [q for q, judged in dataset.qrels.items() if any(grade > 0 for grade in judged.values())]
+    """The ids of the queries to train on, and the validation set."""
+    query_ids, judged = training_queries(dataset, validation, seed)
     if validation is None:
         return query_ids, None
-    judged = {query_id: dataset.qrels[query_id] for query_id in query_ids}
-    parts = split_qrels(judged, {"validation": validation.share}, seed=seed)
-    chosen = _documents(dataset, list(parts["validation"]), validation.documents, seed)
-    return list(parts["train"]), chosen
+    return query_ids, _documents(dataset, list(judged), validation.documents, seed)
 
 
 def _documents(dataset: Dataset, query_ids: list[str], most: int | None, seed: int) -> Dataset:
@@ -44,7 +42,7 @@ def _documents(dataset: Dataset, query_ids: list[str], most: int | None, seed: i
     others = [doc_id for doc_id in dataset.corpus.ids if doc_id not in judged]
     room = max(0, most - len(judged))
     drawn = torch.randperm(len(others), generator=generator_for(seed, "validation documents"))[:room].tolist()
-    kept = judged | {others[i] for i in drawn}
+    kept = judged | {others[index] for index in drawn}
     corpus = Selection(dataset.corpus, [doc_id for doc_id in dataset.corpus.ids if doc_id in kept])
     return dataclasses.replace(chosen, corpus=corpus)
 
@@ -53,34 +51,45 @@ class Validator:
     """Measures the model as it stands. All processes encode the documents; the main one ranks; all get the value."""
 
     def __init__(
-        self,
-        encoder: Encoder,
-        dataset: Dataset,
-        measure: str,
-        accelerator: Accelerator,
-        folder: Path,
-        *,
-        keep: bool = False,
+        self, encoder: Encoder, dataset: Dataset, measure: str, accelerator: Accelerator, folder: Path, *, keep: bool
     ) -> None:
-        """folder: the run's. keep: put the embeddings in the cache, where they will be asked for again at the same
-        step; else they are there only while several processes share the work."""
+        """folder: the run's. keep: leave the embeddings in the cache, where mining asks for them at the same step; else
+        they are cached only while several processes share the work."""
         self._encoder, self._dataset, self._measure, self._accelerator = encoder, dataset, measure, accelerator
-        self._folder, self._keep = folder, keep
+        self._folder, self._keep, self._count = folder, keep, 0
 
     def __call__(self) -> float:
-        value, corpus = torch.zeros(1, device=self._accelerator.device), self._dataset.corpus
-        borrows = not self._keep and self._accelerator.num_processes > 1
+        corpus, shared = self._dataset.corpus, self._accelerator.num_processes > 1
         encoder = self._encoder.with_cache() if self._keep else self._encoder
-        if borrows:
+        if shared and not self._keep:
             encoder = encoder.borrowed(str(self._folder.absolute()))
+        self._count += 1
         if self._accelerator.is_main_process:
             depth = 1 if "@" in self._measure else WHOLE  # no deeper than the measure looks
-            found = evaluate(encoder, self._dataset, measures=[self._measure], retrieval=Retrieval(depth=depth))
-            value += found.measures[self._measure]
+            retrieval = Retrieval(depth=depth)
+            evaluation = evaluate(encoder, self._dataset, measures=[self._measure], retrieval=retrieval)
+            value = evaluation.measures[self._measure]
+            if shared:
+                write_json(self._folder / SHARED_VALUE, {"count": self._count, "value": value})
         else:
             encoder.encode(corpus, "document")
-        # A sum, not a broadcast: nobody has it before all have their embeddings, which may then go.
-        found_by_main = float(self._accelerator.reduce(value, "sum"))
-        if borrows and self._accelerator.is_local_main_process:
+            value = self._from_main()
+        self._accelerator.wait_for_everyone()
+        if shared and not self._keep and self._accelerator.is_local_main_process:
             encoder.forget(corpus, "document")
-        return found_by_main
+        return value
+
+    def _from_main(self) -> float:
+        """The main process's value. Waits for a file, not in a collective, which would time out while it searches.
+
+        Raises InputError where the main process ends without writing it.
+        """
+        path = self._folder / SHARED_VALUE
+        while True:
+            alive = is_locked(self._folder)  # looked at first: the file may be the last that it writes
+            written = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"count": 0}
+            if written["count"] == self._count:
+                return float(written["value"])
+            if not alive:
+                raise InputError(f"{self._folder}: the first process has ended while it validated; see its error")
+            time.sleep(0.05)

@@ -140,13 +140,13 @@ cells:
 
 def test_changes_are_those_of_set(recipe: Path, tmp_path: Path) -> None:
     text = "cells:\n  plain: {}\n  other: {weighting: [{name: hardness, alpha: 5}], model.prompts.query: 'é: '}\n"
-    cells = plan(recipe, load_grid(grid_of(tmp_path, text)), tmp_path / "out", 2)
-    assert [(cell.name, cell.seed, cell.recipe.train.seed) for cell in cells] == [
+    runs = plan(recipe, load_grid(grid_of(tmp_path, text)), tmp_path / "out", 2)
+    assert [(run.cell, run.seed, run.recipe.train.seed) for run in runs] == [
         ("plain", 0, 0), ("plain", 1, 1), ("other", 0, 0), ("other", 1, 1)
     ]  # fmt: skip
-    assert cells[3].folder == tmp_path / "out" / "other" / "seed-1"
-    assert cells[3].recipe.weighting[0].options == {"alpha": 5}
-    assert cells[3].recipe.model.prompts.query == "é: "
+    assert runs[3].folder == tmp_path / "out" / "other" / "seed-1"
+    assert runs[3].recipe.weighting[0].options == {"alpha": 5}
+    assert runs[3].recipe.model.prompts.query == "é: "
 
 
 def test_a_whole_ablation_stopped_and_resumed(recipe: Path, tmp_path: Path, run_cli: Callable[..., Any]) -> None:
@@ -202,7 +202,7 @@ def test_a_whole_ablation_stopped_and_resumed(recipe: Path, tmp_path: Path, run_
     assert json.loads(as_json.stdout) == json.loads((output / "report.json").read_text())
     changed = run_cli("ablate", recipe, "--grid", grid_of(tmp_path, GRID.replace("4", "5")), "--output", output)
     assert changed.exit_code == 2
-    assert "holds a run of another recipe; name the cell anew, or remove that folder" in changed.stderr
+    assert "holds a run of another recipe; rename the cell, or remove that folder" in changed.stderr
 
 
 def test_without_matplotlib_the_plot_is_left_out_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

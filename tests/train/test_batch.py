@@ -14,10 +14,9 @@ from embedtune.data.dataset import load_dataset
 from embedtune.data.relevance import Relevance
 from embedtune.errors import InputError
 from embedtune.recipe import Recipe, Validation, check_recipe
-from embedtune.train.batch import lay_out
-from embedtune.train.negatives import Negatives, Ranked
-from embedtune.train.plan import Place, Plan, pairs_of_epoch
-from embedtune.train.schedule import learning_rate
+from embedtune.train.negatives import MinedNegatives, Ranked
+from embedtune.train.plan import Plan, Position, learning_rate, pairs_of_epoch
+from embedtune.train.step import lay_out
 from embedtune.train.validation import held_out
 from embedtune.types import Dataset, Pair
 
@@ -59,7 +58,7 @@ def test_a_judged_positive_and_its_copies_are_never_negatives(tmp_path: Path) ->
         [False, False, True, False, False, True],
         [True, False, False, True, True, True],
     ]
-    assert batch.own.tolist() == [
+    assert batch.own_negatives.tolist() == [
         [False, False, False, False, False, True],
         [False] * 6,
         [True, False, False, False, False, False],
@@ -80,7 +79,7 @@ def test_no_batch_ever_holds_a_positive_as_a_candidate(tiny_dataset: Path, data:
             judged = dataset.qrels[query_id].get(doc_id, 0) > 0
             assert bool(batch.positive[row, column]) == judged
             assert not (judged and batch.candidate[row, column])
-    assert not (batch.own & ~batch.candidate).any()
+    assert not (batch.own_negatives & ~batch.candidate).any()
 
 
 def recipe_of(folder: Path, **parts: dict[str, object]) -> Recipe:
@@ -103,7 +102,7 @@ def test_pairs_of_an_epoch(tmp_path: Path) -> None:
 def test_a_plan_walks_through_every_pair_of_every_epoch(tiny_dataset: Path) -> None:
     dataset = load_dataset(tiny_dataset, "train")
     plan = Plan(recipe_of(tiny_dataset, train={"batch_size": 8, "epochs": 2}), dataset, list(dataset.qrels))
-    place, seen = Place(0, 0), []
+    place, seen = Position(0, 0), []
     while place.epoch < 2:
         seen += plan.batch(place)
         place = plan.after(place)
@@ -123,7 +122,7 @@ def test_a_batch_larger_than_the_data_is_refused(tiny_dataset: Path) -> None:
 
 def test_negatives_are_drawn_by_the_recipes_sampler(tiny_dataset: Path) -> None:
     recipe = recipe_of(tiny_dataset, negatives={"sampling": {"name": "top", "count": 2}})
-    negatives = Negatives(recipe, {"1": Ranked(["a", "b", "c"], torch.tensor([3.0, 2.0, 1.0]))})
+    negatives = MinedNegatives(recipe, {"1": Ranked(["a", "b", "c"], torch.tensor([3.0, 2.0, 1.0]))})
     assert negatives.draw(["1", "2"], 0) == {"1": ["a", "b"]}
 
 

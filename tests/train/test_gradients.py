@@ -15,12 +15,21 @@ from embedtune.data.relevance import Relevance
 from embedtune.models import adapters, cpu
 from embedtune.models.encoder import Encoder, load_encoder
 from embedtune.recipe import Chosen, Lora, Model, Recipe, check_recipe
-from embedtune.train.batch import Batch, lay_out
-from embedtune.train.gradients import backward, embed, without_negligible
-from embedtune.train.modes import switch_off_dropout, training_mode
 from embedtune.train.objective import Objective
 from embedtune.train.plan import Plan
-from embedtune.train.step import Tokens, accumulate_gradients, fetched
+from embedtune.train.prepare import switch_off_dropout
+from embedtune.train.step import (
+    Batch,
+    Tokens,
+    TrainingStep,
+    accumulate_gradients,
+    backward,
+    embed,
+    fetched,
+    lay_out,
+    training_mode,
+    without_negligible,
+)
 
 
 def recipe_for(data: Path, **train: object) -> Recipe:
@@ -48,18 +57,15 @@ def gradients(
     training_mode(encoder.model)
     encoder.model.zero_grad()
     torch.manual_seed(3)
-    loss, _ = accumulate_gradients(
-        encoder,
-        Objective.of(recipe),
-        batch,
-        (Tokens(encoder, dataset.queries, "query"), Tokens(encoder, dataset.corpus, "document")),
-        Accelerator(cpu=True),
+    step = TrainingStep(
+        encoder=encoder,
+        objective=Objective.of(recipe),
+        tokens=(Tokens(encoder, dataset.queries, "query"), Tokens(encoder, dataset.corpus, "document")),
+        accelerator=Accelerator(cpu=True),
         chunk_size=chunk_size,
-        divide_by=1,
-        progress=0.0,
-        generator=torch.Generator(),
         keep=keep,
     )
+    loss, _ = accumulate_gradients(step, batch, torch.Generator(), progress=0.0)
     flat = [p.grad.flatten() for p in encoder.model.parameters() if p.grad is not None]
     return loss.item(), torch.cat(flat).clone()
 

@@ -40,7 +40,7 @@ def test_flips_have_a_budget_of_their_own() -> None:
     }  # better in the mean, and one of four is no longer right
     assert fits(Guard(), BASE, flipped)
     assert not fits(Guard(largest_flips=0.2), BASE, flipped)
-    assert not over_budget(Guard(largest_flips=0.25), (0.0, 0.25))
+    assert not over_budget(Guard(largest_flips=0.25), 0.0, 0.25)
 
 
 def test_the_choice_is_the_best_validated_within_the_budget() -> None:
@@ -97,7 +97,7 @@ def test_a_guard_sets_queries_are_not_distilled_on_and_nothing_is_left_of_what_w
     }
     with pytest.raises(InputError, match=r"11 queries of .*foreign \(split test\) are in stay_close\.distill\.data"):
         train(check_recipe(values), tmp_path / "run")
-    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+    assert all(path.name.startswith(".lock") for path in (tmp_path / "run").iterdir())
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "corpus.jsonl").write_bytes((foreign / "corpus.jsonl").read_bytes())  # but no queries
     values["stay_close"] = {"distill": {"data": str(tmp_path / "texts"), "batch_size": 2}}
@@ -107,7 +107,9 @@ def test_a_guard_sets_queries_are_not_distilled_on_and_nothing_is_left_of_what_w
 def test_the_curve_starts_at_the_base_and_marks_what_fits(foreign: Path) -> None:
     guard = Guard(interpolate=True, alphas=[1.0, 0.5], largest_drop=0.1)
     watched = [watch(load_dataset(foreign), guard)]
-    points = curve(guard, watched, lambda alpha, dataset: dict.fromkeys(dataset.qrels, 1 - 0.3 * alpha**2), None)
+    points = curve(
+        guard, watched, lambda alpha, dataset: dict.fromkeys(dataset.qrels, 1 - 0.3 * alpha**2), lambda _: None
+    )
     assert [(p.alpha, p.fits, p.sets) for p in points] == [
         (0.5, True, {"foreign": pytest.approx(0.925)}),
         (1.0, False, {"foreign": pytest.approx(0.7)}),
@@ -164,11 +166,12 @@ def test_over_budget_the_command_line_says_which_set_and_exits_1(
     recipe = recipe_of(tiny_model, tiny_dataset, foreign, {"largest_drop": 0.0, "largest_flips": 0.0})
     path = tmp_path / "recipe.yaml"
     path.write_text(dump(recipe))
-    result = run_cli("train", path, "--set", "train.learning_rate=0.5", "--output", tmp_path / "run")
+    harmful = ("--set", "train.learning_rate=0.5", "--set", "data.validation=null")
+    result = run_cli("train", path, *harmful, "--output", tmp_path / "run")
     assert result.exit_code == 1
     assert "missed: foreign: nDCG@10 0." in result.stderr
     assert "; the budget is a drop of 0 and 0.0% of the queries" in result.stderr
-    again = run_cli("train", path, "--set", "train.learning_rate=0.5", "--output", tmp_path / "run", "--resume")
+    again = run_cli("train", path, *harmful, "--output", tmp_path / "run", "--resume")
     assert again.exit_code == 1  # a finished run is as good as it was
 
 

@@ -29,12 +29,12 @@ from embedtune.evaluate.retrieval import evaluate
 from embedtune.models.encoder import Encoder, load_encoder
 from embedtune.models.prepared import Kept
 from embedtune.recipe import Recipe, check_recipe
-from embedtune.train.batch import lay_out
-from embedtune.train.modes import switch_off_dropout, training_mode
+from embedtune.train.objective import Objective
 from embedtune.train.plan import Plan
 from embedtune.train.preflight import preflight
+from embedtune.train.prepare import switch_off_dropout
 from embedtune.train.run import TrainedRun, train
-from embedtune.train.step import Objective, Tokens, accumulate_gradients
+from embedtune.train.step import Tokens, TrainingStep, accumulate_gradients, lay_out, training_mode
 from embedtune.train.validation import held_out
 
 LOSS = {"name": "infonce", "temperature": 0.1, "directions": ["query_document", "document_query"]}
@@ -109,17 +109,14 @@ def gradient(encoder: Encoder, data: Path, chunk_size: int | None) -> torch.Tens
     training_mode(encoder.model)
     encoder.model.zero_grad()
     tokens = Tokens(encoder, dataset.queries, "query"), Tokens(encoder, dataset.corpus, "document")
-    accumulate_gradients(
-        encoder,
-        Objective.of(recipe),
-        batch,
-        tokens,
-        Accelerator(cpu=True),
+    step = TrainingStep(
+        encoder=encoder,
+        objective=Objective.of(recipe),
+        tokens=tokens,
+        accelerator=Accelerator(cpu=True),
         chunk_size=chunk_size,
-        divide_by=1,
-        progress=0.0,
-        generator=torch.Generator(),
     )
+    accumulate_gradients(step, batch, torch.Generator(), progress=0.0)
     return torch.cat([p.grad.flatten() for p in encoder.model.parameters() if p.grad is not None])
 
 
@@ -253,11 +250,11 @@ def test_the_preflight_says_what_is_trained_and_in_which_stages(
     first = {"projections_first": {"epochs": 2.0}, "epochs": 1}
     model = {**block_of("composed"), "lora": {"rank": 4}}
     lines = dict(preflight(recipe_of(model, pictures, train=first), tmp_path).lines)
-    assert lines["steps"] == "about 12 (1 epoch(s) of 32 pairs), of which the first 8 train the projections alone"
+    assert lines["steps"] == "about 12 (1 epoch(s) of 32 pairs); the first 8 train the projections alone"
     assert lines["text"].endswith(" parameters, LoRA of rank 4, about 4,608 trained, 16 tokens at most")
     assert lines["image"].endswith(" parameters, LoRA of rank 4, about 4,608 trained")
     assert lines["projections"] == "into 24 dimensions, trained"
-    assert lines["memory"] == "not estimated for images; train.chunk_size bounds it whatever the batch"
+    assert lines["memory"] == "not estimated for images; train.chunk_size bounds it for any batch"
     frozen = block_of("composed")
     frozen["compose"]["towers"] = "frozen"
     lines = dict(preflight(recipe_of(frozen, pictures), tmp_path).lines)

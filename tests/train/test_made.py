@@ -16,11 +16,10 @@ from embedtune.data.dataset import load_dataset
 from embedtune.data.relevance import Relevance
 from embedtune.errors import InputError
 from embedtune.recipe import Recipe, check_recipe
-from embedtune.train.batch import lay_out
-from embedtune.train.made import made_documents
-from embedtune.train.objective import EncodedBatch, Objective, over_prefixes, scores_of
+from embedtune.train.objective import Objective, loss_of
 from embedtune.train.preflight import refuse_without_texts
 from embedtune.train.run import train
+from embedtune.train.step import EncodedBatch, lay_out, made_documents
 from embedtune.types import Item, Pair
 
 
@@ -39,7 +38,7 @@ def test_made_texts_are_negatives_of_all_but_those_they_read_like(tiny_dataset: 
     assert batch.doc_ids == ("d1", "d2", "made:a", "made:b")
     assert batch.made == (fresh, copy)
     assert batch.candidate.tolist() == [[False, True, True, True], [True, False, True, False]]
-    assert batch.own.tolist() == [[False, False, True, True], [False] * 4]
+    assert batch.own_negatives.tolist() == [[False, False, True, True], [False] * 4]
     assert batch.positive_ids == (frozenset({"d1"}), frozenset({"d2"}))
 
 
@@ -84,8 +83,8 @@ def test_matryoshka_is_the_mean_over_prefixes(tiny_model: Path, tiny_dataset: Pa
 
     def loss(dimensions: list[int], width: int = 32) -> float:
         objective = Objective.of(recipe_of(tiny_model, tiny_dataset, matryoshka=dimensions))
-        encoded = EncodedBatch(batch, queries, documents, "cosine", 0.0).prefix(width)
-        value, _ = over_prefixes(objective, encoded, torch.Generator())
+        encoded = EncodedBatch(batch, queries[:, :width], documents[:, :width], "cosine", 0.0)
+        value, _ = loss_of(objective, encoded, torch.Generator())
         return float(value)
 
     assert loss([32]) == pytest.approx(loss([]), abs=1e-6)  # the full dimension alone is the base loss
@@ -98,7 +97,7 @@ def test_matryoshka_with_a_state_of_one_dimension_is_refused(tiny_model: Path, t
     recipe = recipe_of(tiny_model, tiny_dataset, matryoshka=[16], synthesis={"name": "memory_queue"})
     by_loss = recipe_of(tiny_model, tiny_dataset, matryoshka=[16], loss={"name": "ahnpl"}, synthesis="number")
     for refused in (recipe, by_loss):
-        with pytest.raises(InputError, match="matryoshka: not with a method that keeps state from step to step"):
+        with pytest.raises(InputError, match="matryoshka: not with a method that keeps state between steps"):
             Objective.of(refused)
 
 
@@ -138,7 +137,7 @@ def test_scores_know_who_made_a_column_and_which_query_is_made(tmp_path: Path) -
     pairs = [Pair(query_id=q, positives=(d,)) for q, d in (("q1", "d1"), ("q2", "d2"))]
     made = {"q2": [Item(id="made:negation:d2:ab:c", text="no such thing")]}
     batch = lay_out(pairs, {}, Relevance(dataset), made)
-    scores = scores_of(EncodedBatch(batch, torch.randn(2, 32), torch.randn(3, 32), "cosine", 0.0))
+    scores = EncodedBatch(batch, torch.randn(2, 32), torch.randn(3, 32), "cosine", 0.0).scores()
     assert scores.made_by == ("", "", "negation")
     assert scores.made is not None
     assert scores.made.tolist() == [False, False, True]

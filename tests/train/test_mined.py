@@ -25,9 +25,8 @@ from embedtune.negatives.evidence import MiningFiles, read_evidence
 from embedtune.negatives.mine import mine
 from embedtune.recipe import Chosen, Recipe, check_recipe
 from embedtune.train import negatives as training_negatives
-from embedtune.train.facts import facts_for
 from embedtune.train.negatives import mined_once, read_negatives, teacher_of
-from embedtune.train.plan import Plan
+from embedtune.train.plan import Plan, facts_for
 from embedtune.train.run import train
 from embedtune.types import Dataset, Scores
 

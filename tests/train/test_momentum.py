@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
@@ -19,7 +20,9 @@ from embedtune.models.encoder import load_encoder
 from embedtune.recipe import Recipe, check_recipe
 from embedtune.train import checkpoint
 from embedtune.train.momentum import Momentum
+from embedtune.train.objective import Objective
 from embedtune.train.run import train
+from embedtune.train.step import TrainingStep
 
 
 def recipe_of(model: Path, data: Path, momentum: float | None, **model_keys: Any) -> Recipe:
@@ -46,7 +49,10 @@ def difference(one: Path, other: Path) -> float:
 
 def test_the_slow_weights_by_hand(tiny_model: Path) -> None:
     three, queue = nn.Parameter(torch.tensor([3.0])), MemoryQueue(momentum=0.999)
-    momentum = Momentum(queue, load_encoder(str(tiny_model)), [three], [torch.tensor([1.0])])
+    encoder = load_encoder(str(tiny_model))
+    objective = Objective([], [], [queue], [], [])
+    step = TrainingStep(encoder=encoder, objective=objective, tokens=(), accelerator=Accelerator(cpu=True))
+    momentum = Momentum(queue, step, [three], [torch.tensor([1.0])])
     momentum.follow()
     assert momentum.slow[0].item() == pytest.approx(1.002)
     assert three.item() == 3.0

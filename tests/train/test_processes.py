@@ -25,10 +25,8 @@ from embedtune.data.relevance import Relevance
 from embedtune.models.encoder import Encoder, load_encoder
 from embedtune.models.prepared import Prepared
 from embedtune.recipe import check_recipe
-from embedtune.train.batch import lay_out
-from embedtune.train.exchange import sum_gradients
 from embedtune.train.objective import Objective
-from embedtune.train.step import Tokens, accumulate_gradients
+from embedtune.train.step import Tokens, TrainingStep, accumulate_gradients, lay_out, sum_gradients
 from embedtune.types import Pair, Role
 
 SCRIPT = """
@@ -40,13 +38,13 @@ from safetensors.torch import save_file
 from embedtune.data.dataset import load_dataset
 from embedtune.models.encoder import load_encoder
 from embedtune.recipe import check_recipe
-from embedtune.train.batch import lay_out
-from embedtune.train.modes import switch_off_dropout, training_mode
+from embedtune.train.prepare import switch_off_dropout
 from embedtune.train.plan import Plan
 from embedtune.data.relevance import Relevance
 from embedtune.train.objective import Objective
-from embedtune.train.exchange import sum_gradients
-from embedtune.train.step import Tokens, accumulate_gradients
+from embedtune.train.step import (
+    Tokens, TrainingStep, accumulate_gradients, lay_out, sum_gradients, training_mode,
+)
 
 model, data, output = sys.argv[1:]
 accelerator = Accelerator(cpu=True)
@@ -66,9 +64,9 @@ for dtype in (torch.float32, torch.float64):
         pairs = Plan(recipe, dataset, list(dataset.qrels)).epoch(0)[0]
         batch = lay_out(pairs, {pairs[0].query_id: ["d55", "d56"]}, Relevance(dataset))
         tokens = Tokens(encoder, dataset.queries, "query"), Tokens(encoder, dataset.corpus, "document")
-        value, _ = accumulate_gradients(encoder, Objective.of(recipe), batch, tokens, accelerator,
-                                        chunk_size=chunk_size, divide_by=1, progress=0.0,
-                                        generator=torch.Generator())
+        step = TrainingStep(encoder=encoder, objective=Objective.of(recipe), tokens=tokens, accelerator=accelerator,
+                            chunk_size=chunk_size)
+        value, _ = accumulate_gradients(step, batch, torch.Generator(), progress=0.0)
         parameters = list(encoder.model.parameters())
         sum_gradients(parameters, accelerator)
         gradient = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
@@ -147,17 +145,15 @@ def test_queries_are_gathered_while_documents_are_encoded(
     recipe = check_recipe({"version": 1, "model": {"name": "m"}, "data": {"train": "d"}})
     pairs = [Pair(query_id=f"q{n}", positives=(f"d{n}",)) for n in (1, 2)]
     batch = lay_out(pairs, {"q1": ["d40", "d41"]}, Relevance(dataset))
-    accumulate_gradients(
-        encoder,
-        Objective.of(recipe),
-        batch,
-        (Tokens(encoder, dataset.queries, "query"), Tokens(encoder, dataset.corpus, "document")),
-        SimpleNamespace(num_processes=2, process_index=0, scaler=None),
+    accelerator: Any = SimpleNamespace(num_processes=2, process_index=0, scaler=None)
+    step = TrainingStep(
+        encoder=encoder,
+        objective=Objective.of(recipe),
+        tokens=(Tokens(encoder, dataset.queries, "query"), Tokens(encoder, dataset.corpus, "document")),
+        accelerator=accelerator,
         chunk_size=1,
-        divide_by=1,
-        progress=0.0,
-        generator=torch.Generator(),
     )
+    accumulate_gradients(step, batch, torch.Generator(), progress=0.0)
     assert events == [
         "encode a query",
         "gather 2 rows",
@@ -182,7 +178,7 @@ def test_gradients_are_summed_in_buckets_of_which_two_are_underway(monkeypatch: 
         return Work(str(len(flat)), events)
 
     monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
-    monkeypatch.setattr("embedtune.train.exchange.BUCKET", 6)
+    monkeypatch.setattr("embedtune.train.step.BUCKET", 6)
     parameters = [torch.nn.Parameter(torch.zeros(size)) for size in (4, 3, 8, 1, 5, 2)]
     for number, parameter in enumerate(parameters):
         parameter.grad = torch.full_like(parameter, float(number)) if number != 1 else None

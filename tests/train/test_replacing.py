@@ -11,8 +11,7 @@ from safetensors.torch import load_file
 
 from embedtune.errors import InputError
 from embedtune.recipe import Recipe, Replace, check_recipe
-from embedtune.train.negatives import Negatives, Ranked
-from embedtune.train.replacing import Replacing, fallen
+from embedtune.train.negatives import MinedNegatives, Ranked, ReplacedNegatives, became_easy
 from embedtune.train.run import train
 from embedtune.types import Scores
 
@@ -27,7 +26,7 @@ from embedtune.types import Scores
     ],
 )
 def test_the_first_versions_rule(initial: float, now: float, expected: bool) -> None:
-    found = fallen(torch.tensor([initial]), torch.tensor([now]), factor=1.15, below=0.8, easy=None)
+    found = became_easy(torch.tensor([initial]), torch.tensor([now]), factor=1.15, below=0.8, easy=None)
     assert found.item() is expected
 
 
@@ -36,7 +35,7 @@ def test_the_first_versions_rule(initial: float, now: float, expected: bool) -> 
     [(0.9, 0.74, False), (0.9, 0.69, True), (0.35, 0.5, True), (0.35, float("nan"), False)],  # 0.888, but at least 0.7
 )
 def test_the_second_versions_rule(initial: float, now: float, expected: bool) -> None:
-    found = fallen(torch.tensor([initial]), torch.tensor([now]), factor=1.2, below=0.7, easy=0.4)
+    found = became_easy(torch.tensor([initial]), torch.tensor([now]), factor=1.2, below=0.7, easy=0.4)
     assert found.item() is expected
 
 
@@ -66,7 +65,7 @@ def seen(scores: dict[str, float]) -> Scores:
 def test_windows_of_candidates_by_hand() -> None:
     ranked = Ranked([f"d{n}" for n in range(9)], torch.linspace(0.9, 0.1, 9))
     rule = Replace(every=1, start=4)
-    held = Replacing(Negatives(recipe_of("m", "d"), {"q": ranked}), rule)
+    held = ReplacedNegatives(MinedNegatives(recipe_of("m", "d"), {"q": ranked}), rule)
     assert held.draw(["q", "unknown"], 0) == {"q": ["d0", "d1"]}
     assert held.observe(seen({"d0": 0.9, "d1": 0.8, "p": 0.9}), 0) == {"replaced": 0}  # the scores that they come with
     assert held.observe(seen({"d0": 0.7, "d1": 0.79}), 1) == {"replaced": 1}
@@ -81,7 +80,7 @@ def test_windows_of_candidates_by_hand() -> None:
 
 def test_it_waits_between_two_looks() -> None:
     ranked = Ranked([f"d{n}" for n in range(9)], torch.linspace(0.9, 0.1, 9))
-    held = Replacing(Negatives(recipe_of("m", "d"), {"q": ranked}), Replace(every=10, start=4))
+    held = ReplacedNegatives(MinedNegatives(recipe_of("m", "d"), {"q": ranked}), Replace(every=10, start=4))
     held.observe(seen({"d0": 0.9, "d1": 0.9}), 0)
     assert held.observe(seen({"d0": 0.1, "d1": 0.1}), 9) == {"replaced": 0}
     assert held.observe(seen({"d0": 0.1, "d1": 0.1}), 10) == {"replaced": 2}

@@ -14,12 +14,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from embedtune import methods
 from embedtune.errors import InputError
 from embedtune.recipe import Recipe, check_recipe
-from embedtune.train import bound
-from embedtune.train.batch import Batch
-from embedtune.train.objective import EncodedBatch, Objective, observed, over_prefixes, over_slices
+from embedtune.train import sizes
+from embedtune.train.objective import Objective, loss_in_slices, loss_of, observed, slices_of
 from embedtune.train.preflight import preflight
 from embedtune.train.run import train
-from embedtune.train.slices import slices_of
+from embedtune.train.step import Batch, EncodedBatch
 from embedtune.types import Scores
 
 QUERIES, DOCUMENTS, WIDTH = 40, 90, 8
@@ -37,7 +36,7 @@ def batch_of(queries: int = QUERIES, documents: int = DOCUMENTS) -> Batch:
         doc_ids=tuple(f"d{column}" for column in range(documents)),
         positive=positive,
         candidate=~positive,
-        own=own & ~positive,
+        own_negatives=own & ~positive,
         positive_ids=tuple(frozenset[str]() for _ in range(queries)),
         made=(),
         made_queries=torch.zeros(queries, dtype=torch.bool),
@@ -68,8 +67,8 @@ def test_slices_are_of_whole_queries_within_the_bound(monkeypatch: pytest.Monkey
         (20, [range(1), range(1, 3), range(3, 4), range(4, 5), range(5, 6)]),
         (1, [range(row, row + 1) for row in range(6)]),  # a query is the least
     ):
-        monkeypatch.setattr(bound, "LARGEST_MATRIX", largest)
-        assert slices_of(batch) == expected
+        monkeypatch.setattr(sizes, "LARGEST_MATRIX", largest)
+        assert slices_of(batch.positive) == expected
 
 
 class Random:
@@ -92,17 +91,17 @@ def test_the_largest_matrix_is_bounded(family: str, name: str, monkeypatch: pyte
     objective = Objective(filters, [], [], weightings, losses, teacher=Random(), dimensions=[4])
     batch, generator = batch_of(), torch.Generator().manual_seed(0)
     embeddings = [torch.randn(rows, WIDTH, generator=generator) for rows in (QUERIES, DOCUMENTS)]
-    monkeypatch.setattr(bound, "LARGEST_MATRIX", 1000)  # more than the embeddings' 720 elements
-    slices, found = slices_of(batch), []
+    monkeypatch.setattr(sizes, "LARGEST_MATRIX", 1000)  # more than the embeddings' 720 elements
+    slices, found = slices_of(batch.positive), []
     assert len(slices) == 5
     for sliced in (False, True):
         leaves = [rows.clone().requires_grad_() for rows in embeddings]
         given = objective, EncodedBatch(batch, *leaves, "cosine", 0.0), torch.Generator()
         with Largest() as largest:
             if sliced:
-                over_slices(*given, slices, lambda part: part.backward())
+                loss_in_slices(*given, slices, lambda part: part.backward())
             else:
-                over_prefixes(*given)[0].backward()
+                loss_of(*given)[0].backward()
         found.append((largest.elements, [leaf.grad for leaf in leaves]))
     (whole, gradients), (bounded, same) = found
     assert bounded <= 1000 < QUERIES * DOCUMENTS <= whole
@@ -115,7 +114,7 @@ def test_slices_without_any_negative_are_refused_as_the_whole_is() -> None:
     objective = Objective([], [], [], [], [("infonce", 1.0, methods.bind("loss", "infonce", {}))])
     encoded = EncodedBatch(nothing, torch.randn(4, WIDTH), torch.randn(6, WIDTH), "cosine", 0.0)
     with pytest.raises(InputError, match="no query of this batch of 4 has a negative left"):
-        over_slices(objective, encoded, torch.Generator(), [range(2), range(2, 4)], lambda part: None)
+        loss_in_slices(objective, encoded, torch.Generator(), [range(2), range(2, 4)], lambda part: None)
 
 
 def test_an_observer_sees_each_query_once() -> None:
@@ -166,8 +165,8 @@ def test_a_bounded_run_is_the_unbounded_one(
     recipe = recipe_of(tiny_model, tiny_dataset)
     whole = train(recipe, tmp_path / "whole")
     calls = []
-    monkeypatch.setattr(bound, "LARGEST_MATRIX", 100)
-    monkeypatch.setattr("embedtune.train.step.over_slices", lambda *args: calls.append(1) or over_slices(*args))
+    monkeypatch.setattr(sizes, "LARGEST_MATRIX", 100)
+    monkeypatch.setattr("embedtune.train.step.loss_in_slices", lambda *args: calls.append(1) or loss_in_slices(*args))
     sliced = train(recipe, tmp_path / "sliced")
     assert len(calls) == whole.steps
     unlike = {"event", "seconds", "pairs_per_second"}
@@ -186,7 +185,7 @@ def test_what_compares_queries_is_not_sliced(
     both = {"name": "infonce", "directions": ["query_document", "document_query"]}
     recipe = recipe_of(tiny_model, tiny_dataset, loss=both, weighting=[])
     whole = train(recipe, tmp_path / "whole")
-    monkeypatch.setattr(bound, "LARGEST_MATRIX", 100)
+    monkeypatch.setattr(sizes, "LARGEST_MATRIX", 100)
     bounded = train(recipe, tmp_path / "bounded")
     expected, found = (load_file(run.model / "model.safetensors") for run in (whole, bounded))
     assert all(torch.equal(found[name], values) for name, values in expected.items())
@@ -194,7 +193,7 @@ def test_what_compares_queries_is_not_sliced(
 
 def test_what_compares_queries_is_known_by_its_options() -> None:
     def asked(**changes: Any) -> list[str]:
-        return bound.comparing(recipe_of("m", "d", **changes))
+        return sizes.comparing(recipe_of("m", "d", **changes))
 
     assert asked() == []
     both = {"name": "infonce", "directions": ["query_document", "document_query"]}
@@ -219,7 +218,7 @@ def test_the_preflight_says_how_scores_are_taken(
 ) -> None:
     recipe = recipe_of(tiny_model, tiny_dataset)  # 8 queries with a positive, 2 mined and a made document each
     assert "scores" not in dict(preflight(recipe, tmp_path).lines)
-    monkeypatch.setattr(bound, "LARGEST_MATRIX", 100)
+    monkeypatch.setattr(sizes, "LARGEST_MATRIX", 100)
     lines = dict(preflight(recipe, tmp_path).lines)
     assert lines["scores"] == "of about 3 queries at a time, so that no matrix of them exceeds 0 MiB"
     recipe = recipe_of(tiny_model, tiny_dataset, loss={"name": "orthogonal"})

@@ -15,9 +15,8 @@ from embedtune.data.dataset import load_texts
 from embedtune.errors import InputError
 from embedtune.models.encoder import load_encoder
 from embedtune.recipe import Distill, Recipe, check_recipe
-from embedtune.train.distill import stream_of
-from embedtune.train.layers import layers_of, rate_scales
 from embedtune.train.run import train
+from embedtune.train.stay_close import layers_of, rate_scales, stream_of
 
 
 def recipe_of(path: Path, data: Path, *, close: dict[str, Any], lora: int | None = None, **train: Any) -> Recipe:
@@ -53,10 +52,10 @@ NAMES = [
 
 def test_layers_by_name() -> None:
     assert list(layers_of(NAMES).values()) == [-1, 0, 11, None, 3, 2]
-    scales = rate_scales(NAMES[:4], 0.5)
+    scales = rate_scales(layers_of(NAMES[:4]), 0.5)
     assert list(scales.values()) == [0.5**12, 0.5**11, 1.0, 1.0]
     with pytest.raises(InputError, match=r"^stay_close.layer_decay: the weights' names show no layers here"):
-        rate_scales(["0.linear.weight"], 0.5)
+        rate_scales(layers_of(["0.linear.weight"]), 0.5)
 
 
 def test_frozen_layers_stay_as_they_were(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 from ...data.records import Row
 from ...errors import InputError
 from ...types import Item
-from ..suites import Part, Suite, Task
+from ..lists import Task
+from ..suites import Part, Suite
 from ._images import RowImages, cropped
 from ._rows import rows, text_in
 

@@ -17,7 +17,8 @@ from ...data.dataset import load_dataset
 from ...data.records import Row
 from ...errors import InputError
 from ...types import Dataset, Item
-from ..suites import Part, Suite, Task
+from ..lists import Task
+from ..suites import Part, Suite
 from ._images import RowImages
 from ._rows import has_columns, rows
 

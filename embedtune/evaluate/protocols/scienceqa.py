@@ -15,7 +15,8 @@ from typing import Any
 from ...data.records import Row
 from ...errors import InputError
 from ...types import Item
-from ..suites import Suite, Task
+from ..lists import Task
+from ..suites import Suite
 from ._images import RowImages
 from ._rows import files_of, has_columns, rows, text_in
 

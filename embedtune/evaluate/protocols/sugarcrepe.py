@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...types import Item
-from ..suites import Part, Suite, Task
+from ..lists import Task
+from ..suites import Part, Suite
 from ._images import RowImages
 from ._rows import rows, text_in
 

@@ -12,8 +12,8 @@ from contract_values import QUERIES
 from torch import Tensor
 
 from embedtune import methods
-from embedtune.train.batch import Batch
-from embedtune.train.objective import EncodedBatch, Objective, over_prefixes, over_slices
+from embedtune.train.objective import Objective, loss_in_slices, loss_of
+from embedtune.train.step import Batch, EncodedBatch
 from embedtune.types import Scores
 
 BY_QUERY = [
@@ -57,7 +57,7 @@ def test_what_treats_each_query_by_itself_gives_the_same_in_slices(
         doc_ids=scores.doc_ids,
         positive=scores.positive,
         candidate=candidate,
-        own=scores.own & candidate,
+        own_negatives=scores.own & candidate,
         positive_ids=scores.positive_ids,
         made=(),
         made_queries=torch.zeros(QUERIES, dtype=torch.bool),
@@ -71,10 +71,10 @@ def test_what_treats_each_query_by_itself_gives_the_same_in_slices(
         leaves = [scores.queries.clone().requires_grad_(), scores.documents.clone().requires_grad_()]
         given = objective, EncodedBatch(batch, *leaves, "cosine", 0.0), torch.Generator()
         if len(slices) == 1:
-            loss, parts = over_prefixes(*given)
+            loss, parts = loss_of(*given)
             loss.backward()
         else:
-            loss, parts = over_slices(*given, slices, lambda part: part.backward() if part.requires_grad else None)
+            loss, parts = loss_in_slices(*given, slices, lambda part: part.backward() if part.requires_grad else None)
         learned = list(method.parameters()) if isinstance(method, torch.nn.Module) else []
         gradients = [leaf.grad for leaf in (*leaves, *learned) if leaf.requires_grad]
         found.append((loss.detach(), gradients, parts))

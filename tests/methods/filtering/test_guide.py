@@ -11,8 +11,7 @@ from embedtune.errors import InputError
 from embedtune.methods.filtering.guide import guide, limit
 from embedtune.methods.loss.infonce import Infonce
 from embedtune.recipe import check_recipe
-from embedtune.train.objective import Objective
-from embedtune.train.roles import within_roles
+from embedtune.train.objective import Objective, within_roles
 
 GUIDE = torch.tensor([[0.8, 0.85, 0.1], [0.2, 0.9, 0.3], [0.1, 0.6, 0.7]])
 
