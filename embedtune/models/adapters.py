@@ -1,12 +1,11 @@
-"""LoRA through peft: on which modules, attached, merged, saved and read back with every key accounted for."""
+"""LoRA through peft: which modules are adapted; attaching, merging, saving, scaling and reading adapters."""
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from ..errors import InputError
 from ..files import MARK
 from ..recipe import Lora
+from .folders import ADAPTER_CONFIG, first_line, model_folder, read_json, transformer_paths
 from .modules import transformers_of
 
 if TYPE_CHECKING:
@@ -25,19 +25,23 @@ if TYPE_CHECKING:
 
 _VISION = re.compile(r"(^|\.)(vision|visual|image)[^.]*(\.|$)")
 _IN_A_LAYER = re.compile(r"\.\d+\.")
+_MATRIX = re.compile(r"\.lora_(embedding_)?[AB](\.|$)")
+WEIGHTS = "adapter_model.safetensors"
+# Ways to initialise LoRA that leave the base's weights as they are.
+LINEAR_INITS = (True, False, "gaussian", "eva", "orthogonal")
 
 
-def target_modules(backbone: torch.nn.Module, chosen: str | list[str]) -> list[str]:
-    """Full names of the modules that LoRA adapts; none where a list names none of this model's.
+def target_modules(backbone: torch.nn.Module, names: str | list[str]) -> list[str]:
+    """Full names of the modules that LoRA adapts; empty where a list names none of this model's.
 
-    `auto`: every linear layer inside the repeated layers (attention and MLP); never poolers, embeddings or heads. Of a
-    model whose language part reads what its vision part gives, the language part alone; of CLIP and its like both; of
-    a convolutional network the 1 x 1 convolutions, which are linear layers over channels, but for its gates. A list
-    matches the ends of names, as peft does.
+    `auto`: every linear layer inside the repeated layers (attention and MLP), but no poolers, embeddings or heads. A
+    model whose language part reads the output of its vision part is adapted in the language part only, CLIP and its
+    like in both. In a convolutional network the 1 x 1 convolutions are adapted, which are linear layers over channels,
+    except its gates. A list matches the ends of names, as peft does.
     """
     linear = [name for name, module in backbone.named_modules() if _is_linear(module)]
-    if chosen != "auto":
-        return [name for name in linear if any(name == end or name.endswith(f".{end}") for end in chosen)]
+    if names != "auto":
+        return [name for name in linear if any(name == end or name.endswith(f".{end}") for end in names)]
     inside = [name for name in linear if _IN_A_LAYER.search(f".{name}.") and "squeeze" not in name]
     language = [name for name in inside if not _VISION.search(name)]
     return inside if hasattr(backbone, "get_text_features") or not language else language
@@ -48,17 +52,19 @@ def _is_linear(module: torch.nn.Module) -> bool:
     return pointwise or isinstance(module, torch.nn.Linear)
 
 
-def attach(model: SentenceTransformer, lora: Lora, base_names: str | Mapping[str, str]) -> list[str]:
-    """Puts a fresh adapter on the model's transformers and freezes everything else; returns the adapted modules.
+def attach(model: SentenceTransformer, lora: Lora, bases: str | Mapping[str, str]) -> list[str]:
+    """Puts a fresh adapter on the model's transformers and freezes everything else; returns the adapted modules' names.
 
-    The zero-initialised B makes the adapted model equal the base model until the first step. base_names: what each
-    adapter says that it is of; by route where the model has several transformers.
+    The zero-initialised B makes the adapted model equal the base model until the first step. bases: the name of the
+    base model, or of each transformer's by route, which the saved adapter refers to. Raises InputError where
+    target_modules match nothing.
     """
     from peft import LoraConfig, get_peft_model
 
-    towers = transformers_of(model)
-    targets = {route: target_modules(tower.model, lora.target_modules) for route, tower in towers.items()}
-    _refuse_unmatched(targets, lora.target_modules, [tower.model for tower in towers.values()])
+    transformers = transformers_of(model)
+    targets = {route: target_modules(one.model, lora.target_modules) for route, one in transformers.items()}
+    _refuse_unmatched(targets, lora.target_modules, [one.model for one in transformers.values()])
+    names = base_names(bases, transformers) if isinstance(bases, str) else bases
     model.requires_grad_(False)
     for route, modules in targets.items():
         if not modules:
@@ -67,102 +73,124 @@ def attach(model: SentenceTransformer, lora: Lora, base_names: str | Mapping[str
             r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, bias="none", target_modules=modules
         )
         with quiet():
-            towers[route].model = get_peft_model(towers[route].model, config)
-        name = base_names if isinstance(base_names, str) else base_names[route]
-        towers[route].model.peft_config["default"].base_model_name_or_path = name
+            transformers[route].model = get_peft_model(transformers[route].model, config)
+        transformers[route].model.peft_config["default"].base_model_name_or_path = names[route]
     return [f"{route}.{name}" if route else name for route, modules in targets.items() for name in modules]
 
 
 def _refuse_unmatched(
-    targets: Mapping[str, list[str]], chosen: str | list[str], backbones: Sequence[torch.nn.Module]
+    targets: Mapping[str, list[str]], names: str | list[str], backbones: Sequence[torch.nn.Module]
 ) -> None:
-    found = [name for modules in targets.values() for name in modules]
-    if chosen == "auto" and not found:
-        raise InputError("model.lora.target_modules: auto found no linear layers here; name them in a list")
-    wanted = [] if chosen == "auto" else chosen
-    missed = [end for end in wanted if not any(n == end or n.endswith(f".{end}") for n in found)]
-    if missed:
+    matched = [name for modules in targets.values() for name in modules]
+    if names == "auto" and not matched:
+        raise InputError("model.lora.target_modules: auto matches no linear layers here; name them in a list")
+    ends = [] if names == "auto" else names
+    unmatched = [end for end in ends if not any(name == end or name.endswith(f".{end}") for name in matched)]
+    if unmatched:
         linear = (name for model in backbones for name, module in model.named_modules() if _is_linear(module))
-        ends = sorted({name.rpartition(".")[2] for name in linear})
-        raise InputError(f"model.lora.target_modules: {missed} match no linear layer; there are {ends}")
+        known = sorted({name.rpartition(".")[2] for name in linear})
+        raise InputError(f"model.lora.target_modules: {unmatched} match no linear layer; there are {known}")
 
 
 def adapted(model: SentenceTransformer) -> dict[str, Any]:
     """The transformers that carry an adapter, by route."""
-    return {route: tower for route, tower in transformers_of(model).items() if hasattr(tower.model, "peft_config")}
+    return {route: one for route, one in transformers_of(model).items() if hasattr(one.model, "peft_config")}
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """peft warns of names that transformers renamed, and of keys that we check and name ourselves."""
+    """Without peft's warnings of names that transformers renamed, and of keys, which are checked here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def save_adapter(model: SentenceTransformer, folder: Path) -> None:
-    """Writes adapter_config.json and adapter_model.safetensors, which peft opens; in a folder for each of several."""
-    for route, tower in adapted(model).items():
+    """Writes adapter_config.json and adapter_model.safetensors, which peft opens, in a folder for each route."""
+    for route, transformer in adapted(model).items():
         with quiet():
-            tower.model.save_pretrained(str(folder / route), safe_serialization=True, save_embedding_layers=False)
+            transformer.model.save_pretrained(str(folder / route), safe_serialization=True, save_embedding_layers=False)
 
 
 def merge(model: SentenceTransformer) -> None:
-    """Adds the adapters to the weights, in place; the model is then plain and self-contained."""
-    for tower in adapted(model).values():
-        tower.model = tower.model.merge_and_unload()
+    """Adds the adapters to the weights, in place; the model is plain and self-contained afterwards."""
+    for transformer in adapted(model).values():
+        transformer.model = transformer.model.merge_and_unload()
 
 
-def merge_adapter_folder(model: SentenceTransformer, folder: Path) -> None:
-    """Loads a peft adapter folder onto the model and merges it.
+def merge_adapter_folder(transformer: Any, folder: Path) -> None:
+    """Loads a peft adapter folder onto a transformer module and merges it into the weights.
 
-    Raises InputError where a key of the file has no place in the model, or a place is not filled: an adapter that is
-    silently not applied looks like a model that did not learn.
+    Raises InputError where a key of the file has no parameter in the model, or a parameter has no key: an adapter that
+    is silently not applied looks like a model that did not learn.
     """
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model_state_dict
 
-    weights = folder / "adapter_model.safetensors"
+    weights = folder / WEIGHTS
     if not weights.exists():
-        raise InputError(f"model {folder}: adapter_model.safetensors is missing")
-    with safe_open(weights, "pt") as file:
-        stored = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
+        raise InputError(f"model {folder}: {WEIGHTS} is missing")
     try:
+        with safe_open(weights, "pt") as file:
+            stored = {_key(name) for name in file.keys()}  # noqa: SIM118
         with quiet():
-            adapted: Any = PeftModel.from_pretrained(model[0].model, str(folder))
-    except (RuntimeError, ValueError) as error:
-        raise InputError(f"model {folder}: the adapter does not fit its base model: {error}") from error
-    expected = {
-        name.replace(".default", ""): list(parameter.shape)
-        for name, parameter in adapted.named_parameters()
-        if "lora_" in name
-    }
-    missing, unexpected = sorted(expected.keys() - stored.keys()), sorted(stored.keys() - expected.keys())
+            adapted: Any = PeftModel.from_pretrained(transformer.model, str(folder))
+            expected = {_key(name) for name in get_peft_model_state_dict(adapted, save_embedding_layers=False)}
+            known = expected | set(adapted.state_dict())  # embeddings that were saved with the adapter
+            missing, unexpected = sorted(expected - stored), sorted(stored - known)
+            if not missing and not unexpected:
+                transformer.model = adapted.merge_and_unload()
+    except Exception as error:  # peft, torch and safetensors each raise their own kinds
+        raise InputError(f"model {folder}: the adapter does not fit its base model: {first_line(error)}") from error
     if missing or unexpected:
-        first = (missing or unexpected)[0]
         raise InputError(
             f"model {folder}: the adapter does not fit its base model: {len(missing)} keys missing, "
-            f"{len(unexpected)} unexpected, first {first!r}"
+            f"{len(unexpected)} unexpected, first {(missing or unexpected)[0]!r}"
         )
-    model[0].model = adapted.merge_and_unload()
 
 
-def scale_adapter(adapter: Path, target: Path, alpha: float) -> None:
-    """Writes a LoRA adapter into the empty folder `target` with its effect scaled by alpha: lora_B times alpha.
-
-    Raises InputError where the adapter holds anything but lora_A and lora_B, which scaling would not mix.
-    """
-    weights = load_file(adapter / "adapter_model.safetensors")
-    others = sorted(name for name in weights if "lora_A" not in name and "lora_B" not in name)
-    if others:
-        raise InputError(f"{adapter}: holds {others[0]}, which is no LoRA matrix; mix the merged models instead")
-    scaled = {name: tensor * alpha if "lora_B" in name else tensor for name, tensor in weights.items()}
-    for file in adapter.iterdir():
-        if file.is_file() and file.name not in ("adapter_model.safetensors", MARK):
-            shutil.copyfile(file, target / file.name)
-    save_file(scaled, target / "adapter_model.safetensors", {"format": "pt"})
+def _key(name: str) -> str:
+    """A key of an adapter's file; peft before 0.11 wrote DoRA's magnitudes without the ending."""
+    return name.removesuffix(".weight") if "lora_magnitude_vector" in name else name
 
 
 def base_of_adapter(adapter: Path) -> str:
-    """The name of the model that an adapter was trained on."""
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    return str(config.get("base_model_name_or_path") or "")
+    """The name of an adapter's base model, with its revision. Raises InputError where none is named."""
+    config = read_json(adapter / ADAPTER_CONFIG)
+    name, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not name:
+        raise InputError(f"model {adapter}: {ADAPTER_CONFIG} names no base_model_name_or_path")
+    return f"{name}@{revision}" if revision and not Path(name).exists() else str(name)
+
+
+def base_names(model: str, routes: Iterable[str]) -> dict[str, str]:
+    """What each route's adapter names as its base: the model, or of a router's routes the folder of their transformer,
+    which peft opens and from which `load_model` finds the router."""
+    if list(routes) == [""]:
+        return {"": model}
+    folder = model_folder(model)
+    return {route: str((folder / path).absolute()) for route, path in transformer_paths(folder).items()}
+
+
+def scales(adapter: Path) -> bool:
+    """Whether an adapter times alpha is the mixture (1 - alpha) base + alpha tuned: it holds LoRA matrices alone and
+    peft does not change the base's weights when it loads them, as it does for PiSSA and its like."""
+    config, weights = read_json(adapter / ADAPTER_CONFIG), adapter / WEIGHTS
+    if config.get("init_lora_weights", True) not in LINEAR_INITS or not weights.exists():
+        return False
+    if any(file != weights for file in (*adapter.rglob("*.safetensors"), *adapter.rglob("*.bin"))):
+        return False  # another module has weights of its own
+    with safe_open(weights, "pt") as file:
+        return all(_MATRIX.search(name) for name in file.keys())  # noqa: SIM118
+
+
+def scale_adapter(adapter: Path, target: Path, alpha: float) -> None:
+    """Writes an adapter into the empty folder `target` with its effect scaled by alpha: lora_B times alpha.
+
+    Raises InputError for an adapter that does not scale (see `scales`).
+    """
+    if not scales(adapter):
+        raise InputError(f"{adapter}: its effect is not proportional to lora_B; mix the merged models instead")
+    shutil.copytree(adapter, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MARK))
+    weights = load_file(adapter / WEIGHTS)
+    scaled = {name: tensor * alpha if "_B" in name else tensor for name, tensor in weights.items()}
+    save_file(scaled, target / WEIGHTS, {"format": "pt"})

@@ -6,7 +6,6 @@ opens with `SentenceTransformer(path)` and runs no code of its own.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +13,8 @@ import torch
 from ..errors import InputError
 from ..recipe import Compose
 from . import efficientnet_lite
-from .locate import Location, locate, with_safetensors
+from .folders import model_folder, with_safetensors
+from .opening import opened, transformer_in
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -76,31 +76,20 @@ def _tower(model: SentenceTransformer, name: str) -> list[Any]:
 
 
 def _image_tower(chosen: Compose, attention: str | None) -> list[Any]:
-    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
 
-    location = locate(chosen.image)
-    folder = location.folder
-    if folder is not None:
-        weights = efficientnet_lite.weights_in(folder) if not (folder / "config.json").exists() else None
-        location = Location(str(efficientnet_lite.converted(weights) if weights else _checked(folder)))
-    try:
-        transformer = Transformer(
-            location.name,
-            model_kwargs={
-                "dtype": "float32",
-                "use_safetensors": True,
-                "revision": location.revision,
-                "attn_implementation": attention,
-            },
-            processor_kwargs={"revision": location.revision},
-            config_kwargs={"revision": location.revision},
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"model.compose.image: {chosen.image}: cannot be loaded: {reason}") from error
+    label = f"model.compose.image: {chosen.image}"
+    folder = model_folder(chosen.image)
+    if not (folder / "config.json").exists():
+        weights = efficientnet_lite.weights_in(folder)
+        if weights is None:
+            raise InputError(f"{label}: not a model folder (no config.json)")
+        folder = efficientnet_lite.converted(weights)
+    folder = with_safetensors(folder)
+    transformer = opened(label, lambda: transformer_in(folder, attention=attention, trust_remote_code=False))
     if transformer.modalities != ["image"] or transformer.module_output_name != "token_embeddings":
         reads = ", ".join(map(str, transformer.modalities))
-        raise InputError(f"model.compose.image: {chosen.image} reads {reads}; expected a vision model alone")
+        raise InputError(f"{label} reads {reads}; expected a vision model alone")
     transformer.processor.do_convert_rgb = True  # whoever opens the saved folder may hand it any picture
     patches = getattr(transformer.config, "patch_size", None) is not None
     if chosen.image_size is not None:
@@ -119,9 +108,3 @@ def _set_size(transformer: Any, chosen: Compose, *, fixed: bool) -> None:
     processor.size = type(processor.size)(height=size, width=size)
     if getattr(processor, "do_center_crop", False):
         processor.crop_size = type(processor.crop_size)(height=size, width=size)
-
-
-def _checked(folder: Path) -> Path:
-    if not (folder / "config.json").exists():
-        raise InputError(f"model.compose.image: {folder}: not a model folder (no config.json)")
-    return with_safetensors(folder)

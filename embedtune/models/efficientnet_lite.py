@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import cache_folder, fingerprint_of, fingerprint_of_file, inner_folder
+from ..files import fingerprint_of, fingerprint_of_file
+from .folders import made_once, pickled_tensors
 
 _FORM = "1"  # of what is written; another number makes it anew
 _SIZE = 112  # pixels a side: half of what it was trained with, a fifth of the time, and enough for drawings
@@ -35,18 +36,14 @@ def converted(weights: Path) -> Path:
 
     Lite models have no squeeze-and-excitation; transformers' has: its gate is set to sigmoid(30), in float32 1.
     """
-    folder = cache_folder() / "models" / fingerprint_of(fingerprint_of_file(weights), _FORM)
-    if not folder.is_dir():
-        with inner_folder(folder) as temporary:
-            _write(weights, temporary)
-    return folder
+    return made_once(fingerprint_of(fingerprint_of_file(weights), _FORM), lambda folder: _write(weights, folder))
 
 
 def _write(weights: Path, folder: Path) -> None:
     import torch
     from transformers import EfficientNetConfig, EfficientNetImageProcessorPil, EfficientNetModel
 
-    stored = torch.load(weights, map_location="cpu", weights_only=True)
+    stored = pickled_tensors(weights)
     config = EfficientNetConfig(
         width_coefficient=1.0,
         depth_coefficient=1.0,

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
-import json
 import logging
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..recipe import Model
+from .adapters import base_of_adapter, merge_adapter_folder
 from .attention import pad_three_axes, refuse_absent, refuse_other
-from .locate import Location, locate, with_safetensors
-from .modules import image_processors_of, transformers_of
+from .folders import (
+    ADAPTER_CONFIG,
+    completed,
+    model_folder,
+    module_paths,
+    refuse_other_kind,
+    transformer_paths,
+    with_safetensors,
+)
+from .modules import first_modules, image_processors_of, token_embeddings, transformers_of
+from .opening import Loaded, opened, transformer_in
 
 if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
+_log = logging.getLogger(__name__)
+
 
 def load_model(model: Model, device: torch.device, *, seed: int = 0) -> SentenceTransformer:
     """Weights in float32, the model's own pooling and normalisation; prompts, lengths and sizes as the recipe says.
 
-    seed: of weights that no file has, as a composed model's projections. Raises InputError for a model that is not
-    there, has no weights, or has no pooling and is given none.
+    Nothing is looked up on the network for a model in a folder, and nothing asks on stdin. seed: of weights that no
+    file has, such as a composed model's projections. Raises InputError for a model that does not exist, is of another
+    kind, lacks weights or code that it needs, or has no pooling where the recipe has none either.
     """
     import torch
 
@@ -40,145 +55,172 @@ def _load(model: Model, device: torch.device) -> SentenceTransformer:
         loaded = compose(model.compose, _load(text, device), device, attention=model.attention)
         _set_pixels(loaded, model)
         return loaded.eval()
-    location = locate(model.label)
-    if location.folder is not None:
-        adapter = location.folder / "adapter_config.json"
-        if adapter.exists():
-            return _with_adapter(model, location.folder, device)
-        _refuse_unusable(location.folder)
-        location = Location(str(with_safetensors(location.folder)))
     if model.attention is not None:
         refuse_absent(model.attention, model.trust_remote_code)
-    loaded = _open(model, location, device)
+    folder = model_folder(model.label)
+    refuse_other_kind(folder, model.label)
+    if (folder / ADAPTER_CONFIG).exists() and not (folder / "modules.json").exists():
+        loaded = _load_adapter(model, folder, device)
+    else:
+        loaded = _load_folder(model, folder, device)
     if model.attention is not None:
         refuse_other(loaded, model.attention, model.label)
     pad_three_axes(loaded)
     for transformer in transformers_of(loaded).values():
-        _pad_where_unmasked(transformer)
+        _set_padding(transformer, model.label)
     _set_prompts(loaded, model)
     _set_length(loaded, model)
     _set_pixels(loaded, model)
     return loaded.eval()
 
 
-def _open(model: Model, location: Location, device: torch.device) -> SentenceTransformer:
-    try:
-        loaded, bare = _loaded(model, location, device)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError) as error:
-        kind = "folder" if location.folder else "not a folder here, and from the hub"
-        reason = _needs_torchvision(error) or f"cannot be loaded: {_first_line(error)}"
-        raise InputError(f"model {model.label}: {kind}: {reason}") from error
-    if bare and loaded[0].module_output_name != "sentence_embedding":  # else it pools by itself, as CLIP does
-        if model.pooling is None:
-            wanted = "set model.pooling: mean|cls|lasttoken"
-            raise InputError(f"model {model.label}: a bare checkpoint has no pooling; {wanted}")
-        return _pooled(loaded[0], model.pooling, device)
-    if model.pooling is not None:
-        raise InputError(f"model {model.label}: has its own pooling; remove model.pooling")
+def _load_adapter(model: Model, folder: Path, device: torch.device) -> SentenceTransformer:
+    """A peft adapter folder: its base model with the adapter merged in. Where the base is the transformer of a router's
+    route, the whole router."""
+    name, route = base_of_adapter(folder), ""
+    base = model_folder(name)
+    if (base.parent / "router_config.json").exists():
+        paths = transformer_paths(base.parent)
+        route = next((route for route, path in paths.items() if path == base.name), "")
+    loaded = _load(replace(model, name=str(base.parent) if route else name), device)
+    merge_adapter_folder(first_modules(loaded)[route], with_safetensors(folder))
     return loaded
 
 
-def _pooled(transformer: Any, mode: str, device: torch.device) -> SentenceTransformer:
+def _load_folder(model: Model, folder: Path, device: torch.device) -> SentenceTransformer:
+    """A model folder. sentence-transformers saves adapters without their base: its files are put beside them, and the
+    adapters are merged."""
+    adapters = [path for path in module_paths(folder) if (folder / path / ADAPTER_CONFIG).exists()]
+    with ExitStack() as stack:
+        whole = folder
+        if adapters:
+            folder = with_safetensors(folder)
+            bases = {path: _base_transformer(base_of_adapter(folder / path)) for path in adapters}
+            whole = stack.enter_context(completed(folder, bases))
+        loaded = _open(model, with_safetensors(whole), device)
+    for route, path in transformer_paths(folder).items():
+        if path in adapters:
+            merge_adapter_folder(first_modules(loaded)[route], folder / path)
+            adapters.remove(path)  # routes may share a transformer
+    return loaded
+
+
+def _base_transformer(name: str) -> Path:
+    """The folder of a base model's transformer."""
+    folder = with_safetensors(model_folder(name))
+    refuse_other_kind(folder, name)
+    return folder / next(iter(transformer_paths(folder).values()))
+
+
+def _open(model: Model, folder: Path, device: torch.device) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    pooling = Pooling(transformer.get_embedding_dimension(), mode)
-    return SentenceTransformer(modules=[transformer, pooling], device=str(device))
+    def opened_as(load: Callable[[], Loaded]) -> Loaded:
+        return opened(f"model {model.label}", load, random_weights=model.random_weights)
 
-
-def _loaded(model: Model, location: Location, device: torch.device) -> tuple[SentenceTransformer, bool]:
-    """The model, and whether it is a bare checkpoint, which sentence-transformers would pool by the mean."""
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Transformer
-    from sentence_transformers.util import is_sentence_transformer_model
-    from transformers.utils.logging import disable_progress_bar
-
-    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
-    disable_progress_bar()  # progress is ours to show
-    weights = {"dtype": "float32", "use_safetensors": True, "attn_implementation": model.attention}
-    if location.folder is not None and not (location.folder / "modules.json").exists():
-        transformer = Transformer(location.name, model_kwargs=weights)
-        return SentenceTransformer(modules=[transformer], device=str(device)), True
-    loaded = SentenceTransformer(
-        location.name,
-        device=str(device),
-        trust_remote_code=model.trust_remote_code,
-        revision=location.revision,
-        model_kwargs=weights,
-    )
-    known = location.folder is not None
-    return loaded, not (known or is_sentence_transformer_model(location.name, revision=location.revision))
-
-
-def _needs_torchvision(error: BaseException) -> str | None:
-    """A sentence where an error comes of torchvision: it is not there, or was built for another torch (and then
-    transformers itself cannot be imported)."""
-    said = f"{error} {error.__cause__ or ''}".lower()
-    if not any(sign in said for sign in ("torchvision", "video processor", "video_processor")):
-        return None
-    return (
-        "needs torchvision, which is not here or was built for another torch: pip install 'embedtune[vlm]', or the "
-        "torchvision that is made for your torch"
-    )
-
-
-def _pad_where_unmasked(transformer: Any) -> None:
-    """A tokenizer without attention mask (SigLIP's) pads every text to the full length, as its model was trained: else
-    an embedding would depend on the other texts of its batch. The saved folder keeps it."""
-    tokenizer = transformer.tokenizer
-    if tokenizer is not None and "attention_mask" not in tokenizer.model_input_names:
-        text = {**transformer.processing_kwargs.get("text", {}), "padding": "max_length"}
-        transformer.processing_kwargs = {**transformer.processing_kwargs, "text": text}
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]
-
-
-def _refuse_unusable(folder: Path) -> None:
-    if not (folder / "modules.json").exists() and not (folder / "config.json").exists():
-        raise InputError(f"model {folder}: not a model folder (no modules.json and no config.json)")
-
-
-def _with_adapter(model: Model, folder: Path, device: torch.device) -> SentenceTransformer:
-    """A peft adapter folder: its base model with the adapter merged in. Keys that do not fit are an error."""
-    from .adapters import merge_adapter_folder
-
-    base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
-    if not base:
-        raise InputError(f"model {folder}: adapter_config.json names no base_model_name_or_path")
-    loaded = _load(replace(model, name=base), device)
-    merge_adapter_folder(loaded, folder)
+    trust, attention = model.trust_remote_code, model.attention
+    local: dict[str, Any] = {"device": str(device), "local_files_only": True}
+    if (folder / "modules.json").exists():
+        weights = {"dtype": "float32", "use_safetensors": True, "attn_implementation": attention}
+        options = local | {"trust_remote_code": trust, "model_kwargs": weights}
+        loaded = opened_as(lambda: SentenceTransformer(str(folder), **options))
+        pooled = True
+    else:
+        module = opened_as(lambda: transformer_in(folder, attention=attention, trust_remote_code=trust))
+        loaded = SentenceTransformer(modules=[module], **local)
+        pooled = module.module_output_name == "sentence_embedding"  # CLIP and its like pool by themselves
+    if pooled and model.pooling is not None:
+        raise InputError(f"model {model.label}: has its own pooling; remove model.pooling")
+    if not pooled and model.pooling is None:
+        raise InputError(
+            f"model {model.label}: a bare checkpoint has no pooling; set model.pooling: mean|cls|lasttoken"
+        )
+    if not pooled:
+        loaded.append(Pooling(loaded[0].get_embedding_dimension(), model.pooling))
     return loaded
 
 
+def _set_padding(transformer: Any, label: str) -> None:
+    """Sets what a tokenizer needs for batches; the saved folder keeps it.
+
+    A tokenizer without attention mask (SigLIP's) pads every text to the full length, as its model was trained: else an
+    embedding would depend on the other texts of its batch. A decoder's tokenizer without a padding token pads with its
+    end of text, which the mask hides. Raises InputError for a tokenizer with tokens that the model has no row for.
+    """
+    tokenizer = transformer.tokenizer
+    if tokenizer is None:
+        return
+    if "attention_mask" not in tokenizer.model_input_names:
+        text = {**transformer.processing_kwargs.get("text", {}), "padding": "max_length"}
+        transformer.processing_kwargs = {**transformer.processing_kwargs, "text": text}
+    elif tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise InputError(f"model {label}: its tokenizer has neither a padding nor an end-of-text token; set one")
+        tokenizer.pad_token = tokenizer.eos_token
+    table = token_embeddings(transformer.model)
+    if table is not None and len(tokenizer) > table.num_embeddings:
+        raise InputError(
+            f"model {label}: its tokenizer has {len(tokenizer)} tokens, its embedding matrix {len(table.weight)} rows; "
+            "use the tokenizer that belongs to the model, or resize the matrix (resize_token_embeddings) and train it"
+        )
+
+
 def _set_prompts(loaded: SentenceTransformer, model: Model) -> None:
-    for role in ("query", "document"):
-        prompt = model.prompts.of("query" if role == "query" else "document")
-        if prompt is not None:
-            loaded.prompts[role] = prompt
+    """The recipe's prompts, or the model's own. A document's prompt may be named passage or corpus (E5)."""
+    others = [name for name in ("passage", "corpus") if loaded.prompts.get(name)]
+    if model.prompts.document is None and others and not loaded.prompts.get("document"):
+        loaded.prompts["document"] = loaded.prompts[others[0]]
+        _say_once(
+            f"model {model.label}: its prompt {others[0]!r} is put before documents; sentence-transformers 6 itself "
+            "puts none before them"
+        )
+    if model.prompts.query is not None:
+        loaded.prompts["query"] = model.prompts.query
+    if model.prompts.document is not None:
+        # under all names, or the saved folder's old name would be read as the document's
+        loaded.prompts.update(dict.fromkeys(["document", *others], model.prompts.document))
+
+
+@cache
+def _say_once(note: str) -> None:
+    _log.warning(note)
 
 
 def _set_length(loaded: SentenceTransformer, model: Model) -> None:
-    if model.max_length is None:
-        return
-    limit = getattr(loaded[0].config, "max_position_embeddings", None) if hasattr(loaded[0], "config") else None
-    if limit is not None and model.max_length > limit:
-        raise InputError(f"model.max_length: {model.max_length} is more than the {limit} positions of {model.label}")
-    loaded.max_seq_length = model.max_length
+    """The recipe's length, or the model's own, within the model's positions. Raises InputError for a recipe's length
+    beyond them."""
+    for transformer in transformers_of(loaded).values():
+        rows = _position_rows(transformer.model)
+        limit = rows or getattr(transformer.config, "max_position_embeddings", None)
+        if limit is not None and model.max_length is not None and model.max_length > limit:
+            raise InputError(f"model.max_length: {model.max_length} exceeds the {limit} positions of {model.label}")
+        if rows is not None and (transformer.max_seq_length is None or transformer.max_seq_length > rows):
+            transformer.max_seq_length = rows
+    if model.max_length is not None:
+        loaded.max_seq_length = model.max_length
+
+
+def _position_rows(backbone: Any) -> int | None:
+    """How many tokens a matrix of learned positions is for; None without one. RoBERTa and its like (XLM-R, MPNet) start
+    to count behind the padding's row."""
+    for name, module in backbone.named_modules():
+        if name.endswith("position_embeddings") and hasattr(module, "num_embeddings"):
+            return int(module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1))
+    return None
 
 
 def _set_pixels(loaded: SentenceTransformer, model: Model) -> None:
-    """How many pixels an image is scaled to, for processors that keep its shape (Qwen-VL's)."""
+    """The pixels that an image is scaled to, for processors that keep its shape (Qwen-VL's)."""
     bounds = {"shortest_edge": model.min_pixels, "longest_edge": model.max_pixels}
-    given = {edge: pixels for edge, pixels in bounds.items() if pixels is not None}
-    if not given:
+    bounds = {edge: pixels for edge, pixels in bounds.items() if pixels is not None}
+    if not bounds:
         return
-    processors = [found for found in image_processors_of(loaded) if hasattr(found, "merge_size")]
+    processors = [processor for processor in image_processors_of(loaded) if hasattr(processor, "merge_size")]
     if not processors:
         raise InputError(f"model.min_pixels, model.max_pixels: {model.label} does not take images of any size")
     for processor in processors:
-        size = {**dict(processor.size), **given}
+        size = {**dict(processor.size), **bounds}
         if size["shortest_edge"] > size["longest_edge"]:
             raise InputError(
                 f"model.min_pixels: {size['shortest_edge']:,} is more than model.max_pixels: {size['longest_edge']:,}"

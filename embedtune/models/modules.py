@@ -36,6 +36,18 @@ def transformers_of(model: SentenceTransformer) -> dict[str, Any]:
     return {name: module for name, module in first_modules(model).items() if hasattr(module, "model")}
 
 
+def token_embeddings(backbone: Any) -> nn.Embedding | None:
+    """The matrix of a transformers model's token embeddings, which has many names; None for a model without one."""
+    for part in (backbone, getattr(backbone, "text_model", None)):
+        try:
+            table = part.get_input_embeddings() if part is not None else None
+        except (AttributeError, NotImplementedError):
+            continue
+        if isinstance(table, nn.Embedding):
+            return table
+    return None
+
+
 def image_processors_of(model: SentenceTransformer) -> list[Any]:
     processors = [getattr(module, "processor", None) for module in transformers_of(model).values()]
     image_processors = [getattr(processor, "image_processor", processor) for processor in processors]

@@ -30,9 +30,8 @@ Kind = tuple[str, ...]  # ("text",), ("image",) or both, sorted, as sentence-tra
 
 
 def role_prompt(model: SentenceTransformer, role: Role) -> str | None:
-    """The text put before each item of a role: the model's own names for it, as encode_query/_document use them."""
-    names = ("query",) if role == "query" else ("document", "passage", "corpus")
-    return next((model.prompts[name] for name in names if name in model.prompts), None) or None
+    """The text before each item of a role, as encode_query and encode_document use it."""
+    return model.prompts.get(role) or None
 
 
 class Preparer:

@@ -19,8 +19,9 @@ from ..recipe import CROSS_ENCODER
 from ..types import Dataset, Item, Items
 from . import store
 from .encoder import Encoder, Progress, load_encoder
-from .locate import locate
+from .folders import model_folder, read_json, with_safetensors
 from .modules import processing_of, weights_fingerprint
+from .opening import opened
 from .similarity import as_scored
 
 Floats = npt.NDArray[np.float32]
@@ -89,14 +90,14 @@ class CrossEncoderScores:
         from sentence_transformers import CrossEncoder
 
         self._name, self._dataset = name, dataset
-        where = locate(name)
-        try:
-            self._model: Any = CrossEncoder(where.name, revision=where.revision, device=device)
-        except (OSError, ValueError) as error:
-            raise InputError(f"cross-encoder {name}: cannot be loaded: {str(error).splitlines()[0]}") from None
-        kind = next(iter(self._model.config.architectures or ()), "")
+        folder = with_safetensors(model_folder(name))
+        config = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+        kind = next(iter(config.get("architectures") or ()), "")
         if kind.endswith(("Model", "ForMaskedLM", "ForPreTraining")):  # its head would be random numbers
             raise InputError(f"cross-encoder {name}: is a {kind}, which scores no pairs; name a cross-encoder")
+        self._model: Any = opened(
+            f"cross-encoder {name}", lambda: CrossEncoder(str(folder), device=device, local_files_only=True)
+        )
         if self._model.num_labels != 1:
             raise InputError(f"cross-encoder {name}: gives {self._model.num_labels} numbers a pair, expected one")
 

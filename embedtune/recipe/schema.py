@@ -126,7 +126,8 @@ class Model:
     # how attention is computed: eager, sdpa, flash_attention_2 (bf16 on a GPU, texts without padding), or any other
     # name that transformers knows; absent: its own choice
     attention: str | None = None
-    trust_remote_code: bool = False
+    trust_remote_code: bool = False  # run code that the model brings; nothing asks for it
+    random_weights: bool = False  # weights that the checkpoint lacks are drawn at random, instead of refused
 
     def __post_init__(self) -> None:
         if (self.name is None) == (self.compose is None):

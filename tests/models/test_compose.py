@@ -71,7 +71,7 @@ def test_lite0_in_a_composed_model(lite0: Path, tiny_model: Path, tmp_path: Path
     pixels = encoder.prepare([image], "document")[0].joined["pixel_values"]
     by_hand = (np.asarray(open_image(tmp_path / "red.png").resize((64, 64), 2), np.float32) - 127) / 128
     np.testing.assert_allclose(pixels[0].permute(1, 2, 0).numpy(), by_hand, atol=1e-6)
-    modules = adapters.attach(encoder.model, Lora(rank=2), "base")
+    modules = adapters.attach(encoder.model, Lora(rank=2), {"text": "base", "image": "base"})
     convolutions = [name for name in modules if name.startswith("image.")]
     assert len(convolutions) == 16 + 15  # a projection a block, an expansion in all but the first; no gates
     assert not any("squeeze" in name or "depthwise" in name for name in convolutions)

@@ -68,7 +68,7 @@ def test_last_token_of_a_causal_model_under_left_padding(bare_checkpoint: Path, 
     tokenizer.save_pretrained(tmp_path)
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = Qwen2Config(vocab_size=len(tokenizer), num_key_value_heads=2, max_position_embeddings=64, **sizes)
+    config = Qwen2Config(vocab_size=len(tokenizer) + 1, num_key_value_heads=2, max_position_embeddings=64, **sizes)
     Qwen2Model(config).save_pretrained(tmp_path)
     encoder = load_encoder(Model(name=str(tmp_path), pooling="lasttoken"))
     alone = np.concatenate([encoder.encode([item], "query") for item in ITEMS])

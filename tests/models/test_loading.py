@@ -44,7 +44,7 @@ def test_models_that_cannot_be_used(bare_checkpoint: Path, tiny_model: Path, tmp
     without = shutil.copytree(tiny_model, tmp_path / "without", ignore=shutil.ignore_patterns("*.safetensors"))
     with pytest.raises(InputError, match="no weights"):
         load_encoder(str(without))
-    with pytest.raises(InputError, match="1000 is more than the 64 positions"):
+    with pytest.raises(InputError, match="1000 exceeds the 64 positions"):
         load_encoder(Model(name=str(tiny_model), max_length=1000))
     with pytest.raises(InputError, match=r"model no-one/nothing: .*cannot be loaded"):
         load_encoder("no-one/nothing")

@@ -1,0 +1,228 @@
+"""Model folders before they are opened: fetched from the hub, their kind, their weights as safetensors, adapter folders
+completed with their base."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from filelock import FileLock
+
+from ..errors import InputError
+from ..files import cache_folder, fingerprint_of, fingerprint_of_file, inner_folder
+from .locate import locate
+
+ADAPTER_CONFIG = "adapter_config.json"
+# Weights that torch does not read: a model on the hub may have them beside its own.
+OTHER_FORMATS = ["*.onnx*", "onnx/*", "openvino/*", "*.h5", "*.msgpack", "*.ot", "*.gguf", "*.tflite", "coreml/*"]
+PICKLED = "pytorch_model*.bin"
+# Part of a module's class name -> the kind of model that it is a part of.
+KINDS = {
+    ".sparse_encoder.": "SparseEncoder",
+    ".multi_vector_encoder.": "MultiVectorEncoder",
+    "pylate.": "MultiVectorEncoder (PyLate)",
+    ".cross_encoder.": "CrossEncoder",
+}
+
+
+def model_folder(name: str) -> Path:
+    """The folder of a model; one on the hub is downloaded to the hub's cache. Raises InputError for a name that is
+    neither a folder nor on the hub."""
+    location = locate(name)
+    if location.folder is not None:
+        return location.folder
+    from huggingface_hub import snapshot_download
+    from sentence_transformers.base.model import ORIGINAL_TRANSFORMER_MODELS
+
+    short = "/" not in location.name and location.name.lower() not in ORIGINAL_TRANSFORMER_MODELS
+    repository = f"sentence-transformers/{location.name}" if short else location.name
+    options: dict[str, Any] = {
+        "revision": location.revision,
+        "cache_dir": os.environ.get("SENTENCE_TRANSFORMERS_HOME"),
+    }
+    try:
+        folder = Path(snapshot_download(repository, ignore_patterns=[*OTHER_FORMATS, f"*{PICKLED}"], **options))
+        bare = [path for path in module_paths(folder) if not any((folder / path).glob("*.safetensors"))]
+        if bare:  # of modules without safetensors the old weights, where there are any
+            patterns = [str(PurePosixPath(path) / PICKLED) for path in bare]
+            folder = Path(snapshot_download(repository, allow_patterns=patterns, **options))
+    except Exception as error:  # the hub's client and its transport each raise their own kinds
+        reason = first_line(error)
+        raise InputError(f"model {name}: not a folder here, and cannot be loaded from the hub: {reason}") from error
+    return folder
+
+
+def first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
+def read_json(path: Path) -> Any:
+    """Raises InputError for a file that is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error})") from None
+
+
+def module_paths(folder: Path) -> list[str]:
+    """The paths of a sentence-transformers folder's modules, a router's with those of its routes; "" for the folder
+    itself, which is the only one of a bare checkpoint. Raises InputError for a path out of the folder."""
+    if not (folder / "modules.json").exists():
+        return [""]
+    paths = [str(module["path"]) for module in read_json(folder / "modules.json")]
+    for path in list(paths):
+        structure = _routes(folder, path)
+        paths += [str(PurePosixPath(path) / name) for names in structure.values() for name in names]
+    for path in paths:
+        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            raise InputError(f"{folder / 'modules.json'}: the path {path!r} is out of the folder")
+    return list(dict.fromkeys(paths))
+
+
+def transformer_paths(folder: Path) -> dict[str, str]:
+    """The paths of the modules that read items: one, by "", or a router's by route."""
+    first = module_paths(folder)[0]
+    routes = _routes(folder, first)
+    return {route: str(PurePosixPath(first) / names[0]) for route, names in routes.items()} or {"": first}
+
+
+def _routes(folder: Path, path: str) -> dict[str, list[str]]:
+    config = folder / path / "router_config.json"
+    return dict(read_json(config)["structure"]) if config.exists() else {}
+
+
+def refuse_other_kind(folder: Path, label: str) -> None:
+    """Raises InputError, naming the kind, for a folder that is no model folder or no model of dense embeddings."""
+    if not any((folder / name).exists() for name in ("modules.json", "config.json", ADAPTER_CONFIG)):
+        raise InputError(f"model {label}: not a model folder (no modules.json and no config.json)")
+    settings = folder / "config_sentence_transformers.json"
+    kind = read_json(settings).get("model_type", "SentenceTransformer") if settings.exists() else "SentenceTransformer"
+    if kind == "SentenceTransformer" and (folder / "modules.json").exists():
+        types = [f".{module['type']}" for module in read_json(folder / "modules.json")]
+        kind = next((KINDS[part] for part in KINDS for name in types if part in name), kind)
+    if kind == "SentenceTransformer" and not (folder / "modules.json").exists() and (folder / "config.json").exists():
+        architectures = read_json(folder / "config.json").get("architectures") or [""]
+        kind = "CrossEncoder" if architectures[0].endswith("ForSequenceClassification") else kind
+    if kind != "SentenceTransformer":
+        hint = "; a teacher is named cross-encoder:NAME" if kind == "CrossEncoder" else ""
+        raise InputError(
+            f"model {label}: is a {kind}; expected a model of dense embeddings (SentenceTransformer){hint}"
+        )
+
+
+def made_once(key: str, write: Callable[[Path], None]) -> Path:
+    """A folder of the cache. The first process that needs it writes it; others wait."""
+    folder = cache_folder() / "models" / key
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{key}.lock")):
+            if not folder.is_dir():
+                with inner_folder(folder) as temporary:
+                    write(temporary)
+    return folder
+
+
+def with_safetensors(folder: Path) -> Path:
+    """The folder itself, or a copy in the cache in which each module's `.bin` weights are safetensors.
+
+    Old weight files are pickles: they are read with weights_only=True, which executes nothing. The copy's key covers
+    every file, so that an edited prompt or pooling has its effect. Raises InputError for a folder without weights and
+    for files that are damaged or hold more than tensors.
+    """
+    pickled = [file for path in module_paths(folder) for file in _pickled_in(folder / path)]
+    if not pickled:
+        if not any(any((folder / path).glob("*.safetensors")) for path in module_paths(folder)):
+            raise InputError(f"model {folder}: no weights (*.safetensors or {PICKLED}) in this folder")
+        return folder
+
+    def write(target: Path) -> None:
+        shutil.copytree(folder, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.bin", *OTHER_FORMATS))
+        for file in pickled:
+            _rewrite(file, target / file.parent.relative_to(folder))
+
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    parts = [part for file in files for part in (str(file.relative_to(folder)), fingerprint_of_file(file))]
+    return made_once(fingerprint_of(*parts), write)
+
+
+def _pickled_in(folder: Path) -> list[Path]:
+    """The old weight files that a module reads, as it has no safetensors of the same name."""
+    names = [("pytorch_model", PICKLED), ("adapter_model", "adapter_model.bin")]
+    files = []
+    for stem, pattern in names:
+        new = stem.replace("pytorch_model", "model")
+        if not any((folder / f"{new}{end}").exists() for end in (".safetensors", ".safetensors.index.json")):
+            files += sorted(folder.glob(pattern))
+    return files
+
+
+def _rewrite(file: Path, target: Path) -> None:
+    """Writes an old weight file as safetensors; of one shard of several, the index as well."""
+    from safetensors.torch import save_file
+
+    def renamed(name: str) -> str:
+        return name.replace("pytorch_model", "model").replace(".bin", ".safetensors")
+
+    save_file(pickled_tensors(file), target / renamed(file.name), {"format": "pt"})
+    index = file.with_name("pytorch_model.bin.index.json")
+    if index.exists():
+        values = read_json(index)
+        values["weight_map"] = {weight: renamed(name) for weight, name in values["weight_map"].items()}
+        (target / renamed(index.name)).write_text(json.dumps(values), encoding="utf-8")
+
+
+def pickled_tensors(file: Path) -> dict[str, Any]:
+    """The tensors of an old weight file. Raises InputError for a file that is damaged or holds more than tensors."""
+    import pickle
+
+    import torch
+
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(f"{file}: holds more than plain tensors, or is damaged, and is not opened") from None
+    except Exception as error:  # each kind of damage has its own
+        raise InputError(f"{file}: damaged, or not a file of weights: {first_line(error)}") from None
+    tensors = state if isinstance(state, dict) else {}
+    tensors = {name: value.contiguous().clone() for name, value in tensors.items() if isinstance(value, torch.Tensor)}
+    if not tensors:
+        raise InputError(f"{file}: expected named tensors, found {type(state).__name__} without any")
+    return tensors
+
+
+@contextmanager
+def completed(folder: Path, bases: dict[str, Path]) -> Iterator[Path]:
+    """A folder with the same modules in which each transformer that is an adapter has its base's files instead.
+
+    bases: path of a module -> the folder of its base's transformer. Files are linked where the system allows it, and
+    copied elsewhere; the folder goes when the context ends.
+    """
+    with TemporaryDirectory(prefix="embedtune-") as temporary:
+        target = Path(temporary) / (folder.name or "model")
+        for file in (path for path in sorted(folder.rglob("*")) if path.is_file()):
+            if not (file.name.startswith("adapter_") and str(file.parent.relative_to(folder)) in map(_dotted, bases)):
+                _link(file, target / file.relative_to(folder))
+        for path, base in bases.items():
+            for file in (path for path in sorted(base.iterdir()) if path.is_file()):
+                if file.name == "config.json" or not (target / path / file.name).exists():
+                    (target / path / file.name).unlink(missing_ok=True)
+                    _link(file, target / path / file.name)
+        yield target
+
+
+def _dotted(path: str) -> str:
+    return path or "."
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.symlink_to(source.absolute())
+    except OSError:  # Windows, without the right to make links
+        shutil.copyfile(source, target)

@@ -1,0 +1,89 @@
+"""Opens model folders through sentence-transformers: every failure is one line, and no weight is random unnoticed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import nn
+
+from ..errors import InputError
+from .folders import first_line
+
+Loaded = TypeVar("Loaded", bound=nn.Module)
+
+
+def opened(label: str, load: Callable[[], Loaded], *, random_weights: bool = False) -> Loaded:
+    """The model that `load` opens. label: names it in errors.
+
+    Raises InputError for a folder that cannot be opened, and, without random_weights, for weights that the checkpoint
+    lacks: transformers would fill them with random numbers.
+    """
+    from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+    disable_progress_bar()  # the command line shows the progress
+    set_verbosity_error()  # weights that are missing are an error below
+    try:
+        with _missing_weights() as missing:
+            model = load()
+    except Exception as error:  # a foreign folder fails in as many ways as there are libraries that read it
+        raise InputError(f"{label}: {_reason(error)}") from error
+    if not _reads_pooler(model):  # most checkpoints have no pooler
+        missing = [name for name in missing if "pooler." not in name]
+    if missing and not random_weights:
+        raise InputError(
+            f"{label}: {len(missing)} weights are not in the checkpoint and would be random numbers, first "
+            f"{missing[0]!r}; use a complete checkpoint"
+        )
+    return model
+
+
+def transformer_in(folder: Path, *, attention: str | None, trust_remote_code: bool) -> Any:
+    """The sentence-transformers module of a bare transformers checkpoint, in float32."""
+    from sentence_transformers.sentence_transformer.modules import Transformer
+
+    local: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": True}
+    model = {"dtype": "float32", "use_safetensors": True, "attn_implementation": attention}
+    return Transformer(str(folder), model_kwargs=model | local, processor_kwargs=local, config_kwargs=dict(local))
+
+
+@contextmanager
+def _missing_weights() -> Iterator[list[str]]:
+    """Lists the weights that models lack which are loaded meanwhile."""
+    from transformers import PreTrainedModel
+
+    missing: list[str] = []
+    original = PreTrainedModel.__dict__["from_pretrained"]
+
+    def from_pretrained(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        model, info = original.__func__(cls, *args, **{**kwargs, "output_loading_info": True})
+        missing.extend(sorted(info["missing_keys"]))
+        return (model, info) if kwargs.get("output_loading_info") else model
+
+    PreTrainedModel.from_pretrained = classmethod(from_pretrained)
+    try:
+        yield missing
+    finally:
+        PreTrainedModel.from_pretrained = original
+
+
+def _reads_pooler(model: nn.Module) -> bool:
+    """Whether the output passes through the transformers' poolers."""
+    configs = [getattr(module, "modality_config", None) or {} for module in model.modules()]
+    return any(entry["method_output_name"] != "last_hidden_state" for config in configs for entry in config.values())
+
+
+def _reason(error: BaseException) -> str:
+    text = f"{error} {error.__cause__ or ''}".lower()
+    if any(sign in text for sign in ("torchvision", "video processor", "video_processor")):
+        return (  # missing, or built for another torch, and then transformers itself cannot be imported
+            "needs torchvision, which is not here or was built for another torch: pip install 'embedtune[vlm]', or the "
+            "torchvision that is made for your torch"
+        )
+    if "trust_remote_code" in text:
+        return "has code of its own, which runs only with model.trust_remote_code: true"
+    return f"cannot be loaded: {first_line(error)}"
