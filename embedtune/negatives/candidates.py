@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,7 @@ from .. import methods
 from ..data.dataset import subset
 from ..data.mixture import prefixed
 from ..data.relevance import Relevance
+from ..errors import InputError
 from ..methods.mining import Sourced, numbered
 from ..models.encoder import Encoder, Progress
 from ..models.scorers import EncoderScores, Scorer, teacher_scores
@@ -137,6 +139,12 @@ def _runs(miners: list[Any], block: Dataset, encoder: Encoder, on_progress: Prog
 
 def _pool(query_id: str, runs: dict[str, Run], relevance: Relevance) -> CandidatePool:
     merged = merge({source: run[query_id] for source, run in runs.items() if query_id in run})
+    for candidate in merged:
+        if not math.isfinite(candidate.mined):
+            raise InputError(
+                f"mining: {candidate.source} scores document {candidate.doc_id!r} of query {query_id!r} "
+                f"{candidate.mined}, which is not finite"
+            )
     forbidden = relevance.forbidden(query_id, [candidate.doc_id for candidate in merged])
     allowed = [candidate for candidate, out in zip(merged, forbidden, strict=True) if not out]
     return CandidatePool(query_id, allowed, sorted(relevance.positives[query_id]), sum(forbidden))

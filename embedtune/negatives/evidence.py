@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
-from ..data.jsonl import parse_object, read_lines
+from pydantic import ConfigDict, FiniteFloat, TypeAdapter, ValidationError
+
+from ..data.jsonl import read_lines
 from ..data.trec import holds_run
 from ..errors import InputError
 from ..files import FileKind, check_file, first_line
-
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)  # json.dumps makes a new encoder for each line
-NUMBERS = {"rank", "mined", "score", "positive_score", "teacher", "positive_teacher"}
-"""The keys of a line that hold numbers."""
 
 
 # Neither class is frozen: creating a frozen object takes twice as long, and there are millions.
@@ -25,10 +20,12 @@ NUMBERS = {"rank", "mined", "score", "positive_score", "teacher", "positive_teac
 class FilterVerdict:
     """One filter's decision. value, limit: the two numbers that it compared, for a filter that compares numbers."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
     name: str
     keep: bool
-    value: float | None = None
-    limit: float | None = None
+    value: FiniteFloat | None = None
+    limit: FiniteFloat | None = None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -44,19 +41,21 @@ class Evidence:
         only; repeated on every line it would make up most of the file.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
     query_id: str
     doc_id: str
     source: str
     rank: int
     also: dict[str, int] = field(default_factory=dict)
-    mined: float
-    score: float
+    mined: FiniteFloat
+    score: FiniteFloat
     positive_id: str
-    positive_score: float
-    teacher: float | None = None
-    positive_teacher: float | None = None
-    positives_teacher: dict[str, float] = field(default_factory=dict)
-    keep: bool = True
+    positive_score: FiniteFloat
+    teacher: FiniteFloat | None = None
+    positive_teacher: FiniteFloat | None = None
+    positives_teacher: dict[str, FiniteFloat] = field(default_factory=dict)
+    keep: bool
     filters: tuple[FilterVerdict, ...] = ()
 
     @property
@@ -75,8 +74,7 @@ class Evidence:
         return self.positive_reference - self.reference
 
 
-# attrgetter reads all fields in one call, which is faster than one by one; there are millions of lines.
-_VALUES = {kind: attrgetter(*kind.__slots__) for kind in (FilterVerdict, Evidence)}
+_LINE = TypeAdapter(Evidence)
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,7 @@ def check_output(files: MiningFiles, *, overwrite: bool) -> None:
 
 
 def _holds_evidence(path: Path) -> bool:
-    return first_line(path).startswith('{"query_id": ')  # as `as_line` begins; a line may be long
+    return first_line(path).replace(" ", "").startswith('{"query_id":')  # a line may be longer than what is read
 
 
 def _holds_summary(path: Path) -> bool:
@@ -135,33 +133,16 @@ def files_of(path: str | Path) -> MiningFiles:
 
 
 def as_line(evidence: Evidence) -> str:
-    # dataclasses.asdict copies every value, which would take most of the time of writing.
-    values = _fields(evidence) | {"filters": [_fields(verdict) for verdict in evidence.filters]}
-    for key in ("also", "teacher", "positive_teacher", "positives_teacher"):
-        if not values[key] and values[key] != 0:
-            del values[key]
-    return _ENCODER.encode(values)
-
-
-def _fields(value: Evidence | FilterVerdict) -> dict[str, Any]:
-    return dict(zip(value.__slots__, _VALUES[type(value)](value), strict=True))
+    """One line of a .jsonl file; what is absent or empty is left out."""
+    return _LINE.dump_json(evidence, exclude_defaults=True).decode() + "\n"
 
 
 def read_evidence(path: Path) -> Iterator[Evidence]:
     """The candidates of a .jsonl file, one by one. Raises InputError that names the first wrong line."""
-    for number, raw in read_lines(path):
-        where = f"{path}:{number}"
-        values: dict[str, Any] = parse_object(raw, where)
-        positives = values.get("positives_teacher", {})
-        if not isinstance(positives, dict):
-            raise InputError(f"{where}: positives_teacher must hold doc_id: score, got {positives!r}")
-        numbers = [(name, values[name]) for name in NUMBERS & values.keys()]
-        numbers += [(f"positives_teacher {doc_id!r}", score) for doc_id, score in positives.items()]
-        for name, value in numbers:
-            if not isinstance(value, int | float) or not math.isfinite(value):
-                raise InputError(f"{where}: {name} must be a finite number, got {value!r}")
+    for number, line in read_lines(path):
         try:
-            verdicts = tuple(FilterVerdict(**verdict) for verdict in values.pop("filters", ()))
-            yield Evidence(**values, filters=verdicts)
-        except TypeError as error:
-            raise InputError(f"{where}: not evidence of `embedtune mine` ({error})") from None
+            yield _LINE.validate_json(line)
+        except ValidationError as error:
+            first = error.errors()[0]
+            problem = ": ".join([*map(str, first["loc"]), first["msg"]])
+            raise InputError(f"{path}:{number}: not evidence of `embedtune mine` ({problem})") from None

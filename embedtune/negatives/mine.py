@@ -72,7 +72,7 @@ def mine(job: MiningJob, output: Path, *, on_progress: Progress | None = None) -
                     generator = generator_for(job.seed, "negatives", 0, pool.query_id)
                     kept = [kept[row] for row in sample(*for_sampling(kept), generator=generator).tolist()]
                 report.add(pool.query_id, evidence, forbidden=pool.forbidden, written=len(kept))
-                writer.evidence.writelines(as_line(candidate) + "\n" for candidate in evidence)
+                writer.evidence.writelines(map(as_line, evidence))
                 writer.run.writelines(_run_lines(kept, by_rank=teacher is None and block.sources > 1))
                 if on_progress is not None:
                     on_progress(report.queries, len(job.ids))

@@ -107,6 +107,6 @@ def resumable(files: MiningFiles, fingerprint: str) -> Iterator[ResumableFiles]:
             with suppress(OSError):  # a full disk; the first error is reported already
                 writer.close()
             if done or writer.report is None:
-                shutil.rmtree(partial / fingerprint)
+                shutil.rmtree(partial / fingerprint, ignore_errors=True)
             if done or not any(path.is_dir() for path in partial.iterdir()):
-                shutil.rmtree(partial)
+                shutil.rmtree(partial, ignore_errors=True)  # Windows keeps a lock file that is held

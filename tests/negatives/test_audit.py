@@ -70,7 +70,7 @@ def evidence(query_id: str, doc_id: str, score: float, *verdicts: FilterVerdict)
 
 
 def write(path: Path, *candidates: Evidence) -> Path:
-    path.with_suffix(".jsonl").write_text("".join(as_line(candidate) + "\n" for candidate in candidates))
+    path.with_suffix(".jsonl").write_text("".join(map(as_line, candidates)))
     return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -417,17 +418,50 @@ def test_evidence_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.jsonl").write_text('{"query_id": "q1"}\n')
     with pytest.raises(InputError, match=r"other\.jsonl:1: not evidence of `embedtune mine`"):
         list(read_evidence(files_of(tmp_path / "other.run").evidence))
-    line = as_line(
-        Evidence(query_id="q", doc_id="d", source="s", rank=1, mined=1, score=1, positive_id="p", positive_score=2)
+    line = json.loads(as_line(evidence_of("q", "d")))
+    for key, wrong, problem in (
+        ("score", "1", "score: Input should be a valid number"),
+        ("score", float("nan"), "score: Input should be a finite number"),
+        ("score", None, "score: Input should be a valid number"),
+        ("source", [], "source: Input should be a valid string"),
+        ("keep", "no", "keep: Input should be a valid boolean"),
+        ("positives_teacher", 3, "positives_teacher: Input should be an object"),
+        ("positives_teacher", {"p": "x"}, "positives_teacher: p: Input should be a valid number"),
+        ("filters", [{"name": "absolute"}], "filters: 0: keep: Field required"),
+        ("extra", 1, "extra: Unexpected keyword argument"),
+    ):
+        (tmp_path / "other.jsonl").write_text(json.dumps(line) + "\n" + json.dumps(line | {key: wrong}) + "\n")
+        with pytest.raises(
+            InputError, match=rf"other\.jsonl:2: not evidence of `embedtune mine` \({re.escape(problem)}\)$"
+        ):
+            list(read_evidence(tmp_path / "other.jsonl"))
+
+
+def evidence_of(query_id: str, doc_id: str) -> Evidence:
+    return Evidence(
+        query_id=query_id, doc_id=doc_id, source="s", rank=1, mined=1, score=1, positive_id="p", positive_score=2,
+        keep=True,
+    )  # fmt: skip
+
+
+def test_evidence_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    (tmp_path / "old.jsonl").write_text(
+        '{"query_id": "q1", "doc_id": "d1", "source": "dense", "rank": 1, "mined": 0.5, "score": 0.5, "positive_id": '
+        '"p", "positive_score": 1, "keep": false, "filters": [{"name": "judge", "keep": false, "value": null, "limit": '
+        "null}]}\n"
     )
-    for wrong in ('"1"', "NaN", "null"):
-        (tmp_path / "other.jsonl").write_text(line.replace('"score": 1', f'"score": {wrong}') + "\n")
-        with pytest.raises(InputError, match=r"other\.jsonl:1: score must be a finite number, got "):
-            list(read_evidence(tmp_path / "other.jsonl"))
-    for wrong, message in (("3", "must hold doc_id: score, got 3"), ('{"p": "x"}', "'p' must be a finite number")):
-        (tmp_path / "other.jsonl").write_text(line[:-1] + f', "positives_teacher": {wrong}}}\n')
-        with pytest.raises(InputError, match=rf"other\.jsonl:1: positives_teacher {message}"):
-            list(read_evidence(tmp_path / "other.jsonl"))
+    (found,) = read_evidence(tmp_path / "old.jsonl")
+    assert (found.gap, found.keep, found.filters[0].keep, found.also) == (0.5, False, False, {})
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_a_miner_whose_scores_are_not_finite_is_refused(
+    score: float, data: Dataset, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(candidates, "_runs", lambda *a: {"mine": {"q1": {"d40": 1.0, "d41": score}}})
+    with pytest.raises(InputError, match=rf"^mining: mine scores document 'd41' of query 'q1' {score}, which is not"):
+        mine(data, encoder, block(DENSE), tmp_path / "mined.run", query_ids=["q1"])
+    assert not list(tmp_path.iterdir())
 
 
 def test_options_that_follow_a_schedule_start_at_their_start(data: Dataset, encoder: Encoder, tmp_path: Path) -> None:
