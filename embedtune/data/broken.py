@@ -9,8 +9,7 @@ import PIL
 
 from ..files import cache_folder, fingerprint_of, lock, write_json
 from ..types import Items
-from .decoding import decoders
-from .images import MOST_PIXELS
+from .images import MOST_PIXELS, faults_of
 
 _AT_ONCE = 256
 
@@ -40,6 +39,6 @@ def _found(images: dict[str, Path]) -> dict[str, str]:
     faults: dict[str, str] = {}
     for start in range(0, len(ids), _AT_ONCE):
         part = ids[start : start + _AT_ONCE]
-        reasons = decoders().faults([images[item_id] for item_id in part])
+        reasons = faults_of([images[item_id] for item_id in part])
         faults |= {item_id: reason for item_id, reason in zip(part, reasons, strict=True) if reason is not None}
     return faults

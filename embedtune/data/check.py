@@ -11,8 +11,7 @@ from ..errors import InputError
 from ..files import fingerprint_of
 from ..types import Item, Qrels
 from .dataset import LAYOUT, splits_of
-from .decoding import decoders
-from .images import identity
+from .images import faults_of, identity
 from .jsonl import LineError, parse_item, read_lines
 from .trec import judgements
 
@@ -34,7 +33,7 @@ class Fault:
 
 
 @dataclass(kw_only=True)
-class Report:
+class FolderCheck:
     """What a folder holds (`counts`) and what is wrong with it."""
 
     folder: Path
@@ -55,7 +54,7 @@ class Report:
         return sum(fault.count for fault in self.faults if fault.severity == "error")
 
 
-def check(folder: str | Path) -> Report:
+def check(folder: str | Path) -> FolderCheck:
     """Reads everything in a dataset folder and reports all faults, errors first.
 
     Errors: what `load_dataset` refuses, missing and broken images, and queries judged in both the train and another
@@ -65,7 +64,7 @@ def check(folder: str | Path) -> Report:
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise InputError(f"{folder}: no such folder; expected {LAYOUT} (other formats: `embedtune data convert`)")
-    report = Report(folder=root)
+    report = FolderCheck(folder=root)
     documents, queries = (
         _check_items(root, "corpus", "documents", report),
         _check_items(root, "queries", "queries", report),
@@ -82,7 +81,7 @@ def check(folder: str | Path) -> Report:
     return report
 
 
-def _check_items(root: Path, name: str, noun: str, report: Report) -> Collection[str]:
+def _check_items(root: Path, name: str, noun: str, report: FolderCheck) -> Collection[str]:
     """Checks corpus.jsonl or queries.jsonl; gives the ids that are there."""
     file = f"{name}.jsonl"
     lines: list[LineError] = []
@@ -124,12 +123,12 @@ def _check_items(root: Path, name: str, noun: str, report: Report) -> Collection
     return found
 
 
-def _check_images(file: str, images: dict[str, Path], report: Report) -> None:
+def _check_images(file: str, images: dict[str, Path], report: FolderCheck) -> None:
     """images: a sentence that says where -> the image there. Every one is decoded."""
     there = {where: image for where, image in images.items() if image.is_file()}
     missing = [where for where in images if where not in there]
     report.add("error", "missing image", file, (f"{where}, which is not there" for where in missing))
-    found = zip(there, decoders().faults(list(there.values())), strict=True)
+    found = zip(there, faults_of(list(there.values())), strict=True)
     report.add("error", "broken image", file, (f"{where}: {reason}" for where, reason in found if reason is not None))
     if images:
         report.counts["images"] = report.counts.get("images", 0) + len(images)
@@ -141,7 +140,9 @@ def _content(item: Item) -> str:
     return fingerprint_of(" ".join(item.content.casefold().split()), image, item.instruction or "")
 
 
-def _check_split(root: Path, split: str, queries: Collection[str], documents: Collection[str], report: Report) -> Qrels:
+def _check_split(
+    root: Path, split: str, queries: Collection[str], documents: Collection[str], report: FolderCheck
+) -> Qrels:
     file = f"qrels/{split}.tsv"
     lines: list[LineError] = []
     qrels: Qrels = {}
@@ -178,7 +179,7 @@ def _check_split(root: Path, split: str, queries: Collection[str], documents: Co
     return qrels
 
 
-def _check_overlap(split: str, qrels: Qrels, train: Qrels, report: Report) -> None:
+def _check_overlap(split: str, qrels: Qrels, train: Qrels, report: FolderCheck) -> None:
     file = f"qrels/{split}.tsv"
     shared = [query_id for query_id in qrels if query_id in train]
     report.add("error", "query in two splits", file, (f"query {q!r} is judged in train as well" for q in shared))

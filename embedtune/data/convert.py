@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..files import FolderKind, check_folder, fingerprint_of, fingerprint_of_file, whole_folder
 from . import flagembedding, huggingface, pairs, tevatron
 from .pairs import Columns
-from .records import Record, Row
+from .records import LabelledQuery, Row
 from .tables import rows_of
 from .writer import FolderWriter
 
@@ -105,7 +105,7 @@ def _file(path: Path) -> Path:
 
 def _records(
     source: str, rows: Iterator[Row], columns: Columns | None, writer: FolderWriter, notes: list[str]
-) -> Iterator[Record]:
+) -> Iterator[LabelledQuery]:
     """The rows as records, by the format that the first of them shows."""
     first = list(islice(rows, PEEK))
     every: Iterable[Row] = chain(first, rows)
@@ -123,7 +123,7 @@ def _records(
     return pairs.records(every, chosen, writer.images)
 
 
-def _add_all(writer: FolderWriter, split: str, records: Iterable[Record]) -> None:
+def _add_all(writer: FolderWriter, split: str, records: Iterable[LabelledQuery]) -> None:
     for record in records:
         writer.add(split, record)
 

@@ -81,9 +81,9 @@ def copy_beir(tables: Mapping[str, Table], writer: FolderWriter, source: str) ->
 def _judgement(values: dict[str, Any], where: str) -> tuple[str, str, int]:
     query_id, doc_id = id_in(values, "query-id", where), id_in(values, "corpus-id", where)
     score = values.get("score")
-    if not query_id or not doc_id or not isinstance(score, int | float) or score != int(score):
-        raise LineError(where, "malformed line", f'expected "query-id", "corpus-id" and a whole "score", got {values}')
-    return query_id, doc_id, int(score)
+    if query_id and doc_id and isinstance(score, int | float) and float(score).is_integer():
+        return query_id, doc_id, int(score)
+    raise LineError(where, "malformed line", f'expected "query-id", "corpus-id" and a whole "score", got {values}')
 
 
 def pinned(source: str) -> str:

@@ -68,6 +68,8 @@ class ImageFiles:
         if not path.is_relative_to(root):
             raise LineError(where, "image outside", f"{column!r} must be a path inside {self._beside}, got {name!r}")
         try:
+            if path.exists() and not path.is_file():  # to read a pipe waits for a writer
+                raise LineError(where, "missing image", f"{column!r}: {name!r} is not a regular file")
             return path.read_bytes()
         except OSError as error:
             raise LineError(where, "missing image", f"{column!r}: {name!r} cannot be read: {error.strerror}") from None

@@ -12,7 +12,7 @@ from ..errors import InputError, unknown
 from ..types import Item
 from .image_columns import ImageFiles, holds_images
 from .jsonl import LineError
-from .records import Record, Row, texts
+from .records import LabelledQuery, Row, texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Columns:
         return tuple(name for name in (*single, *self.negatives, *self.negative_images) if name)
 
 
-def records(rows: Iterable[Row], columns: Columns, images: ImageFiles) -> Iterator[Record]:
+def records(rows: Iterable[Row], columns: Columns, images: ImageFiles) -> Iterator[LabelledQuery]:
     """Each row as a record. Cells may hold a list (`positive`, `negative`); an empty negative is left out."""
     for row in rows:
         queries = _items(row, columns.query, columns.query_image, images)
@@ -54,7 +54,7 @@ def records(rows: Iterable[Row], columns: Columns, images: ImageFiles) -> Iterat
             *(item for name in columns.negatives for item in _items(row, name, "", images)),
             *(item for name in columns.negative_images for item in _items(row, "", name, images)),
         ]
-        yield Record(where=row[0], query=queries[0], positives=positives, negatives=tuple(negatives))
+        yield LabelledQuery(where=row[0], query=queries[0], positives=positives, negatives=tuple(negatives))
 
 
 def _items(row: Row, text: str, image: str, images: ImageFiles) -> tuple[Item, ...]:

@@ -14,7 +14,7 @@ Row = tuple[str, dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Record:
+class LabelledQuery:
     """A query with its positives and given negatives, best first. An item with an empty id has none in the source."""
 
     where: str

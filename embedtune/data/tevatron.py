@@ -7,17 +7,17 @@ from collections.abc import Iterable, Iterator
 
 from ..types import Item
 from .jsonl import LineError, id_in
-from .records import Record, Row, one, texts
+from .records import LabelledQuery, Row, one, texts
 
 
-def records(rows: Iterable[Row]) -> Iterator[Record]:
+def records(rows: Iterable[Row]) -> Iterator[LabelledQuery]:
     """Each line as a record, with the ids that it gives."""
     for row in rows:
         where, values = row
         positives = tuple(_documents(row, "positive_passages"))
         if not positives:
             raise LineError(where, "missing text", "'positive_passages' is empty; every line needs one")
-        yield Record(
+        yield LabelledQuery(
             where=where,
             query=Item(id=id_in(values, "query_id", where), text=one(row, "query")),
             positives=positives,

@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..files import fingerprint_of
 from ..types import Item, Qrels, Run
 from .image_columns import ImageFiles
-from .records import Record
+from .records import LabelledQuery
 from .trec import write_qrels, write_run
 
 
@@ -53,7 +53,7 @@ class FolderWriter:
         self.negatives: dict[str, dict[str, None]] = {}  # query_id -> doc_ids, in the order given
         self.contradicted = 0  # given negatives that are positives of the same query
 
-    def add(self, split: str, record: Record) -> None:
+    def add(self, split: str, record: LabelledQuery) -> None:
         query_id = self.queries.add(record.query, record.where)
         for document in record.positives:
             self.judge(split, query_id, self.documents.add(document, record.where), 1)

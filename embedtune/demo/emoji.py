@@ -19,7 +19,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..data.records import Record
+from ..data.records import LabelledQuery
 from ..data.writer import FolderWriter
 from ..errors import InputError
 from ..files import FolderKind, whole_folder, write_text
@@ -93,7 +93,7 @@ def _write(folder: Path, style: str, split: str, draw: Writer, seed: int) -> Non
                     image = temporary / "images" / f"{one.id}.png"
                     draw(one, image)
                     query, document = Item(id=f"q-{one.id}", text=one.name), Item(id=one.id, image=image)
-                    writer.add(split, Record(where=one.name, query=query, positives=(document,)))
+                    writer.add(split, LabelledQuery(where=one.name, query=query, positives=(document,)))
         write_text(temporary / "LICENSE.txt", LICENCES[style] + "\n")
 
 

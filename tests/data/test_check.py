@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from embedtune.data.check import Report, check
+from embedtune.data.check import FolderCheck, check
 from embedtune.data.dataset import load_dataset
 from embedtune.errors import InputError
 
 MakeFolder = Callable[..., Path]
 
 
-def found(report: Report) -> dict[tuple[str, str, str], list[str]]:
+def found(report: FolderCheck) -> dict[tuple[str, str, str], list[str]]:
     """(severity, kind, file) -> places, without the folder's path."""
     prefix = f"{report.folder}/"
     return {

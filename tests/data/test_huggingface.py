@@ -58,7 +58,11 @@ def test_the_row_of_a_fault_is_told(tmp_path: Path) -> None:
     table([{"query": "a", "positive": "b"}, {"query": "c", "positive": None}]).save_to_disk(tmp_path / "pairs")
     with pytest.raises(InputError, match=r"pairs \(train\): row 2: 'positive' is empty; every line needs one$"):
         convert(tmp_path / "pairs", tmp_path / "out")
-    parts = {"corpus": table(CORPUS), "queries": table(QUERIES), "test": table([{**QRELS[0], "score": 0.5}])}
+
+
+@pytest.mark.parametrize("score", [0.5, float("nan"), float("inf"), "2", None])
+def test_a_score_that_is_no_whole_number_is_refused(tmp_path: Path, score: object) -> None:
+    parts = {"corpus": table(CORPUS), "queries": table(QUERIES), "test": table([{**QRELS[0], "score": score}])}
     datasets.DatasetDict(parts).save_to_disk(tmp_path / "beir")
     with pytest.raises(InputError, match=r'beir \(test\): row 1: expected "query-id", "corpus-id" and a whole "score"'):
         convert(tmp_path / "beir", tmp_path / "out")

@@ -118,7 +118,7 @@ def test_a_query_with_a_broken_image_is_left_out_with_its_judgements(pictures: P
 
 def test_images_are_decoded_once_to_find_broken_ones(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load_training(Data(train=str(pictures)))
-    monkeypatch.setattr(broken_module, "decoders", None)  # would fail if it were asked again
+    monkeypatch.setattr(broken_module, "faults_of", None)  # would fail if it were asked again
     assert load_training(Data(train=str(pictures))).left_out == ()
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,8 @@ import pytest
 from pictures import BROKEN, as_bytes, draw
 from PIL import Image
 
-from embedtune.data.decoding import Decoders
-from embedtune.data.images import BrokenImage, fault_of, identity, open_image
+from embedtune.data import images
+from embedtune.data.images import BrokenImage, faults_of, identity, open_image, open_images
 
 
 def opened(path: Path, content: bytes) -> Image.Image:
@@ -74,14 +76,13 @@ def test_what_cannot_be_read_is_told_with_its_file(tmp_path: Path, name: str) ->
     with pytest.raises(BrokenImage) as caught:
         open_image(path)
     assert str(caught.value).startswith(f"{path}: {message}")
-    fault = fault_of(path)
+    (fault,) = faults_of([path])
     assert fault is not None
     assert fault.startswith(message)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    assert fault_of(tmp_path / "none.png") == "no such image"
-    assert fault_of(tmp_path) == "cannot be read: Is a directory"
+    assert faults_of([tmp_path / "none.png", tmp_path]) == ["no such image", "not a regular file"]
     with pytest.raises(BrokenImage, match=r"none\.png: no such image"):
         identity(tmp_path / "none.png")
 
@@ -96,32 +97,31 @@ def test_identity_is_of_the_bytes(tmp_path: Path) -> None:
     assert identity(first) != before
 
 
-def test_workers_open_what_this_process_opens(tmp_path: Path) -> None:
+def test_threads_open_what_one_thread_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = []
-    for n, (colour, shape) in enumerate(
-        [("red", "circle"), ("blue", "ring"), ("black", "bar"), ("green", "square")] * 2
-    ):
+    for n, colour in enumerate(["red", "blue", "black", "green"] * 8):
         paths.append(tmp_path / f"{n}.png")
-        draw(colour, shape, "top", size=30 + n).save(paths[-1])
+        draw(colour, "circle", "top", size=30 + n).save(paths[-1])
     broken = tmp_path / "cut.jpg"
     broken.write_bytes(BROKEN["cut.jpg"][0]())
-    here, workers = Decoders(0), Decoders(2)
-    try:
-        for one, other in zip(here.open(paths), workers.open(paths), strict=True):
-            assert one.size == other.size
-            assert one.tobytes() == other.tobytes()
-        mixed = [paths[0], broken, tmp_path / "none.png"]
-        assert workers.faults(mixed) == here.faults(mixed)
+    mixed = [paths[0], broken, tmp_path / "none.png"]
+    with ThreadPoolExecutor(4) as pool:
+        monkeypatch.setattr(images, "_threads", lambda: pool)
+        threaded, threaded_faults = open_images(paths), faults_of(mixed)
         with pytest.raises(BrokenImage, match=r"cut\.jpg: damaged image"):
-            workers.open(mixed)
-        workers._processes[0].kill()  # a worker that dies is replaced, and its image asked for again
-        workers._processes[0].wait()
-        assert len(workers.open(paths)) == len(paths)
-    finally:
-        workers.close()
-    assert workers._processes == []
+            open_images(mixed)
+    assert [image.tobytes() for image in threaded] == [open_image(path).tobytes() for path in paths]
+    assert threaded_faults[0] is None
+    assert threaded_faults[1:] == [faults_of([path])[0] for path in mixed[1:]]
+    assert str(threaded_faults[1]).startswith("damaged image")
 
 
-def test_decoding_needs_no_torch() -> None:
-    code = "import sys, embedtune.data.decoding; print(sorted({'torch', 'numpy', 'transformers'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes among the files here")
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    # In a process of its own, which a wait for the pipe's writer could not outlive.
+    code = "import sys, pathlib; from embedtune.data.images import *; p = pathlib.Path(sys.argv[1])\n"
+    code += "for reads in (open_image, identity):\n  try: reads(p)\n  except BrokenImage as fault: print(fault.reason)"
+    done = subprocess.run([sys.executable, "-c", code, str(pipe)], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("not a regular file\n" * 2, 0), done.stderr

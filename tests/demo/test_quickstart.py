@@ -61,7 +61,7 @@ def small_images(monkeypatch: pytest.MonkeyPatch, image_models: dict[str, Path])
 def smaller(monkeypatch: pytest.MonkeyPatch, model_of: Callable[[Model], Model]) -> None:
     shipped_recipe = library._recipe
 
-    def recipe(plan: library.Plan, output: Path) -> Recipe:
+    def recipe(plan: library.Job, output: Path) -> Recipe:
         full = shipped_recipe(plan, output)
         train = dataclasses.replace(full.train, batch_size=4, max_steps=2)
         return dataclasses.replace(full, model=model_of(full.model), train=train)
@@ -120,7 +120,7 @@ def test_with_pictures_it_ends_with_a_table_and_a_sheet(run_cli: RunCli, tmp_pat
     assert [row[:2] for row in rows[::3]] == [["in domain", "openmoji-held-out"], ["out of domain", "twemoji-held-out"]]
     with Image.open(out / "sheet.png") as sheet:
         assert (sheet.width // 196, sheet.height // 250) == (11, 8)  # 8 queries and their 10 documents
-    assert "Untrained, it finds by chance" in done.stderr
+    assert "The untrained model ranks by chance" in done.stderr
     searches = [line.strip() for line in done.stderr.splitlines() if line.startswith("  embedtune search")]
     assert len(searches) == 3
     for line in searches:
@@ -192,7 +192,7 @@ def test_either_quickstart_leaves_the_others_folder_alone(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("plan", "extra"), [(library.TEXT, "quickstart"), (library.IMAGES, "images")])
 def test_without_a_package_the_install_line_is_named(
-    plan: library.Plan, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: library.Job, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     missing, find_spec = plan.packages[-1], importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == missing else find_spec(name))

@@ -12,8 +12,7 @@ from pictures import BROKEN, draw
 from sentence_transformers import SentenceTransformer
 
 from embedtune.data.dataset import load_dataset
-from embedtune.data.decoding import Decoders
-from embedtune.data.images import open_image
+from embedtune.data.images import open_image, open_images
 from embedtune.errors import InputError
 from embedtune.models import prepare
 from embedtune.models.encoder import Encoder, load_encoder
@@ -36,14 +35,12 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> Kept:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The images that are opened."""
     paths: list[Path] = []
-    decoders = Decoders(0)
 
     def count(asked: list[Path]) -> object:
         paths.extend(asked)
-        return Decoders.open(decoders, asked)
+        return open_images(asked)
 
-    monkeypatch.setattr(decoders, "open", count)
-    monkeypatch.setattr(prepare, "decoders", lambda: decoders)
+    monkeypatch.setattr(prepare, "open_images", count)
     return paths
 
 
