@@ -52,7 +52,7 @@ def convert(
     source's folder) become files of the folder, named by their content. Raises InputError for an output that exists
     and for input that cannot be read, with its line.
     """
-    check_folder(output, CONVERTED, overwrite=overwrite, option="folder")
+    check_folder(output, CONVERTED, overwrite=overwrite)
     if not re.fullmatch(r"\w[\w.-]*", split):
         raise InputError(f"split {split!r}: expected letters, digits, '.', '_' and '-'")
     notes: list[str] = []

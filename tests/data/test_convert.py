@@ -203,7 +203,7 @@ def test_an_output_that_exists_is_kept(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious").touch()
     with pytest.raises(
-        InputError, match="out: exists already and is no earlier result of this command; choose another folder"
+        InputError, match="out: exists already and is no earlier result of this command; choose another --output"
     ):
         convert(source, tmp_path / "out")
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["precious"]
@@ -223,5 +223,5 @@ def test_the_command_converts_and_says_what_it_assumed(tmp_path: Path, run_cli: 
     assert contents(tmp_path / "b") == ({"what flows": {"rivers"}}, {"what flows": ["stone", "lava"]})
     result = run_cli("data", "convert", source, "--output", tmp_path / "b")
     assert (result.exit_code, result.stderr) == (
-        2, f"error: {tmp_path / 'b'}: exists already; choose another folder, or replace it with --overwrite\n"
+        2, f"error: {tmp_path / 'b'}: exists already; choose another --output, or replace it with --overwrite\n"
     )  # fmt: skip
