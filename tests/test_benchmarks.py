@@ -127,7 +127,7 @@ def test_every_change_that_the_plan_makes_is_a_key_of_the_recipe(tmp_path: Path,
             given = variant.command(tmp_path)
             changes = [after for before, after in pairwise(given) if before == "--set"]
             found = load_recipe(recipe, changes)
-            assert (found.train.backward is not None) == variant.name.endswith("keep")
+            assert (found.train.selective_backward is not None) == variant.name.endswith("keep")
 
 
 def test_tokens_are_counted_at_each_length(

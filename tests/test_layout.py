@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Lowest first: a module imports from its own layer and from those before it.
 LAYERS = [
     {"types", "errors", "files", "distributed", "seeds"},
-    {"methods._sources", "methods._reading", "methods._seam", "methods._numerics", "recipe"},
+    {"methods._sources", "methods._reading", "methods._returns", "methods._seam", "methods._numerics", "recipe"},
     {"data"},
     {"models"},
     {"search"},

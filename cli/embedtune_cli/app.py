@@ -92,6 +92,15 @@ class Verbs(TyperGroup):
         return sorted(super().list_commands(ctx), key=lambda verb: order.index(verb) if verb in order else 0)
 
 
+class Methods(Verbs):
+    """The verbs of `methods`, of which `show` may be left out: `methods infonce` is `methods show infonce`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or args[0] not in {*self.commands, "--help", "-h"}:
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
 def _without_line_breaks(text: str) -> str:
     """The help text with one line a paragraph, to be broken by the terminal's width. Indented paragraphs stay."""
     paragraphs = text.split("\n\n")
@@ -201,13 +210,17 @@ def main() -> None:
 
 
 for _verb in (
-    *(quickstart.quickstart, doctor.doctor, methods.methods, train.train, ablate.ablate, compare.compare),
+    *(quickstart.quickstart, doctor.doctor, train.train, ablate.ablate, compare.compare),
     *(report.report, index.index, search.search, encode.encode, mine.mine, audit.audit, judge.judge),
     *(merge.merge, export.export),
 ):
     app.command(cls=Verb, rich_help_panel=PANELS[_verb.__name__])(_verb)
 app.command("eval", cls=Verb, rich_help_panel=PANELS["eval"])(evaluation.evaluate)
-for _name, _group in (("data", data.app), ("recipes", recipes.app)):
+for _name, _group, _kind in (
+    ("data", data.app, Verbs),
+    ("recipes", recipes.app, Verbs),
+    ("methods", methods.app, Methods),
+):
     for _command in _group.registered_commands:
         _command.cls = Verb
-    app.add_typer(_group, name=_name, cls=Verbs, rich_help_panel=PANELS[_name])
+    app.add_typer(_group, name=_name, cls=_kind, rich_help_panel=PANELS[_name])

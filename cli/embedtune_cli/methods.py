@@ -1,45 +1,102 @@
-"""`embedtune methods`: the methods with their papers and options."""
+"""`embedtune methods`: the methods with their papers and options, and methods of one's own."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .options import Json
-from .output import show_json, show_table, show_text
+from .output import say, show_json, show_table, show_text
 
 if TYPE_CHECKING:
     from embedtune.methods import Method
 
+app = typer.Typer(
+    help="List and show the methods that a recipe can name. Write and check methods of your own.\n\n"
+    "Example: embedtune methods loss\n\n"
+    "Example: embedtune methods infonce"
+)
 
-def methods(
+
+@app.command()
+def show(
     name: Annotated[
         str | None,
         typer.Argument(metavar="NAME", help="A family (mining, loss, ...) or a method.", show_default="all methods"),
     ] = None,
+    folders: Annotated[
+        list[Path], typer.Option("--from", metavar="DIR...", help="List the methods of this folder.")
+    ] = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
-    """List the methods that a recipe can name, or show one with its paper and its options.
+    """List the methods, or show a family with its contract, or a method with its paper and its options.
 
-    Example: embedtune methods loss
+    Example: embedtune methods show infonce
 
-    Example: embedtune methods infonce
+    Example: embedtune methods show --from ./my_methods
     """
     from embedtune import methods as known
 
-    if name is None or name in known.FAMILIES:
-        families = (name,) if name else known.FAMILIES
-        listed = [known.describe(family, method) for family in families for method in known.names(family)]
-        show_table(
-            ["family", "method", "what it does"], [[m.family, m.name, m.summary] for m in listed], as_json=as_json
-        )
+    known.use_folders(folders)
+    if name is not None and name not in known.FAMILIES:
+        described = known.find(name)
+        if as_json:
+            show_json([_as_json(method) for method in described])
+        for method in () if as_json else described:
+            show_text(_as_text(method) + "\n")
         return
-    matches = known.find(name)
-    if as_json:
-        show_json([_as_json(method) for method in matches])
-    for method in () if as_json else matches:
-        show_text(_as_text(method) + "\n")
+    if name is not None and not as_json:
+        say(known.contract(name) + "\n")
+    families = (name,) if name else known.FAMILIES
+    listed = [known.describe(family, method) for family in families for method in known.names(family)]
+    listed = [method for method in listed if not folders or method.source.package is None]
+    rows = [
+        [method.family, method.name, "experimental" * method.spec.experimental, method.summary, method.source.label]
+        for method in sorted(listed, key=lambda method: method.spec.experimental)
+    ]
+    show_table(["family", "method", "status", "what it does", "from"], rows, as_json=as_json)
+
+
+@app.command()
+def new(
+    family: Annotated[str, typer.Argument(metavar="FAMILY", help="The family, such as weighting or loss.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The method's name, such as my_weighting.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where to write the result.")] = Path(
+        "my_methods"
+    ),
+) -> None:
+    """Write a method that works as it is, with a test of it, to start from. No file is overwritten.
+
+    Example: embedtune methods new weighting closeness --output my_methods
+    """
+    from embedtune.methods._skeletons import write_skeleton
+
+    method, test = write_skeleton(family, name, output)
+    say(f"written: {method} and {test}; check it with: embedtune methods check {output}")
+
+
+@app.command()
+def check(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of methods, as DIR/weighting/NAME.py.")],
+    as_json: Json = False,
+) -> None:
+    """Run the contract tests of the families on the methods of a folder. A broken contract ends with exit code 1.
+
+    A method is tried with its default options, and with those that its SPEC gives as `trial`.
+
+    Example: embedtune methods check ./my_methods
+    """
+    from embedtune.errors import BarMissed
+    from embedtune.methods.contracts import check_methods
+
+    findings = check_methods(folder)
+    rows = [[f"{one.family}.{one.method}", one.contract, one.problem or "kept"] for one in findings]
+    show_table(["method", "contract", "result"], rows, as_json=as_json)
+    broken = sum(one.problem is not None for one in findings)
+    if broken:
+        raise BarMissed(f"{broken} of {len(findings)} contracts are broken")
 
 
 def _as_json(method: Method) -> dict[str, object]:
@@ -47,14 +104,19 @@ def _as_json(method: Method) -> dict[str, object]:
         {"name": o.name, "type": o.annotation, "required": o.required} | ({} if o.required else {"default": o.default})
         for o in method.options
     ]
-    return {"family": method.family, "name": method.name, "docstring": method.docstring, "options": options}
+    return {
+        "family": method.family,
+        "name": method.name,
+        "docstring": method.docstring,
+        "options": options,
+        "experimental": method.spec.experimental,
+        "file": str(method.file),
+    }
 
 
 def _as_text(method: Method) -> str:
     options = [
-        f"  {o.name}: {o.annotation}" + (" (must be given)" if o.required else f" = {o.default!r}")
-        for o in method.options
+        f"  {o.name}: {o.annotation}" + (" (required)" if o.required else f" = {o.default!r}") for o in method.options
     ]
-    return "\n".join(
-        [f"{method.family}: {method.name}", "", method.docstring, "", "Options:", *(options or ["  none"]), ""]
-    )
+    title = f"{method.family}: {method.name}" + " (experimental)" * method.spec.experimental
+    return "\n".join([title, "", method.docstring, "", "Options:", *(options or ["  none"]), ""])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .options import MODEL_HELP, OUTPUT_HELP, Changes, Json, MaxLength, Overwrite, TrustRemoteCode
+from .options import MODEL_HELP, OUTPUT_HELP, Changes, Json, MaxLength, MethodFolders, Overwrite, TrustRemoteCode
 from .output import progress, say, say_left_out, show_json, show_table
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ def mine(
         str, typer.Argument(metavar="RECIPE|DATA", help="A recipe file, or a dataset folder (DIR or DIR:split).")
     ],
     changes: Changes = [],  # noqa: B006
+    methods: MethodFolders = [],  # noqa: B006
     model: Annotated[
         str | None,
         typer.Option("--model", "-m", metavar="MODEL", help=MODEL_HELP, show_default="the recipe's model"),
@@ -98,7 +99,7 @@ def mine(
     from embedtune.data.dataset import load_training
     from embedtune.recipe.mining_flags import Flags, adjusted
 
-    recipe = _recipe(source, changes, model, output, max_length, trust_remote_code)
+    recipe = _recipe(source, changes, methods, model, output, max_length, trust_remote_code)
     flags = Flags(
         num_negatives=num_negatives,
         range_min=range_min,
@@ -147,6 +148,7 @@ def mine(
 def _recipe(
     source: str,
     changes: list[str],
+    methods: list[Path],
     model: str | None,
     output: Path | None,
     max_length: int | None,
@@ -161,9 +163,9 @@ def _recipe(
             raise InputError(
                 "--model, --max-length and --trust-remote-code go with DATA; change a recipe with --set model.name=..."
             )
-        return recipe.load_recipe(source, changes)
-    if changes:
-        raise InputError(f"{source}: --set changes a recipe, and a recipe's name ends in .yaml")
+        return recipe.load_recipe(source, changes, methods=methods)
+    if changes or methods:
+        raise InputError(f"{source}: --set and --methods go with a recipe, and a recipe's name ends in .yaml")
     if model is None or output is None:
         raise InputError(f"{source}: to mine a dataset, name --model and --output; a recipe's name ends in .yaml")
     block = recipe.Model(name=model, max_length=max_length, trust_remote_code=trust_remote_code)

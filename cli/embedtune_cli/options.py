@@ -40,6 +40,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Changes = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE...", help="Change one key of the recipe: train.epochs=2.")
 ]
+MethodFolders = Annotated[
+    list[Path],
+    typer.Option(
+        "--methods", metavar="DIR...", help="A folder of your own methods, laid out as DIR/weighting/NAME.py."
+    ),
+]
 Device = Annotated[
     str, typer.Option("--device", metavar="DEVICE", help="Where the model runs: auto, cpu, cuda, cuda:0 or mps.")
 ]

@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 
-from .options import Changes, Json, RecipeArgument
+from .options import Changes, Json, MethodFolders, RecipeArgument
 from .output import say, show_table, show_text
 
-app = typer.Typer(no_args_is_help=True, help="List, show and copy the recipes that ship, and check recipes.\n\n"
-                  "Example: embedtune recipes list")  # fmt: skip
+app = typer.Typer(
+    no_args_is_help=True,
+    help="List, show and copy the recipes that ship. Check and upgrade recipes. List the keys of a recipe.\n\n"
+    "Example: embedtune recipes list",
+)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A name from `embedtune recipes list`.")]
 
@@ -56,15 +59,48 @@ def copy(
 
 
 @app.command()
+def keys(
+    prefix: Annotated[
+        str, typer.Argument(metavar="KEY", help="A key, as in train or model.lora.", show_default="every key")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """List the keys of a recipe, with the type, the default and the meaning of each.
+
+    Example: embedtune recipes keys model.lora
+    """
+    from embedtune.recipe.keys import keys as known
+
+    rows = [[key.path, key.type, key.default, key.text] for key in known(prefix)]
+    show_table(["key", "type", "default", "what it does"], rows, as_json=as_json)
+
+
+@app.command()
 def check(
     recipe: RecipeArgument,
     changes: Changes = [],  # noqa: B006
+    methods: MethodFolders = [],  # noqa: B006
 ) -> None:
-    """Check a recipe and list all problems. A problem ends with exit code 2.
+    """Check a recipe, and whether its local data, models and files exist. Any problem ends with exit code 2.
 
     Example: embedtune recipes check my-recipe.yaml --set train.epochs=2
     """
-    from embedtune.recipe import load_recipe
+    from embedtune.recipe import load_recipe, refuse_absent
 
-    load_recipe(recipe, changes)
+    refuse_absent(load_recipe(recipe, changes, methods=methods), str(recipe))
     say(f"{recipe}: no problem found")
+
+
+@app.command()
+def upgrade(recipe: RecipeArgument) -> None:
+    """Rewrite the former keys of a recipe as present ones. The rest of the file stays as it is.
+
+    Example: embedtune recipes upgrade my-recipe.yaml
+    """
+    from embedtune.recipe import upgrade_recipe
+
+    renamed = upgrade_recipe(recipe)
+    for old, new in renamed.items():
+        say(f"{recipe}: {old} is now {new}")
+    if not renamed:
+        say(f"{recipe}: all keys are present ones; nothing changed")

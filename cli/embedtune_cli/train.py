@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import OUTPUT_HELP, Changes, Json, Overwrite, RecipeArgument
+from .options import OUTPUT_HELP, Changes, Json, MethodFolders, Overwrite, RecipeArgument
 from .output import progress, say, show_json, show_table, show_text
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def train(
     recipe: RecipeArgument,
     changes: Changes = [],  # noqa: B006
+    methods: MethodFolders = [],  # noqa: B006
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help=OUTPUT_HELP, show_default="runs/ and the recipe's name"),
@@ -44,7 +45,7 @@ def train(
         raise InputError("--resume continues a run and --overwrite replaces it; choose one")
     if dry_run and as_json:
         raise InputError("--json has no effect with --dry-run, which prints the recipe as YAML")
-    checked = load_recipe(recipe, changes)
+    checked = load_recipe(recipe, changes, methods=methods)
     folder = output or Path("runs") / recipe.stem
     leads = processes.leads()
     for name, text in preflight(checked, folder).lines if leads else []:

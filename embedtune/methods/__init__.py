@@ -17,6 +17,7 @@ from ._seam import (
     describe,
     find,
     names,
+    needs,
 )
 from ._sources import FAMILIES, Source, use_folders
 
@@ -37,5 +38,6 @@ __all__ = [
     "describe",
     "find",
     "names",
+    "needs",
     "use_folders",
 ]

@@ -30,14 +30,19 @@ _TYPES = {"int", "float", "bool", "str", "object", "list", "dict", "Literal"}
 _REQUIRED = object()
 
 
+Need = Literal["teacher", "own", "filter", "made", "lengths", "query_embeddings", "document_embeddings"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class MethodSpec:
     """What a method's file states beside its signature, as `SPEC = MethodSpec(key=value, ...)` with literal values.
 
     kind: of a loss: an objective stands alone, a regulariser is added to one. Of a synthesis: whether it makes texts,
         or vectors (more columns of scores).
-    needs: what the method does not work without: a teacher's scores; negatives of the query's own; for batching, the
-        pairs' lengths or embeddings.
+    needs: what the method does not work without: a teacher's scores; negatives of the query's own; a filter; made
+        negatives; for batching, the pairs' lengths or embeddings. needs_if: needs that hold with these options only.
+    reads_teacher: whether the method reads the teacher's scores where there is a teacher (`scores.judge`), and needs
+        none.
     scheduled: the options of a class that may follow a schedule, because the class reads them from itself at every
         call. Every number option of a function may follow one.
     by_query: whether each query is treated by itself, so that a large batch may be taken some queries at a time; or
@@ -47,17 +52,23 @@ class MethodSpec:
     same_role: whether a filter's limit also decides between two queries and between two documents.
     limit: of a filter that compares `scores.judge` with a limit: the function that computes the limit, (Q, 1), from
         the scores and the filter's options. The evidence of mining records it.
+    ordered: whether the result depends on the order of queries or documents, as where centroids are chosen in turn.
+    trial: the options with which the contract tests try the method, on 4 queries and 11 documents.
     experimental: a method that showed no gain where it was tried, or whose paper was read second-hand; listed apart.
     """
 
     kind: Literal["objective", "regulariser", "texts", "vectors"] | None = None
-    needs: tuple[Literal["teacher", "own", "lengths", "query_embeddings", "document_embeddings"], ...] = ()
+    needs: tuple[Need, ...] = ()
+    needs_if: Mapping[Need, Mapping[str, Any]] | None = None
+    reads_teacher: bool = False
     scheduled: tuple[str, ...] = ()
     by_query: bool | Mapping[str, Any] = False
     neutral: Mapping[str, Any] | None = None
     cosine: Literal["cap", "margin"] | None = None
     same_role: bool = False
     limit: Callable[..., Any] | None = None
+    ordered: bool = False
+    trial: Mapping[str, Any] | None = None
     experimental: bool = False
 
 

@@ -7,7 +7,7 @@ Its keyword-only parameters are its options; what the signature cannot say stand
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import InputError, unknown
-from ._reading import Method, MethodSpec, Option, read
+from ._reading import Method, MethodSpec, Need, Option, read
 from ._sources import FAMILIES, load, source_of, sources
 
 # The families whose methods receive Scores, and with them the progress that an option's schedule follows.
@@ -81,10 +81,20 @@ def by_query(family: str, name: str, options: dict[str, Any]) -> bool:
     """Whether the method, with these options, treats each query by itself."""
     method = describe(family, name)
     condition = method.spec.by_query
-    if isinstance(condition, bool):
-        return condition
-    chosen = {option.name: options.get(option.name, option.default) for option in method.options}
-    return all(chosen[option] == value for option, value in condition.items())
+    return condition if isinstance(condition, bool) else _holds(method, options, condition)
+
+
+def needs(family: str, name: str, options: dict[str, Any]) -> list[Need]:
+    """What the method, with these options, does not work without."""
+    method = describe(family, name)
+    conditional = (method.spec.needs_if or {}).items()
+    return [*method.spec.needs, *(need for need, condition in conditional if _holds(method, options, condition))]
+
+
+def _holds(method: Method, options: Mapping[str, Any], condition: Mapping[str, Any]) -> bool:
+    """Whether the options, defaults included, have the condition's values."""
+    defaults = {option.name: option.default for option in method.options}
+    return all(options.get(name, defaults[name]) == value for name, value in condition.items())
 
 
 def check(family: str, name: str, options: dict[str, Any]) -> list[tuple[str, str]]:
@@ -141,14 +151,16 @@ def _adapter(annotation: str) -> TypeAdapter[Any]:
 def bind(family: str, name: str, options: dict[str, Any]) -> Any:
     """The method with its options in place: a callable. Raises InputError that names every problem.
 
-    The method's module is imported here, and runs its code.
+    The method's module is imported here, and runs its code. What its first call returns is held to the contract.
     """
     problems = check(family, name, options)
     if problems:
         raise InputError("; ".join(f"{family}.{name}.{key}: {message}" for key, message in problems))
     method = describe(family, name)
-    symbol = vars(load(method.source, family, name))[method.symbol]
-    return _with_options(symbol, method, options)
+    bound = _with_options(vars(load(method.source, family, name))[method.symbol], method, options)
+    from ._returns import checks_first_call  # torch is loaded by now
+
+    return checks_first_call(family, name, bound)
 
 
 def bind_limit(name: str, options: dict[str, Any]) -> Callable[..., Any] | None:

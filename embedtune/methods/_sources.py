@@ -33,6 +33,16 @@ class Source:
     root: Path
     package: str | None
 
+    @property
+    def outside(self) -> bool:
+        """Whether the methods stand in a user's folder or another package."""
+        return self.package != __package__
+
+    @property
+    def label(self) -> str:
+        """As a listing names it."""
+        return "embedtune" if not self.outside else self.package or str(self.root)
+
     def path(self, family: str, name: str) -> Path:
         return self.root / family / f"{name}.py"
 
@@ -152,7 +162,7 @@ def load(source: Source, family: str, name: str) -> ModuleType:
     except InputError:
         raise
     except Exception as error:
-        if source is _PACKAGE:
+        if not source.outside:
             raise
         raise InputError(f"{source.path(family, name)}: cannot be loaded: {type(error).__name__}: {error}") from error
 

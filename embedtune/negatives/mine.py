@@ -25,7 +25,7 @@ from ..models import store
 from ..models.encoder import Encoder, Progress
 from ..models.modules import weights_fingerprint
 from ..models.scorers import CrossEncoderScores, EncoderScores, Scorer, cross_encoder, other_encoder
-from ..recipe import Negatives, plain
+from ..recipe import Negatives, method_fingerprints, plain
 from ..seeds import generator_for
 from ..types import Scores
 from . import candidates
@@ -199,6 +199,7 @@ def _fingerprint(job: MiningJob, filters: Sequence[AppliedFilter], by_pair: Cros
     encoder, negatives = job.encoder, job.negatives
     parts = [__version__, json.dumps(store.versions()), job.dataset.fingerprint, encoder.fingerprint]
     parts.append(json.dumps(plain(negatives), sort_keys=True))
+    parts += method_fingerprints(negatives.chosen()).values()
     for chosen in (*negatives.mining, *negatives.filtering):
         parts += _contents_of(chosen.options, encoder)
     if negatives.teacher is not None:

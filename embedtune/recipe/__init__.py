@@ -3,8 +3,9 @@
 Paths are relative to the current folder, as in a shell; the resolved recipe that a run keeps has them absolute.
 """
 
-from .paths import CROSS_ENCODER, JUDGED, REVERSED, resolve, split_of, without_prefixes
-from .reading import check_recipe, dump, load_recipe, plain
+from .folders import method_fingerprints
+from .paths import CROSS_ENCODER, JUDGED, REVERSED, refuse_absent, resolve, split_of, without_prefixes
+from .reading import check_recipe, dump, load_recipe, load_recorded, upgrade_recipe
 from .schema import (
     Backward,
     Chosen,
@@ -27,6 +28,7 @@ from .schema import (
     StayClose,
     Train,
     Validation,
+    plain,
 )
 
 __all__ = [
@@ -57,8 +59,12 @@ __all__ = [
     "check_recipe",
     "dump",
     "load_recipe",
+    "load_recorded",
+    "method_fingerprints",
     "plain",
+    "refuse_absent",
     "resolve",
     "split_of",
+    "upgrade_recipe",
     "without_prefixes",
 ]

@@ -1,93 +1,138 @@
-"""What a recipe's keys demand of each other."""
+"""What a recipe's keys demand of each other. A key without effect is refused: the run would not be what it says."""
 
 from __future__ import annotations
 
 from .. import methods
-from .schema import Guard, Negatives, Recipe
+from .schema import Guard, Negatives, Recipe, StayClose
+
+_WANTS = {
+    "own": "negatives of the query's own: negatives.mining, negatives.live or synthesis",
+    "filter": "a filter: negatives.filtering",
+    "made": "made negatives: synthesis",
+}
 
 
 def broken_rules(recipe: Recipe) -> list[str]:
     """A sentence for each key that has no effect, or that another excludes."""
-    return _without_effect(recipe) + _untaught(recipe) + _at_odds(recipe)
-
-
-def _untaught(recipe: Recipe) -> list[str]:
-    """Methods that go by a teacher's scores, where there is no teacher."""
-    families = {
-        "filtering": recipe.negatives.filtering,
-        "weighting": recipe.weighting,
-        "loss": recipe.loss,
-    }
-    return [
-        f"{family}.{chosen.name}: goes by a teacher's scores; give negatives.teacher"
-        for family, listed in families.items()
-        for chosen in listed
-        if recipe.negatives.teacher is None and "teacher" in methods.describe(family, chosen.name).spec.needs
+    inner = [
+        f"negatives.mining: {chosen.name}: {key}: {sentence}"
+        for chosen in recipe.negatives.inner_miners()
+        for key, sentence in methods.check("mining", chosen.name, chosen.options)
     ]
+    return inner or [*_method_needs(recipe), *_without_effect(recipe), *_at_odds(recipe), *_numbers(recipe)]
+
+
+def _method_needs(recipe: Recipe) -> list[str]:
+    """Methods that do not work, or do nothing, without something that the recipe does not give."""
+    negatives, synthesis = recipe.negatives, recipe.synthesis
+    present = {
+        "teacher": negatives.teacher is not None,
+        "own": bool(negatives.mining or synthesis or negatives.live),
+        "filter": bool(negatives.filtering),
+        "made": bool(synthesis),
+    }
+    problems = []
+    for family, chosen in recipe.chosen():
+        for need in methods.needs(family, chosen.name, chosen.options):
+            if need == "teacher" and not present["teacher"]:
+                problems.append(f"{family}.{chosen.name}: goes by a teacher's scores; give negatives.teacher")
+            elif not present.get(need, True):
+                problems.append(f"{family}.{chosen.name}: has no effect without {_WANTS[need]}")
+    return problems
 
 
 def _without_effect(recipe: Recipe) -> list[str]:
-    """Keys that would do nothing, for want of another: a silent one is a run that is not what its recipe says."""
-    mines, validates = bool(recipe.negatives.mining), recipe.data.validation is not None
-    lora, foreign, default = recipe.model.lora is not None, bool(recipe.evaluate.out_of_domain), Guard()
-    guard = recipe.evaluate.guard or default
-    compose, first = recipe.model.compose, recipe.train.projections_first
-    trained = compose is not None and compose.towers == "trained"
+    """Keys that would do nothing, for want of another."""
+    model, train, stay, negatives = recipe.model, recipe.train, recipe.stay_close, recipe.negatives
+    guard, default = recipe.evaluate.guard or Guard(), Guard()
+    mines, validates, compose = bool(negatives.mining), recipe.data.validation is not None, model.compose
+    trained = compose is None or compose.towers == "trained"
+    towers = "model.compose.towers: trained"
     wants = [
-        ("model.lora", recipe.model.lora is not None, compose is None or trained, "model.compose.towers: trained"),
-        ("train.projections_first", first is not None, trained, "model.compose with towers: trained"),
-        ("negatives.refresh", recipe.negatives.refresh is not None, mines, "negatives.mining"),
-        ("negatives.replace", recipe.negatives.replace is not None, mines, "negatives.mining"),
-        ("negatives.empty", recipe.negatives.empty == "refuse", mines, "negatives.mining"),
+        ("model.lora", model.lora is not None, trained, towers),
+        ("model.gradient_checkpointing", model.gradient_checkpointing, trained, towers),
+        ("stay_close.freeze_layers", stay.freeze_layers > 0, trained, towers),
+        ("stay_close.layer_decay", stay.layer_decay != StayClose().layer_decay, trained, towers),
         (
-            f"negatives.sampling.{recipe.negatives.sampling.name}",
-            recipe.negatives.sampling.name != Negatives().sampling.name and recipe.negatives.live is None,
+            "train.projections_first",
+            train.projections_first is not None,
+            compose is not None and trained,
+            "model.compose with towers: trained",
+        ),
+        ("negatives.refresh", negatives.refresh is not None, mines, "negatives.mining"),
+        ("negatives.replace", negatives.replace is not None, mines, "negatives.mining"),
+        ("negatives.empty", negatives.empty == "refuse", mines, "negatives.mining"),
+        (
+            f"negatives.sampling.{negatives.sampling.name}",
+            negatives.sampling != Negatives().sampling and negatives.live is None,
             mines,
             "negatives.mining",
         ),
-        ("train.early_stopping", recipe.train.early_stopping is not None, validates, "data.validation"),
-        ("train.validate_every", recipe.train.validate_every is not None, validates, "data.validation"),
-        ("train.backward", recipe.train.backward is not None, recipe.train.chunk_size is not None, "train.chunk_size"),
-        ("evaluate.guard", recipe.evaluate.guard is not None, foreign, "evaluate.out_of_domain"),
+        (
+            "negatives.teacher",
+            negatives.teacher is not None and negatives.live is None,
+            mines or bool(negatives.filtering) or _reads_teacher(recipe),
+            "negatives.mining, negatives.filtering, or a weighting or loss that reads its scores",
+        ),
+        ("train.early_stopping", train.early_stopping is not None, validates, "data.validation"),
+        ("train.validate_every", train.validate_every is not None, validates, "data.validation"),
+        (
+            "train.selective_backward",
+            train.selective_backward is not None,
+            train.chunk_size is not None,
+            "train.chunk_size",
+        ),
+        (
+            "evaluate.guard",
+            recipe.evaluate.guard is not None,
+            bool(recipe.evaluate.out_of_domain),
+            "evaluate.out_of_domain",
+        ),
         ("evaluate.guard.alphas", guard.alphas != default.alphas, guard.interpolate, "interpolate: true"),
         ("evaluate.guard.weights", guard.weights != default.weights, guard.interpolate, "interpolate: true"),
         (
             "stay_close.pull",
-            lora and recipe.stay_close.pull > 0,
+            model.lora is not None and stay.pull > 0,
             False,
             "full fine-tuning (decay an adapter instead: train.weight_decay)",
         ),
     ]
-    own = mines or bool(recipe.synthesis)
-    hard = "negatives of the query's own: negatives.mining, or synthesis of texts"
-    wants += [
-        (f"loss.{chosen.name}", "own" in methods.describe("loss", chosen.name).spec.needs, own, hard)
-        for chosen in recipe.loss
+    return [
+        f"{key}: has no effect without {other}" for key, is_set, fulfilled, other in wants if is_set and not fulfilled
     ]
-    problems = [
-        f"{key}: has no effect without {other}" for key, given, fulfilled, other in wants if given and not fulfilled
-    ]
-    dropped_out = recipe.model.dropout == "model" or (recipe.model.lora is not None and recipe.model.lora.dropout > 0)
-    if recipe.train.backward is not None and dropped_out:
-        problems.append("train.backward: not with dropout, whose masks belong to whole chunks (model.dropout: off)")
-    if recipe.evaluate.guard is not None and compose is not None:
-        problems.append("evaluate.guard: not with model.compose, which has no pretrained whole to compare with")
-    if guard.interpolate and recipe.negatives.live is not None:
-        problems.append("evaluate.guard.interpolate: not with negatives.live, whose model has a tower for each role")
-    return problems
+
+
+def _reads_teacher(recipe: Recipe) -> bool:
+    """Whether a weighting or loss reads the teacher's scores."""
+    chosen = [(family, one) for family, one in recipe.chosen() if family in ("weighting", "loss")]
+    return any(
+        methods.describe(family, one.name).spec.reads_teacher
+        or "teacher" in methods.needs(family, one.name, one.options)
+        for family, one in chosen
+    )
 
 
 def _at_odds(recipe: Recipe) -> list[str]:
     """Keys that exclude each other."""
-    negatives, given = recipe.negatives, []
-    asked, precisions = recipe.model.attention, {"train": recipe.train.precision, "evaluate": recipe.evaluate.precision}
-    given += [
-        f"model.attention: {asked} computes in bf16 or fp16 alone; give {part}.precision: bf16"
+    model, negatives, guard = recipe.model, recipe.negatives, recipe.evaluate.guard
+    problems = []
+    precisions = {"train": recipe.train.precision, "evaluate": recipe.evaluate.precision}
+    problems += [
+        f"model.attention: {model.attention} computes in bf16 or fp16 alone; give {part}.precision: bf16"
         for part, precision in precisions.items()
-        if asked is not None and "flash" in asked and precision == "fp32"
+        if model.attention is not None and "flash" in model.attention and precision == "fp32"
     ]
+    dropped_out = model.dropout == "model" or (model.lora is not None and model.lora.dropout > 0)
+    if recipe.train.selective_backward is not None and dropped_out:
+        problems.append(
+            "train.selective_backward: not with dropout, whose masks belong to whole chunks (model.dropout: off)"
+        )
+    if guard is not None and model.compose is not None:
+        problems.append("evaluate.guard: not with model.compose, which has no pretrained whole to compare with")
+    if guard is not None and guard.interpolate and negatives.live is not None:
+        problems.append("evaluate.guard.interpolate: not with negatives.live, whose model has a tower for each role")
     if negatives.replace is not None and negatives.refresh is not None:
-        given.append("negatives.replace: not with negatives.refresh: its candidates stay what they were at first")
+        problems.append("negatives.replace: not with negatives.refresh, which mines its candidates anew")
     if negatives.live is not None:
         others = {
             "negatives.mining": bool(negatives.mining),
@@ -95,6 +140,22 @@ def _at_odds(recipe: Recipe) -> list[str]:
             "negatives.teacher": negatives.teacher is not None,
             "synthesis": any(methods.describe("synthesis", c.name).spec.kind == "texts" for c in recipe.synthesis),
         }
-        reason = "its documents are what each query finds, embedded before training"
-        given += [f"negatives.live: not with {key}: {reason}" for key, there in others.items() if there]
-    return given
+        reason = "its documents are what each query retrieves, embedded before training"
+        problems += [f"negatives.live: not with {key}: {reason}" for key, is_set in others.items() if is_set]
+    return problems
+
+
+def _numbers(recipe: Recipe) -> list[str]:
+    """Numbers that contradict each other."""
+    model, train = recipe.model, recipe.train
+    problems = []
+    if len(set(recipe.matryoshka)) < len(recipe.matryoshka):
+        problems.append(f"matryoshka: expected each dimension once, got {recipe.matryoshka}")
+    if isinstance(train.warmup, int) and train.max_steps is not None and train.warmup >= train.max_steps:
+        problems.append(
+            f"train.warmup: {train.warmup} steps are not less than train.max_steps {train.max_steps}, so the learning "
+            "rate would never be reached; lower it, or give a share such as 0.1"
+        )
+    if model.min_pixels is not None and model.max_pixels is not None and model.min_pixels > model.max_pixels:
+        problems.append(f"model.min_pixels: {model.min_pixels} is more than model.max_pixels {model.max_pixels}")
+    return problems

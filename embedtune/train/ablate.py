@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import distributed as processes
 from ..errors import InputError, Interrupted, unknown
-from ..recipe import Recipe, dump, load_recipe, resolve
+from ..recipe import Recipe, dump, load_recipe, load_recorded, resolve
 from ..recipe.strict_yaml import parse as parse_yaml
 from ..report.ablation import Ablation, check_output, summarise, write_report
 from .preflight import preflight
@@ -115,8 +115,7 @@ def _check(runs: Sequence[PlannedRun]) -> None:
     preflight(recipe, runs[0].folder)
     for run in runs:
         kept = run.folder / "recipe.yaml"
-        then = kept.read_text(encoding="utf-8") if kept.exists() else None
-        if then is not None and parse_yaml(then, str(kept)) != parse_yaml(dump(resolve(run.recipe)), "recipe"):
+        if kept.exists() and load_recorded(kept) != resolve(run.recipe):
             raise InputError(f"{run.folder} holds a run of another recipe; rename the cell, or remove that folder")
 
 

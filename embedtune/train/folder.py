@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from .. import __version__
 from ..errors import InputError
 from ..files import FolderKind, check_folder, write_json, write_text
-from ..recipe import Recipe, dump
+from ..recipe import Recipe, dump, load_recorded, method_fingerprints, plain
 from ..recipe.strict_yaml import flattened
 from ..report.record import SUMMARY, read_summary
 from . import checkpoint
@@ -71,6 +70,7 @@ def claim(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> Cla
     entries = {path.name for path in folder.iterdir() if not path.name.startswith(".lock")}
     if resume and "recipe.yaml" in entries:
         _accept_recipe(folder, recipe)
+        _refuse_changed(folder, method_fingerprints(recipe.chosen()))
         checkpoint.clear_leftovers(folder)
         checkpoint.clear_leftovers(folder / "checkpoints")
         (folder / SHARED_VALUE).unlink(missing_ok=True)
@@ -102,8 +102,7 @@ def _accept_recipe(folder: Path, recipe: Recipe) -> None:
 
     Once training is done, `evaluate` may change: the run is then evaluated again.
     """
-    then = flattened(yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")))
-    now = flattened(yaml.safe_load(dump(recipe)))
+    then, now = flattened(plain(load_recorded(folder / "recipe.yaml"))), flattened(plain(recipe))
     changed = [key for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key)]
     if not changed:
         return
@@ -123,10 +122,8 @@ def keep_environment(folder: Path, recipe: Recipe, facts: dict[str, Any], *, res
     if not (resumed and path.exists()):
         write_json(path, {"embedtune": __version__, "seed": recipe.train.seed, **facts})
         return []
+    _refuse_changed(folder, facts["fingerprints"])
     then = json.loads(path.read_text(encoding="utf-8"))
-    for kind, fingerprint in facts["fingerprints"].items():
-        if then["fingerprints"].get(kind, fingerprint) != fingerprint:
-            raise InputError(f"{folder}: --resume, but {kind} changed since the run was started; start a new run")
     if then["fingerprints"].keys() != facts["fingerprints"].keys():  # the recipe's `evaluate` changed
         write_json(path, then | {"fingerprints": facts["fingerprints"]})
     return [
@@ -134,6 +131,15 @@ def keep_environment(folder: Path, recipe: Recipe, facts: dict[str, Any], *, res
         for key in ("threads", "processes", "device", "versions")
         if then.get(key) != facts[key]
     ]
+
+
+def _refuse_changed(folder: Path, fingerprints: dict[str, str]) -> None:
+    """Raises InputError where data, weights or a method's files are not those that the run was started with."""
+    path = folder / "environment.json"
+    recorded = json.loads(path.read_text(encoding="utf-8"))["fingerprints"] if path.exists() else {}
+    for kind, fingerprint in fingerprints.items():
+        if recorded.get(kind, fingerprint) != fingerprint:
+            raise InputError(f"{folder}: --resume, but {kind} changed since the run was started; start a new run")
 
 
 def decided_by_main(accelerator: Accelerator, decide: Callable[[], Decision]) -> Decision:

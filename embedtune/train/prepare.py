@@ -130,7 +130,7 @@ def set_up(
         tokens=tokens_of(encoder, dataset),
         accelerator=accelerator,
         chunk_size=recipe.train.chunk_size,
-        keep=recipe.train.backward.keep if recipe.train.backward is not None else None,
+        keep=recipe.train.selective_backward.keep if recipe.train.selective_backward else None,
         accumulate=recipe.train.accumulate,
     )
     validate = None

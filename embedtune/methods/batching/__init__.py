@@ -1,4 +1,11 @@
-"""Who shares a batch: one method a file."""
+"""Batching decides which queries share a batch. One file is one way of batching.
+
+    batching(pairs, batch_size, context, *, generator, OPTIONS) -> batches
+
+pairs: an epoch's pairs, a query with its positives each. context: a BatchContext, what else may be known of them; what
+takes work to compute is there where the SPEC `needs` it. batches: lists of the same pairs, of batch_size or one more,
+each pair used once, and no batch of a single pair. The same generator state gives the same batches.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +23,7 @@ if TYPE_CHECKING:
 class BatchContext:
     """What a batching method may know besides the pairs themselves.
 
-    What takes work to know (lengths, embeddings) is there where the method's file names it in its constant NEEDS.
+    What takes work to know (lengths, embeddings) is there where the method's file names it as `needs` in its SPEC.
 
     query_texts: query_id -> text (and what stands for its image), so that equal queries can be kept apart.
     lengths: tokens of each pair's query and positives together, in pair order.

@@ -21,4 +21,4 @@ def limit(scores: Scores, *, below: float = 0.7) -> Tensor:
     return torch.full((len(scores.candidate), 1), below)
 
 
-SPEC = MethodSpec(by_query=True, cosine="cap", limit=limit)
+SPEC = MethodSpec(by_query=True, cosine="cap", limit=limit, reads_teacher=True)

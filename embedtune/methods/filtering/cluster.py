@@ -11,7 +11,7 @@ from ...types import Scores
 from .. import MethodSpec
 from .._numerics import full
 
-SPEC = MethodSpec(scheduled=("rate", "start_at"))
+SPEC = MethodSpec(scheduled=("rate", "start_at"), ordered=True, trial={"clusters": 3})
 
 
 class Cluster(nn.Module):

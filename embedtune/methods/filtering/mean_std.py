@@ -43,4 +43,4 @@ def _moments(scores: Scores) -> tuple[Tensor, Tensor, Tensor]:
     return known, mean, (squares / (count - 1).clamp(min=1)).sqrt()
 
 
-SPEC = MethodSpec(by_query=True, limit=limit)
+SPEC = MethodSpec(by_query=True, limit=limit, reads_teacher=True)

@@ -21,4 +21,4 @@ def limit(scores: Scores, *, margin: float = 0.05) -> Tensor:
     return lowest_positive(full(scores.judge), scores.positive) - margin
 
 
-SPEC = MethodSpec(by_query=True, cosine="margin", limit=limit)
+SPEC = MethodSpec(by_query=True, cosine="margin", limit=limit, reads_teacher=True)

@@ -24,4 +24,4 @@ def limit(scores: Scores, *, at_most: float = 0.95) -> Tensor:
     return positive - positive.abs() * (1 - at_most)
 
 
-SPEC = MethodSpec(by_query=True, limit=limit)
+SPEC = MethodSpec(by_query=True, limit=limit, reads_teacher=True)

@@ -11,7 +11,7 @@ from ...types import Scores
 from .. import MethodSpec
 from .._numerics import full
 
-SPEC = MethodSpec(scheduled=("threshold",))
+SPEC = MethodSpec(scheduled=("threshold",), experimental=True)
 
 
 class Rrra(nn.Module):

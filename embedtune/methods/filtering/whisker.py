@@ -8,7 +8,7 @@ from torch import Tensor
 from ...types import Scores
 from .. import MethodSpec
 
-SPEC = MethodSpec(by_query={"over": "row"})
+SPEC = MethodSpec(by_query={"over": "row"}, reads_teacher=True)
 
 
 def whisker(scores: Scores, *, reach: float = 1.5, over: Literal["row", "batch"] = "row") -> Tensor:

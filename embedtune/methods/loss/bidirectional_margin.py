@@ -11,7 +11,7 @@ from .. import MethodSpec
 from .._numerics import full
 from ._pairs import MEAN_OVER
 
-SPEC = MethodSpec(kind="regulariser", by_query=True)
+SPEC = MethodSpec(kind="regulariser", by_query=True, needs_if={"filter": {"soft": "dropped"}, "made": {"soft": "made"}})
 
 
 def bidirectional_margin(

@@ -13,7 +13,10 @@ from .._numerics import full
 from ._pairs import cross_entropy, mean_by_group, negatives_of, own_negatives, row_counts
 
 SPEC = MethodSpec(
-    kind="objective", scheduled=("temperature", "label_smoothing"), by_query={"directions": ["query_document"]}
+    kind="objective",
+    scheduled=("temperature", "label_smoothing"),
+    by_query={"directions": ["query_document"]},
+    needs_if={"own": {"negatives": "own"}},
 )
 LARGEST_SCALE = 100.0
 

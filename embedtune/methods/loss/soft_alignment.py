@@ -11,7 +11,12 @@ from .. import MethodSpec
 from ..filtering.judge import judged
 from ._lists import lists
 
-SPEC = MethodSpec(kind="objective", scheduled=("temperature", "judge_temperature"), by_query=True)
+SPEC = MethodSpec(
+    kind="objective",
+    scheduled=("temperature", "judge_temperature"),
+    by_query=True,
+    needs_if={"teacher": {"path": None}},
+)
 SMALLEST = math.log(1e-8)
 
 

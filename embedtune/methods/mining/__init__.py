@@ -1,8 +1,11 @@
-"""Where candidates come from: one method a file.
+"""Miners retrieve candidates for negatives. One file is one miner.
 
-A miner is called with a dataset, whose qrels name the queries, and an encoder. It returns each source that it used with
-a run of that source's candidates, scored in the source's own units, best first; most have one source. It may leave out
-judged positives; whoever calls it takes out everything else that may not be a negative.
+    miner(dataset, encoder, *, on_progress, OPTIONS) -> {source: {query_id: {doc_id: score}}}
+
+dataset: its qrels name the queries to mine for. encoder: the model that is trained. on_progress: called with what is
+done and the total, or None. The result has each source that the miner used (most have one) with a run of its
+candidates, scored in the source's own units, best first. Judged positives may be in it; the caller removes them, and
+everything else that may not be a negative.
 """
 
 from __future__ import annotations

@@ -10,9 +10,11 @@ from ...models.encoder import Encoder, Progress
 from ...models.scorers import other_encoder
 from ...models.similarity import as_scored
 from ...types import Dataset, Items, Role
+from .. import MethodSpec
 from . import Sourced
 from ._ranking import positives_of, queries_of
 
+SPEC = MethodSpec(experimental=True)
 Floats = npt.NDArray[np.float32]
 _ROWS = 8192  # documents concatenated at once
 _QUERIES = 64  # queries compared with the whole corpus at once

@@ -6,7 +6,7 @@ import torch
 from .. import MethodSpec
 from ._words import WORD, cased, change_one, one_of
 
-SPEC = MethodSpec(kind="texts")
+SPEC = MethodSpec(kind="texts", experimental=True)
 # None begins with a vowel's sound, so that "a" stays right; objects have a plural in -s.
 CONCEPTS = {
     "object": (

@@ -8,7 +8,7 @@ from ...types import Scores
 from .. import MethodSpec
 from .._numerics import full
 
-SPEC = MethodSpec(needs=("teacher",), by_query=True, neutral={"gamma": 0.0})
+SPEC = MethodSpec(needs=("teacher",), by_query=True, neutral={"gamma": 0.0}, experimental=True)
 
 
 def false_negative_probability(scores: Scores, keep: Tensor, *, gamma: float = 1.0) -> Tensor:

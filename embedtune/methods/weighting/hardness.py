@@ -9,7 +9,7 @@ from ...types import Scores
 from .. import MethodSpec
 from .._numerics import full
 
-SPEC = MethodSpec(by_query=True, neutral={"alpha": 0.0})
+SPEC = MethodSpec(by_query=True, neutral={"alpha": 0.0}, needs_if={"own": {"negatives": "own"}})
 
 
 def hardness(

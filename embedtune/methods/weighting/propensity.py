@@ -8,7 +8,7 @@ from ...types import Scores
 from .. import MethodSpec
 from .._numerics import full, lowest_positive
 
-SPEC = MethodSpec(by_query=True, neutral={"labelled": 1.0})
+SPEC = MethodSpec(by_query=True, neutral={"labelled": 1.0}, reads_teacher=True, experimental=True)
 
 
 def propensity(scores: Scores, keep: Tensor, *, labelled: float = 0.5, temperature: float = 0.05) -> Tensor:

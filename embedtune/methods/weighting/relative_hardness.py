@@ -6,7 +6,7 @@ from ...types import Scores
 from .. import MethodSpec
 from .._numerics import full, lowest_positive
 
-SPEC = MethodSpec(by_query=True, neutral={"alpha": 0.0})
+SPEC = MethodSpec(by_query=True, neutral={"alpha": 0.0}, experimental=True)
 
 
 def relative_hardness(scores: Scores, keep: Tensor, *, alpha: float = 5.0) -> Tensor:

@@ -6,7 +6,7 @@ from ...types import Scores
 from .. import MethodSpec
 from ..filtering.rrra import Rrra
 
-SPEC = MethodSpec(scheduled=("gamma",), neutral={"gamma": 0.0})
+SPEC = MethodSpec(scheduled=("gamma",), neutral={"gamma": 0.0}, experimental=True)
 
 
 class RrraWeight(nn.Module):

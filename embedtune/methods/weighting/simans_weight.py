@@ -8,7 +8,7 @@ from .._numerics import full, lowest_positive
 from ..sampling.simans import log_preference
 from ._normalise import normalise
 
-SPEC = MethodSpec(by_query=True, neutral={"sharpness": 0.0})
+SPEC = MethodSpec(by_query=True, neutral={"sharpness": 0.0}, experimental=True)
 
 
 def simans_weight(scores: Scores, keep: Tensor, *, sharpness: float = 10.0, center_offset: float = 0.0) -> Tensor:

@@ -1,4 +1,4 @@
-"""Methods that say BY_QUERY: some queries at a time come to the same as all at once."""
+"""Methods whose SPEC says by_query: some queries at a time come to the same as all at once."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from contract_values import QUERIES
 from torch import Tensor
 
 from embedtune import methods
+from embedtune.methods._trial import QUERIES
 from embedtune.train.objective import Objective, loss_in_slices, loss_of
 from embedtune.train.step import Batch, EncodedBatch
 from embedtune.types import Scores
