@@ -109,11 +109,9 @@ ALLOWED: set[str] = {
     "embedtune/models/prepare.py",
     "embedtune/models/prepared.py",
     "embedtune/models/scorers.py",
-    "embedtune/models/store.py",
     "embedtune/recipe/paths.py",
     "embedtune/recipe/rules.py",
     "embedtune/recipe/schema.py",
-    "embedtune/ship/merge.py",
 }
 
 

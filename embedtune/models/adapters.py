@@ -162,6 +162,17 @@ def base_of_adapter(adapter: Path) -> str:
     return f"{name}@{revision}" if revision and not Path(name).exists() else str(name)
 
 
+def routed(name: str) -> tuple[str, str]:
+    """The model and the route that a base's name stands for: a router, where it names the folder of the transformer of
+    one of its routes; else the model itself, without a route."""
+    base = model_folder(name)
+    if (base.parent / "router_config.json").exists():
+        for route, path in transformer_paths(base.parent).items():
+            if path == base.name:
+                return str(base.parent), route
+    return name, ""
+
+
 def base_names(model: str, routes: Iterable[str]) -> dict[str, str]:
     """What each route's adapter names as its base: the model, or of a router's routes the folder of their transformer,
     which peft opens and from which `load_model` finds the router."""

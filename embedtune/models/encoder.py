@@ -26,7 +26,7 @@ from ..types import Item, Items, Role
 from . import TOKENS_PER_CHUNK, cpu, store
 from .attention import implementations_of, is_flash
 from .compose import from_tower
-from .loading import load_model
+from .loading import load_model, model_of
 from .modules import modules_of, weights_fingerprint
 from .precision import DTYPES, Resolved, resolve_device, resolve_precision
 from .prepare import Preparer, kind_of, role_prompt
@@ -261,7 +261,7 @@ def load_encoder(
     A model with code of its own needs `Model(name=..., trust_remote_code=True)`; nothing asks on stdin. seed: of the
     projections of a composed model. Raises InputError for a model, device or precision that is not available.
     """
-    config = model if isinstance(model, Model) else Model(name=str(model))
+    config = model_of(model)
     torch_device = resolve_device(device)
     resolved = resolve_precision(precision, torch_device)
     cpu.bound_kernels()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..recipe import Model
-from .adapters import base_of_adapter, merge_adapter_folder
+from .adapters import base_of_adapter, merge_adapter_folder, routed
 from .attention import pad_three_axes, refuse_absent, refuse_other
 from .folders import (
     ADAPTER_CONFIG,
@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 _log = logging.getLogger(__name__)
+
+
+def model_of(model: Model | str) -> Model:
+    """The recipe's block for a model that is only named."""
+    return model if isinstance(model, Model) else Model(name=str(model))
 
 
 def load_model(model: Model, device: torch.device, *, seed: int = 0) -> SentenceTransformer:
@@ -75,14 +80,9 @@ def _load(model: Model, device: torch.device) -> SentenceTransformer:
 
 
 def _load_adapter(model: Model, folder: Path, device: torch.device) -> SentenceTransformer:
-    """A peft adapter folder: its base model with the adapter merged in. Where the base is the transformer of a router's
-    route, the whole router."""
-    name, route = base_of_adapter(folder), ""
-    base = model_folder(name)
-    if (base.parent / "router_config.json").exists():
-        paths = transformer_paths(base.parent)
-        route = next((route for route, path in paths.items() if path == base.name), "")
-    loaded = _load(replace(model, name=str(base.parent) if route else name), device)
+    """A peft adapter folder: its base model with the adapter merged in; of a router's route, the whole router."""
+    name, route = routed(base_of_adapter(folder))
+    loaded = _load(replace(model, name=name), device)
     merge_adapter_folder(first_modules(loaded)[route], with_safetensors(folder))
     return loaded
 

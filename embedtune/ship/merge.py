@@ -1,10 +1,10 @@
-"""By hand: weights between two models, by a given alpha or by what foreign sets say; and a model ready to leave."""
+"""Mixing a base model with a tuned one, by a given alpha or one that datasets choose; exporting a model."""
 
 from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,9 +16,10 @@ from ..evaluate.guarded import Point
 from ..evaluate.results import distinct
 from ..evaluate.significance import paired
 from ..files import MARK, FolderKind, check_folder, whole_folder
-from ..models.adapters import base_of_adapter, scale_adapter
+from ..models.adapters import base_of_adapter, routed, scale_adapter, scales
 from ..models.encoder import load_encoder
-from ..models.loading import load_model
+from ..models.folders import ADAPTER_CONFIG, model_folder
+from ..models.loading import load_model, model_of
 from ..models.locate import locate
 from ..models.modules import weights_fingerprint
 from ..models.precision import resolve_device
@@ -28,14 +29,14 @@ from ..train.mix import Mixtures
 from ..types import Dataset
 
 MERGED, EXPORTED = FolderKind(verb="merge"), FolderKind(verb="export")
-ADAPTER = "adapter_config.json"
 ONNX = "pip install 'sentence-transformers[onnx]'"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Merged:
-    """What was written. sets: label -> what the queries that did not choose say, base and merged, and the interval of
-    the difference; points: the curve on those that chose. Both empty where alpha was given."""
+    """The folder that was written. points: the curve on the queries that chose alpha. sets: dataset's label -> the
+    measure of base and mixture on the other queries, and the interval of the difference. Both empty with a given
+    alpha."""
 
     folder: Path
     alpha: float
@@ -45,8 +46,8 @@ class Merged:
 
 
 def merge(
-    base: str,
-    tuned: str,
+    base: Model | str,
+    tuned: Model | str,
     output: Path,
     *,
     alpha: float | None = None,
@@ -55,66 +56,68 @@ def merge(
     precision: Precision = "fp32",
     overwrite: bool = False,
 ) -> Merged:
-    """Writes (1 - alpha) base + alpha tuned as a model folder; of a LoRA adapter folder, the adapter scaled by alpha.
+    """Writes (1 - alpha) base + alpha tuned as a model folder.
 
-    choose_on: datasets (`DIR:split`) of which half the queries choose the largest alpha that keeps the guard's budget,
-    and the other half reports. Raises InputError for an output that exists, and for models with other weights.
+    Of a LoRA adapter folder it writes the adapter scaled by alpha, where that is the same mixture (see
+    `adapters.scales`), and else the mixed model. choose_on: datasets (`DIR:split`); half of their queries choose the
+    largest alpha that keeps the guard's budget, and the other half report. Raises InputError for an output that exists,
+    and for models with other weights.
     """
     if (alpha is None) == (not choose_on):
         raise InputError("expected --alpha or --choose-on, one of them")
     check_folder(output, MERGED, overwrite=overwrite)
-    adapter = _adapter_in(tuned)
+    base, tuned = model_of(base), model_of(tuned)
+    folder = model_folder(tuned.label)
+    adapter = folder if (folder / ADAPTER_CONFIG).exists() else None
     if adapter is not None:
         _refuse_other_base(base, adapter)
+    kind: Literal["model", "adapter"] = "adapter" if adapter is not None and scales(adapter) else "model"
     guard = dataclasses.replace(guard or Guard(), interpolate=True)
-    mixtures = Mixtures(Model(name=base), Model(name=tuned), precision)
     watched = [watch(dataset, guard) for dataset in distinct([load_dataset(name) for name in choose_on])]
+    mixtures = Mixtures(base, tuned, precision) if watched or kind == "model" else None
     measure = guard.measure or "nDCG@10"
 
     def values(alpha: float, dataset: Dataset) -> Values:
+        assert mixtures is not None
         return mixtures.values(alpha, dataset, measure)
 
     points = curve(guard, watched, values, lambda alpha: None) if watched else []
     chosen = choose(points).alpha if alpha is None else alpha
     with whole_folder(output, MERGED, overwrite=overwrite) as temporary:
-        if adapter is not None:
+        if adapter is not None and kind == "adapter":
             scale_adapter(adapter, temporary, chosen)
-        else:
+        elif mixtures is not None:
             mixtures.save(chosen, temporary)
-    sets = {w.reporting.label: _report(mixtures, chosen, w, measure) for w in watched}
-    kind: Literal["model", "adapter"] = "model" if adapter is None else "adapter"
+    sets = {w.reporting.label: _report(values, chosen, w) for w in watched}
     return Merged(folder=output, alpha=chosen, kind=kind, points=points, sets=sets)
 
 
-def _adapter_in(tuned: str) -> Path | None:
-    folder = locate(tuned).folder
-    return folder if folder is not None and (folder / ADAPTER).exists() else None
-
-
-def _refuse_other_base(base: str, adapter: Path) -> None:
+def _refuse_other_base(base: Model, adapter: Path) -> None:
     """An adapter is scaled without its base being read; it must still be the one that was named."""
-    own, device = base_of_adapter(adapter), resolve_device("cpu")
-    if locate(own).name == locate(base).name:
+    name, device = routed(base_of_adapter(adapter))[0], resolve_device("cpu")
+    if locate(name).name == locate(base.label).name:
         return
-    prints = [weights_fingerprint(load_model(Model(name=name), device)) for name in (own, base)]
+    prints = [weights_fingerprint(load_model(dataclasses.replace(base, name=one), device)) for one in (name, base.name)]
     if prints[0] != prints[1]:
-        raise InputError(f"{adapter}: was trained on {own}, whose weights are not those of {base}; name that one")
+        raise InputError(
+            f"{adapter}: was trained on {name}, whose weights are not those of {base.label}; name that one"
+        )
 
 
-def _report(mixtures: Mixtures, alpha: float, watched: Watched, measure: str) -> dict[str, float | None]:
-    found = paired(*(mixtures.values(at, watched.reporting, measure) for at in (0.0, alpha)))
+def _report(values: Callable[[float, Dataset], Values], alpha: float, watched: Watched) -> dict[str, float | None]:
+    comparison = paired(*(values(at, watched.reporting) for at in (0.0, alpha)))
     return {
-        "queries": found.queries,
-        "base": found.baseline,
-        "merged": found.value,
-        "difference": found.difference,
-        "low": found.low,
-        "high": found.high,
+        "queries": comparison.queries,
+        "base": comparison.baseline,
+        "merged": comparison.value,
+        "difference": comparison.difference,
+        "low": comparison.low,
+        "high": comparison.high,
     }
 
 
 def export(
-    model: str,
+    model: Model | str,
     output: Path,
     *,
     form: Literal["safetensors", "onnx"] = "safetensors",
@@ -129,10 +132,9 @@ def export(
     check_folder(output, EXPORTED, overwrite=overwrite)
     if form == "onnx" and find_spec("optimum") is None:
         raise InputError(f"--format onnx: needs optimum-onnx; try: {ONNX}")
-    run = Path(model) / "model"
-    name = str(run) if (Path(model) / "recipe.yaml").exists() and run.is_dir() else model
-    card = Path(name) / "README.md"
-    loaded: Any = load_encoder(name).model
+    model = model_of(model)
+    card = model_folder(model.label) / "README.md"
+    loaded: Any = load_encoder(model).model
     with whole_folder(output, EXPORTED, overwrite=overwrite) as temporary:
         loaded.save_pretrained(str(temporary), create_model_card=False)
         if card.exists():
@@ -148,7 +150,9 @@ def _to_onnx(folder: Path) -> None:
     """Replaces the weights in a saved model by onnx/model.onnx."""
     from sentence_transformers import SentenceTransformer
 
-    exported: Any = SentenceTransformer(str(folder), backend="onnx", device="cpu", model_kwargs={"export": True})
+    exported: Any = SentenceTransformer(
+        str(folder), backend="onnx", device="cpu", model_kwargs={"export": True}, local_files_only=True
+    )
     exported.save_pretrained(str(folder), create_model_card=False)
     for weights in folder.glob("*.safetensors"):
         weights.unlink()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from conftest import Result, write_dataset
 from safetensors.torch import load_file, save_file
 
 from embedtune.data.dataset import load_dataset
+from embedtune.models import adapters
 from embedtune.models.encoder import load_encoder
 from embedtune.recipe import check_recipe
 from embedtune.train.run import TrainedRun, train
@@ -56,6 +58,55 @@ def test_an_adapter_stays_one(
     assert (tmp_path / "adapter" / "adapter_config.json").exists()
     found = [embeddings(tmp_path / name, tiny_dataset) for name in ("adapter", "model")]
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora", "dora"])
+def test_an_adapter_that_changes_its_base_is_mixed_by_full_weights(
+    init: str, tiny_model: Path, tiny_dataset: Path, tmp_path: Path, run_cli: RunCli
+) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    options: dict[str, Any] = {"use_dora": True} if init == "dora" else {"init_lora_weights": init}
+    backbone = load_encoder(str(tiny_model)).model[0].model
+    torch.manual_seed(0)
+    with adapters.quiet():
+        adapted: Any = get_peft_model(backbone, LoraConfig(r=2, target_modules=["value", "dense"], **options))
+        with torch.no_grad():
+            for parameter in adapted.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(torch.randn_like(parameter) * 0.3)
+        adapted.peft_config["default"].base_model_name_or_path = str(tiny_model)
+        adapted.save_pretrained(str(tmp_path / "adapter"))
+    for alpha in ("0", "0.5", "1"):
+        result = run_cli("merge", tiny_model, tmp_path / "adapter", "--alpha", alpha, "--output", tmp_path / alpha)
+        assert result.exit_code == 0, result.stderr
+    np.testing.assert_allclose(
+        embeddings(tmp_path / "0", tiny_dataset), embeddings(tiny_model, tiny_dataset), atol=1e-6
+    )
+    tuned = embeddings(tmp_path / "adapter", tiny_dataset)
+    assert np.abs(tuned - embeddings(tiny_model, tiny_dataset)).max() > 0.01
+    np.testing.assert_allclose(embeddings(tmp_path / "1", tiny_dataset), tuned, atol=1e-6)
+    none, half, whole = (load_file(tmp_path / alpha / "model.safetensors") for alpha in ("0", "0.5", "1"))
+    for name, tensor in half.items():
+        torch.testing.assert_close(tensor, (none[name] + whole[name]) / 2, atol=1e-6, rtol=0)
+
+
+def test_the_adapter_of_a_sentence_transformers_folder_is_scaled_with_all_its_files(
+    tiny_model: Path, tiny_dataset: Path, tmp_path: Path, run_cli: RunCli
+) -> None:
+    from peft import LoraConfig
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(tiny_model), device="cpu")
+    torch.manual_seed(0)
+    model.add_adapter(LoraConfig(r=2, target_modules=["value"], init_lora_weights=False))
+    model.save_pretrained(str(tmp_path / "lora"))
+    result = run_cli("merge", tiny_model, tmp_path / "lora", "--alpha", "0", "--output", tmp_path / "none")
+    assert result.exit_code == 0, result.stderr
+    assert (tmp_path / "none" / "1_Pooling" / "config.json").exists()
+    base = embeddings(tiny_model, tiny_dataset)
+    np.testing.assert_allclose(embeddings(tmp_path / "none", tiny_dataset), base, atol=1e-6)
+    assert np.abs(embeddings(tmp_path / "lora", tiny_dataset) - base).max() > 1e-3
 
 
 def test_chosen_by_foreign_sets(tiny_model: Path, tuned: TrainedRun, tmp_path: Path, run_cli: RunCli) -> None:
