@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +16,7 @@ import torch
 import torch.distributed
 from conftest import write_dataset
 from safetensors.torch import load_file
+from training_process import launch
 
 from embedtune.data.dataset import load_dataset
 from embedtune.data.relevance import Relevance
@@ -76,19 +74,6 @@ if accelerator.is_main_process:
 accelerator.wait_for_everyone()  # a process that leaves while another still sends is an abort now and then
 accelerator.end_training()
 """
-
-
-def launch(processes: int, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    done = subprocess.run(
-        [*command, *map(str, arguments)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done
 
 
 def by_both(processes: int, folder: Path, *arguments: str | Path) -> tuple[str, list[dict[str, Any]]]:

@@ -1,0 +1,170 @@
+"""Which weights a run ends with, what its log and its listener are told, and what may change once it is trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import write_dataset
+from safetensors.torch import load_file
+from torch import nn
+
+from embedtune.errors import InputError, Interrupted
+from embedtune.recipe import Recipe, check_recipe
+from embedtune.train.objective import mean_parts
+from embedtune.train.run import train
+from embedtune.train.stay_close import freeze, layers_of_model
+
+
+def recipe_of(model: Path, data: Path, /, **parts: Any) -> Recipe:
+    settings = {"batch_size": 4, "epochs": 1, "precision": "fp32", **parts.pop("train", {})}
+    return check_recipe(
+        {
+            "version": 1,
+            "model": {"name": str(model)},
+            "data": {"train": str(data), **parts.pop("data", {})},
+            "train": settings,
+            **parts,
+        }
+    )
+
+
+def events_of(folder: Path, kind: str) -> list[dict[str, Any]]:
+    events = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [event for event in events if event["event"] == kind]
+
+
+def weights_of(model: Path) -> dict[str, torch.Tensor]:
+    return load_file(model / "model.safetensors")
+
+
+def test_a_run_that_only_gets_worse_ends_with_the_untouched_model(
+    tiny_model: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    harmful = {"learning_rate": 0.5, "validate_every": 1, "max_steps": 3, "warmup": 0}
+    recipe = recipe_of(tiny_model, tiny_dataset, train=harmful, data={"validation": 0.3})
+    told: list[dict[str, Any]] = []
+    run = train(recipe, tmp_path / "run", on_event=told.append)
+    validations = events_of(run.folder, "validation")
+    assert [event["step"] for event in validations] == [0, 1, 2, 3]
+    assert all(event["value"] < validations[0]["value"] for event in validations[1:])  # the test could have failed
+    assert [event["best"] for event in validations] == [True, False, False, False]
+    assert run.best_step == 0
+    before, after = weights_of(tiny_model), weights_of(run.model)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    messages = [event["text"] for event in told if event["event"] == "message"]
+    value = f"{validations[0]['value']:.4f}"
+    assert f"no step validated above the untouched model ({value}); model/ holds its weights" in messages
+
+
+def test_a_trained_model_that_equals_the_untouched_one_is_better(
+    tiny_model: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    level = {"learning_rate": 1e-9, "validate_every": 1, "max_steps": 2}
+    run = train(recipe_of(tiny_model, tiny_dataset, train=level, data={"validation": 0.3}), tmp_path / "run")
+    validations = events_of(run.folder, "validation")
+    assert len({event["value"] for event in validations}) == 1
+    assert [event["best"] for event in validations] == [True, True, False]
+    assert run.best_step == 1
+
+
+def test_a_run_killed_before_its_first_step_keeps_its_first_validation(
+    tiny_model: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    recipe = recipe_of(tiny_model, tiny_dataset, train={"max_steps": 2}, data={"validation": 0.3})
+    whole = train(recipe, tmp_path / "whole")
+
+    def stop(event: dict[str, Any]) -> None:
+        if event["event"] == "checkpoint" and event["step"] == 0:
+            raise Interrupted("here")
+
+    with pytest.raises(Interrupted):
+        train(recipe, tmp_path / "killed", on_event=stop)
+    resumed = train(recipe, tmp_path / "killed", resume=True)
+    expected, found = events_of(whole.folder, "validation"), events_of(resumed.folder, "validation")
+    assert found == expected
+    assert [event["step"] for event in found] == [0, 2]
+    assert all(torch.equal(weights_of(whole.model)[name], value) for name, value in weights_of(resumed.model).items())
+
+
+def test_the_log_holds_the_mean_over_accumulated_batches(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
+    negatives = {"mining": "dense", "filtering": {"name": "positive_ratio", "at_most": 0.9}}
+    losses = [{"name": "infonce"}, {"name": "variance", "weight": 0.5}]
+    level = {"learning_rate": 1e-12, "batch_size": 6, "warmup": 0, "max_steps": 4}
+    single = train(
+        recipe_of(tiny_model, tiny_dataset, train=level, negatives=negatives, loss=losses), tmp_path / "single"
+    )
+    level |= {"accumulate": 2, "max_steps": 2}
+    double = train(
+        recipe_of(tiny_model, tiny_dataset, train=level, negatives=negatives, loss=losses), tmp_path / "double"
+    )
+    batches, steps = events_of(single.folder, "step"), events_of(double.folder, "step")
+    for number, step in enumerate(steps):
+        pair = batches[2 * number : 2 * number + 2]
+        for name in ("loss", "dropped", "infonce", "variance"):
+            assert step[name] == pytest.approx(sum(batch[name] for batch in pair) / 2, abs=1e-5), name
+        assert step["documents"] == sum(batch["documents"] for batch in pair)
+    assert any(batches[0][name] != batches[1][name] for name in ("dropped", "variance"))
+
+
+def test_a_count_that_a_batch_does_not_name_is_zero_there() -> None:
+    parts = mean_parts([{"made": torch.tensor(4), "gap": 1.0}, {"gap": 2.0}, {"margin": torch.tensor(3.0)}])
+    assert float(parts["made"]) == pytest.approx(4 / 3)
+    assert (parts["gap"], float(parts["margin"])) == (1.5, 3.0)
+
+
+def test_evaluate_may_change_once_training_is_done(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
+    other = write_dataset(tmp_path / "other", seed=7)
+    first = {"in_domain": [str(tiny_dataset)], "measures": ["nDCG@10"]}
+    run = train(recipe_of(tiny_model, tiny_dataset, evaluate=first), tmp_path / "run")
+    weights = weights_of(run.model)
+    changed = {"in_domain": [str(tiny_dataset)], "out_of_domain": [str(other)], "measures": ["nDCG@10", "R@5"]}
+    again = train(recipe_of(tiny_model, tiny_dataset, evaluate=changed), run.folder, resume=True)
+    assert not again.already_finished
+    assert set(again.tuned) == {"tiny", "other"}
+    assert set(again.tuned["other"]) == {"nDCG@10", "R@5"}
+    assert again.tuned["tiny"]["nDCG@10"] == run.tuned["tiny"]["nDCG@10"]
+    assert all(torch.equal(weights[name], value) for name, value in weights_of(again.model).items())
+    assert train(recipe_of(tiny_model, tiny_dataset, evaluate=changed), run.folder, resume=True).already_finished
+    with pytest.raises(InputError, match=r"--resume with a changed recipe \(train\.batch_size: 4 -> 6\)"):
+        train(recipe_of(tiny_model, tiny_dataset, evaluate=changed, train={"batch_size": 6}), run.folder, resume=True)
+
+
+def test_evaluate_may_not_change_before_training_is_done(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
+    def stop(event: dict[str, Any]) -> None:
+        if event["event"] == "checkpoint":
+            raise Interrupted("here")
+
+    with pytest.raises(Interrupted):
+        train(recipe_of(tiny_model, tiny_dataset, train={"checkpoint_every": 1}), tmp_path / "run", on_event=stop)
+    changed = recipe_of(tiny_model, tiny_dataset, train={"checkpoint_every": 1}, evaluate={"measure": "RR@10"})
+    with pytest.raises(InputError, match=r"--resume with a changed recipe \(evaluate\.measure: 'nDCG@10' -> 'RR@10'\)"):
+        train(changed, tmp_path / "run", resume=True)
+
+
+def test_mixing_tells_how_far_it_is(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
+    other = write_dataset(tmp_path / "other", seed=7)
+    guard = {"interpolate": True, "alphas": [0.0, 0.5, 1.0], "largest_drop": 1.0}
+    evaluate = {"out_of_domain": [str(other)], "guard": guard}
+    told: list[dict[str, Any]] = []
+    train(recipe_of(tiny_model, tiny_dataset, evaluate=evaluate), tmp_path / "run", on_event=told.append)
+    start = next(i for i, event in enumerate(told) if event.get("name") == "mix base and tuned weights")
+    end = next(i for i, event in enumerate(told) if i > start and event["event"] == "phase")
+    progress = [(event["done"], event["total"]) for event in told[start:end] if event["event"] == "progress"]
+    assert progress == [(0, 3), (1, 3), (2, 3)]
+
+
+def test_t5_calls_its_embeddings_shared_and_they_are_frozen_all_the_same() -> None:
+    from transformers import T5Config, T5EncoderModel
+
+    config = T5Config(vocab_size=20, d_model=8, d_kv=4, d_ff=16, num_layers=2, num_heads=2)
+    model = nn.Sequential(T5EncoderModel(config))
+    layers = layers_of_model(model)
+    assert layers["0.shared.weight"] == -1
+    assert {layer for name, layer in layers.items() if ".block.1." in name} == {1}
+    freeze(model, 1)
+    trained = {layers[name] for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained == {1, None}  # the final norm stands above all layers
