@@ -14,13 +14,14 @@ from ..errors import InputError
 from ..evaluate.compare import Comparison, Group, compare_groups
 from ..evaluate.significance import bootstrap_interval
 from ..evaluate.sources import Source, read_source
-from ..files import FileKind, check_container, check_file, first_line, write_json, write_text
+from ..files import FileKind, check_container, check_file, write_json, write_text
 from ..recipe import Evaluate
-from .drawings import learning_curves_figure
+from . import drawings
 from .figures import as_file
 from .learning import Curve, read_curve
-from .markdown import INSTALL, MARK, render
+from .markdown import INSTALL, MARK, need, render
 from .record import domains_of, read_summary
+from .write import Figures
 
 NEAR = 0.95  # of the gain
 BASE = "(base model)"
@@ -178,46 +179,38 @@ def _mean(values: Sequence[float]) -> float:
 def check_output(output: Path) -> None:
     """Raises InputError where the report cannot be written into the folder, or would replace other files."""
     check_container(output)
-    for name, wrote in (("report.json", _is_json), ("report.md", _is_markdown), ("curves.svg", _is_drawn)):
-        check_file(output / name, FileKind(verb="ablate", wrote=wrote), overwrite=True)
+    for name in ("report.json", "report.md", "curves.svg"):
+        check_file(output / name, FileKind(verb="ablate", wrote=_is_report), overwrite=True)
 
 
-def _is_json(path: Path) -> bool:
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return False
-    return isinstance(report, dict) and report.keys() >= {"recipe", "cells", "seeds", "convergence", "final"}
-
-
-def _is_markdown(path: Path) -> bool:
-    return first_line(path).startswith("# Ablation of ")
-
-
-def _is_drawn(path: Path) -> bool:
+def _is_report(path: Path) -> bool:
     start = path.read_bytes()[:2000]
-    return MARK.encode() in start or b"Matplotlib" in start  # of an older version
+    # Older versions' curves have no mark; they were drawn by matplotlib alone.
+    return start.startswith((b"# Ablation of ", b'{\n  "recipe": ')) or MARK.encode() in start or b"Matplotlib" in start
 
 
 def write_report(ablation: Ablation, output: Path) -> Ablation:
     """Writes report.json, report.md and curves.svg; returns the ablation, with a note where there is no plot."""
-    image = ""
+    figure = Figures("")
     try:
-        curves = learning_curves_figure({name: list(seeds.values()) for name, seeds in ablation.curves.items()})
-        write_text(output / "curves.svg", as_file(curves.svg))
-        image = curves.caption
+        need("matplotlib", "plots")
     except InputError:
         note = f"curves.svg is left out: it needs matplotlib; try: {INSTALL}, and the same command again"
-        ablation = dataclasses.replace(ablation, notes=[*ablation.notes, note])
+        ablation, figure = dataclasses.replace(ablation, notes=[*ablation.notes, note]), Figures(None)
     values = {
         "ablation": ablation,
         "cells": [[name, json.dumps(changes, ensure_ascii=False)] for name, changes in ablation.cells.items()],
+        "curves": {name: list(seeds.values()) for name, seeds in ablation.curves.items()},
         "how_fast": convergence_table(ablation),
         "final": final_table(ablation),
-        "caption": image,
+        "draw": drawings,
+        "figure": figure,
     }
+    text = render("ablation.md.jinja", values)
+    for name, (_, svg) in figure.drawn.items():
+        write_text(output / name, as_file(svg))
     write_json(output / "report.json", dataclasses.asdict(ablation))
-    write_text(output / "report.md", render("ablation.md.jinja", values))
+    write_text(output / "report.md", text)
     return ablation
 
 

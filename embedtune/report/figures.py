@@ -5,8 +5,7 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,57 +19,19 @@ STYLESHEET = Path(__file__).parent / "report.css"
 # matplotlib wants real colours: each name is drawn in a colour of its own, which the SVG then has by its name.
 _NAMES = ("ink", "muted", "rule", "surface", "base", "tuned", "better", "worse", *SERIES)
 COLOURS = {name: f"#0a00{number:02x}" for number, name in enumerate(_NAMES)}
+Points = tuple[Sequence[float], Sequence[float]]
 _STYLE = {
-    "svg.hashsalt": "embedtune",
-    "svg.fonttype": "none",
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
+    **dict.fromkeys(("text.color", "legend.labelcolor"), COLOURS["ink"]),
+    **dict.fromkeys(("axes.labelcolor", "axes.titlecolor", "xtick.labelcolor", "ytick.labelcolor"), COLOURS["muted"]),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), COLOURS["rule"]),
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor"), "none"),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
+    **{"font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 9, "legend.fontsize": 8},
+    **{"axes.linewidth": 0.8, "grid.linewidth": 0.6, "lines.linewidth": 1.8},
+    **{"axes.axisbelow": True, "axes.titlelocation": "left"},
+    **{"svg.hashsalt": "embedtune", "svg.fonttype": "none"},
     "text.parse_math": False,  # a dataset's name may hold dollar signs
-    "text.color": COLOURS["ink"],
-    "axes.labelcolor": COLOURS["muted"],
-    "axes.edgecolor": COLOURS["rule"],
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.titlecolor": COLOURS["muted"],
-    "xtick.color": COLOURS["rule"],
-    "ytick.color": COLOURS["rule"],
-    "xtick.labelcolor": COLOURS["muted"],
-    "ytick.labelcolor": COLOURS["muted"],
-    "grid.color": COLOURS["rule"],
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "legend.labelcolor": COLOURS["ink"],
-    "lines.linewidth": 1.8,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """A drawing with its caption, which also says what it shows to those who do not see it. name: of its file."""
-
-    name: str
-    title: str
-    caption: str
-    svg: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """A line of a plot. faint: thin and without a label, as one seed beside the mean."""
-
-    label: str
-    colour: str
-    x: Sequence[float]
-    y: Sequence[float]
-    faint: bool = False
-    dashes: str = "-"
 
 
 def as_file(svg: str) -> str:
@@ -81,6 +42,11 @@ def as_file(svg: str) -> str:
     return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(
         "><", f">{MARK}<style>{style}</style><", 1
     )
+
+
+def series(index: int) -> str:
+    """The colour of the index-th group of a figure."""
+    return SERIES[index % len(SERIES)]
 
 
 def _drawn(paint: Callable[[Any], None], *, title: str, height: float = 2.7) -> str:
@@ -118,7 +84,7 @@ def _inline(svg: str, title: str) -> str:
 
 
 def lines(
-    curves: Sequence[Line],
+    curves: Mapping[str, Sequence[Points]],
     *,
     title: str,
     across: str,
@@ -126,40 +92,49 @@ def lines(
     mark: tuple[float, float, str] | None = None,
     level: tuple[float, str] | None = None,
 ) -> str:
-    """Curves over one axis, with a legend where several have a label. mark: (x, y, text) of a point; level: (y, text)
-    of a line across. The vertical axis begins at 0 where the values come near it."""
+    """A line for each name: of several curves their mean, where all have a point, and each one thin beside it.
+
+    mark: (x, y, text) of a point; level: (y, text) of a line across. The vertical axis begins at 0 where the values
+    come near it. Two names or more have a legend.
+    """
     need("matplotlib", "plots")
     from matplotlib.ticker import MaxNLocator
 
     def paint(figure: Any) -> None:
         axes = figure.subplots()
-        for curve in curves:
-            marker = "o" if len(curve.x) <= 40 and not curve.faint else ""
-            faint = {"linewidth": 0.7, "alpha": 0.5} if curve.faint else {"label": curve.label}
-            axes.plot(
-                curve.x, curve.y, curve.dashes, color=COLOURS[curve.colour], marker=marker, markersize=3.5, **faint
-            )
+        for index, (name, seeds) in enumerate(curves.items()):
+            style = {"color": COLOURS[series(index)], "linestyle": DASHES[index // len(SERIES) % len(DASHES)]}
+            for x, y in seeds if len(seeds) > 1 else ():
+                axes.plot(x, y, linewidth=0.7, alpha=0.5, **style)
+            x, y = mean_of(seeds)
+            axes.plot(x, y, label=name, marker="o" if len(x) <= 40 else "", markersize=3.5, **style)
         if mark is not None:
-            x, y, text = mark
-            axes.plot([x], [y], "o", color=COLOURS["ink"], markersize=7, fillstyle="none")
-            axes.annotate(text, (x, y), xytext=(0, 9), textcoords="offset points", ha="center", fontsize=8)
+            axes.plot(mark[0], mark[1], "o", color=COLOURS["ink"], markersize=7, fillstyle="none")
+            axes.annotate(mark[2], mark[:2], xytext=(0, 9), textcoords="offset points", ha="center", fontsize=8)
         axes.margins(x=0.12 if mark else 0.03, y=0.2 if mark else 0.06)
-        counted = all(isinstance(value, int) for curve in curves for value in curve.x)
-        axes.xaxis.set_major_locator(MaxNLocator(7, integer=counted, steps=[1, 2, 5, 10]))
         if level is not None:
             axes.axhline(level[0], color=COLOURS["worse"], linewidth=1, linestyle="--")
             axes.annotate(level[1], (1, level[0]), xytext=(0, 3), xycoords=("axes fraction", "data"), ha="right",
                           textcoords="offset points", fontsize=8, color=COLOURS["worse"])  # fmt: skip
-        values = [value for curve in curves for value in curve.y]
-        if 0 <= min(values) < max(values) / 3:
+        points = [point for seeds in curves.values() for curve in seeds for point in zip(*curve, strict=True)]
+        counted = all(float(x).is_integer() for x, _ in points)
+        axes.xaxis.set_major_locator(MaxNLocator(7, integer=counted, steps=[1, 2, 5, 10]))
+        if 0 <= min(y for _, y in points) < max(y for _, y in points) / 3:
             axes.set_ylim(bottom=0)
         axes.set_xlabel(across)
         axes.set_title(up)
         axes.grid(axis="y")
-        if sum(not curve.faint for curve in curves) > 1:
+        if len(curves) > 1:
             axes.legend()
 
     return _drawn(paint, title=title)
+
+
+def mean_of(seeds: Sequence[Points]) -> Points:
+    """The mean of several curves at the points that all of them have."""
+    tables = [dict(zip(x, y, strict=True)) for x, y in seeds]
+    shared = [x for x in tables[0] if all(x in table for table in tables)]
+    return shared, [sum(table[x] for table in tables) / len(tables) for x in shared]
 
 
 def spans(rows: Sequence[tuple[str, str, float, float | None, float | None]], *, across: str, title: str) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from .figures import STYLESHEET, Figure
+from .figures import STYLESHEET
 from .markdown import environment
 from .wording import MINUS
 
@@ -19,8 +19,8 @@ LONG = 60  # characters of a cell; a table with longer ones is one to read, whic
 _ROLES = {"table": "table", "thead": "rowgroup", "tbody": "rowgroup", "tr": "row", "th": "columnheader", "td": "cell"}
 
 
-def page(text: str, figures: Mapping[str, Figure], pictures: Mapping[str, str]) -> str:
-    """The page of a report. figures, pictures: what stands in the place of the images of that name.
+def page(text: str, figures: Mapping[str, tuple[str, str]], pictures: Mapping[str, str]) -> str:
+    """The page of a report. figures: name -> title and SVG; pictures: name -> HTML; each for the images of that name.
 
     HTML and links in the text have no effect: only images by these names become more than text.
     """
@@ -28,8 +28,16 @@ def page(text: str, figures: Mapping[str, Figure], pictures: Mapping[str, str]) 
 
     reader = MarkdownIt("commonmark", {"html": False}).enable("table")
     reader.disable(["link", "autolink", "reference", "html_inline", "html_block", "code", "lheading"])
-    images = {name: _figure(figure) for name, figure in figures.items()} | dict(pictures)
-    tokens = _prepared(reader.parse(text), images)
+
+    def image(token: Token) -> str:
+        name, text = str(token.attrs["src"]), _plain(token)
+        if name not in figures:
+            return pictures.get(name, escape(text))
+        title, svg = figures[name]
+        caption = f"<strong>{escape(title)}.</strong>{escape(text.removeprefix(f'{title}.'))}"
+        return f"<figure>\n{svg}\n<figcaption>{caption}</figcaption>\n</figure>"
+
+    tokens = _prepared(reader.parse(text), image)
 
     def rendered(part: Sequence[Token]) -> str:
         return str(reader.renderer.render(part, reader.options, {}))
@@ -55,11 +63,6 @@ def page(text: str, figures: Mapping[str, Figure], pictures: Mapping[str, str]) 
     )
 
 
-def _figure(figure: Figure) -> str:
-    caption = f"<strong>{escape(figure.title)}.</strong> {escape(figure.caption)}"
-    return f"<figure>\n{figure.svg}\n<figcaption>{caption}</figcaption>\n</figure>"
-
-
 def _plain(token: Token) -> str:
     """The text of an inline token without its marks."""
     return "".join(" " if child.type == "softbreak" else child.content for child in token.children or ())
@@ -72,13 +75,13 @@ def _html(content: str) -> Token:
     return Token("html_block", "", 0, content=content)
 
 
-def _prepared(tokens: list[Token], images: Mapping[str, str]) -> list[Token]:
+def _prepared(tokens: list[Token], image: Callable[[Token], str]) -> list[Token]:
     """The tokens with images in their places, figures side by side, and tables with caption, scopes and roles."""
     prepared: list[Token] = []
     ends = [index for index, token in enumerate(tokens) if token.type == "table_close"]
     for index, token in enumerate(tokens):
         if token.type == "inline":
-            token.children = _children(token.children or [], images)
+            token.children = _children(token.children or [], image)
         if token.type == "fence":
             token.attrSet("tabindex", "0")
         if token.type == "paragraph_open" and _all_images(tokens[index + 1]):
@@ -133,12 +136,12 @@ def _all_images(inline: Token) -> bool:
     return "image" in kinds and kinds <= {"image", "softbreak"}
 
 
-def _children(children: Sequence[Token], images: Mapping[str, str]) -> list[Token]:
+def _children(children: Sequence[Token], image: Callable[[Token], str]) -> list[Token]:
     """The parts of a line, its images replaced, and bold differences coloured by their sign."""
     marked = []
     for index, child in enumerate(children):
         if child.type == "image":
-            marked.append(_html(images.get(str(child.attrs["src"]), escape(child.content))))
+            marked.append(_html(image(child)))
             continue
         if child.type == "strong_open" and (tone := _tone(children[index + 1].content)):
             child.attrSet("class", tone)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageOps
 
 from ..data.images import BrokenImage, open_image
+from .wording import plural
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -19,29 +20,33 @@ MOST_BYTES = 1_500_000  # of all thumbnails of one page
 
 
 class Thumbnails:
-    """The pictures of one page: their references in the Markdown, and what a page puts in the place of each."""
+    """The pictures of one report: their references in the Markdown, and what a page puts in the place of each."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, wanted: bool) -> None:
         self.html: dict[str, str] = {}
-        self.left_out = 0
+        self._wanted, self._bytes, self._left_out = wanted, 0, 0
         self._references: dict[Path, str] = {}
-        self._bytes = 0
 
-    def reference(self, path: str | Path | None) -> Markup:
+    def __call__(self, path: str | Path | None) -> Markup:
         """A Markdown image; empty where there is no picture, where it cannot be opened and where the page is full."""
         from markupsafe import Markup
 
-        if path is None:
+        if path is None or not self._wanted:
             return Markup("")
         image = Path(path)
         if image not in self._references:
             self._references[image] = self._add(image)
         return Markup(self._references[image])
 
+    @property
+    def notes(self) -> list[str]:
+        pictures = plural(self._left_out, "picture")
+        return [f"{pictures} left out: damaged, or the page has enough of them."] if self._left_out else []
+
     def _add(self, image: Path) -> str:
         uri = thumbnail(image) if self._bytes < MOST_BYTES else None
         if uri is None:
-            self.left_out += 1
+            self._left_out += 1
             return ""
         self._bytes += len(uri)
         name = f"picture-{len(self.html)}"

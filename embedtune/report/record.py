@@ -45,7 +45,7 @@ class Mining:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """recipe: the resolved recipe's plain values, every key present; recipe_text: the file.
+    """recipe: the resolved recipe's plain values, every key present.
     minings: the first and, where the student mined again, the last.
     base, tuned: measurements by label, in the recipe's order. mteb: the results of `embedtune eval RUN/model --mteb`.
     compared: tuned against base, on the sets that both were evaluated on; None where there are none.
@@ -55,7 +55,6 @@ class RunRecord:
 
     folder: Path
     recipe: dict[str, Any]
-    recipe_text: str
     environment: dict[str, Any]
     summary: dict[str, Any]
     learning: Learning
@@ -83,6 +82,11 @@ class RunRecord:
         comparisons = self.compared.comparisons if self.compared else []
         return [comparison for comparison in comparisons if comparison.measure == self.measure]
 
+    @property
+    def groups(self) -> list[str]:
+        """The domain of each comparison of `main`."""
+        return [self.domain(comparison.dataset) for comparison in self.main]
+
     def domain(self, label: str) -> str:
         names = {"in": "in domain", "out": "out of domain", None: "evaluated"}
         return names[self.domains.get(label.casefold())]
@@ -104,8 +108,7 @@ def read_record(folder: Path, *, negatives: bool = True, summary: dict[str, Any]
     """
     if not (folder / "recipe.yaml").exists():
         raise InputError(_no_run(folder))
-    recipe_text = (folder / "recipe.yaml").read_text(encoding="utf-8")
-    recipe = _recipe(recipe_text, folder / "recipe.yaml")
+    recipe = _recipe(folder / "recipe.yaml")
     summary = read_summary(folder) if summary is None else summary
     evaluate = recipe["evaluate"]
     domains = domains_of(evaluate["in_domain"], evaluate["out_of_domain"], summary)
@@ -118,7 +121,6 @@ def read_record(folder: Path, *, negatives: bool = True, summary: dict[str, Any]
     return RunRecord(
         folder=folder,
         recipe=recipe,
-        recipe_text=recipe_text,
         environment=_json(folder / "environment.json"),
         summary=summary,
         learning=learning,
@@ -134,9 +136,9 @@ def read_record(folder: Path, *, negatives: bool = True, summary: dict[str, Any]
     )
 
 
-def _recipe(text: str, path: Path) -> dict[str, Any]:
+def _recipe(path: Path) -> dict[str, Any]:
     """The recipe's values over the defaults of the keys that it does not have. Raises InputError for other YAML."""
-    values = parse_yaml(text, str(path))
+    values = parse_yaml(path.read_text(encoding="utf-8"), str(path))
     if not isinstance(values, dict) or not all(isinstance(values.get(key), dict) for key in ("model", "data")):
         raise InputError(f"{path}: expected the resolved recipe of a run, with `model` and `data`")
     defaults = plain(Recipe(version=1, model=Model(name="model"), data=Data(train="")))

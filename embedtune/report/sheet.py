@@ -26,7 +26,9 @@ MOST_ROWS, MOST_ACROSS = 40, 10  # of one line each, a sheet is below 2,300 pixe
 MOST_RESULTS = 5 * MOST_ACROSS  # of one query; of several queries each has one line
 MARGIN, GAP, PAD = 24, 12, 8
 SIDE, LARGE_SIDE, FEW = 168, 320, 3  # pixels of a picture's longer side; the large one where so few are in a line
-LINE, SMALL, LARGE = 17, 13, 17  # pixels: from line to line, and of the letters
+SMALL, LARGE = 13, 17  # pixels of the letters
+LINE = 17  # pixels from line to line of small letters
+STEPS = {SMALL: LINE, LARGE: LINE + 5}
 CAPTION = 2  # lines
 TITLE = 40  # pixels of the line above everything
 INK, FAINT, LINES, PAPER, ASKED, RIGHT = "#1f2328", "#6e7781", "#d0d7de", "#f6f8fa", "#eaf2ff", "#1a7f37"
@@ -34,7 +36,7 @@ DOTS = " ..."  # where a text is cut
 SEAMS = "-/_."  # where a long identifier or path is broken
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Card:
     """One item of a sheet. marked: framed as relevant."""
 
@@ -51,7 +53,7 @@ class Card:
         return self.item.content or name or self.item.image.name
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Row:
     """A card that stands apart on the left, such as a query, and the cards that belong to it."""
 
@@ -64,38 +66,25 @@ def rows_of_search(
 ) -> list[Row]:
     """A row for each query: its results with rank and score; those judged relevant are marked."""
     most = MOST_RESULTS if len(queries) == 1 else MOST_ACROSS
-    return [
-        Row(
-            first=Card(heading="query", item=query),
-            others=[
-                Card(
-                    heading=f"{result.rank}.  {result.score:.3f}",
-                    item=result.document,
-                    marked=(qrels or {}).get(query.id, {}).get(result.document.id, 0) > 0,
-                )
-                for result in listed[:most]
-            ],
-        )
-        for query, listed in zip(queries, results, strict=True)
-    ]
+    rows = []
+    for query, listed in zip(queries, results, strict=True):
+        grades = (qrels or {}).get(query.id, {})
+        cards = [
+            Card(f"{result.rank}.  {result.score:.3f}", result.document, grades.get(result.document.id, 0) > 0)
+            for result in listed[:most]
+        ]
+        rows.append(Row(Card("query", query), cards))
+    return rows
 
 
 def rows_of_suspects(audit: Audit, dataset: Dataset) -> list[Row]:
     """A row for each suspect: its query, the lowest positive of that query, and the suspect, each with its score."""
-    return [
-        Row(
-            first=Card(heading="query", item=dataset.queries[suspect.query_id]),
-            others=[
-                Card(
-                    heading=f"positive  {suspect.positive_reference:.3f}",
-                    item=dataset.corpus[suspect.positive_id],
-                    marked=True,
-                ),
-                Card(heading=f"suspect  {suspect.reference:.3f}", item=dataset.corpus[suspect.doc_id]),
-            ],
-        )
-        for suspect in (listed.candidate for listed in audit.suspects)
-    ]
+    rows = []
+    for suspect in (listed.candidate for listed in audit.suspects):
+        positive = Card(f"positive  {suspect.positive_reference:.3f}", dataset.corpus[suspect.positive_id], True)
+        dropped = Card(f"suspect  {suspect.reference:.3f}", dataset.corpus[suspect.doc_id])
+        rows.append(Row(Card("query", dataset.queries[suspect.query_id]), [positive, dropped]))
+    return rows
 
 
 def _is_sheet(path: Path) -> bool:
@@ -170,20 +159,24 @@ def _draw(sheet: Image.Image, corner: tuple[int, int], side: int, card: Card) ->
     pen.text((left, top), one_line(card.heading, SMALL, side), fill=FAINT, font=font_of(SMALL))
     top += LINE + 2
     box = (left, top, left + side, top + side)
-    words = card.item.content
-    if card.item.image is not None:
+    image, words = card.item.image, card.item.content
+    if image is not None:
         try:
-            picture = small(card.item.image, side, enlarge=True)
+            picture = small(image, side, enlarge=True)
         except BrokenImage as fault:
             missing.append(str(fault))
-            words = f"[{card.item.image.name}: {fault.reason}]"
+            words = f"[{image.name}: {fault.reason}]"
         else:
+            words = ""
             pen.rectangle(box, fill="white")
             sheet.paste(picture, (left + (side - picture.width) // 2, top + (side - picture.height) // 2))
-            words = ""
     if words:
         pen.rectangle(box, fill=PAPER)
-        _write_within(pen, box, words)
+        size, inner = LARGE, side - 2 * PAD
+        lines, whole = wrapped(words, LARGE, inner, inner // STEPS[LARGE])
+        if not whole:
+            size, (lines, _) = SMALL, wrapped(words, SMALL, inner, inner // STEPS[SMALL])
+        _write(pen, (left + PAD, top + PAD), lines, size)
     colour, edge = (RIGHT, 3) if card.marked else (LINES, 1)
     pen.rectangle((left - edge, top - edge, left + side + edge, top + side + edge), None, colour, edge)
     lines, _ = wrapped(card.caption, SMALL, side, CAPTION)
@@ -191,21 +184,11 @@ def _draw(sheet: Image.Image, corner: tuple[int, int], side: int, card: Card) ->
     return missing
 
 
-def _write_within(pen: ImageDraw.ImageDraw, box: tuple[int, int, int, int], words: str) -> None:
-    """The words in a box, in large letters where all of them fit."""
-    side = box[2] - box[0] - 2 * PAD
-    size = LARGE
-    lines, whole = wrapped(words, LARGE, side, side // (LINE + 5))
-    if not whole:
-        size = SMALL
-        lines, _ = wrapped(words, SMALL, side, side // LINE)
-    _write(pen, (box[0] + PAD, box[1] + PAD), lines, size, INK)
-
-
-def _write(pen: ImageDraw.ImageDraw, corner: tuple[int, int], lines: Sequence[str], size: int, colour: str) -> None:
-    step = LINE if size == SMALL else LINE + 5
+def _write(
+    pen: ImageDraw.ImageDraw, corner: tuple[int, int], lines: Sequence[str], size: int, colour: str = INK
+) -> None:
     for index, line in enumerate(lines):
-        pen.text((corner[0], corner[1] + index * step), line, fill=colour, font=font_of(size))
+        pen.text((corner[0], corner[1] + index * STEPS[size]), line, fill=colour, font=font_of(size))
 
 
 def wrapped(text: str, size: int, width: int, most: int) -> tuple[list[str], bool]:
@@ -213,7 +196,7 @@ def wrapped(text: str, size: int, width: int, most: int) -> tuple[list[str], boo
 
     A word that is wider than a line is broken, at best at a seam of an identifier or a path.
     """
-    font, words = font_of(size), _legible(text, width * most).split()
+    font, words = font_of(size), _legible(text[: width * most]).split()
     lines: list[str] = []
     while words and len(lines) < most:
         line = words.pop(0)
@@ -226,18 +209,13 @@ def wrapped(text: str, size: int, width: int, most: int) -> tuple[list[str], boo
             words.insert(0, line[fits:])
         lines.append(line[:fits])
     if words and lines:
-        lines[-1] = _cut(f"{lines[-1]} {words[0]}", font, width)
+        lines[-1] = lines[-1][: _fitting(lines[-1], font, int(width - font.getlength(DOTS)))].rstrip() + DOTS
     return lines, not words
 
 
 def one_line(text: str, size: int, width: int) -> str:
     """As much of the text as fits."""
-    font, words = font_of(size), _legible(text, width)
-    return words if font.getlength(words) <= width else _cut(words, font, width)
-
-
-def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    return text[: _fitting(text, font, int(width - font.getlength(DOTS)))].rstrip() + DOTS
+    return "".join(wrapped(text, size, width, 1)[0])
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> int:
@@ -246,12 +224,12 @@ def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> int:
     return max(1, bisect_right(counts, width, key=lambda count: ceil(font.getlength(text[:count]))))
 
 
-def _legible(text: str, most: int) -> str:
-    """At most `most` characters on one line, without those that cannot be drawn."""
-    line = " ".join(text[:most].encode("utf-8", "replace").decode().split())
+def _legible(text: str) -> str:
+    """Without halves of surrogate pairs; without accents where no font has them."""
+    text = text.encode("utf-8", "replace").decode()
     if _dejavu() is not None:
-        return line
-    return "".join(letter for letter in unicodedata.normalize("NFKD", line) if not unicodedata.combining(letter))
+        return text
+    return "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,11 @@ def plural(count: int, noun: str) -> str:
     """`1 query`, `2 processes`, `1,500 documents`."""
     many = f"{noun[:-1]}ies" if re.search("[^aeiou]y$", noun) else f"{noun}es" if noun.endswith("s") else f"{noun}s"
     return f"{count:,} {noun if count == 1 else many}"
+
+
+def quoted(path: str) -> str:
+    """A path as a shell takes it."""
+    return shlex.quote(path)
 
 
 def shortened(text: str, most: int = 240) -> str:
@@ -142,6 +148,6 @@ def stays_close(recipe: Mapping[str, Any]) -> list[str]:
 
 FILTERS = (
     *(number, signed, interval, probability, thousands, percent, short, plural, shortened, duration),
-    *(model_name, trained_on, subtitle, method, stays_close, without_folders, split_of),
+    *(model_name, trained_on, subtitle, method, stays_close, split_of, quoted),
 )
 """What the templates print with."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,24 +17,22 @@ from ..evaluate.compare import Compared, Group, by_recipe, compare_groups
 from ..evaluate.sources import read_source
 from ..files import FileKind, FolderKind, check_file, check_folder, whole_folder, write_text
 from ..negatives.audit import dataset_of
-from ..negatives.evidence import Evidence
 from ..recipe.strict_yaml import flattened
 from ..types import Dataset, Item
 from . import drawings
-from .figures import Figure, as_file
+from .figures import as_file
 from .markdown import MARK, escaped, need, render
 from .page import page
 from .pictures import Thumbnails
 from .record import Mining, RunRecord, in_order, read_record
-from .spread import Spread, spreads_of
-from .wording import plural, shortened, without_folders
+from .spread import spreads_of
+from .wording import shortened, without_folders
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
 Form = Literal["html", "md"]
 BASE = "base model"
-Draw = Callable[[], Sequence[Figure]]
 _HTML_MARKS = (b'<p class="kicker">embedtune report</p>', b" \xc2\xb7 embedtune</title>")
 
 
@@ -57,23 +54,25 @@ class Report:
     files: dict[str, str] = field(default_factory=dict)
 
 
-class Drawn:
-    """The figures of a report, drawn where a template asks for them. folder: before their names in the references."""
+class Figures:
+    """The figures of a report, drawn as a template asks for them. folder: of their files, from the text; None leaves
+    them out."""
 
-    def __init__(self, slots: Mapping[str, Draw], folder: str = "") -> None:
-        self.figures: list[Figure] = []
-        self._slots, self._folder = slots, folder
+    def __init__(self, folder: str | None) -> None:
+        self.drawn: dict[str, tuple[str, str]] = {}  # file name -> title, SVG
+        self._folder = folder
 
-    def __call__(self, slot: str) -> Markup:
-        """The slot's figures as Markdown images in a paragraph of their own."""
+    def __call__(self, draw: Callable[..., str], title: str, *values: object, caller: Any, **options: Any) -> Markup:
+        """A Markdown image, whose text is the title and the caption."""
         from markupsafe import Markup
 
-        drawn = self._slots[slot]() if slot in self._slots else ()
-        self.figures += drawn
-        return Markup("\n").join(
-            Markup("![") + escaped(f"{figure.title}. {figure.caption}") + Markup(f"]({self._folder}{figure.name}.svg)")
-            for figure in drawn
-        )
+        if self._folder is None:
+            return Markup("")
+        number = sum(name.startswith(draw.__name__) for name in self.drawn)
+        name = f"{draw.__name__}{f'-{number + 1}' if number else ''}.svg"
+        self.drawn[name] = title, draw(title, *values, **options)
+        caption = " ".join(caller().split())
+        return Markup(f"![{escaped(title)}. {caption}]({self._folder}{name})\n")
 
 
 def report(runs: Sequence[str | Path], *, form: Form = "html", figures: str | None = None) -> Report:
@@ -83,31 +82,21 @@ def report(runs: Sequence[str | Path], *, form: Form = "html", figures: str | No
     which figures are linked; absent, they are left out. Raises InputError where a folder is no run, where a run is
     named twice, and where a package that draws or renders is not installed.
     """
-    if form == "html":
+    html = form == "html"
+    if html:
         need("markdown_it", "reports in HTML")
-    drawn = form == "html" or figures is not None
-    if drawn:
+    if html or figures is not None:
         need("matplotlib", "plots")
     records = [read_record(Path(run), negatives=len(runs) == 1) for run in runs]
-    thumbnails = Thumbnails()
-    values: dict[str, Any] = {"picture": thumbnails.reference if form == "html" else lambda path: escaped("")}
-    if len(records) == 1:
-        template, slots = "run.md.jinja", _run(records[0], values)
-    else:
-        template, slots = "runs.md.jinja", _runs(records, values)
-    folder = f"{quote(figures)}/" if figures else ""
-    values["figures"] = Drawn(slots if drawn else {}, folder)
-    text = render(template, values)
-    notes = values["notes"]
-    if thumbnails.left_out:
-        notes = [*notes, f"{plural(thumbnails.left_out, 'picture')} left out: damaged, or the page has enough of them."]
-        text = render(template, values | {"notes": notes, "figures": Drawn(slots if drawn else {}, folder)})
-    made = {f"{figure.name}.svg": figure for figure in values["figures"].figures}
-    if form == "html":
-        return Report(text=page(text, made, thumbnails.html), notes=notes)
-    return Report(
-        text=f"{text}\n{MARK}\n", notes=notes, files={name: as_file(figure.svg) for name, figure in made.items()}
-    )
+    picture = Thumbnails(wanted=html)
+    figure = Figures("" if html else None if figures is None else f"{quote(figures)}/")
+    template, values = ("run.md.jinja", _run(records[0])) if len(records) == 1 else ("runs.md.jinja", _runs(records))
+    text = render(template, values | {"picture": picture, "figure": figure, "draw": drawings})
+    notes = [*values["notes"], *picture.notes]
+    if html:
+        return Report(text=page(text, figure.drawn, picture.html), notes=notes)
+    files = {name: as_file(svg) for name, (_, svg) in figure.drawn.items()}
+    return Report(text=f"{text}\n{MARK}\n", notes=notes, files=files)
 
 
 def figures_folder(output: Path) -> Path:
@@ -133,54 +122,43 @@ def write_report(made: Report, output: Path) -> None:
 
 def card_text(record: RunRecord) -> str:
     """The part of a run's report that a model card holds: no figures, no texts of the data, no folders."""
-    return render("run.md.jinja", _values(record, [], card=True) | {"figures": Drawn({}), "picture": None})
+    recipe = without_folders(record.recipe)
+    values = {
+        "record": record,
+        "card": True,
+        "named": recipe,
+        "recipe_text": yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=120),
+        "recipe_file": "recipe.yaml",
+        "notes": _notes(record),
+        "spreads": [],
+        "examples": [],
+        "figure": Figures(None),
+        "draw": drawings,
+    }
+    return render("run.md.jinja", values)
 
 
-def _values(record: RunRecord, spreads: Sequence[Spread], *, card: bool) -> dict[str, Any]:
+def _notes(record: RunRecord) -> list[str]:
+    return [*record.missing, *(record.compared.notes if record.compared else [])]
+
+
+def _run(record: RunRecord) -> dict[str, Any]:
+    spreads, notes = spreads_of(record)
     recipe = record.folder / "recipe.yaml"
-    text = record.recipe_text
-    if card:
-        text = yaml.safe_dump(without_folders(record.recipe), sort_keys=False, allow_unicode=True, width=120)
     return {
         "record": record,
-        "card": card,
-        "recipe_text": text,
-        "again": shlex.join(["embedtune", "train", "recipe.yaml" if card else str(recipe), "--output", "runs/again"]),
+        "card": False,
+        "named": record.recipe,
+        "recipe_text": recipe.read_text(encoding="utf-8"),
+        "recipe_file": str(recipe),
         "spreads": spreads,
-        "examples": [],
-        "notes": [*record.missing, *(record.compared.notes if record.compared else [])],
+        "examples": _examples(record.minings[0]) if record.minings else [],
+        "notes": [*_notes(record), *notes],
     }
-
-
-def _run(record: RunRecord, values: dict[str, Any]) -> dict[str, Draw]:
-    """Adds a run's values; returns its figures by their slot in the template."""
-    spreads, notes = spreads_of(record)
-    values |= _values(record, spreads, card=False)
-    values["notes"] += notes
-    values["examples"] = _examples(record.minings[0]) if record.minings else []
-    slots: dict[str, Draw] = {
-        "learning": lambda: _learning(record),
-        "scores": lambda: [drawings.spread_figure(spread, index) for index, spread in enumerate(spreads)],
-    }
-    if record.main:
-        slots["change"] = lambda: [drawings.change_figure(record)]
-    if guard := record.guard:
-        slots["guard"] = lambda: drawings.guard_figures(guard)
-    if record.minings:
-        slots["negatives"] = lambda: drawings.mining_figures(record.minings[0].audit)
-    return slots
-
-
-def _learning(record: RunRecord) -> list[Figure]:
-    learning = record.learning
-    figures = [drawings.loss_figure(learning)]
-    if learning.curve is not None:
-        figures.append(drawings.learning_figure(learning.curve, record.summary.get("best_step")))
-    return figures
 
 
 def _examples(mining: Mining) -> list[dict[str, Any]]:
-    """The likely false negatives that filters caught: the query, its lowest positive and the dropped document."""
+    """The likely false negatives that filters caught, each with its query and its query's lowest positive."""
     try:
         dataset: Dataset | None = dataset_of(mining.files)
     except InputError:  # moved or changed since: ids alone are known
@@ -192,43 +170,36 @@ def _examples(mining: Mining) -> list[dict[str, Any]]:
         text = shortened(item.content) or (item.image.name if item.image else f"{role} {item_id}")
         return {"text": text, "image": item.image}
 
-    def example(candidate: Evidence) -> dict[str, Any]:
-        return {
+    return [
+        {
             "candidate": candidate,
             "query": shown(candidate.query_id, "query"),
             "positive": shown(candidate.positive_id, "document"),
             "dropped": shown(candidate.doc_id, "document"),
         }
+        for candidate in (suspect.candidate for suspect in mining.audit.caught)
+    ]
 
-    return [example(suspect.candidate) for suspect in mining.audit.caught]
 
-
-def _runs(records: Sequence[RunRecord], values: dict[str, Any]) -> dict[str, Draw]:
-    """Adds the values of several runs, compared with the first; returns their figures by slot."""
+def _runs(records: Sequence[RunRecord]) -> dict[str, Any]:
+    """The values of several runs, compared with the first."""
     runs = distinct_names(records)
     notes = [f"{name}: {sentence}" for name, record in runs.items() for sentence in record.missing]
     compared = _compared(runs, notes)
-    measure = records[0].measure
-    main = [c for c in compared.comparisons if c.measure == measure] if compared else []
+    comparisons = compared.comparisons if compared else []
     recipes = {name: flattened(record.recipe) for name, record in runs.items()}
     keys = list(dict.fromkeys(key for recipe in recipes.values() for key in recipe))
     rows = [[key, *(str(recipe.get(key, "")) for recipe in recipes.values())] for key in keys]
     differing = [row for row in rows if len(set(row[1:])) > 1]
-    values |= {
+    return {
         "runs": runs,
         "notes": [*notes, *(compared.notes if compared else [])],
         "compared": compared,
-        "main": main,
+        "main": [c for c in comparisons if c.measure == records[0].measure],
         "differing": differing,
         "same": len(keys) - len(differing),
+        "curves": {name: [record.learning.curve] for name, record in runs.items() if record.learning.curve},
     }
-    curves = {name: [record.learning.curve] for name, record in runs.items() if record.learning.curve}
-    slots: dict[str, Draw] = {}
-    if compared and main:
-        slots["differences"] = lambda: [drawings.differences_figure(main, compared.baseline)]
-    if curves:
-        slots["learning"] = lambda: [drawings.learning_curves_figure(curves)]
-    return slots
 
 
 def distinct_names(records: Sequence[RunRecord]) -> dict[str, RunRecord]:

@@ -24,8 +24,7 @@ from embedtune.evaluate.results import Evaluation, write
 from embedtune.evaluate.sources import read_evaluation
 from embedtune.report import figures
 from embedtune.report.drawings import POINTS, thinned
-from embedtune.report.figures import Line
-from embedtune.report.learning import read_learning
+from embedtune.report.learning import Learning, read_learning
 from embedtune.report.markdown import code, escaped, fenced, prose, table
 from embedtune.report.page import page
 from embedtune.report.pictures import SIDE, Thumbnails, thumbnail
@@ -134,21 +133,21 @@ def test_a_table_of_a_page_has_caption_scopes_and_alignment() -> None:
 
 def test_figures_take_their_colours_from_the_page_and_are_the_same_each_time() -> None:
     title = 'a "<title>" $x^2$'
-    line = Line(label=title, colour="tuned", x=[1, 2], y=[0.5, 1.0])
-    first, again = (figures.lines([line], across="x", up=title, title=title) for _ in range(2))
+    curves = {title: [([1, 2], [0.5, 1.0])], "another": [([1, 2], [0.5, 0.6])]}
+    first, again = (figures.lines(curves, across="x", up=title, title=title) for _ in range(2))
     assert first == again
     assert 'aria-label="a &quot;&lt;title&gt;&quot; $x^2$"' in first
-    assert "var(--tuned)" in first
+    assert "var(--series-1)" in first
     assert not re.search(r"#[0-9a-f]{6}\b", first)  # no colour of its own
     assert "$x^2$</text>" in first  # not taken for a formula
-    other = figures.lines([Line(label="b", colour="tuned", x=[1, 2], y=[0.5, 0.7])], across="x", up="y", title="b")
+    other = figures.lines({"b": [([1, 2], [0.5, 0.7])]}, across="x", up="y", title="b")
     ids = [set(re.findall(r' id="([^"]*)"', svg)) for svg in (first, other)]
     assert ids[0]
     assert not ids[0] & ids[1]
 
 
 def test_a_figure_as_a_file_is_svg_with_the_colours_of_the_page() -> None:
-    svg = figures.lines([Line(label="b", colour="tuned", x=[1, 2], y=[0.5, 0.7])], across="x", up="y", title="b")
+    svg = figures.lines({"b": [([1, 2], [0.5, 0.7])]}, across="x", up="y", title="b")
     root = ElementTree.fromstring(figures.as_file(svg))
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     style = root[0].text or ""
@@ -156,12 +155,16 @@ def test_a_figure_as_a_file_is_svg_with_the_colours_of_the_page() -> None:
 
 
 def test_a_long_curve_is_thinned_to_means() -> None:
-    steps, values = thinned([1, 2, 3], [1.0, 2.0, 6.0])
-    assert (steps, values) == ([1, 2, 3], [1.0, 2.0, 6.0])
-    steps, values = thinned(list(range(2 * POINTS)), [0.0, 1.0] * POINTS)
-    assert len(values) == POINTS
-    assert set(values) == {0.5}
-    assert steps[:2] == [0.5, 2.5]
+    assert thinned(Learning(steps=[1, 2, 3], losses=[1.0, 2.0, 6.0])) == ([1, 2, 3], [1.0, 2.0, 6.0])
+    steps, losses = thinned(Learning(steps=list(range(2 * POINTS)), losses=[0.0, 1.0] * POINTS))
+    assert len(losses) == POINTS
+    assert set(losses) == {0.5}
+    assert list(steps)[:2] == [0.5, 2.5]
+
+
+def test_seeds_are_drawn_thin_beside_their_mean_where_all_have_a_point() -> None:
+    seeds = [([0, 2, 4], [0.2, 0.4, 0.6]), ([0, 4], [0.4, 1.0])]
+    assert figures.mean_of(seeds) == ([0, 4], pytest.approx([0.3, 0.8]))
 
 
 def test_a_log_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
@@ -306,14 +309,17 @@ def test_thumbnails_are_small_and_bounded(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_page_has_room_for_so_many_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("embedtune.report.pictures.MOST_BYTES", 1)
-    thumbnails = Thumbnails()
+    thumbnails = Thumbnails(wanted=True)
     first, second = (picture(tmp_path / f"{number}.png", (8, 8)) for number in range(2))
-    assert thumbnails.reference(first) == "![](picture-0) "
-    assert thumbnails.reference(second) == ""
-    assert thumbnails.reference(first) == "![](picture-0) "
-    assert thumbnails.reference(None) == ""
-    assert thumbnails.left_out == 1
+    assert thumbnails(first) == "![](picture-0) "
+    assert thumbnails(second) == ""
+    assert thumbnails(first) == "![](picture-0) "
+    assert thumbnails(None) == ""
+    assert thumbnails.notes == ["1 picture left out: damaged, or the page has enough of them."]
     assert list(thumbnails.html) == ["picture-0"]
+    unwanted = Thumbnails(wanted=False)
+    assert unwanted(first) == ""
+    assert unwanted.notes == []
 
 
 def luminance(colour: str) -> float:

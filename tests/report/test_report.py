@@ -307,7 +307,7 @@ def test_markdown_links_figures_where_asked(finished_run: Path, tmp_path: Path, 
     result = run_cli("report", finished_run, "--format", "md", "--figures", "--output", output)
     assert result.exit_code == 0, result.stderr
     links = re.findall(r"^!\[.*\]\((.*)\)$", output.read_text(), re.M)
-    names = ["change", "loss", "learning", "mined-scores", "mined-gaps", "scores-0", "scores-1"]
+    names = ["differences", "loss", "curves", "mined_scores", "mined_gaps", "scores", "scores-2"]
     assert links == [f"a%20report-figures/{name}.svg" for name in names]
     for name in names:
         assert ElementTree.parse(tmp_path / "a report-figures" / f"{name}.svg").getroot().tag.endswith("}svg")

@@ -38,7 +38,7 @@ def cards(tmp_path: Path) -> list[Card]:
     made = []
     for name, colour, size in zip("abc", COLOURS, [(400, 100), (100, 400), (3, 3)], strict=True):
         Image.new("RGB", size, colour).save(tmp_path / f"{name}.png")
-        made.append(Card(heading=name, item=Item(id=name, image=tmp_path / f"{name}.png"), marked=name == "b"))
+        made.append(Card(name, Item(id=name, image=tmp_path / f"{name}.png"), name == "b"))
     return made
 
 
@@ -54,10 +54,8 @@ def colours_of(image: Image.Image, box: tuple[int, int, int, int]) -> set[tuple[
 
 
 def test_a_row_is_drawn_from_left_to_right(cards: list[Card], tmp_path: Path) -> None:
-    words = Card(heading="query", item=Item(id="q", text="three colours"))
-    missing = write_sheet(
-        tmp_path / "s.png", "Colours", [Row(first=words, others=cards), Row(first=cards[2], others=[])]
-    )
+    words = Card("query", Item(id="q", text="three colours"))
+    missing = write_sheet(tmp_path / "s.png", "Colours", [Row(words, cards), Row(cards[2], [])])
     assert missing == []
     sheet = Image.open(tmp_path / "s.png")
     for column, colour in enumerate(COLOURS, start=1):
@@ -73,9 +71,9 @@ def test_a_row_is_drawn_from_left_to_right(cards: list[Card], tmp_path: Path) ->
 
 
 def test_a_long_row_is_folded_and_many_rows_are_not(cards: list[Card], tmp_path: Path) -> None:
-    words = Card(heading="query", item=Item(id="q", text="colours"))
-    write_sheet(tmp_path / "one.png", "one", [Row(first=words, others=cards * 4)])
-    write_sheet(tmp_path / "two.png", "two", [Row(first=words, others=cards * 3)] * 2)
+    words = Card("query", Item(id="q", text="colours"))
+    write_sheet(tmp_path / "one.png", "one", [Row(words, cards * 4)])
+    write_sheet(tmp_path / "two.png", "two", [Row(words, cards * 3)] * 2)
     one, two = Image.open(tmp_path / "one.png"), Image.open(tmp_path / "two.png")
     assert one.getpixel(middle(6, 1)) == COLOURS[2]  # the 12th of 12 in two lines of 6
     assert two.getpixel(middle(9, 1)) == COLOURS[2]
@@ -83,7 +81,7 @@ def test_a_long_row_is_folded_and_many_rows_are_not(cards: list[Card], tmp_path:
 
 
 def test_a_sheet_is_bounded(cards: list[Card], tmp_path: Path) -> None:
-    rows = [Row(first=cards[0], others=cards[1:])] * 60
+    rows = [Row(cards[0], cards[1:])] * 60
     write_sheet(tmp_path / "s.webp", "sixty", rows)
     with Image.open(tmp_path / "s.webp") as sheet:
         width, height = card_size(LARGE_SIDE)
@@ -92,8 +90,8 @@ def test_a_sheet_is_bounded(cards: list[Card], tmp_path: Path) -> None:
 
 def test_pictures_that_cannot_be_read_are_said_and_drawn_as_words(cards: list[Card], tmp_path: Path) -> None:
     (tmp_path / "bomb.png").write_bytes(BROKEN["bomb.png"][0]())
-    gone = [Card(heading="1.", item=Item(id=name, image=tmp_path / name)) for name in ("bomb.png", "nowhere.png")]
-    missing = write_sheet(tmp_path / "s.png", "gone", [Row(first=cards[0], others=gone)])
+    gone = [Card("1.", Item(id=name, image=tmp_path / name)) for name in ("bomb.png", "nowhere.png")]
+    missing = write_sheet(tmp_path / "s.png", "gone", [Row(cards[0], gone)])
     assert [fault.split(": ")[0] for fault in missing] == [str(tmp_path / "bomb.png"), str(tmp_path / "nowhere.png")]
     assert "more than 80,000,000 pixels" in missing[0]
     drawn = Image.open(tmp_path / "s.png")
@@ -113,8 +111,8 @@ def test_any_text_keeps_to_its_place(font: str, text: str, tmp_path: Path, monke
         lines, _ = wrapped(text, 13, 120, 3)
         assert len(lines) <= 3
         assert all(font_of(13).getlength(line) <= 120 for line in [*lines, one_line(text, 13, 120)])
-        card = Card(heading=text, item=Item(id=text, title=text, text=text))
-        assert write_sheet(tmp_path / "s.jpg", text, [Row(first=card, others=[card])]) == []
+        card = Card(text, Item(id=text, title=text, text=text))
+        assert write_sheet(tmp_path / "s.jpg", text, [Row(card, [card])]) == []
     finally:
         font_of.cache_clear()
 

@@ -190,7 +190,7 @@ def test_a_whole_ablation_stopped_and_resumed(recipe: Path, tmp_path: Path, run_
     assert ElementTree.fromstring(before).tag == "{http://www.w3.org/2000/svg}svg"
     report = (output / "report.md").read_text()
     assert '| fast | {"train.max_steps": 4, "train.learning_rate": 0.003} |' in report
-    assert "![Validation curves. plain: best " in report
+    assert "![Learning curves. The mean over seeds" in report
     assert "](curves.svg)" in report
     again = run_cli("ablate", recipe, "--grid", grid, "--seeds", 2, "--output", output)
     assert again.exit_code == 0, again.stderr
