@@ -203,7 +203,7 @@ def _rows_in(names: Iterable[str]) -> int:
 
 def _seal(key: Key, shape: tuple[int, int], names: list[str]) -> None:
     """Moves a whole array to its place, by the first process to come. `doctor --clean` may have removed the array and
-    another process may have begun anew: then its blocks are not all finished, and nothing is moved."""
+    another process may have begun again: then its blocks are not all finished, and nothing is moved."""
     with locked(key.folder.parent, wait=True):
         finished = _rows_in(names) == shape[0] and all((key.partial / DONE / name).exists() for name in names)
         if not key.folder.is_dir() and (key.partial / ROWS).exists() and finished:

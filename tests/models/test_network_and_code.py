@@ -1,0 +1,164 @@
+"""Loading asks nobody: no network that was not named, no question on stdin, no code without the flag."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import refusing_network
+import tiny_models
+
+from embedtune.errors import InputError
+from embedtune.models import adapters
+from embedtune.models.encoder import load_encoder
+from embedtune.recipe import Lora, Model
+from embedtune.types import Item
+
+CODE = """
+from pathlib import Path
+from transformers import BertConfig, BertModel
+
+(Path(__file__).parent / "ran").touch()
+
+
+class OwnConfig(BertConfig):
+    model_type = "own"
+
+
+class OwnModel(BertModel):
+    config_class = OwnConfig
+"""
+ITEMS = [Item(id="a", text="the old river"), Item(id="b", text="winter")]
+
+
+def command(
+    *arguments: object, environment: dict[str, str], stdin: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        input=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
+        check=False,
+    )
+
+
+@pytest.fixture
+def with_card(tiny_model: Path, tmp_path: Path) -> Path:
+    """A model whose card names a base model on the hub."""
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "with-card"))
+    (folder / "README.md").write_text("---\nbase_model: google-bert/bert-base-uncased\n---\n\n# A model\n")
+    return folder
+
+
+def test_verbs_connect_to_nothing_for_a_model_in_a_folder(
+    with_card: Path, bare_checkpoint: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    encoder = load_encoder(str(with_card))
+    adapters.attach(encoder.model, Lora(rank=2), str(with_card))
+    adapters.save_adapter(encoder.model, tmp_path / "adapter")
+    teacher = tiny_models.write_cross_encoder(tmp_path / "teacher", bare_checkpoint)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"version: 1\nmodel: {{name: {with_card}}}\ndata: {{train: {tiny_dataset}}}\n"
+        f"negatives: {{mining: [{{name: dense, depth: 5}}], teacher: 'cross-encoder:{teacher}'}}\n"
+        f"train: {{max_steps: 1, batch_size: 4}}\nevaluate: {{in_domain: [{tiny_dataset}]}}\n"
+    )
+    lines = [
+        ["train", recipe, "--output", tmp_path / "run"],
+        ["mine", recipe, "--output", tmp_path / "mined.run"],
+        ["encode", tiny_dataset, "--model", with_card, "--output", tmp_path / "encoded"],
+        ["eval", with_card, "--data", tiny_dataset, "--output", tmp_path / "evaluated"],
+        ["index", tiny_dataset, "--model", with_card, "--output", tmp_path / "index"],
+        ["search", tmp_path / "index", "the old river"],
+        ["merge", with_card, with_card, "--alpha", "0.5", "--output", tmp_path / "merged"],
+        ["export", tmp_path / "adapter", "--output", tmp_path / "exported"],
+    ]
+    notes = tmp_path / "notes"
+    arguments = [argument for line in lines for argument in ["--", *line]][1:]
+    environment = {"HF_HOME": str(tmp_path / "hub"), "EMBEDTUNE_CACHE": str(tmp_path / "cache")}
+    done = command(refusing_network.__file__, notes, *arguments, environment=environment)
+    assert done.returncode == 0, done.stderr
+    assert not notes.exists(), notes.read_text()
+
+
+def test_a_name_on_the_hub_is_one_line_without_a_network(tmp_path: Path, tiny_dataset: Path) -> None:
+    environment = {"HF_HOME": str(tmp_path / "hub")}
+    line = ["encode", tiny_dataset, "--model", "no-one/nothing", "--output", tmp_path / "encoded"]
+    done = command(refusing_network.__file__, tmp_path / "notes", *line, environment=environment)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "model no-one/nothing: not a folder here, and cannot be loaded from the hub" in done.stderr
+    assert (tmp_path / "notes").exists()  # it was tried
+
+
+def test_a_model_in_the_hubs_cache_is_read_as_a_folder(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository, revision = tmp_path / "models--someone--something", "0" * 40
+    shutil.copytree(tiny_model, repository / "snapshots" / revision)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(revision)
+    monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", str(tmp_path))
+    expected = load_encoder(str(tiny_model)).encode(ITEMS, "query")
+    np.testing.assert_array_equal(load_encoder("someone/something").encode(ITEMS, "query"), expected)
+    np.testing.assert_array_equal(load_encoder(f"someone/something@{revision}").encode(ITEMS, "query"), expected)
+
+
+@pytest.fixture(params=["bare", "sentence-transformers"])
+def with_code(request: pytest.FixtureRequest, tiny_model: Path, bare_checkpoint: Path, tmp_path: Path) -> Path:
+    """A model whose folder brings the class of its transformer; that code leaves a file where it runs."""
+    source = bare_checkpoint if request.param == "bare" else tiny_model
+    folder = Path(shutil.copytree(source, tmp_path / "own"))
+    (folder / "own.py").write_text(CODE)
+    config = json.loads((folder / "config.json").read_text())
+    code = {"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel"}
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "own", "auto_map": code}))
+    return folder
+
+
+LOAD = """
+import sys
+from embedtune.errors import InputError
+from embedtune.models.encoder import load_encoder
+from embedtune.recipe import Model
+pooling = "mean" if sys.argv[2] == "bare" else None
+try:
+    load_encoder(Model(name=sys.argv[1], pooling=pooling, trust_remote_code=sys.argv[3] == "trusted"))
+except InputError as error:
+    sys.exit(f"error: {error}")
+"""
+
+
+@pytest.mark.parametrize("trust", ["trusted", "not trusted"])
+def test_a_models_own_code_runs_by_the_flag_alone(with_code: Path, trust: str, tmp_path: Path) -> None:
+    kind = "sentence-transformers" if (with_code / "modules.json").exists() else "bare"
+    environment = {"HF_HOME": str(tmp_path / "hub")}
+    done = command("-c", LOAD, with_code, kind, trust, environment=environment, stdin="y\n" * 5)
+    ran = list((tmp_path / "hub").rglob("ran"))
+    if trust == "trusted":
+        assert (done.returncode, bool(ran)) == (0, True), done.stderr
+    else:
+        assert (done.returncode, ran) == (1, [])
+        assert done.stderr.endswith("has code of its own, which runs only with model.trust_remote_code: true\n")
+        assert "[y/N]" not in done.stdout + done.stderr
+
+
+def test_a_module_class_of_the_folder_runs_by_the_flag_alone(tiny_model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "own"))
+    (folder / "own.py").write_text("raise RuntimeError('it ran')")
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[2]["type"] = "own.Normalize"
+    (folder / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(InputError) as raised:
+        load_encoder(Model(name=str(folder)))
+    assert "it ran" not in str(raised.value)
+    assert "\n" not in str(raised.value)
