@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .options import FORMAT_HELP, MODEL_HELP, OutputFolder, Overwrite
+from .options import FORMAT_HELP, MODEL_HELP, OutputFolder, Overwrite, TrustRemoteCode
 from .output import say
 
 
@@ -14,6 +14,7 @@ def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=f"{MODEL_HELP} Or the folder of a LoRA adapter.")],
     output: OutputFolder,
     form: Annotated[Literal["safetensors", "onnx"], typer.Option("--format", help=FORMAT_HELP)] = "safetensors",
+    trust_remote_code: TrustRemoteCode = False,
     overwrite: Overwrite = False,
     push_to: Annotated[
         str | None, typer.Option("--push-to", metavar="OWNER/NAME", help="Also upload the model to the hub.")
@@ -29,7 +30,9 @@ def export(
 
     The network is used by --push-to alone, with the token in HF_TOKEN.
     """
+    from embedtune.recipe import Model
     from embedtune.ship.merge import export as write_model
 
-    written = write_model(model, output, form=form, push_to=push_to, overwrite=overwrite)
+    block = Model(name=model, trust_remote_code=trust_remote_code)
+    written = write_model(block, output, form=form, push_to=push_to, overwrite=overwrite)
     say(f"written: {written}" + (f", and uploaded as {push_to}" if push_to else ""))

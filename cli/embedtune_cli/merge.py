@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .options import MODEL_HELP, Json, ModelPrecision, OutputFolder, Overwrite
+from .options import MODEL_HELP, Json, ModelPrecision, OutputFolder, Overwrite, TrustRemoteCode
 from .output import say, show_json, show_tables
 
 
@@ -57,6 +57,7 @@ def merge(
         ),
     ] = None,
     precision: ModelPrecision = "fp32",
+    trust_remote_code: TrustRemoteCode = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -71,7 +72,7 @@ def merge(
     and the other half measure the result. A LoRA adapter stays an adapter: its weights are scaled by alpha.
     """
     from embedtune.errors import InputError
-    from embedtune.recipe import Guard
+    from embedtune.recipe import Guard, Model
     from embedtune.recipe.measures import parse
     from embedtune.ship.merge import merge as write_mixture
 
@@ -89,8 +90,8 @@ def merge(
         alphas=alphas or default.alphas,
     )
     merged = write_mixture(
-        base,
-        tuned,
+        Model(name=base, trust_remote_code=trust_remote_code),
+        Model(name=tuned, trust_remote_code=trust_remote_code),
         output,
         alpha=alpha,
         choose_on=choose_on or (),

@@ -54,13 +54,13 @@ def command(
 @pytest.fixture
 def with_card(tiny_model: Path, tmp_path: Path) -> Path:
     """A model whose card names a base model on the hub."""
-    folder = Path(shutil.copytree(tiny_model, tmp_path / "with-card"))
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "models" / "with-card"))
     (folder / "README.md").write_text("---\nbase_model: google-bert/bert-base-uncased\n---\n\n# A model\n")
     return folder
 
 
 def test_verbs_connect_to_nothing_for_a_model_in_a_folder(
-    with_card: Path, bare_checkpoint: Path, tiny_dataset: Path, tmp_path: Path
+    with_card: Path, bare_checkpoint: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = load_encoder(str(with_card))
     adapters.attach(encoder.model, Lora(rank=2), str(with_card))
@@ -68,7 +68,7 @@ def test_verbs_connect_to_nothing_for_a_model_in_a_folder(
     teacher = tiny_models.write_cross_encoder(tmp_path / "teacher", bare_checkpoint)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
-        f"version: 1\nmodel: {{name: {with_card}}}\ndata: {{train: {tiny_dataset}}}\n"
+        f"version: 1\nmodel: {{name: models/with-card}}\ndata: {{train: {tiny_dataset}}}\n"
         f"negatives: {{mining: [{{name: dense, depth: 5}}], teacher: 'cross-encoder:{teacher}'}}\n"
         f"train: {{max_steps: 1, batch_size: 4}}\nevaluate: {{in_domain: [{tiny_dataset}]}}\n"
     )
@@ -83,8 +83,11 @@ def test_verbs_connect_to_nothing_for_a_model_in_a_folder(
         ["export", tmp_path / "adapter", "--output", tmp_path / "exported"],
     ]
     notes = tmp_path / "notes"
+    # a relative path may have the form of a name on the hub
+    lines = [["models/with-card" if part == with_card else part for part in line] for line in lines]
     arguments = [argument for line in lines for argument in ["--", *line]][1:]
     environment = {"HF_HOME": str(tmp_path / "hub"), "EMBEDTUNE_CACHE": str(tmp_path / "cache")}
+    monkeypatch.chdir(tmp_path)
     done = command(refusing_network.__file__, notes, *arguments, environment=environment)
     assert done.returncode == 0, done.stderr
     assert not notes.exists(), notes.read_text()

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from embedtune.data.dataset import load_texts
 from embedtune.errors import InputError
 from embedtune.models.encoder import load_encoder
-from embedtune.recipe import Distill, Recipe, check_recipe
+from embedtune.recipe import Distill, Model, Recipe, check_recipe
 from embedtune.train.run import train
-from embedtune.train.stay_close import layers_of, rate_scales, stream_of
+from embedtune.train.stay_close import freeze, layers_of, layers_of_model, rate_scales, stream_of
 
 
 def recipe_of(path: Path, data: Path, *, close: dict[str, Any], lora: int | None = None, **train: Any) -> Recipe:
@@ -125,3 +125,20 @@ def test_distillation_holds_the_base_models_scores_and_resumes(
     steps = [json.loads(line) for line in (held.folder / "log.jsonl").read_text().splitlines()]
     assert all(event["distill"] >= 0 for event in steps if event["event"] == "step")
     assert next(event["distill"] for event in steps if event["event"] == "step") < 1e-6  # it starts as the base model
+
+
+def test_t5s_shared_token_embeddings_belong_to_the_lowest_layer(tmp_path: Path, bare_checkpoint: Path) -> None:
+    from transformers import AutoTokenizer, T5Config, T5EncoderModel
+
+    tokenizer = AutoTokenizer.from_pretrained(bare_checkpoint)
+    tokenizer.save_pretrained(tmp_path)
+    T5EncoderModel(T5Config(vocab_size=100, d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2)).save_pretrained(
+        tmp_path
+    )
+    model = load_encoder(Model(name=str(tmp_path), pooling="mean")).model
+    shared = next(name for name, _ in model.named_parameters() if "shared" in name)
+    assert layers_of_model(model)[shared] == -1
+    freeze(model, 1)
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert shared in frozen
+    assert all("block.0." in name for name in frozen - {shared})
