@@ -19,17 +19,17 @@ from ._seam import (
     names,
     needs,
 )
-from ._sources import FAMILIES, Source, use_folders
+from ._sources import FAMILIES, MethodSource, use_folders
 
 __all__ = [
     "FAMILIES",
     "SCHEDULED",
     "Method",
+    "MethodSource",
     "MethodSpec",
     "Option",
     "Schedule",
     "Scheduled",
-    "Source",
     "bind",
     "bind_limit",
     "by_query",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import InputError, unknown
-from ._sources import Source, fingerprint
+from ._sources import MethodSource, fingerprint
 
 # The arguments that a method is called with, by family: positional ones, and those passed by keyword.
 ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -91,7 +91,7 @@ class Method:
 
     family: str
     name: str
-    source: Source
+    source: MethodSource
     symbol: str
     docstring: str
     options: tuple[Option, ...]
@@ -120,7 +120,7 @@ class _Fault(Exception):
 
 
 @lru_cache(maxsize=1024)
-def read(family: str, name: str, source: Source, text: str) -> Method:
+def read(family: str, name: str, source: MethodSource, text: str) -> Method:
     """The method in a file's text. Raises InputError that names the file and the line of a fault."""
     try:
         tree = ast.parse(text)

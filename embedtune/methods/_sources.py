@@ -27,7 +27,7 @@ _PREFIX = "embedtune_folder_"  # of the packages as which folders are imported
 
 
 @dataclass(frozen=True)
-class Source:
+class MethodSource:
     """A place with methods: `root`/FAMILY/NAME.py. package: its name where Python can import it; None for a folder."""
 
     root: Path
@@ -50,8 +50,8 @@ class Source:
         return sorted(file.stem for file in (self.root / family).glob("[a-z]*.py"))
 
 
-_PACKAGE = Source(Path(__file__).parent, __package__)
-_folders: tuple[Source, ...] = ()
+_PACKAGE = MethodSource(Path(__file__).parent, __package__)
+_folders: tuple[MethodSource, ...] = ()
 
 
 def use_folders(folders: Sequence[str | Path]) -> None:
@@ -62,7 +62,7 @@ def use_folders(folders: Sequence[str | Path]) -> None:
     """
     global _folders
     roots = dict.fromkeys(_root(Path(folder)) for folder in folders)
-    _folders = tuple(Source(root, None) for root in roots)
+    _folders = tuple(MethodSource(root, None) for root in roots)
 
 
 def _root(folder: Path) -> Path:
@@ -71,20 +71,20 @@ def _root(folder: Path) -> Path:
         raise InputError(f"{folder}: no such folder of methods")
     if root.name in FAMILIES and any(root.glob("*.py")):
         raise InputError(f"{folder}: holds one family; name the folder above it, {root.parent}")
-    if not any(Source(root, None).names(family) for family in FAMILIES):
+    if not any(MethodSource(root, None).names(family) for family in FAMILIES):
         inside = sorted(part.name for part in root.iterdir() if part.is_dir() and any(part.glob("*.py")))
         hint = f" ({unknown('family', inside[0], FAMILIES)})" if inside else ""
         raise InputError(f"{folder}: holds no methods; a weighting NAME stands in {folder}/weighting/NAME.py{hint}")
     return root
 
 
-def sources() -> tuple[Source, ...]:
+def sources() -> tuple[MethodSource, ...]:
     """This package, the folders in use, and the installed packages with an entry point, in this order."""
     return (_PACKAGE, *_folders, *_installed())
 
 
 @cache
-def _installed() -> tuple[Source, ...]:
+def _installed() -> tuple[MethodSource, ...]:
     """The packages that the entry points name. One that cannot be found is a warning."""
     from importlib.metadata import entry_points
 
@@ -99,7 +99,7 @@ def _installed() -> tuple[Source, ...]:
                 point.module,
             )
         else:
-            found[root] = Source(root, point.module)
+            found[root] = MethodSource(root, point.module)
     return tuple(found.values())
 
 
@@ -120,7 +120,7 @@ def _folder_of_package(dotted: str) -> Path | None:
     return Path(locations[0]).resolve() if locations else None
 
 
-def source_of(family: str, name: str) -> Source:
+def source_of(family: str, name: str) -> MethodSource:
     """The one source of a method. Raises InputError for an unknown name, and for one that two sources define."""
     holders = [source for source in sources() if source.path(family, name).is_file() and not name.startswith("_")]
     if not holders:
@@ -135,14 +135,14 @@ def source_of(family: str, name: str) -> Source:
     return holders[0]
 
 
-def fingerprint(source: Source, family: str, name: str) -> str:
+def fingerprint(source: MethodSource, family: str, name: str) -> str:
     """Of a method's file and of all files of its source that it imports by relative imports."""
     files = sorted(set(_closure(source, source.path(family, name), set())))
     parts = (part for file in files for part in (str(file.relative_to(source.root)), fingerprint_of_file(file)))
     return fingerprint_of(*parts)
 
 
-def _closure(source: Source, file: Path, seen: set[Path]) -> Iterator[Path]:
+def _closure(source: MethodSource, file: Path, seen: set[Path]) -> Iterator[Path]:
     seen.add(file)
     yield file
     for node in ast.walk(ast.parse(file.read_bytes())):
@@ -154,7 +154,7 @@ def _closure(source: Source, file: Path, seen: set[Path]) -> Iterator[Path]:
                 yield from _closure(source, path, seen)
 
 
-def load(source: Source, family: str, name: str) -> ModuleType:
+def load(source: MethodSource, family: str, name: str) -> ModuleType:
     """Imports a method's module. Raises InputError where a file outside this package fails to load."""
     package = source.package or _folder_package(source, fingerprint(source, family, name))
     try:
@@ -167,7 +167,7 @@ def load(source: Source, family: str, name: str) -> ModuleType:
         raise InputError(f"{source.path(family, name)}: cannot be loaded: {type(error).__name__}: {error}") from error
 
 
-def _folder_package(source: Source, content: str) -> str:
+def _folder_package(source: MethodSource, content: str) -> str:
     """A package for a folder's modules. Its name holds their content, so that an edited file is loaded afresh."""
     name = _PREFIX + fingerprint_of(str(source.root), content)
     if name not in sys.modules:

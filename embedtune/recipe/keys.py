@@ -21,7 +21,7 @@ _NAMES = {str: "text", int: "whole number", float: "number", bool: "true | false
 
 
 @dataclass(frozen=True, kw_only=True)
-class Key:
+class RecipeKey:
     """One key: its path, as `--set` takes it, what a user may write there, and what it does.
 
     default: as JSON; `required` for a key without one, empty for a block and for a key that is absent by default.
@@ -33,7 +33,7 @@ class Key:
     text: str
 
 
-def keys(prefix: str = "") -> list[Key]:
+def keys(prefix: str = "") -> list[RecipeKey]:
     """All keys, or those at and below a path. Raises InputError, with the nearest key, for an unknown path."""
     everything = list(_keys(Recipe, ""))
     chosen = [key for key in everything if not prefix or f"{key.path}.".startswith(f"{prefix}.")]
@@ -55,14 +55,14 @@ def keys_of(kind: Any) -> dict[str, Any]:
     return {part.name: hints[part.name] for part in dataclasses.fields(kind)}
 
 
-def _keys(kind: Any, prefix: str) -> Iterator[Key]:
+def _keys(kind: Any, prefix: str) -> Iterator[RecipeKey]:
     comments = _comments()[kind.__name__]
     for part, hint in zip(dataclasses.fields(kind), keys_of(kind).values(), strict=True):
         path, block = prefix + part.name, block_of(hint)
         default = part.default_factory() if callable(part.default_factory) else part.default
         about = " ".join(inspect.getdoc(block).partition("\n\n")[0].split()) if block else ""  # type: ignore[union-attr]
         text = " ".join(filter(None, [about, comments[part.name]]))
-        yield Key(path=path, type=_type_text(hint), default=_default_text(default), text=text)
+        yield RecipeKey(path=path, type=_type_text(hint), default=_default_text(default), text=text)
         if block:
             yield from _keys(block, f"{path}.")
 
