@@ -18,14 +18,11 @@ Listener = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True, kw_only=True)
 class StepRecord:
-    """What one optimizer step did. pairs, documents: of all its batches. parts: the losses' and filters' numbers."""
+    """What one optimizer step did. numbers: the loss, its parts, rate and norm. pairs, documents: of all batches."""
 
     step: int
     epoch: int
-    loss: float
-    parts: dict[str, float]
-    learning_rate: float
-    gradient_norm: float
+    numbers: dict[str, float]
     pairs: int
     documents: int
     seconds: float
@@ -61,22 +58,16 @@ class Log:
         self.tell("progress", done=done, total=total)
 
     def step(self, record: StepRecord) -> None:
-        values = {
-            "loss": record.loss,
-            **record.parts,
-            "learning_rate": record.learning_rate,
-            "gradient_norm": record.gradient_norm,
-        }
         self.write(
             "step",
             step=record.step,
             epoch=record.epoch,
-            **values,
+            **record.numbers,
             documents=record.documents,
             seconds=round(record.seconds, 4),
             pairs_per_second=round(record.pairs / record.seconds, 3),
         )
-        self._accelerator.log(values, step=record.step)
+        self._accelerator.log(record.numbers, step=record.step)
 
     def validation(self, step: int, measure: str, value: float, best: bool) -> None:
         self.write("validation", step=step, measure=measure, value=value, best=best)

@@ -12,10 +12,10 @@ from torch import nn
 from ..errors import InputError, Interrupted
 from ..seeds import generator_for, seed_for
 from . import checkpoint
+from .checkpoint import State, Training
 from .log import StepRecord
-from .objective import Observe, mean_parts
+from .objective import Observe, Parts, mean_parts
 from .plan import Position
-from .state import State, Training
 from .step import (
     Batch,
     accumulate_gradients,
@@ -31,8 +31,7 @@ from .step import (
 
 def fit(t: Training, state: State) -> State:
     """Trains from `state` to the end. Raises Interrupted, with the state saved, when asked to stop."""
-    train, of_objective = t.recipe.train, list(t.objective.modules.parameters())
-    of_encoder = [parameter for parameter in t.trained if not any(parameter is other for other in of_objective)]
+    train = t.recipe.train
     validate_untouched(t, state)
     training_mode(t.encoder.model, t.objective.modules)
     while state.step < t.plan.steps and not out_of_patience(t, state):
@@ -41,34 +40,30 @@ def fit(t: Training, state: State) -> State:
         rate = t.stages.begin(state.step, t.encoder)
         for group in t.optimizer.param_groups:
             group["lr"] = rate * group["scale"]
-        losses, parts, batches = [], [], []
+        batches: list[Batch] = []
+        parts: list[Parts] = []
         for _ in range(train.accumulate):
             batch, generator = batch_at(t, state.position)
             for momentum in t.momenta:
                 momentum.offer(batch)
-            batch_loss, numbers = accumulate_gradients(
+            loss, logged = accumulate_gradients(
                 t.step, batch, generator, progress=progress, observe=observer(t, state.step)
             )
-            losses.append(batch_loss)
-            parts.append(numbers)
             batches.append(batch)
+            parts.append({"loss": loss, **logged})
             state.position = t.plan.after(state.position)
-        logged = mean_parts(parts)
+        means = mean_parts(parts)
         if t.stream is not None:
-            logged["distill"] = distill_step(t, state.step, progress)
-        sum_gradients(of_encoder, t.accelerator)
-        average_gradients(of_objective, t.accelerator)
-        loss, norm, *values = fetched([torch.stack(losses).mean(), clip(t), *logged.values()])
-        step_optimizer(t, state.step, loss, norm)
+            means["distill"] = distill_step(t, state.step, progress)
+        share_gradients(t)
+        numbers = fetched({**means, "gradient_norm": clip(t)})
+        step_optimizer(t, state.step, numbers["loss"], numbers["gradient_norm"])
         state.step += 1
         t.log.step(
             StepRecord(
                 step=state.step,
                 epoch=epoch,
-                loss=loss,
-                parts=dict(zip(logged, values, strict=True)),
-                learning_rate=rate,
-                gradient_norm=norm,
+                numbers={**numbers, "learning_rate": rate},
                 pairs=sum(len(batch.query_ids) for batch in batches),
                 documents=sum(len(batch.doc_ids) for batch in batches),
                 seconds=time.perf_counter() - started,
@@ -108,6 +103,13 @@ def distill_step(t: Training, step: int, progress: float) -> torch.Tensor:
     generator = generator_for(t.stream.seed, "distill step", step)
     loss, _ = accumulate_gradients(t.stream_step, t.stream.batch(step), generator, progress=progress)
     return loss
+
+
+def share_gradients(t: Training) -> None:
+    """Gives every process the gradient of the whole batch."""
+    of_objective = set(t.objective.modules.parameters())  # each process has computed their whole gradient
+    sum_gradients([parameter for parameter in t.trained if parameter not in of_objective], t.accelerator)
+    average_gradients(t.objective.modules, t.accelerator)
 
 
 def clip(t: Training) -> torch.Tensor:

@@ -18,10 +18,10 @@ from ..models.loading import load_model
 from ..models.mixing import Weights, mix_into, weights_of, with_floor
 from ..recipe import Guard, Model, Precision
 from ..types import Dataset
+from .checkpoint import Training
 from .guard import Values, Watched, choose, curve
 from .loop import batch_at
 from .plan import Position
-from .state import Training
 from .step import accumulate_gradients, training_mode
 
 UNMIXED = "model-unmixed"

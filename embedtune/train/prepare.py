@@ -27,13 +27,13 @@ from ..negatives.candidates import MiningJob
 from ..recipe import Recipe
 from ..types import Dataset
 from . import checkpoint
+from .checkpoint import State, Training
 from .live import FrozenDocuments, LiveNegatives
 from .log import Listener, Log
 from .momentum import momenta_of
 from .negatives import RunNegatives
 from .objective import Objective
 from .plan import Plan, facts_for, stages_of
-from .state import State, Training
 from .stay_close import Stream, freeze, layers_of_model, rate_scales, stream_of
 from .step import Tokens, TrainingStep
 from .validation import Validator, held_out

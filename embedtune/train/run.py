@@ -35,6 +35,7 @@ from ..report.record import SUMMARY
 from ..types import Dataset, Items, Role
 from . import checkpoint
 from . import folder as run_folder
+from .checkpoint import State, Training
 from .guard import Watched, conclude, refuse_distilled, refuse_overlap, watch
 from .live import two_towers
 from .log import Listener, Log
@@ -42,7 +43,6 @@ from .loop import fit
 from .mix import UNMIXED, mix_run
 from .preflight import refuse_without_texts
 from .prepare import make_accelerator, set_up
-from .state import State, Training
 
 Which = Literal["base", "tuned", "unmixed"]
 FINISHING = ".finishing"  # a file in the run folder while base and tuned model are evaluated

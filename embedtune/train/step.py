@@ -8,7 +8,7 @@ the graph of the first forward is kept and there is no second one.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -31,7 +31,6 @@ from ..types import Dataset, Item, Items, Pair, Role, Scores
 from .objective import Objective, Observe, Parts, loss_in_slices, loss_of, observed, slices_of
 
 BUCKET = 8_000_000  # gradients that are summed over processes at once
-UNDERWAY = 2  # buckets: the next one is filled while one is summed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,12 +262,13 @@ def accumulate_gradients(
     return loss.detach(), parts
 
 
-def fetched(values: Sequence[Tensor | float]) -> list[float]:
+def fetched(values: Mapping[str, Tensor | float]) -> dict[str, float]:
     """The values as numbers, brought from the device all at once: the step's one wait for it."""
-    tensors = [value.detach().reshape(()) for value in values if isinstance(value, Tensor)]
-    widest = reduce(torch.promote_types, (tensor.dtype for tensor in tensors), torch.float32)
-    numbers = iter(torch.stack([tensor.to(widest) for tensor in tensors]).tolist() if tensors else ())
-    return [next(numbers) if isinstance(value, Tensor) else float(value) for value in values]
+    tensors = {name: value.detach().reshape(()) for name, value in values.items() if isinstance(value, Tensor)}
+    widest = reduce(torch.promote_types, (tensor.dtype for tensor in tensors.values()), torch.float32)
+    numbers = torch.stack([tensor.to(widest) for tensor in tensors.values()]).tolist() if tensors else []
+    from_device = dict(zip(tensors, numbers, strict=True))
+    return {name: from_device[name] if name in from_device else float(value) for name, value in values.items()}
 
 
 @dataclass
@@ -416,21 +416,34 @@ def gathering(tower: Tower, count: int, accelerator: Accelerator) -> Callable[[]
 
 
 def sum_gradients(parameters: Sequence[nn.Parameter], accelerator: Accelerator) -> None:
-    """Sums .grad over processes, in buckets. A parameter that no process used keeps no gradient."""
+    """Sums .grad over processes, a bucket at a time. A parameter that no process used keeps no gradient."""
     if accelerator.num_processes == 1:
         return
-    underway: deque[Callable[[], None]] = deque()
-    for bucket in _buckets(_used(parameters, accelerator)):
-        underway.append(_summing(bucket))
-        if len(underway) == UNDERWAY:
-            underway.popleft()()
-    for finish in underway:
-        finish()
+    used = torch.tensor([float(p.grad is not None) for p in parameters], device=accelerator.device)
+    bucket: list[Tensor] = []
+    for parameter, uses in zip(parameters, accelerator.reduce(used, "sum").tolist(), strict=True):
+        if uses > 0:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            bucket.append(parameter.grad)
+        if sum(gradient.numel() for gradient in bucket) >= BUCKET:
+            _sum_bucket(bucket)
+            bucket = []
+    _sum_bucket(bucket)
 
 
-def average_gradients(parameters: Sequence[nn.Parameter], accelerator: Accelerator) -> None:
-    """Makes .grad the same on all processes, for parameters whose whole gradient each process has computed."""
-    for parameter in parameters if accelerator.num_processes > 1 else ():
+def _sum_bucket(gradients: Sequence[Tensor]) -> None:
+    if not gradients:
+        return
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    torch.distributed.all_reduce(flat)
+    for gradient, values in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+        gradient.copy_(values.view_as(gradient))
+
+
+def average_gradients(modules: nn.Module, accelerator: Accelerator) -> None:
+    """Makes .grad the same on all processes, for modules whose whole gradient each process has computed."""
+    for parameter in modules.parameters() if accelerator.num_processes > 1 else ():
         if parameter.grad is not None:
             parameter.grad = accelerator.reduce(parameter.grad, "mean")
 
@@ -447,40 +460,6 @@ def agree_on_state(modules: nn.Module, accelerator: Accelerator) -> list[str]:
         if accelerator.reduce(changed, "sum") > 0:
             different.append(name)
     return different
-
-
-def _used(parameters: Sequence[nn.Parameter], accelerator: Accelerator) -> Iterator[Tensor]:
-    """The gradients of the parameters that any process used; zeros where this one did not."""
-    used = torch.tensor([float(p.grad is not None) for p in parameters], device=accelerator.device)
-    for parameter, uses in zip(parameters, accelerator.reduce(used, "sum").tolist(), strict=True):
-        if uses > 0:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            yield parameter.grad
-
-
-def _buckets(gradients: Iterator[Tensor]) -> Iterator[list[Tensor]]:
-    bucket: list[Tensor] = []
-    for gradient in gradients:
-        bucket.append(gradient)
-        if sum(held.numel() for held in bucket) >= BUCKET:
-            yield bucket
-            bucket = []
-    if bucket:
-        yield bucket
-
-
-def _summing(bucket: list[Tensor]) -> Callable[[], None]:
-    """Starts to sum a bucket; the function that it returns waits for the sum and writes it into the gradients."""
-    flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
-    work = torch.distributed.all_reduce(flat, async_op=True)
-
-    def finish() -> None:
-        work.wait()
-        for gradient, piece in zip(bucket, torch.split(flat, [held.numel() for held in bucket]), strict=True):
-            gradient.copy_(piece.view_as(gradient))
-
-    return finish
 
 
 def training_mode(*models: nn.Module) -> None:

@@ -45,7 +45,7 @@ state.register_buffer("centroids", torch.full((3,), float(rank)))
 state.register_buffer("position", torch.tensor(7))
 state.scale = torch.nn.Parameter(torch.tensor(2.0 + rank))
 state.scale.grad = torch.tensor(4.0 * rank)
-average_gradients([state.scale], accelerator)
+average_gradients(state, accelerator)
 assert state.scale.grad == 2.0
 assert sorted(agree_on_state(state, accelerator)) == ["centroids", "scale"]
 assert (state.centroids.tolist(), state.position.item(), state.scale.item()) == ([0.0] * 3, 7, 2.0)

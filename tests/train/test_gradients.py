@@ -199,9 +199,9 @@ def test_learned_temperature_gets_a_gradient(tiny_model: Path, tiny_dataset: Pat
 
 
 def test_what_a_step_says_is_fetched_at_once_and_whole() -> None:
-    values = [torch.tensor(0.1), 2, torch.tensor(3), torch.tensor([0.1], dtype=torch.float64)]
-    assert fetched(values) == [float(torch.tensor(0.1)), 2.0, 3.0, 0.1]
-    assert fetched([]) == []
+    values = {"a": torch.tensor(0.1), "b": 2, "c": torch.tensor(3), "d": torch.tensor([0.1], dtype=torch.float64)}
+    assert fetched(values) == {"a": float(torch.tensor(0.1)), "b": 2.0, "c": 3.0, "d": 0.1}
+    assert fetched({}) == {}
 
 
 def test_memory_is_given_back_between_chunks_where_it_has_grown(
