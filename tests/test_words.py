@@ -50,10 +50,8 @@ ALLOWED: set[str] = {
     "embedtune/data/check.py",
     "embedtune/data/convert.py",
     "embedtune/data/dataset.py",
-    "embedtune/data/decoding.py",
     "embedtune/data/huggingface.py",
     "embedtune/data/image_columns.py",
-    "embedtune/data/images.py",
     "embedtune/data/jsonl.py",
     "embedtune/data/mixture.py",
     "embedtune/data/pairs.py",
@@ -109,7 +107,6 @@ ALLOWED: set[str] = {
     "embedtune/models/prepare.py",
     "embedtune/models/prepared.py",
     "embedtune/models/scorers.py",
-    "embedtune/recipe/paths.py",
     "embedtune/recipe/rules.py",
     "embedtune/recipe/schema.py",
 }

@@ -31,7 +31,7 @@ def export(
     The network is used by --push-to alone, with the token in HF_TOKEN.
     """
     from embedtune.recipe import Model
-    from embedtune.ship.merge import export as write_model
+    from embedtune.ship.export import export as write_model
 
     block = Model(name=model, trust_remote_code=trust_remote_code)
     written = write_model(block, output, form=form, push_to=push_to, overwrite=overwrite)

@@ -69,36 +69,17 @@ def merge(
     --largest-drop 0.005 --output mixed
 
     --choose-on takes the largest alpha that keeps every dataset within --largest-drop. Half of the queries choose it,
-    and the other half measure the result. A LoRA adapter stays an adapter: its weights are scaled by alpha.
+    and the other half measure the result. A LoRA adapter stays an adapter, scaled by alpha, unless scaling does not
+    mix it (PiSSA, DoRA): then the mixture is a whole model.
     """
-    from embedtune.errors import InputError
-    from embedtune.recipe import Guard, Model
-    from embedtune.recipe.measures import parse
+    from embedtune.recipe import Model
+    from embedtune.ship.merge import alpha_or_choice
     from embedtune.ship.merge import merge as write_mixture
 
-    only_choosing = {"--largest-drop": largest_drop, "--largest-flips": largest_flips, "--measure": measure,
-                     "--alphas": alphas}  # fmt: skip
-    for option, value in only_choosing.items():
-        if value is not None and not choose_on:
-            raise InputError(f"{option} has no effect without --choose-on")
-    (name,) = parse([measure or "nDCG@10"])
-    default = Guard()
-    guard = Guard(
-        largest_drop=default.largest_drop if largest_drop is None else largest_drop,
-        largest_flips=largest_flips,
-        measure=name,
-        alphas=alphas or default.alphas,
-    )
-    merged = write_mixture(
-        Model(name=base, trust_remote_code=trust_remote_code),
-        Model(name=tuned, trust_remote_code=trust_remote_code),
-        output,
-        alpha=alpha,
-        choose_on=choose_on or (),
-        guard=guard,
-        precision=precision,
-        overwrite=overwrite,
-    )
+    guard = {"largest_drop": largest_drop, "largest_flips": largest_flips, "measure": measure, "alphas": alphas}
+    choice = alpha_or_choice(alpha, choose_on or (), guard, precision)
+    before, after = (Model(name=name, trust_remote_code=trust_remote_code) for name in (base, tuned))
+    merged = write_mixture(before, after, output, choice, overwrite=overwrite)
     if as_json:
         curve = [vars(point) for point in merged.points]
         show_json({"folder": str(merged.folder), "kind": merged.kind, "alpha": merged.alpha, "curve": curve,

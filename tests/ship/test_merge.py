@@ -129,6 +129,10 @@ def test_what_is_refused(
     assert (neither.exit_code, neither.stderr) == (2, "error: expected --alpha or --choose-on, one of them\n")
     unused = run_cli("merge", tiny_model, tuned.model, "--alpha", "1", "--alphas", "0.5", "--output", tmp_path / "x")
     assert (unused.exit_code, unused.stderr) == (2, "error: --alphas has no effect without --choose-on\n")
+    unused = run_cli(
+        "merge", tiny_model, tuned.model, "--alpha", "1", "--precision", "bf16", "--output", tmp_path / "x"
+    )
+    assert (unused.exit_code, unused.stderr) == (2, "error: --precision has no effect without --choose-on\n")
     other = tmp_path / "other"
     encoder = load_encoder(str(tiny_model))
     encoder.model.save_pretrained(str(other), create_model_card=False)
