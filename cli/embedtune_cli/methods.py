@@ -49,8 +49,9 @@ def show(
         return
     if name is not None and not as_json:
         say(known.contract(name) + "\n")
-    families = (name,) if name else known.FAMILIES
-    listed = [known.describe(family, method) for family in families for method in known.names(family)]
+    listed, problems = known.listing((name,) if name else known.FAMILIES)
+    for problem in problems:
+        say(f"note: left out: {problem}")
     listed = [method for method in listed if not folders or method.source.package is None]
     rows = [
         [method.family, method.name, "experimental" * method.spec.experimental, method.summary, method.source.label]

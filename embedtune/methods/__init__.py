@@ -16,6 +16,7 @@ from ._seam import (
     contract,
     describe,
     find,
+    listing,
     names,
     needs,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "contract",
     "describe",
     "find",
+    "listing",
     "names",
     "needs",
     "use_folders",

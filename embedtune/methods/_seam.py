@@ -7,7 +7,7 @@ Its keyword-only parameters are its options; what the signature cannot say stand
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Literal
@@ -60,6 +60,18 @@ def describe(family: str, name: str) -> Method:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{source.path(family, name)}: cannot be read as a method: {error}") from None
     return read(family, name, source, text)
+
+
+def listing(families: Sequence[str]) -> tuple[list[Method], list[str]]:
+    """The methods of these families, and a sentence for each whose file is faulty: those stop nobody else."""
+    methods, problems = [], []
+    for family in families:
+        for name in names(family):
+            try:
+                methods.append(describe(family, name))
+            except InputError as error:
+                problems.append(str(error))
+    return methods, problems
 
 
 def contract(family: str) -> str:

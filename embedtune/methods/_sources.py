@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from importlib.machinery import FileFinder, ModuleSpec, PathFinder, SourceFileLoader
+from importlib.machinery import FileFinder, ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
@@ -104,20 +104,15 @@ def _installed() -> tuple[MethodSource, ...]:
 
 
 def _folder_of_package(dotted: str) -> Path | None:
-    """The folder of an installed package. Nothing is imported: `importlib.util.find_spec` would import its parents."""
+    """The folder of an installed package. Nothing is imported: finding an inner package would import the outer one."""
     top, *inner = dotted.split(".")
     try:
         spec = importlib.util.find_spec(top)
-        name = top
-        for part in inner:
-            if spec is None:
-                return None
-            name = f"{name}.{part}"
-            spec = PathFinder.find_spec(name, spec.submodule_search_locations)
     except (ImportError, ValueError):
         return None
-    locations = list(spec.submodule_search_locations or ()) if spec is not None else []
-    return Path(locations[0]).resolve() if locations else None
+    locations = spec.submodule_search_locations or () if spec is not None else ()
+    folders = [Path(location).joinpath(*inner).resolve() for location in locations]
+    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def source_of(family: str, name: str) -> MethodSource:
