@@ -55,44 +55,42 @@ def curves(title: str, named: Mapping[str, Sequence[Curve]], mark: tuple[float, 
     return lines(points, title=title, across=ACROSS, up=f"validation {measure}", mark=mark)
 
 
-def alphas(title: str, guard: Guarded, values: Mapping[str, Sequence[float]], *, budget: bool) -> str:
-    """The measure of base and tuned weights mixed, over alpha. budget: whether the values are held to it."""
+def alphas(title: str, guard: Guarded, changes: Mapping[str, Sequence[float]], *, budget: bool) -> str:
+    """The changes of the measure over alpha. budget: whether it is drawn."""
     x = [point.alpha for point in guard.curve]
-    from_base = x[0] == 0.0
     mark = None
     if guard.chosen in x:
-        mark = (guard.chosen, next(iter(values.values()))[x.index(guard.chosen)], f"alpha {guard.chosen:g}")
+        mark = (guard.chosen, next(iter(changes.values()))[x.index(guard.chosen)], f"alpha {guard.chosen:g}")
     return lines(
-        {label: [(x, row)] for label, row in values.items()},
+        {label: [(x, row)] for label, row in changes.items()},
         title=title,
         across="alpha (0: base, 1: tuned)",
-        up=f"change of {guard.measure}" if from_base else guard.measure,
+        up=f"change of {guard.measure} from alpha {x[0]:g}",
         mark=mark,
-        level=(-guard.largest_drop, "budget") if budget and from_base else None,
+        level=(-guard.largest_drop, "budget") if budget and x[0] == 0 else None,
     )
 
 
-def alpha_values(guard: Guarded) -> list[tuple[str, dict[str, list[float]], bool]]:
-    """(title, label -> the value at each alpha, whether the budget holds it), in domain and on the guarded sets.
+def alpha_changes(guard: Guarded) -> list[tuple[str, dict[str, list[float]], bool]]:
+    """(title, label -> change of the measure from the curve's first alpha, whether the budget holds it).
 
-    Values are changes from alpha 0 where that is on the curve. A figure without all its values is left out.
+    Of the held-out training queries, and of the guarded sets, where there is such a curve.
     """
     points = guard.curve
-    if len(points) < 2:
-        return []
-    validation = {"validation": [point.validation for point in points if point.validation is not None]}
-    choosing = {label: [point.sets[label] for point in points] for label in points[0].sets}
-    start = points[0].alpha == 0.0
-    drawn = []
-    for title, values, budget in (
-        ("In domain, on held-out training queries", validation, False),
-        ("Guarded sets, on the queries that choose", choosing, True),
-    ):
-        rows = {label: row for label, row in values.items() if len(row) == len(points)}
-        if rows:
-            changes = {label: [value - row[0] if start else value for value in row] for label, row in rows.items()}
-            drawn.append((title, changes, budget))
-    return drawn
+    validation = [point.validation for point in points if point.validation is not None]
+    curves = [
+        ("In domain, on held-out training queries", {"validation": validation}, False),
+        (
+            "Guarded sets, on the queries that choose",
+            {label: [point.sets[label] for point in points] for label in (points[0].sets if points else {})},
+            True,
+        ),
+    ]
+    return [
+        (title, {label: [value - row[0] for value in row] for label, row in rows.items()}, budget)
+        for title, rows, budget in curves
+        if len(points) > 1 and rows and all(len(row) == len(points) for row in rows.values())
+    ]
 
 
 def mined_scores(title: str, audit: Audit) -> str:

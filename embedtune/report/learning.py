@@ -64,20 +64,40 @@ class Learning:
 
 
 def read_learning(run: Path) -> Learning:
-    """A run folder's log.jsonl: empty where there is none. A half-written last line is left out."""
+    """A run folder's log.jsonl: empty where there is none. A half-written last line is left out.
+
+    Raises InputError with the line that is no event of a run.
+    """
     learning = Learning()
-    for event in _events(run / "log.jsonl"):
-        if event["event"] == "step":
-            learning.steps.append(event["step"])
-            learning.losses.append(event["loss"])
-            learning.seconds += event["seconds"]
-            learning.pairs += event["pairs_per_second"] * event["seconds"]
-        elif event["event"] == "validation":
-            learning.curve = learning.curve or Curve(measure=event["measure"], steps=[], seconds=[], values=[])
-            learning.curve.steps.append(event["step"])
-            learning.curve.seconds.append(learning.seconds)
-            learning.curve.values.append(event["value"])
+    path = run / "log.jsonl"
+    for number, line in enumerate(_whole_lines(path), start=1):
+        try:
+            _note(learning, json.loads(line))
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}:{number}: not valid JSON: {error.msg}") from None
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path}:{number}: is no event of a run ({error})") from None
     return learning
+
+
+def _whole_lines(path: Path) -> Iterator[str]:
+    """Without the half line that a killed process may leave at the end."""
+    if path.exists():
+        with path.open(encoding="utf-8") as file:
+            yield from (line for line in file if line.endswith("\n"))
+
+
+def _note(learning: Learning, event: dict[str, Any]) -> None:
+    if event["event"] == "step":
+        learning.steps.append(event["step"])
+        learning.losses.append(event["loss"])
+        learning.seconds += event["seconds"]
+        learning.pairs += event["pairs_per_second"] * event["seconds"]
+    elif event["event"] == "validation":
+        learning.curve = learning.curve or Curve(measure=event["measure"], steps=[], seconds=[], values=[])
+        learning.curve.steps.append(event["step"])
+        learning.curve.seconds.append(learning.seconds)
+        learning.curve.values.append(event["value"])
 
 
 def read_curve(run: Path) -> Curve:
@@ -87,17 +107,3 @@ def read_curve(run: Path) -> Curve:
         path = run / "log.jsonl"
         raise InputError(f"{path}: no validation in it; set data.validation and train.validate_every in the recipe")
     return curve
-
-
-def _events(path: Path) -> Iterator[dict[str, Any]]:
-    """Line by line. A process that is killed may leave half a line at the end; one anywhere else is damage."""
-    if not path.exists():
-        return
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith("\n"):
-                return
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{path}:{number}: not valid JSON: {error.msg}") from None

@@ -53,8 +53,17 @@ def environment(*, escape: bool = True) -> Environment:
 
 
 def render(template: str, values: Mapping[str, Any]) -> str:
-    """The Markdown that a template makes of values, without runs of empty lines."""
-    text = environment().get_template(template).render(values)
+    """The Markdown that a template makes of values, without runs of empty lines.
+
+    Raises InputError where a value is missing that only files changed by hand, or of another version, lack.
+    """
+    made = environment().get_template(template)
+    from jinja2 import UndefinedError
+
+    try:
+        text = made.render(values)
+    except UndefinedError as error:
+        raise InputError(f"a file of the run lacks a value that the report shows: {error.message}") from None
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 

@@ -113,7 +113,7 @@ def _caption(prepared: list[Token]) -> str:
 
 def _mark_cells(table: Sequence[Token]) -> None:
     """Says of each cell which row and column it belongs to, and whether it is a number."""
-    columns = [table[index + 1].content for index, token in enumerate(table) if token.type == "th_open"]
+    columns = [_plain(table[index + 1]) for index, token in enumerate(table) if token.type == "th_open"]
     column = 0
     for token in table:
         if token.tag in _ROLES and token.nesting == 1:

@@ -50,7 +50,7 @@ class RunRecord:
     base, tuned: measurements by label, in the recipe's order. mteb: the results of `embedtune eval RUN/model --mteb`.
     compared: tuned against base, on the sets that both were evaluated on; None where there are none.
     domains: label in lower case -> whether the recipe evaluates it in or out of domain.
-    missing: a sentence for everything that a finished run has and this one has not.
+    mined: the files of every mining.
     """
 
     folder: Path
@@ -58,15 +58,14 @@ class RunRecord:
     environment: dict[str, Any]
     summary: dict[str, Any]
     learning: Learning
+    mined: list[MiningFiles]
     minings: list[Mining]
-    refreshes: int
     base: dict[str, Measured]
     tuned: dict[str, Measured]
     mteb: dict[str, Measured]
     compared: Compared | None
     domains: dict[str, Domain]
     guard: Guarded | None
-    missing: list[str]
 
     @property
     def name(self) -> str:
@@ -84,8 +83,40 @@ class RunRecord:
 
     @property
     def groups(self) -> list[str]:
-        """The domain of each comparison of `main`."""
+        """The domain of each of `main`."""
         return [self.domain(comparison.dataset) for comparison in self.main]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know before the figures: what is missing, and how it was compared."""
+        return [*self.missing, *(self.compared.notes if self.compared else [])]
+
+    @property
+    def missing(self) -> list[str]:
+        """A sentence for everything that a finished run has and this one has not."""
+        sentences = []
+        learning, folder, evaluate = self.learning, self.folder, self.recipe["evaluate"]
+        if not self.summary:
+            at = f"after step {learning.steps[-1]:,}" if learning.steps else "before its first step"
+            sentences.append(
+                f"This run is not finished: it was stopped {at}, or is still going. "
+                f"`embedtune train {folder / 'recipe.yaml'} --output {folder} --resume` goes on."
+            )
+        if self.recipe["negatives"]["mining"] and not any(files.complete for files in self.mined):
+            sentences.append("Missing: negatives; they were not mined to the end.")
+        if self.summary and not (evaluate["in_domain"] or evaluate["out_of_domain"]):
+            sentences.append(
+                "Missing: evaluations; the recipe names no dataset in evaluate.in_domain or evaluate.out_of_domain."
+            )
+        elif not self.summary and not self.tuned:
+            sentences.append(
+                "Missing: the tuned model's evaluation" + ("." if self.base else ", and the base model's.")
+            )
+        if not evaluate["out_of_domain"] and evaluate["in_domain"]:
+            sentences.append("Not known: what was lost out of domain; evaluate.out_of_domain names no dataset.")
+        if learning.steps and learning.curve is None and self.recipe["data"]["validation"] is None:
+            sentences.append("Missing: a learning curve; the recipe holds nothing out (data.validation).")
+        return sentences
 
     def domain(self, label: str) -> str:
         names = {"in": "in domain", "out": "out of domain", None: "evaluated"}
@@ -113,26 +144,23 @@ def read_record(folder: Path, *, negatives: bool = True, summary: dict[str, Any]
     evaluate = recipe["evaluate"]
     domains = domains_of(evaluate["in_domain"], evaluate["out_of_domain"], summary)
     base, tuned = (_measured(folder / name, list(domains)) for name in (BASE, TUNED))
-    learning = read_learning(folder)
-    mined = [
-        files for files in map(MiningFiles, sorted((folder / "negatives").glob("*.run"))) if files.evidence.exists()
-    ]
-    audited = list(dict.fromkeys([*mined[:1], *mined[-1:]])) if negatives else []
+    mined = [MiningFiles(run) for run in sorted((folder / "negatives").glob("*.run"))]
+    kept = [files for files in mined if files.evidence.exists()]
+    audited = list(dict.fromkeys([*kept[:1], *kept[-1:]])) if negatives else []
     return RunRecord(
         folder=folder,
         recipe=recipe,
         environment=_json(folder / "environment.json"),
         summary=summary,
-        learning=learning,
+        learning=read_learning(folder),
+        mined=mined,
         minings=[Mining(files=files, audit=audit(files.run, suspects=EXAMPLES)) for files in audited],
-        refreshes=max(0, len(mined) - 1),
         base=base,
         tuned=tuned,
         mteb=read_source(folder / "mteb").measured if (folder / "mteb").is_dir() else {},
         compared=_before_and_after(folder, list(domains)) if base.keys() & tuned.keys() else None,
         domains=domains,
         guard=read_guard(folder),
-        missing=_missing(folder, recipe, summary, learning, (base, tuned)),
     )
 
 
@@ -176,10 +204,6 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return _json(folder / SUMMARY)
 
 
-def _mined(folder: Path) -> list[MiningFiles]:
-    return [MiningFiles(run) for run in sorted((folder / "negatives").glob("*.run"))]
-
-
 def _measured(folder: Path, order: Sequence[str]) -> dict[str, Measured]:
     """The evaluations in a folder, in the recipe's order."""
     measured = read_source(folder).measured if list(folder.glob("*/measures.json")) else {}
@@ -219,33 +243,3 @@ def _no_run(folder: Path) -> str:
     if list(folder.glob("**/measures.json")):
         return f"{folder}: holds evaluations but no run (no recipe.yaml); `embedtune compare` reads those"
     return f"{folder}: is no run folder (no recipe.yaml in it)"
-
-
-def _missing(
-    folder: Path,
-    recipe: Mapping[str, Any],
-    summary: Mapping[str, Any],
-    learning: Learning,
-    measured: tuple[Mapping[str, Measured], Mapping[str, Measured]],
-) -> list[str]:
-    sentences = []
-    evaluate, (base, tuned) = recipe["evaluate"], measured
-    if not summary:
-        at = f"after step {learning.steps[-1]:,}" if learning.steps else "before its first step"
-        sentences.append(
-            f"This run is not finished: it was stopped {at}, or is still going. "
-            f"`embedtune train {folder / 'recipe.yaml'} --output {folder} --resume` goes on."
-        )
-    if recipe["negatives"]["mining"] and not any(files.complete for files in _mined(folder)):
-        sentences.append("Missing: negatives; they were not mined to the end.")
-    if summary and not (evaluate["in_domain"] or evaluate["out_of_domain"]):
-        sentences.append(
-            "Missing: evaluations; the recipe names no dataset in evaluate.in_domain or evaluate.out_of_domain."
-        )
-    elif not summary and not tuned:
-        sentences.append("Missing: the tuned model's evaluation" + ("." if base else ", and the base model's."))
-    if not evaluate["out_of_domain"] and evaluate["in_domain"]:
-        sentences.append("Not known: what was lost out of domain; evaluate.out_of_domain names no dataset.")
-    if learning.steps and learning.curve is None and recipe["data"]["validation"] is None:
-        sentences.append("Missing: a learning curve; the recipe holds nothing out (data.validation).")
-    return sentences

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import unicodedata
-from bisect import bisect_right
+import textwrap
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from math import ceil
 from pathlib import Path
 
 from PIL import ExifTags, Image, ImageDraw, ImageFont, UnidentifiedImageError
@@ -33,7 +32,7 @@ CAPTION = 2  # lines
 TITLE = 40  # pixels of the line above everything
 INK, FAINT, LINES, PAPER, ASKED, RIGHT = "#1f2328", "#6e7781", "#d0d7de", "#f6f8fa", "#eaf2ff", "#1a7f37"
 DOTS = " ..."  # where a text is cut
-SEAMS = "-/_."  # where a long identifier or path is broken
+DEJAVU = "DejaVuSans.ttf"
 
 
 @dataclass(frozen=True)
@@ -172,15 +171,14 @@ def _draw(sheet: Image.Image, corner: tuple[int, int], side: int, card: Card) ->
             sheet.paste(picture, (left + (side - picture.width) // 2, top + (side - picture.height) // 2))
     if words:
         pen.rectangle(box, fill=PAPER)
-        size, inner = LARGE, side - 2 * PAD
-        lines, whole = wrapped(words, LARGE, inner, inner // STEPS[LARGE])
-        if not whole:
-            size, (lines, _) = SMALL, wrapped(words, SMALL, inner, inner // STEPS[SMALL])
-        _write(pen, (left + PAD, top + PAD), lines, size)
+        inner = side - 2 * PAD
+        lines = wrapped(words, LARGE, inner, inner // STEPS[LARGE])
+        size = SMALL if lines and lines[-1].endswith(DOTS) else LARGE
+        _write(pen, (left + PAD, top + PAD), wrapped(words, size, inner, inner // STEPS[size]), size)
     colour, edge = (RIGHT, 3) if card.marked else (LINES, 1)
     pen.rectangle((left - edge, top - edge, left + side + edge, top + side + edge), None, colour, edge)
-    lines, _ = wrapped(card.caption, SMALL, side, CAPTION)
-    _write(pen, (left, top + side + 6), lines, SMALL, RIGHT if card.marked else INK)
+    caption = wrapped(card.caption, SMALL, side, CAPTION)
+    _write(pen, (left, top + side + 6), caption, SMALL, RIGHT if card.marked else INK)
     return missing
 
 
@@ -191,66 +189,31 @@ def _write(
         pen.text((corner[0], corner[1] + index * STEPS[size]), line, fill=colour, font=font_of(size))
 
 
-def wrapped(text: str, size: int, width: int, most: int) -> tuple[list[str], bool]:
-    """The text in at most `most` lines of `width` pixels, and whether that is the whole text.
-
-    A word that is wider than a line is broken, at best at a seam of an identifier or a path.
-    """
-    font, words = font_of(size), _legible(text[: width * most]).split()
+def wrapped(text: str, size: int, width: int, most: int) -> list[str]:
+    """The text in at most `most` lines of `width` pixels; the last one ends in dots where it is not the whole text."""
+    font = font_of(size)
+    legible = " ".join(text[: width * most].encode("utf-8", "replace").decode().split())
+    letters = int(1.3 * width * len(legible) / max(1, font.getlength(legible)))
     lines: list[str] = []
-    while words and len(lines) < most:
-        line = words.pop(0)
-        while words and font.getlength(f"{line} {words[0]}") <= width:
-            line = f"{line} {words.pop(0)}"
-        fits = _fitting(line, font, width)
-        if fits < len(line):
-            seam = 1 + max(line.rfind(mark, 0, fits) for mark in SEAMS)
-            fits = seam if seam > fits // 2 else fits
-            words.insert(0, line[fits:])
-        lines.append(line[:fits])
-    if words and lines:
-        lines[-1] = lines[-1][: _fitting(lines[-1], font, int(width - font.getlength(DOTS)))].rstrip() + DOTS
-    return lines, not words
+    for count in range(max(letters, 5), 4, -1):
+        lines = textwrap.wrap(legible, count, max_lines=most, placeholder=DOTS)
+        if all(font.getlength(line) <= width for line in lines):
+            break
+    return lines
 
 
 def one_line(text: str, size: int, width: int) -> str:
     """As much of the text as fits."""
-    return "".join(wrapped(text, size, width, 1)[0])
-
-
-def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> int:
-    """How many of its first letters fit, at least one."""
-    counts = range(1, len(text) + 1)
-    return max(1, bisect_right(counts, width, key=lambda count: ceil(font.getlength(text[:count]))))
-
-
-def _legible(text: str) -> str:
-    """Without halves of surrogate pairs; without accents where no font has them."""
-    text = text.encode("utf-8", "replace").decode()
-    if _dejavu() is not None:
-        return text
-    return "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    return "".join(wrapped(text, size, width, 1))
 
 
 @cache
-def font_of(size: int) -> ImageFont.FreeTypeFont:
-    """The letters, `size` pixels high. Raises InputError where Pillow has no scalable font."""
-    path = _dejavu()
-    font = ImageFont.truetype(path, size) if path is not None else ImageFont.load_default(size)
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        raise InputError("this Pillow was built without FreeType and cannot draw a sheet; pip install pillow")
-    return font
-
-
-@cache
-def _dejavu() -> str | None:
-    """DejaVu Sans, for Latin, Greek, Cyrillic and more: the system's or matplotlib's. Pillow's own font has ASCII."""
+def font_of(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The letters, `size` pixels high: DejaVu Sans, for Latin, Greek, Cyrillic and more, of the system or of
+    matplotlib; else Pillow's own, which has ASCII alone."""
     spec = find_spec("matplotlib")
     folders = (spec.submodule_search_locations if spec else None) or []
-    for name in ("DejaVuSans.ttf", *(str(Path(folder) / "mpl-data/fonts/ttf/DejaVuSans.ttf") for folder in folders)):
-        try:
-            ImageFont.truetype(name, SMALL)
-        except OSError:
-            continue
-        return name
-    return None
+    for name in (DEJAVU, *(f"{folder}/mpl-data/fonts/ttf/{DEJAVU}" for folder in folders)):
+        with suppress(OSError):
+            return ImageFont.truetype(name, size)
+    return ImageFont.load_default(size)

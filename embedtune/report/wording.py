@@ -43,9 +43,9 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{share:.{digits}%}"
 
 
-def short(value: float) -> str:
-    """Without trailing zeros: `0.05`, `2e-05`."""
-    return f"{value:g}"
+def short(value: object) -> str:
+    """A number without trailing zeros, `0.05` or `2e-05`; anything else as it is."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def plural(count: int, noun: str) -> str:
@@ -113,41 +113,8 @@ def without_folders(value: Any) -> Any:
     return value[:start] + last_part(path) + (f":{split}" if split else "")
 
 
-def subtitle(recipe: Mapping[str, Any]) -> str:
-    how = "with LoRA" if recipe["model"]["lora"] else "all weights"
-    return f"{model_name(recipe['model'])}, fine-tuned ({how}) on {' and '.join(map(data_name, trained_on(recipe)))}"
-
-
-def method(chosen: Mapping[str, Any]) -> str:
-    """A method with its options: `positive_ratio (at_most 0.95)`."""
-    options = [f"{key} {_value(value)}" for key, value in chosen.items() if key not in ("name", "weight")]
-    return f"{chosen['name']} ({', '.join(options)})" if options else str(chosen["name"])
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, dict) and {"from", "to"} <= value.keys():
-        return f"from {value['from']:g} to {value['to']:g}"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def stays_close(recipe: Mapping[str, Any]) -> list[str]:
-    """What holds the tuned model near the base model."""
-    close, parts = recipe["stay_close"], []
-    if close["distill"]:
-        parts.append(
-            f"distilled from the base model on {close['distill']['data']} (weight {close['distill']['weight']:g})"
-        )
-    if close["pull"]:
-        parts.append(f"weights pulled to the base model's (L2-SP, {close['pull']:g})")
-    if close["freeze_layers"]:
-        parts.append(f"the lowest {plural(close['freeze_layers'], 'layer')} frozen")
-    if close["layer_decay"] != 1.0:
-        parts.append(f"each layer's rate {close['layer_decay']:g} of the one above")
-    return parts
-
-
 FILTERS = (
     *(number, signed, interval, probability, thousands, percent, short, plural, shortened, duration),
-    *(model_name, trained_on, subtitle, method, stays_close, split_of, quoted),
+    *(model_name, trained_on, data_name, split_of, quoted),
 )
 """What the templates print with."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,17 +128,13 @@ def card_text(record: RunRecord) -> str:
         "named": recipe,
         "recipe_text": yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=120),
         "recipe_file": "recipe.yaml",
-        "notes": _notes(record),
+        "notes": record.notes,
         "spreads": [],
         "examples": [],
         "figure": Figures(None),
         "draw": drawings,
     }
     return render("run.md.jinja", values)
-
-
-def _notes(record: RunRecord) -> list[str]:
-    return [*record.missing, *(record.compared.notes if record.compared else [])]
 
 
 def _run(record: RunRecord) -> dict[str, Any]:
@@ -153,7 +148,7 @@ def _run(record: RunRecord) -> dict[str, Any]:
         "recipe_file": str(recipe),
         "spreads": spreads,
         "examples": _examples(record.minings[0]) if record.minings else [],
-        "notes": [*_notes(record), *notes],
+        "notes": [*record.notes, *notes],
     }
 
 
@@ -203,16 +198,13 @@ def _runs(records: Sequence[RunRecord]) -> dict[str, Any]:
 
 
 def distinct_names(records: Sequence[RunRecord]) -> dict[str, RunRecord]:
-    """Each run by its folder's name, with as many folders in front as it takes to tell them apart."""
+    """Each run by its folder's name, or by its path where two have the same name."""
     paths = [record.folder.resolve() for record in records]
     for path in paths:
         if paths.count(path) > 1:
             raise InputError(f"{path}: is given twice")
-    common = os.path.commonpath([path.parent for path in paths])
     names = [path.name for path in paths]
-    if len(set(names)) < len(names):
-        names = [str(path.relative_to(common)) for path in paths]
-    return dict(zip(names, records, strict=True))
+    return dict(zip(names if len(set(names)) == len(names) else map(str, paths), records, strict=True))
 
 
 def _compared(runs: Mapping[str, RunRecord], notes: list[str]) -> Compared | None:

@@ -279,11 +279,11 @@ def test_a_guard_that_mixed_nothing_shows_no_alpha(finished_run: Path, tmp_path:
     assert "unmixed" not in section
 
 
-def test_a_curve_that_begins_above_0_or_has_no_validation_is_drawn_as_it_is(finished_run: Path, tmp_path: Path) -> None:
+def test_a_curve_over_alpha_is_drawn_from_its_first_point(finished_run: Path, tmp_path: Path) -> None:
     points = [{**point, "validation": None, "fits": False} for point in GUARD["curve"][1:]]
     section = guard_page(finished_run, tmp_path, curve=points)
     assert section.count("<svg") == 1
-    assert "cranfield: 0.3500 at alpha 1." in section
+    assert "cranfield: \N{MINUS SIGN}0.0250 at alpha 1." in section
     assert "though no alpha kept the budget on them" in section
 
 

@@ -215,6 +215,13 @@ def test_what_is_no_run_is_refused(finished_run: Path, tmp_path: Path) -> None:
     (damaged / "log.jsonl").write_text(lines[0] + "{oops\n" + "".join(lines[1:]))
     with pytest.raises(InputError, match=r"log\.jsonl:2: not valid JSON"):
         report([damaged])
+    (damaged / "log.jsonl").write_text(lines[0] + "[1]\n")
+    with pytest.raises(InputError, match=r"log\.jsonl:2: is no event of a run"):
+        report([damaged])
+    (damaged / "log.jsonl").write_text(lines[0])
+    (damaged / "environment.json").write_text('{"embedtune": "0.1.0"}')
+    with pytest.raises(InputError, match=r"a file of the run lacks a value that the report shows: .*'versions'"):
+        report([damaged])
     older = shutil.copytree(finished_run, tmp_path / "older")
     (older / "evaluation" / "tiny" / "per-query.jsonl").unlink()
     with pytest.raises(InputError, match=r"measures\.json: written by an older version of embedtune .* evaluate again"):
