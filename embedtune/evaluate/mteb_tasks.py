@@ -16,7 +16,7 @@ from ..errors import InputError, unknown
 from ..files import fingerprint_of
 from ..models.locate import locate
 from ..types import Qrels
-from .measures import DEFAULT_MEASURES, mean, per_query
+from .measures import DEFAULT_MEASURES, per_query
 from .results import Evaluation, write
 
 if TYPE_CHECKING:
@@ -162,20 +162,16 @@ def _evaluations(encoder: Encoder, task: Any, predictions: Path, measures: Seque
             qrels = {q: {d: int(grade) for d, grade in judged.items()} for q, judged in data["relevant_docs"].items()}
             if task.ignore_identical_ids:
                 run = {q: {d: score for d, score in scores.items() if d != q} for q, scores in run.items()}
-            values = per_query(list(measures), qrels, run)
             yield Evaluation(
-                label=name if split == "test" else f"{name}-{split}",
                 dataset=name,
                 split=split,
                 model=encoder.name,
                 folder="",
                 fingerprints={"data": _fingerprint(data, qrels), "model": encoder.fingerprint},
-                queries=len(qrels),
-                measures=mean(values),
-                protocol={"ignore_identical_ids": task.ignore_identical_ids},
-                per_query=values,
+                per_query=per_query(list(measures), qrels, run),
                 run=run,
                 qrels=qrels,
+                protocol={"ignore_identical_ids": task.ignore_identical_ids},
             )
 
 

@@ -1,20 +1,20 @@
-"""What an evaluation found, and the folder that keeps it: measures, per-query values, the run."""
+"""The results of an evaluation, and the folder that keeps them: measures, per-query values, the run."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from ..data.trec import write_run
 from ..errors import InputError
 from ..files import FileKind, FolderKind, check_container, check_folder, whole_folder, write_json, write_lines
 from ..types import Dataset, Qrels, Run
-from .measures import ranked
+from .measures import mean, ranked
 
 BASELINE = "baseline"
 MEANS = "-means.json"  # behind a protocol's name
@@ -36,52 +36,58 @@ MEANS_FILE = FileKind(verb="eval", wrote=_holds_means)
 class Evaluation:
     """One model (or run) on one split of one dataset.
 
-    folder: the dataset's, where its texts are found again. fingerprints: of the data, and of the model or the run
-    file, where known.
-    protocol: how it was retrieved: depth, whether documents with the query's own id were removed, dimensions used.
-    measures: measure -> mean over all judged queries. per_query: measure -> query_id -> value.
-    groups: category -> its number of queries and the means over them, where the data has categories.
-    texts: query_id -> how it is shown, where that is not in the data's own queries.jsonl.
+    folder: the dataset's, from which its texts are read later. fingerprints: of the data, and of the model or the run
+    file. per_query: measure -> query_id -> value, for every judged query. protocol: how documents were retrieved: the
+    depth, whether documents with the query's own id were removed, the number of dimensions. groups: category -> its
+    number of queries and the means over them, if the data has categories. texts: query_id -> how it is shown, if that
+    is not in the data's own queries.jsonl.
     """
 
-    label: str
     dataset: str
     split: str
     model: str
     folder: str
     fingerprints: dict[str, str]
-    queries: int
-    measures: dict[str, float]
-    protocol: dict[str, int | bool] = field(default_factory=dict)
-    groups: dict[str, dict[str, float]] = field(default_factory=dict)
-    texts: dict[str, str] = field(default_factory=dict, repr=False)
     per_query: dict[str, dict[str, float]] = field(repr=False)
     run: Run = field(repr=False)
     qrels: Qrels = field(repr=False)
+    protocol: dict[str, int | bool] = field(default_factory=dict)
+    groups: dict[str, dict[str, float]] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def label(self) -> str:
+        """The dataset's name, with the split if it is not `test`."""
+        return self.dataset if self.split == "test" else f"{self.dataset}-{self.split}"
+
+    @property
+    def queries(self) -> int:
+        return len(self.qrels)
+
+    @cached_property
+    def measures(self) -> dict[str, float]:
+        """measure -> mean over all judged queries."""
+        return mean(self.per_query)
 
 
 def distinct(datasets: Sequence[Dataset]) -> list[Dataset]:
-    """The datasets under names whose results do not collide: as many parent folders in front as that takes.
+    """The datasets under names whose results do not collide: with parent folders in front, as few as that takes.
 
-    Raises InputError where a dataset is given twice.
+    Raises InputError for a dataset that is given twice.
     """
-    names = [dataset.name for dataset in datasets]
+    renamed = list(datasets)
     for parents in range(1, max((len(dataset.folder.resolve().parts) for dataset in datasets), default=0)):
-        counts = Counter(label.casefold() for label in _labels(datasets, names))
-        for place, dataset in enumerate(datasets):
-            label = _labels([dataset], [names[place]])[0]
+        counts = Counter(dataset.label.casefold() for dataset in renamed)
+        for index, dataset in enumerate(datasets):
+            label = renamed[index].label
             if counts[label.casefold()] > 1 or label == BASELINE:
-                names[place] = "-".join([*dataset.folder.resolve().parts[-parents - 1 : -1], dataset.name])
-    labels = _labels(datasets, names)
-    for label, count in Counter(label.casefold() for label in labels).items():
-        if count > 1:
-            twice = datasets[[name.casefold() for name in labels].index(label)]
-            raise InputError(f"dataset {twice.folder} (split {twice.split}) is given twice")
-    return [dataclasses.replace(dataset, name=name) for dataset, name in zip(datasets, names, strict=True)]
-
-
-def _labels(datasets: Sequence[Dataset], names: Sequence[str]) -> list[str]:
-    return [dataclasses.replace(dataset, name=name).label for dataset, name in zip(datasets, names, strict=True)]
+                name = "-".join([*dataset.folder.resolve().parts[-parents - 1 : -1], dataset.name])
+                renamed[index] = replace(dataset, name=name)
+    counts = Counter(dataset.label.casefold() for dataset in renamed)
+    for dataset in renamed:
+        if counts[dataset.label.casefold()] > 1:
+            raise InputError(f"dataset {dataset.folder} (split {dataset.split}) is given twice")
+    return renamed
 
 
 def write(evaluation: Evaluation, output: Path) -> Path:
@@ -98,15 +104,18 @@ def write(evaluation: Evaluation, output: Path) -> Path:
 
 def _per_query_lines(evaluation: Evaluation) -> Iterator[str]:
     for query_id, judged in evaluation.qrels.items():
-        values = {name: by_query[query_id] for name, by_query in evaluation.per_query.items()}
-        first = _first_positive(judged, evaluation.run.get(query_id, {}))
-        line: dict[str, object] = {"query_id": query_id, "measures": values, "first_positive": first}
-        line |= {"text": evaluation.texts[query_id]} if query_id in evaluation.texts else {}
+        line: dict[str, object] = {
+            "query_id": query_id,
+            "measures": {name: values[query_id] for name, values in evaluation.per_query.items()},
+            "first_positive": _first_positive(judged, evaluation.run.get(query_id, {})),
+        }
+        if query_id in evaluation.texts:
+            line["text"] = evaluation.texts[query_id]
         yield json.dumps(line, ensure_ascii=False)
 
 
 def _first_positive(judged: dict[str, int], scores: dict[str, float]) -> dict[str, object] | None:
-    """Where the first relevant document stands in the ranking, or None where there is none in it."""
+    """The first relevant document of the ranking with its rank and score, None if the ranking has none."""
     for rank, doc_id in enumerate(ranked(scores), start=1):
         if judged.get(doc_id, 0) > 0:
             return {"doc_id": doc_id, "rank": rank, "score": scores[doc_id]}
@@ -121,9 +130,9 @@ def results_in(output: Path) -> list[Path]:
 def prepare(output: Path, overwrite: bool, labels: Sequence[str] = ()) -> None:
     """Makes the output folder before hours are spent on its content.
 
-    labels: of the evaluations that will be written there. Raises InputError where the output is a file, a dataset, a
-    model, a run or an index, cannot be written to, holds results that may not be overwritten, or where something else
-    than an earlier result stands under one of the labels.
+    labels: of the evaluations that will be written there. Raises InputError for an output that is a file, a dataset, a
+    model, a run or an index, for one that cannot be written or holds results that may not be overwritten, and if
+    something else than an earlier result has the name of one of the labels.
     """
     check_container(output)
     results = results_in(output)

@@ -19,7 +19,7 @@ from ..files import fingerprint_of_file
 from ..recipe.measures import parse
 from ..search.exact import as_run, exact_search, tie_order
 from ..types import Dataset, Run
-from .measures import DEFAULT_MEASURES, deepest, mean, per_query
+from .measures import DEFAULT_MEASURES, deepest, per_query
 from .results import Evaluation, write
 
 if TYPE_CHECKING:
@@ -161,18 +161,14 @@ def _measured(
     fingerprints: dict[str, str],
     protocol: dict[str, int | bool],
 ) -> Evaluation:
-    values = per_query(names, dataset.qrels, run)
     return Evaluation(
-        label=dataset.label,
         dataset=dataset.name,
         split=dataset.split,
         model=model,
         folder=source_of(dataset),
         fingerprints=fingerprints,
-        queries=len(dataset.qrels),
-        measures=mean(values),
-        protocol=protocol,
-        per_query=values,
+        per_query=per_query(names, dataset.qrels, run),
         run=run,
         qrels=dataset.qrels,
+        protocol=protocol,
     )

@@ -198,9 +198,8 @@ def test_scores_need_the_data_as_it_was(tiny_dataset: Path, tmp_path: Path) -> N
     def evaluation(fingerprint: str, place: Path) -> Path:
         values = {"RR@10": dict.fromkeys(dataset.qrels, 0.5)}
         return write(
-            Evaluation(label="tiny", dataset="tiny", split="test", model="m", folder=str(tiny_dataset),
-                       fingerprints={"data": fingerprint}, queries=len(dataset.qrels), measures={"RR@10": 0.5},
-                       per_query=values, run=run, qrels=dataset.qrels),
+            Evaluation(dataset="tiny", split="test", model="m", folder=str(tiny_dataset),
+                       fingerprints={"data": fingerprint}, per_query=values, run=run, qrels=dataset.qrels),
             place,
         )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
@@ -12,7 +13,7 @@ from ...data.dataset import load_dataset
 from ...errors import InputError, unknown
 from ...types import Dataset
 from ..results import distinct
-from ..suites import Suite, refuse_repeated
+from ..suites import Suite
 
 
 @cache
@@ -61,5 +62,8 @@ def open_data(
     if images is not None and not suites:
         raise InputError(f"--image-folder {images}: has no effect; none of {', '.join(data)} is a protocol's folder")
     datasets = distinct(datasets)
-    refuse_repeated([*(dataset.label for dataset in datasets), *(label for suite in suites for label in suite.labels)])
+    counts = Counter([*(dataset.label for dataset in datasets), *(label for suite in suites for label in suite.labels)])
+    for label, count in counts.items():
+        if count > 1:
+            raise InputError(f"{label} is given twice")
     return datasets, suites

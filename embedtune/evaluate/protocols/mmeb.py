@@ -17,8 +17,7 @@ from ...data.dataset import load_dataset
 from ...data.records import Row
 from ...errors import InputError
 from ...types import Dataset, Item
-from ..lists import Task
-from ..suites import Part, Suite
+from ..suites import Part, Suite, Task
 from ._images import RowImages
 from ._rows import has_columns, rows
 

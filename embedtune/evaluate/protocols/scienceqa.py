@@ -15,8 +15,7 @@ from typing import Any
 from ...data.records import Row
 from ...errors import InputError
 from ...types import Item
-from ..lists import Task
-from ..suites import Suite
+from ..suites import Suite, Task
 from ._images import RowImages
 from ._rows import files_of, has_columns, rows, text_in
 

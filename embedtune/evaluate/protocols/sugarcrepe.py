@@ -10,8 +10,7 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...types import Item
-from ..lists import Task
-from ..suites import Part, Suite
+from ..suites import Part, Suite, Task
 from ._images import RowImages
 from ._rows import rows, text_in
 

@@ -13,8 +13,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...types import Item, Qrels, Run
-from ..lists import Reported, Task
-from ..suites import Suite
+from ..suites import Reported, Suite, Task
 from ._images import RowImages
 from ._rows import files_of, has_columns, rows, text_in
 

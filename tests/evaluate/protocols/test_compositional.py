@@ -12,13 +12,12 @@ from PIL import Image
 from protocol_layouts import Constant, Known, picture, write_jsonl, write_parquet
 
 from embedtune.errors import InputError
-from embedtune.evaluate.lists import evaluate_task
 from embedtune.evaluate.protocols import open_suite
 from embedtune.evaluate.protocols.aro import LEAST
 from embedtune.evaluate.protocols.winoground import reported
 from embedtune.evaluate.results import Evaluation
 from embedtune.evaluate.sources import read_evaluation
-from embedtune.evaluate.suites import Suite, evaluate_suite, means_of
+from embedtune.evaluate.suites import Suite, evaluate_suite, evaluate_task, means_of
 
 
 def suite_of(folder: Path, images: Path | None = None) -> Suite:

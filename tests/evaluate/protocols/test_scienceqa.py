@@ -10,8 +10,8 @@ import pytest
 from protocol_layouts import Constant, Known, picture, write_parquet
 
 from embedtune.errors import InputError
-from embedtune.evaluate.lists import Task, evaluate_task
 from embedtune.evaluate.protocols import open_suite
+from embedtune.evaluate.suites import Task, evaluate_task
 
 PROBLEMS: dict[str, dict[str, Any]] = {
     "1": {"question": "Which?", "choices": ["magnet", "cloud"], "answer": 0, "hint": "It pulls.", "image": None,
