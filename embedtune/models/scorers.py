@@ -1,4 +1,4 @@
-"""Scores of query-document pairs, by an encoder or by a cross-encoder."""
+"""Scores of query-document pairs, from an encoder or a cross-encoder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def other_encoder(name: str, like: Encoder) -> Encoder:
-    """Another encoder on the same device and in the same precision, loaded once. Its embeddings are cached."""
+    """The named encoder on the same device and in the same precision, loaded once. Its embeddings are cached."""
     return _loaded(name, str(like.device), like.precision)
 
 
@@ -38,12 +38,12 @@ def _loaded(name: str, device: str, precision: Any) -> Encoder:
 
 
 def query_rows(encoder: Encoder, queries: Items, query_ids: Sequence[str]) -> Floats:
-    """(n, H) embeddings of these queries, from those of the whole set, which are computed once."""
+    """(n, H) embeddings of these queries; those of the whole set are computed once."""
     return encoder.encode(queries, "query")[[queries.row(query_id) for query_id in query_ids]]
 
 
 class EncoderScores:
-    """An encoder's scores, from embeddings that are computed once and come from the cache."""
+    """An encoder's scores. Its embeddings are computed once and come from the cache."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class EncoderScores:
         *,
         on_progress: Progress | None = None,
     ) -> None:
-        """doc_ids: the documents that will be asked for; absent, all. Few are encoded alone, if they must be."""
+        """doc_ids: the documents that will be scored; absent, all. A few of them are encoded without the others."""
         self._encoder, self._queries = encoder, dataset.queries
         self._corpus = _needed(encoder, dataset.corpus, doc_ids)
         self._of_queries = encoder.encode(dataset.queries, "query")
@@ -65,11 +65,11 @@ class EncoderScores:
         return _finite(scores, query_id, doc_ids, self._encoder.name)
 
     def queries(self, query_ids: Sequence[str]) -> Floats:
-        """(n, H) as scored."""
+        """(n, H) rows whose inner products are the scores."""
         return as_scored(self._of_queries[[self._queries.row(i) for i in query_ids]], self._encoder.similarity)
 
     def documents(self, doc_ids: Sequence[str]) -> Floats:
-        """(n, H) as scored."""
+        """(n, H) rows whose inner products are the scores."""
         return as_scored(self._of_documents[[self._corpus.row(i) for i in doc_ids]], self._encoder.similarity)
 
     def matrix(self, query_ids: Sequence[str], doc_ids: Sequence[str]) -> Tensor:
@@ -86,7 +86,7 @@ class CrossEncoderScores:
     """A sentence-transformers cross-encoder's scores (one number a pair, through the model's own activation)."""
 
     def __init__(self, name: str, dataset: Dataset, device: str) -> None:
-        """Raises InputError for a model that is not to be had, or that gives several numbers a pair."""
+        """Raises InputError for a model that cannot be loaded, or that gives several numbers a pair."""
         from sentence_transformers import CrossEncoder
 
         self._name, self._dataset = name, dataset
@@ -103,7 +103,7 @@ class CrossEncoderScores:
 
     @property
     def fingerprint(self) -> str:
-        """What its scores depend on: weights, tokenizer, settings, the libraries' versions."""
+        """Everything that its scores depend on: weights, tokenizer, settings, the libraries' versions."""
         model = self._model
         settings = [model.config.to_json_string(), str(model.activation_fn), str(model.max_seq_length)]
         versions = json.dumps(store.versions(), sort_keys=True)
@@ -125,7 +125,7 @@ Scorer = EncoderScores | CrossEncoderScores
 
 
 def cross_encoder(name: str | None, dataset: Dataset, device: str) -> CrossEncoderScores | None:
-    """What `cross-encoder:NAME` names; None for every other teacher, and for none."""
+    """The cross-encoder that `cross-encoder:NAME` names; None for another teacher, and without one."""
     if name is None or not name.startswith(CROSS_ENCODER):
         return None
     return CrossEncoderScores(name.removeprefix(CROSS_ENCODER), dataset, device)
@@ -145,7 +145,7 @@ def teacher_scores(
 
 
 def _needed(encoder: Encoder, corpus: Items, doc_ids: Collection[str] | None) -> Items:
-    """The corpus where most of it is needed or its embeddings are there already, else the documents alone."""
+    """The whole corpus where half of it is needed or its embeddings are cached already, else the documents alone."""
     whole = store.Key(
         encoder=encoder.fingerprint_for("document"), role="document", items=corpus.fingerprint, count=len(corpus)
     )
@@ -155,11 +155,11 @@ def _needed(encoder: Encoder, corpus: Items, doc_ids: Collection[str] | None) ->
 
 
 def _finite(scores: Floats, query_id: str, doc_ids: Sequence[str], name: str) -> Floats:
-    good = np.isfinite(scores)
-    if not good.all():
-        place = int(np.argmin(good))
+    finite = np.isfinite(scores)
+    if not finite.all():
+        index = int(np.argmin(finite))
         raise InputError(
-            f"{name}: its score of document {doc_ids[place]!r} for query {query_id!r} is {scores[place]}: "
-            "the model is broken, or its precision is"
+            f"{name}: its score of document {doc_ids[index]!r} for query {query_id!r} is {scores[index]}: the model is "
+            "broken, or the precision too low"
         )
     return scores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -211,3 +212,27 @@ def test_an_encoder_looks_after_its_memory_between_chunks(tiny_model: Path, monk
     monkeypatch.setattr(cpu.SteadyMemory, "check", lambda steady: looks.append(1) or cpu.give_back())
     np.testing.assert_array_equal(embeddings, encoder.encode(items, "document"))
     assert len(looks) == 5
+
+
+def test_one_switch_turns_all_tricks_off(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = load_encoder(str(tiny_model), precision="bf16", cached=False)
+    encoder.tokens_per_chunk = 8
+    items = [Item(id=str(n), text=f"the old river {n} is dark") for n in range(20)]
+    expected = encoder.encode(items, "document")
+    used: list[str] = []
+    modes = {"PackedWeights": PackedWeights, "BackwardByProducts": BackwardByProducts}
+    for name, mode in modes.items():
+        monkeypatch.setattr(cpu, name, lambda mode=mode, name=name: used.append(name) or mode())
+    monkeypatch.setattr(cpu.SteadyMemory, "check", lambda _: used.append("memory"))
+
+    def tricks() -> set[str]:
+        used.clear()
+        monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+        cpu.bound_kernels()
+        np.testing.assert_allclose(encoder.encode(items, "document"), expected, atol=0.02)
+        encoder.forward(encoder.prepare(items[:1], "document"), "document")
+        return {*used, *(["kernels"] if "ONEDNN_PRIMITIVE_CACHE_CAPACITY" in os.environ else [])}
+
+    assert tricks() == {*modes, "memory", "kernels"}
+    monkeypatch.setenv("EMBEDTUNE_CPU_TRICKS", "0")
+    assert tricks() == set()
