@@ -31,15 +31,15 @@ class StepRecord:
 class Log:
     """Writes one JSON line an event."""
 
-    def __init__(
-        self, path: Path, accelerator: Accelerator, listener: Listener | None, from_step: int | None = None
-    ) -> None:
-        """from_step: of the checkpoint that the run resumes from; later lines are dropped. None: all lines are."""
+    def __init__(self, path: Path, accelerator: Accelerator, listener: Listener | None) -> None:
         self._path, self._accelerator, self._listener = path, accelerator, listener
         self._writes = accelerator.is_main_process
+
+    def start(self, from_step: int | None) -> None:
+        """Drops the lines after the checkpoint's step that the run resumes from; without one (None), all lines."""
         if self._writes:
-            lines = _lines(path) if from_step is not None else []
-            write_lines(path, [line for line in lines if json.loads(line).get("step", 0) <= from_step])
+            lines = _lines(self._path) if from_step is not None else []
+            write_lines(self._path, [line for line in lines if json.loads(line).get("step", 0) <= (from_step or 0)])
 
     def write(self, event: str, **values: Any) -> None:
         record = {"event": event, **values}

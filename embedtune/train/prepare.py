@@ -26,7 +26,6 @@ from ..models.precision import resolve_device, resolve_precision
 from ..negatives.candidates import MiningJob
 from ..recipe import Recipe
 from ..types import Dataset
-from . import checkpoint
 from .checkpoint import State, Training
 from .live import FrozenDocuments, LiveNegatives
 from .log import Listener, Log
@@ -97,8 +96,7 @@ def set_up(
     """Everything that the loop works with, and the base weights' fingerprint."""
     query_ids, validation = held_out(dataset, recipe.data.validation, recipe.train.seed)
     encoder = load_trainable(recipe, accelerator)
-    resumes_from = next(iter(checkpoint.steps_saved(folder / "checkpoints")), None)
-    log = Log(folder / "log.jsonl", accelerator, on_event, resumes_from)
+    log = Log(folder / "log.jsonl", accelerator, on_event)
     encoder.cached_towers = frozen_towers(recipe, dataset, encoder, log)  # every process shares the encoding
     plan = Plan(recipe, dataset, query_ids, facts_for(recipe, encoder.with_cache(), dataset, query_ids))
     accelerator.wait_for_everyone()  # whether few documents are encoded alone depends on what else is encoded by then
@@ -137,7 +135,10 @@ def set_up(
     if validation is not None:
         # Where the student mines again, a validation at the same step leaves it the corpus's embeddings.
         keep = recipe.negatives.refresh is not None
-        validate = Validator(encoder, validation, recipe.evaluate.measure, accelerator, folder, keep=keep)
+        measure = recipe.evaluate.measure
+        validate = Validator(
+            encoder=encoder, dataset=validation, measure=measure, accelerator=accelerator, folder=folder, keep=keep
+        )
     training = Training(
         recipe=recipe,
         encoder=encoder,
@@ -159,7 +160,7 @@ def set_up(
         stream=stream,
         stream_step=stream_step(step, stream) if stream is not None else None,
         momenta=momenta_of(step, trained(encoder)),
-        origins=origins_of(encoder) if recipe.stay_close.pull else {},
+        origins={p: p.detach().clone() for p in trained(encoder)} if recipe.stay_close.pull else {},
     )
     return training, base_fingerprint
 
@@ -227,11 +228,6 @@ def enable_gradient_checkpointing(encoder: Encoder) -> None:
             tower.model.gradient_checkpointing_enable({"use_reentrant": False})
             if hasattr(tower.model, "enable_input_require_grads"):
                 tower.model.enable_input_require_grads()  # frozen embeddings would cut a checkpointed layer's graph
-
-
-def origins_of(encoder: Encoder) -> dict[torch.nn.Parameter, torch.Tensor]:
-    """The trained weights as they are before the first step."""
-    return {p: p.detach().clone() for p in encoder.model.parameters() if p.requires_grad}
 
 
 def make_optimizer(recipe: Recipe, encoder: Encoder, objective: Objective) -> torch.optim.AdamW:

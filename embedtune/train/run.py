@@ -131,7 +131,9 @@ def _train(
         write_lines(listed, dataset.left_out)
         text = f"{len(dataset.left_out):,} items with a broken image are left out: {listed}"
         training.log.tell("message", text=text)
-    state = resume_state(training) if resumed else State()
+    restored = resume_state(training) if resumed else None
+    training.log.start(restored.step if restored is not None else None)
+    state = restored or State()
     accelerator.init_trackers("embedtune", config={"recipe": str(folder / "recipe.yaml")})
     training.log.tell("phase", name="train", steps=training.plan.steps, at=state.step)
     with signals_set(stop):
@@ -161,8 +163,11 @@ def refuse_guarded(recipe: Recipe, dataset: Dataset, suites: list[Dataset], acce
         refuse_distilled(recipe.stay_close.distill.data, guarded)
 
 
-def resume_state(training: Training) -> State:
-    """Loads the newest whole checkpoint, the same one on every process. A damaged one is named and passed over."""
+def resume_state(training: Training) -> State | None:
+    """Loads the newest whole checkpoint, the same one on every process; None where there is none.
+
+    A damaged checkpoint is named, and the one before it is taken.
+    """
 
     def newest() -> str | None:
         for path in checkpoint.latest(training.folder / "checkpoints"):
@@ -177,7 +182,7 @@ def resume_state(training: Training) -> State:
 
     name = run_folder.decided_by_main(training.accelerator, newest)
     if name is None:
-        return State()
+        return None
     try:
         return checkpoint.load_training(training, training.folder / "checkpoints" / name)
     except checkpoint.Damaged as damage:

@@ -453,7 +453,8 @@ def agree_on_state(modules: nn.Module, accelerator: Accelerator) -> list[str]:
     if accelerator.num_processes == 1:
         return []
     different = []
-    for name, values in modules.state_dict().items():
+    filled = {name: values for name, values in modules.state_dict().items() if values.numel()}
+    for name, values in filled.items():
         before = values.clone()
         torch.distributed.broadcast(values, 0)
         changed = torch.tensor(float(not torch.equal(before, values)), device=accelerator.device)

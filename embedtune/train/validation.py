@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -47,35 +48,39 @@ def _documents(dataset: Dataset, query_ids: list[str], most: int | None, seed: i
     return dataclasses.replace(chosen, corpus=corpus)
 
 
+@dataclass(kw_only=True)
 class Validator:
-    """Measures the model as it stands. All processes encode the documents; the main one ranks; all get the value."""
+    """Measures the model as it stands. All processes encode the documents; the main one ranks; all get the value.
 
-    def __init__(
-        self, encoder: Encoder, dataset: Dataset, measure: str, accelerator: Accelerator, folder: Path, *, keep: bool
-    ) -> None:
-        """folder: the run's. keep: leave the embeddings in the cache, where mining asks for them at the same step; else
-        they are cached only while several processes share the work."""
-        self._encoder, self._dataset, self._measure, self._accelerator = encoder, dataset, measure, accelerator
-        self._folder, self._keep, self._count = folder, keep, 0
+    folder: the run's. keep: leave the embeddings in the cache, where mining asks for them at the same step; else they
+    are cached only while several processes share the work. count: validations so far.
+    """
+
+    encoder: Encoder
+    dataset: Dataset
+    measure: str
+    accelerator: Accelerator
+    folder: Path
+    keep: bool
+    count: int = 0
 
     def __call__(self) -> float:
-        corpus, shared = self._dataset.corpus, self._accelerator.num_processes > 1
-        encoder = self._encoder.with_cache() if self._keep else self._encoder
-        if shared and not self._keep:
-            encoder = encoder.borrowed(str(self._folder.absolute()))
-        self._count += 1
-        if self._accelerator.is_main_process:
-            depth = 1 if "@" in self._measure else WHOLE  # no deeper than the measure looks
-            retrieval = Retrieval(depth=depth)
-            evaluation = evaluate(encoder, self._dataset, measures=[self._measure], retrieval=retrieval)
-            value = evaluation.measures[self._measure]
+        corpus, shared = self.dataset.corpus, self.accelerator.num_processes > 1
+        encoder = self.encoder.with_cache() if self.keep else self.encoder
+        if shared and not self.keep:
+            encoder = encoder.borrowed(str(self.folder.absolute()))
+        self.count += 1
+        if self.accelerator.is_main_process:
+            retrieval = Retrieval(depth=1 if "@" in self.measure else WHOLE)  # no deeper than the measure looks
+            evaluation = evaluate(encoder, self.dataset, measures=[self.measure], retrieval=retrieval)
+            value = evaluation.measures[self.measure]
             if shared:
-                write_json(self._folder / SHARED_VALUE, {"count": self._count, "value": value})
+                write_json(self.folder / SHARED_VALUE, {"count": self.count, "value": value})
         else:
             encoder.encode(corpus, "document")
             value = self._from_main()
-        self._accelerator.wait_for_everyone()
-        if shared and not self._keep and self._accelerator.is_local_main_process:
+        self.accelerator.wait_for_everyone()
+        if shared and not self.keep and self.accelerator.is_local_main_process:
             encoder.forget(corpus, "document")
         return value
 
@@ -84,12 +89,12 @@ class Validator:
 
         Raises InputError where the main process ends without writing it.
         """
-        path = self._folder / SHARED_VALUE
+        path = self.folder / SHARED_VALUE
         while True:
-            alive = is_locked(self._folder)  # looked at first: the file may be the last that it writes
+            alive = is_locked(self.folder)  # looked at first: the file may be the last that it writes
             written = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"count": 0}
-            if written["count"] == self._count:
+            if written["count"] == self.count:
                 return float(written["value"])
             if not alive:
-                raise InputError(f"{self._folder}: the first process has ended while it validated; see its error")
+                raise InputError(f"{self.folder}: the first process has ended while it validated; see its error")
             time.sleep(0.05)

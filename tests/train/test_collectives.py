@@ -43,6 +43,7 @@ rank = accelerator.process_index
 state = torch.nn.Module()
 state.register_buffer("centroids", torch.full((3,), float(rank)))
 state.register_buffer("position", torch.tensor(7))
+state.register_buffer("unstarted", torch.empty(0, 0))
 state.scale = torch.nn.Parameter(torch.tensor(2.0 + rank))
 state.scale.grad = torch.tensor(4.0 * rank)
 average_gradients(state, accelerator)
@@ -71,7 +72,8 @@ def slowly(*arguments, **keywords):
 
 validation.evaluate = slowly
 encoder, dataset = load_encoder(model, cached=False), load_dataset(data, "train")
-measure = validation.Validator(encoder, dataset, "nDCG@10", accelerator, Path(folder), keep=False)
+measure = validation.Validator(encoder=encoder, dataset=dataset, measure="nDCG@10", accelerator=accelerator,
+                               folder=Path(folder), keep=False)
 if rank == 0:
     with locked(Path(folder)):
         value = measure()
@@ -98,7 +100,14 @@ def test_two_processes_agree_and_none_waits_in_a_collective(
 def test_a_process_does_not_wait_for_one_that_has_ended(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
     second: Any = SimpleNamespace(num_processes=2, is_main_process=False, is_local_main_process=False)
     dataset = load_dataset(tiny_dataset, "train")
-    validator = Validator(load_encoder(str(tiny_model)), dataset, "nDCG@10", second, tmp_path, keep=True)
+    validator = Validator(
+        encoder=load_encoder(str(tiny_model)),
+        dataset=dataset,
+        measure="nDCG@10",
+        accelerator=second,
+        folder=tmp_path,
+        keep=True,
+    )
     with pytest.raises(InputError, match="the first process has ended while it validated; see its error"):
         validator()
 

@@ -125,6 +125,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tiny_model: Path, tiny
     said: list[str] = []
     train(recipe, whole.folder, resume=True, on_event=lambda e: said.append(e.get("text", "")))
     assert any("is damaged" in text and "using the one before it" in text for text in said)
+    assert steps_logged(whole.folder) == list(range(1, whole.steps + 1))  # no step is logged twice
     assert all(torch.equal(tensor, expected[name]) for name, tensor in weights_of(whole).items())
 
 
