@@ -98,7 +98,7 @@ def search(
         shown = [Item(id="query", text=query_text or "", image=image)]
     encoder = load_encoder(block, device=device)
     if items is not None and output is not None:
-        write_run(output, opened.run(encoder, items, k), Path(encoder.name).name)
+        write_run(output, opened.run(encoder, items, k), f"search:{Path(encoder.name).name}")
         say(f"written: {output} ({len(items)} queries)")
     results = find_all(opened, encoder, shown, k) if sheet is not None or queries is None else []
     if queries is None:

@@ -39,16 +39,20 @@ def read_run(path: str | Path) -> Run:
     return run
 
 
-def holds_run(path: Path) -> bool:
-    """Whether the file's first line is one of a run as `write_run` writes it."""
+def tag_of_run(path: Path) -> str:
+    """The tag in the first line of a run as `write_run` writes it; empty for any other file."""
     fields = first_line(path).split(" ")
     try:
-        return len(fields) == 6 and fields[1] == "Q0" and fields[3].isdecimal() and math.isfinite(float(fields[4]))
+        if len(fields) == 6 and fields[1] == "Q0" and fields[3].isdecimal() and math.isfinite(float(fields[4])):
+            return fields[5]
     except ValueError:
-        return False
+        pass
+    return ""
 
 
-SEARCHED, JUDGED = FileKind(verb="search", wrote=holds_run), FileKind(verb="judge", wrote=holds_run)
+# The tag begins with the verb that wrote the run, so that no verb replaces another one's.
+SEARCHED = FileKind(verb="search", wrote=lambda path: tag_of_run(path).startswith("search:"))
+JUDGED = FileKind(verb="judge", wrote=lambda path: tag_of_run(path) == "judge")
 
 
 def write_run(path: str | Path, run: Run, tag: str) -> None:

@@ -70,8 +70,10 @@ class MiningReport:
         if self.fewer:
             sentences.append(f"{self.fewer:,} queries have fewer than the {self.asked} negatives that are asked for")
         if self.without:
-            reason = f"all candidates of {self.emptied:,} were dropped" if self.emptied else "no candidate was found"
-            sentences.append(f"{self.without:,} queries have no negative ({reason}), the first is {self.first_without}")
+            counts = {"all dropped": self.emptied, "no candidate": self.without - self.emptied}
+            reasons = ", ".join(f"{reason}: {count:,}" for reason, count in counts.items() if count)
+            first = self.first_without
+            sentences.append(f"{self.without:,} queries have no negative ({reasons}), the first is {first}")
         if self.at_odds:
             sentences.append(self.contradiction())
         if self.unstarted:

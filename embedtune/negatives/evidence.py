@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import ConfigDict, FiniteFloat, TypeAdapter, ValidationError
 
 from ..data.jsonl import read_lines
-from ..data.trec import holds_run
+from ..data.trec import tag_of_run
 from ..errors import InputError
 from ..files import FileKind, check_file, first_line
 
@@ -106,7 +106,8 @@ def check_output(files: MiningFiles, *, overwrite: bool) -> None:
         raise InputError(
             f"{files.run}: is the run's name; its evidence (.jsonl) and summary (.json) go beside it: end it in .run"
         )
-    check_file(files.run, FileKind(verb="mine", wrote=holds_run), overwrite=overwrite)
+    mined = FileKind(verb="mine", wrote=lambda run: tag_of_run(run) != "" and files.evidence.exists())
+    check_file(files.run, mined, overwrite=overwrite)
     for path, wrote in ((files.evidence, _holds_evidence), (files.summary, _holds_summary)):
         check_file(path, FileKind(verb="mine", wrote=wrote), overwrite=True)
 

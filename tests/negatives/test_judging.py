@@ -89,3 +89,26 @@ def test_a_program_that_does_not_answer_is_named(
     assert not (tmp_path / "judge.run").exists()
     neither = run_cli("judge", mined, "--output", tmp_path / "judge.run")
     assert neither.stderr == "error: name one judge: --model MODEL or --command PROGRAM\n"
+
+
+def test_no_verb_replaces_the_run_of_another(
+    mined: Path, tiny_model: Path, tiny_dataset: Path, tmp_path: Path, run_cli: RunCli
+) -> None:
+    judged, searched, index = tmp_path / "judge.run", tmp_path / "search.run", tmp_path / "index"
+    assert run_cli("index", tiny_dataset, "--model", tiny_model, "--output", index).exit_code == 0
+    verbs = {
+        mined: ["mine", f"{tiny_dataset}:train", "--model", tiny_model, "--range-max", "5"],
+        judged: ["judge", mined, "--model", tiny_model],
+        searched: ["search", index, "--queries", tiny_dataset],
+    }
+    for output, arguments in list(verbs.items())[1:]:
+        assert run_cli(*arguments, "--output", output).exit_code == 0
+    for output, arguments in verbs.items():
+        for other in verbs:
+            before = other.read_bytes()
+            done = run_cli(*arguments, "--output", other, "--overwrite")
+            if other == output:
+                assert (done.exit_code, other.read_bytes()) == (0, before), done.stderr
+            else:
+                assert f"{other}: exists already and was not written by `embedtune {arguments[0]}`" in done.stderr
+                assert (done.exit_code, other.read_bytes()) == (2, before)

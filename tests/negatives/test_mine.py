@@ -338,7 +338,7 @@ def test_fewer_than_asked_is_said_and_not_padded(data: Dataset, encoder: Encoder
     assert report.sentences() == [
         "2 of 2 candidates kept for 3 queries",
         "3 queries have fewer than the 4 negatives that are asked for",
-        "2 queries have no negative (no candidate was found), the first is q2",
+        "2 queries have no negative (no candidate: 2), the first is q2",
     ]
 
 
