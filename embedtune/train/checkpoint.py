@@ -105,8 +105,8 @@ def path_of(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"step-{step:06d}"
 
 
-class Damaged(Exception):
-    """A checkpoint that does not match its checksums."""
+class Damaged(InputError):
+    """A checkpoint that cannot be read, or does not match its checksums."""
 
 
 def save(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> Path:

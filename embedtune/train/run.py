@@ -222,7 +222,12 @@ def finish(training: Training, state: State, suites: list[Dataset]) -> TrainedRu
     """Saves the chosen weights as model/ (and adapter/), evaluates base and tuned, writes model card and summary."""
     folder, recipe, guard = training.folder, training.recipe, training.recipe.evaluate.guard
     if state.best_step is not None and state.best_step != state.step:
-        checkpoint.load_training(training, checkpoint.path_of(folder, state.best_step), weights_only=True)
+        best = checkpoint.path_of(folder, state.best_step)
+        try:
+            checkpoint.verify(best)
+            checkpoint.load_training(training, best, weights_only=True)
+        except checkpoint.Damaged as damage:
+            raise InputError(f"{folder}: the best checkpoint is damaged ({damage}); start a new run") from None
     if state.best_step == 0:
         text = f"no step validated above the untouched model ({state.best_value:.4f}); model/ holds its weights"
         training.log.tell("message", text=text)

@@ -129,6 +129,17 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tiny_model: Path, tiny
     assert all(torch.equal(tensor, expected[name]) for name, tensor in weights_of(whole).items())
 
 
+def test_a_damaged_best_checkpoint_is_one_line(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
+    harmful = {"learning_rate": 0.5, "validate_every": 1, "max_steps": 3, "warmup": 0}
+    recipe = recipe_of(tiny_model, tiny_dataset, adapter=False, data={"validation": 0.3}, train=harmful)
+    run = train(recipe, tmp_path / "run")
+    assert run.best_step == 0
+    (run.folder / "summary.json").unlink()
+    (run.folder / "checkpoints" / "step-000000" / "weights.safetensors").write_bytes(b"oops")
+    with pytest.raises(InputError, match=r"the best checkpoint is damaged \(step-000000/weights.*start a new run$"):
+        train(recipe, run.folder, resume=True)
+
+
 def test_resuming_nothing_starts_afresh(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
     run = train(recipe_of(tiny_model, tiny_dataset, train={"max_steps": 1}), tmp_path / "new", resume=True)
     assert run.steps == 1
