@@ -62,7 +62,6 @@ ALLOWED: set[str] = {
     "embedtune/demo/emoji.py",
     "embedtune/demo/python_functions.py",
     "embedtune/demo/quickstart.py",
-    "embedtune/evaluate/guarded.py",
     "embedtune/files.py",
     "embedtune/methods/_reading.py",
     "embedtune/methods/_sources.py",

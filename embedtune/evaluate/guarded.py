@@ -1,8 +1,7 @@
-"""What a guard found: the file guard.json of a run folder."""
+"""The verdict of a run's guard on out-of-domain sets: the file guard.json of a run folder."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,15 +9,15 @@ from ..errors import InputError
 from ..files import write_json
 
 FILE = "guard.json"
-HALF = "half of its queries"  # chosen_on: the other half reports
+HALF = "half of its queries"  # the value of chosen_on if the other half reports
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
     """One alpha of the curve (0: the base model, 1: the tuned one).
 
-    validation: the measure on the training queries that were held out, None without any. sets: on the queries of each
-    guarded set that choose. fits: whether every set keeps the budget there.
+    validation: the measure on the held-out training queries, None without any. sets: label of a guarded set -> the
+    measure on its queries that choose. fits: whether every set keeps the budget.
     """
 
     alpha: float
@@ -29,8 +28,12 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class GuardedSet:
-    """One out-of-domain set, on the queries that report: the base model, the tuned one before it was mixed (None where
-    nothing was), and the one that is kept. difference: kept - base, with its interval. missed: over the budget."""
+    """One out-of-domain set, measured on the queries that report.
+
+    chosen_on: the queries that chose alpha, None if none did. base, tuned: the means of the base model and of the model
+    that is kept. unmixed: that of the tuned model before it was mixed, None if it was not. difference: tuned - base,
+    with its 95% interval. missed: over the budget.
+    """
 
     label: str
     queries: int
@@ -47,9 +50,8 @@ class GuardedSet:
 
 @dataclass(frozen=True, kw_only=True)
 class Guarded:
-    """largest_drop: how much of the measure may be lost on a set; largest_flips: the share of queries that may go
-    wrong. weights: how they were mixed. chosen: the alpha that model/ has,
-    None where weights were not mixed."""
+    """largest_drop: the loss of the measure that each set may have. largest_flips: the share of queries that may go
+    from right to wrong. weights: how they were mixed. chosen: the alpha of model/, None if nothing was mixed."""
 
     measure: str
     largest_drop: float
@@ -61,23 +63,18 @@ class Guarded:
 
 
 def read_guard(run: Path) -> Guarded | None:
-    """A run folder's guard.json; None where the run was not guarded. Raises InputError where it is not one."""
+    """Reads a run folder's guard.json; None for a run without a guard. Raises InputError for another content."""
+    from pydantic import TypeAdapter, ValidationError
+
     path = run / FILE
     if not path.exists():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return Guarded(
-            measure=found["measure"],
-            largest_drop=found["largest_drop"],
-            largest_flips=found["largest_flips"],
-            weights=found["weights"],
-            chosen=found["chosen"],
-            curve=[Point(**point) for point in found["curve"]],
-            sets=[GuardedSet(**of_set) for of_set in found["sets"]],
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: is no guard's result of this version of embedtune ({error})") from None
+        return TypeAdapter(Guarded).validate_json(path.read_bytes())
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise InputError(f"{path}: not written by this version of embedtune ({where}: {problem['msg']})") from None
 
 
 def write_guard(run: Path, guarded: Guarded) -> None:

@@ -263,7 +263,7 @@ def test_the_guard_is_read_and_shown(finished_run: Path, tmp_path: Path) -> None
     assert '<strong class="worse">over budget</strong>' in section
     assert "Over budget: cranfield." in section
     (tmp_path / "guard.json").write_text('{"measure": "nDCG@10"}')
-    with pytest.raises(InputError, match=r"guard\.json: is no guard's result of this version of embedtune"):
+    with pytest.raises(InputError, match=r"guard\.json: not written by this version of embedtune"):
         read_guard(tmp_path)
 
 
