@@ -18,6 +18,12 @@ class Interrupted(Exception):
     """Stopped by SIGINT or SIGTERM with the state saved. The command line exits with 130."""
 
 
+def reason(error: Exception) -> str:
+    """The reason of an error in one line; for one of the system, its sentence without number and path."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split())
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """One sentence for a name that is not known: the nearest known one, or all of them where none is near."""
     names = sorted(known)

@@ -7,6 +7,7 @@ reader of a pipe went away.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import sys
 import traceback
@@ -79,6 +80,14 @@ class Verb(TyperCommand):
                 say(f"note: {flag} is now {renamed[flag]}")
                 args[position] = renamed[flag] + equals + value
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        for option in self.params:
+            value = ctx.params.get(option.name)
+            for number in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise InputError(f"{option.opts[0]}: expected a finite number, got {number}")
+        return super().invoke(ctx)
 
 
 class Verbs(TyperGroup):

@@ -13,7 +13,7 @@ from ..data.dataset import load_dataset, source_of
 from ..data.jsonl import parse_object, read_json, read_lines
 from ..errors import InputError, unknown
 from ..recipe import without_prefixes
-from ..recipe.strict_yaml import parse as parse_yaml
+from ..recipe.strict_yaml import read as read_yaml
 from ..types import Dataset
 from .measures import DEFAULT_MEASURES, MAIN_SCORE, from_mteb, mean
 from .results import BASELINE, MEANS
@@ -119,7 +119,7 @@ def _recipe(path: Path) -> tuple[str | None, int | None]:
     file = path / "recipe.yaml"
     if not file.exists():
         return None, None
-    values = parse_yaml(file.read_text(encoding="utf-8"), str(file))
+    values = read_yaml(file)
     if not isinstance(values, dict) or not isinstance(values.get("train"), dict):
         raise InputError(f"{file}: expected the resolved recipe of a run, with a `train` block")
     seed = values["train"].pop("seed", None)

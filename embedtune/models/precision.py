@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import torch
@@ -15,19 +16,21 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve_device(device: str = "auto") -> torch.device:
-    """`auto` is the accelerator where there is one; each process of a machine takes a GPU of its own. Raises InputError
-    for a device that this machine lacks."""
+    """The torch device of a name; `auto` is an accelerator if there is one, and each process has a GPU of its own.
+
+    Raises InputError for an unknown name and for a device that this machine does not have.
+    """
     if device == "auto" and processes.count() > 1 and torch.cuda.is_available():
         return torch.device("cuda", processes.place_here() % torch.cuda.device_count())
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.mps.is_available() else "cpu")
     kind = device.partition(":")[0]
-    if kind not in ("cpu", "cuda", "mps"):
+    if not re.fullmatch(r"(cpu|cuda|mps)(:\d{1,4})?", device):
         raise InputError(unknown("device", device, ["auto", "cpu", "cuda", "cuda:0", "mps"]))
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}[kind]
     if not available:
-        raise InputError(f"device {device!r} is not available here; `embedtune doctor` says what is")
-    if kind == "cuda" and ":" in device and int(device.partition(":")[2] or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {device!r} is not available here; `embedtune doctor` lists the devices")
+    if kind == "cuda" and ":" in device and int(device.partition(":")[2]) >= torch.cuda.device_count():
         raise InputError(f"device {device!r} is not available here: there are {torch.cuda.device_count()} CUDA devices")
     return torch.device(device)
 

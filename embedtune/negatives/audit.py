@@ -246,6 +246,8 @@ def relabel(path: str | Path, dataset: Dataset, output: Path, *, above: float, j
     check_file(output, None, option="--relabel")  # judgements are never changed in place
     qrels = {query_id: dict(judged) for query_id, judged in dataset.qrels.items()}
     scores = read_run(judge) if judge is not None else None
+    if scores is not None and not scores:
+        raise InputError(f"{judge}: no scores; expected a run of `embedtune judge`")
     added = 0
     for candidate in read_evidence(files_of(path).evidence):
         if candidate.query_id not in qrels:

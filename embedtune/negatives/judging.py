@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from itertools import groupby
 
-from ..errors import InputError
+from ..errors import InputError, reason
 from ..models.encoder import Progress, load_encoder
 from ..models.precision import resolve_device
 from ..models.scorers import EncoderScores, Scorer, cross_encoder
@@ -29,6 +29,8 @@ def pairs_of(files: MiningFiles, dataset: Dataset) -> dict[str, list[str]]:
         absent = [doc_id for doc_id in pairs[query_id] if doc_id not in dataset.corpus]
         if absent:
             raise InputError(f"{files.evidence}: document {absent[0]!r} is not in {dataset.folder}")
+    if not pairs:
+        raise InputError(f"{files.evidence}: no candidates to judge")
     return pairs
 
 
@@ -68,7 +70,7 @@ def judge_by_command(pairs: dict[str, list[str]], dataset: Dataset, command: str
         try:
             answered = subprocess.run(words, stdin=lines, stdout=subprocess.PIPE, encoding="utf-8", check=True)
         except (OSError, ValueError, subprocess.CalledProcessError) as error:
-            raise InputError(f"{option}: {error}") from None
+            raise InputError(f"{option}: {reason(error)}") from None
     numbers = answered.stdout.splitlines()
     if len(numbers) != len(asked):
         raise InputError(f"{option}: printed {len(numbers)} lines for {len(asked)} pairs; print one number for each")

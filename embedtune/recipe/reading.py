@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from ..errors import InputError, unknown
+from ..errors import InputError, reason, unknown
 from ..files import write_text
 from ..methods import use_folders
 from .folders import method_folders
@@ -74,7 +74,7 @@ def read_text(source: Path) -> str:
     except FileNotFoundError:
         raise InputError(f"{source}: no such recipe; `embedtune recipes list` names those that ship") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{source}: cannot be read as a recipe: {error}") from None
+        raise InputError(f"{source}: cannot be read as a recipe: {reason(error)}") from None
 
 
 def _folders(values: Mapping[str, Any], recipe_file: Path | None, allowed: Sequence[Path]) -> Any:

@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..types import Role
 from .measures import parse
 
-_strict = with_config(ConfigDict(extra="forbid", strict=True))
+_strict = with_config(ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 AboveZero = Annotated[float, Field(gt=0)]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ..errors import InputError
+from ..errors import InputError, reason
 
 
 class Loader(yaml.SafeLoader):
@@ -46,7 +48,25 @@ def _mapping(loader: Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     return loader.construct_mapping(node, deep=True)
 
 
+def _number(loader: Loader, node: yaml.ScalarNode) -> float:
+    value = float(node.value)
+    if math.isinf(value):
+        mark = node.start_mark
+        raise InputError(f"{mark.name}:{mark.line + 1}: the number {node.value} is too large")
+    return value
+
+
 Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+Loader.add_constructor("tag:yaml.org,2002:float", _number)
+
+
+def read(path: Path) -> Any:
+    """The value of a YAML file. Raises InputError for a file that cannot be read and for text that is not YAML."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as YAML: {reason(error)}") from None
+    return parse(text, str(path))
 
 
 def parse(text: str, source: str) -> Any:

@@ -6,13 +6,13 @@ The recipe is read as plain values, so that a report needs none of the methods t
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ..data.dataset import load_dataset
+from ..data.jsonl import read_json_object
 from ..errors import InputError
 from ..evaluate.compare import Compared, Comparison, Group, compare_groups
 from ..evaluate.guarded import Guarded, GuardedSet, read_guard
@@ -21,7 +21,7 @@ from ..evaluate.sources import Measured, read_source
 from ..negatives.audit import Audit, audit
 from ..negatives.evidence import MiningFiles
 from ..recipe import Data, Model, Recipe, plain
-from ..recipe.strict_yaml import parse as parse_yaml
+from ..recipe.strict_yaml import read as read_yaml
 from .learning import Learning, read_learning
 
 SUMMARY = "summary.json"  # written last: a run with it is finished
@@ -166,7 +166,7 @@ def read_record(folder: Path, *, negatives: bool = True, summary: dict[str, Any]
 
 def _recipe(path: Path) -> dict[str, Any]:
     """The recipe's values over the defaults of the keys that it does not have. Raises InputError for other YAML."""
-    values = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    values = read_yaml(path)
     if not isinstance(values, dict) or not all(isinstance(values.get(key), dict) for key in ("model", "data")):
         raise InputError(f"{path}: expected the resolved recipe of a run, with `model` and `data`")
     defaults = plain(Recipe(version=1, model=Model(name="model"), data=Data(train="")))
@@ -228,13 +228,7 @@ def order_of(label: str, order: Sequence[str]) -> int:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: expected a JSON object")
-    return values
+    return read_json_object(path) if path.exists() else {}
 
 
 def _no_run(folder: Path) -> str:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ..data.dataset import load_dataset, readable
+from ..data.dataset import load_dataset, readable, splits_of
 from ..data.jsonl import JsonLines
-from ..errors import InputError
+from ..errors import InputError, unknown
 from ..files import FolderKind, check_folder, whole_folder, write_json
 from ..recipe import split_of
 from ..types import Items
@@ -50,10 +50,13 @@ def read_source(data: str, broken_images: float | None = None) -> IndexSource:
     broken_images: the share of images that may be unreadable; those documents are left out. None: a broken image is an
     error when it is encoded.
     """
-    folder = Path(split_of(data)[0]).expanduser()
+    source, split = split_of(data)
+    folder = Path(source).expanduser()
     documents: Items
     queries: Items | None
     if (folder / "corpus.jsonl").exists():
+        if split is not None and split not in splits_of(folder):
+            raise InputError(unknown(f"split of {folder}", split, splits_of(folder)))
         documents, file = JsonLines(folder / "corpus.jsonl"), folder / "queries.jsonl"
         queries = JsonLines(file) if file.exists() else None
     else:

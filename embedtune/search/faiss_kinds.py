@@ -82,9 +82,8 @@ def read(path: Path, *, mapped: bool) -> Any:
     _set_threads()
     try:
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY if mapped else 0)
-    except RuntimeError as error:
-        reason = str(error).strip().split("\n")[-1]
-        raise InputError(f"{path}: cannot be read as a FAISS index; build the index again ({reason})") from None
+    except RuntimeError:  # its text names FAISS's own source files
+        raise InputError(f"{path}: absent, or not a FAISS index; build the index again") from None
 
 
 def write(index: Any, path: Path) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from ..errors import InputError
+from ..errors import InputError, reason
 from ..models.similarity import Similarity, as_scored
 from ..recipe import Model, Prompts
 from ..types import Item, Items, Run
@@ -231,7 +231,7 @@ def open_index(folder: Path, *, mapped: bool = True) -> Index:
         where = ".".join(map(str, first["loc"]))
         raise InputError(f"{folder}: damaged index, build it again ({error.title} {where}: {first['msg']})") from None
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{folder}: damaged index, build it again ({error})") from None
+        raise InputError(f"{folder}: damaged index, build it again ({reason(error)})") from None
     faiss = faiss_kinds.read(folder / "index.faiss", mapped=mapped)
     if not faiss.ntotal == len(ids) == len(offsets):
         raise InputError(f"{folder}: damaged index, build it again ({faiss.ntotal} vectors, {len(ids)} ids)")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .. import distributed as processes
 from ..errors import InputError, Interrupted, unknown
 from ..recipe import Recipe, dump, load_recipe, load_recorded, resolve
-from ..recipe.strict_yaml import parse as parse_yaml
+from ..recipe.strict_yaml import read as read_yaml
 from ..report.ablation import Ablation, check_output, summarise, write_report
 from .preflight import preflight
 
@@ -42,11 +42,7 @@ class PlannedRun:
 
 def load_grid(path: Path) -> Grid:
     """Reads `{base: {key: value}, cells: {name: {key: value}}}`. Raises InputError that says what is wrong with it."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a grid: {error}") from None
-    values = parse_yaml(text, str(path))
+    values = read_yaml(path)
     form = "{base: {train.epochs: 1}, cells: {plain: {}, harder: {train.learning_rate: 1e-4}}}"
     if not isinstance(values, dict) or not isinstance(values.get("cells"), dict):
         raise InputError(f"{path}: expected a mapping with `cells`, as in {form}")

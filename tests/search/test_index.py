@@ -200,7 +200,7 @@ def test_damage_is_named(tmp_path: Path, documents: JsonLines) -> None:
     (folder / "ids.json").write_text(ids)
     faiss = (folder / "index.faiss").read_bytes()
     (folder / "index.faiss").write_bytes(faiss[: len(faiss) // 2])
-    with pytest.raises(InputError, match=r"index.faiss: cannot be read as a FAISS index; build the index again"):
+    with pytest.raises(InputError, match=r"index.faiss: absent, or not a FAISS index; build the index again"):
         open_index(folder)
 
 
