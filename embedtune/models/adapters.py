@@ -14,10 +14,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from ..data.jsonl import read_json_object
 from ..errors import InputError
 from ..files import MARK
 from ..recipe import Lora
-from .folders import ADAPTER_CONFIG, first_line, model_folder, read_json, transformer_paths
+from .folders import ADAPTER_CONFIG, first_line, model_folder, transformer_paths
 from .modules import transformers_of
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def _key(name: str) -> str:
 
 def base_of_adapter(adapter: Path) -> str:
     """The name of an adapter's base model, with its revision. Raises InputError where none is named."""
-    config = read_json(adapter / ADAPTER_CONFIG)
+    config = read_json_object(adapter / ADAPTER_CONFIG)
     name, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not name:
         raise InputError(f"model {adapter}: {ADAPTER_CONFIG} names no base_model_name_or_path")
@@ -185,7 +186,7 @@ def base_names(model: str, routes: Iterable[str]) -> dict[str, str]:
 def scales(adapter: Path) -> bool:
     """Whether an adapter times alpha is the mixture (1 - alpha) base + alpha tuned: it holds LoRA matrices alone and
     peft does not change the base's weights when it loads them, as it does for PiSSA and its like."""
-    config, weights = read_json(adapter / ADAPTER_CONFIG), adapter / WEIGHTS
+    config, weights = read_json_object(adapter / ADAPTER_CONFIG), adapter / WEIGHTS
     if config.get("init_lora_weights", True) not in LINEAR_INITS or not weights.exists():
         return False
     if any(file != weights for file in (*adapter.rglob("*.safetensors"), *adapter.rglob("*.bin"))):

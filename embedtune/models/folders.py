@@ -14,6 +14,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from ..data.jsonl import read_json, read_json_object
 from ..errors import InputError
 from ..files import cache_folder, fingerprint_of, fingerprint_of_file, inner_folder
 from .locate import locate
@@ -62,12 +63,17 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
-def read_json(path: Path) -> Any:
-    """Raises InputError for a file that is not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
+def _modules(folder: Path) -> list[dict[str, str]]:
+    """The entries of modules.json. Raises InputError for a file of another form."""
+    entries = read_json(folder / "modules.json")
+    fields = {"path", "type"}
+    if (
+        not isinstance(entries, list)
+        or not all(isinstance(e, dict) and fields <= e.keys() for e in entries)
+        or not entries
+    ):
+        raise InputError(f"{folder / 'modules.json'}: expected a list of modules, each with its path and type")
+    return [{field: str(entry[field]) for field in fields} for entry in entries]
 
 
 def module_paths(folder: Path) -> list[str]:
@@ -75,7 +81,7 @@ def module_paths(folder: Path) -> list[str]:
     itself, which is the only one of a bare checkpoint. Raises InputError for a path out of the folder."""
     if not (folder / "modules.json").exists():
         return [""]
-    paths = [str(module["path"]) for module in read_json(folder / "modules.json")]
+    paths = [module["path"] for module in _modules(folder)]
     for path in list(paths):
         structure = _routes(folder, path)
         paths += [str(PurePosixPath(path) / name) for names in structure.values() for name in names]
@@ -94,7 +100,10 @@ def transformer_paths(folder: Path) -> dict[str, str]:
 
 def _routes(folder: Path, path: str) -> dict[str, list[str]]:
     config = folder / path / "router_config.json"
-    return dict(read_json(config)["structure"]) if config.exists() else {}
+    structure = read_json_object(config).get("structure") if config.exists() else {}
+    if not isinstance(structure, dict) or not all(isinstance(names, list) and names for names in structure.values()):
+        raise InputError(f"{config}: expected the modules of each route in `structure`")
+    return structure
 
 
 def refuse_other_kind(folder: Path, label: str) -> None:
@@ -102,13 +111,17 @@ def refuse_other_kind(folder: Path, label: str) -> None:
     if not any((folder / name).exists() for name in ("modules.json", "config.json", ADAPTER_CONFIG)):
         raise InputError(f"model {label}: not a model folder (no modules.json and no config.json)")
     settings = folder / "config_sentence_transformers.json"
-    kind = read_json(settings).get("model_type", "SentenceTransformer") if settings.exists() else "SentenceTransformer"
+    kind = (
+        read_json_object(settings).get("model_type", "SentenceTransformer")
+        if settings.exists()
+        else "SentenceTransformer"
+    )
     if kind == "SentenceTransformer" and (folder / "modules.json").exists():
-        types = [f".{module['type']}" for module in read_json(folder / "modules.json")]
+        types = [f".{module['type']}" for module in _modules(folder)]
         kind = next((KINDS[part] for part in KINDS for name in types if part in name), kind)
     if kind == "SentenceTransformer" and not (folder / "modules.json").exists() and (folder / "config.json").exists():
-        architectures = read_json(folder / "config.json").get("architectures") or [""]
-        kind = "CrossEncoder" if architectures[0].endswith("ForSequenceClassification") else kind
+        architectures = read_json_object(folder / "config.json").get("architectures") or [""]
+        kind = "CrossEncoder" if str(architectures[0]).endswith("ForSequenceClassification") else kind
     if kind != "SentenceTransformer":
         hint = "; a teacher is named cross-encoder:NAME" if kind == "CrossEncoder" else ""
         raise InputError(
@@ -172,7 +185,7 @@ def _rewrite(file: Path, target: Path) -> None:
     save_file(pickled_tensors(file), target / renamed(file.name), {"format": "pt"})
     index = file.with_name("pytorch_model.bin.index.json")
     if index.exists():
-        values = read_json(index)
+        values = read_json_object(index)
         values["weight_map"] = {weight: renamed(name) for weight, name in values["weight_map"].items()}
         (target / renamed(index.name)).write_text(json.dumps(values), encoding="utf-8")
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ..data.jsonl import read_json_object
 from ..data.selection import Selection
 from ..errors import InputError
 from ..files import fingerprint_of
@@ -19,7 +20,7 @@ from ..recipe import CROSS_ENCODER
 from ..types import Dataset, Item, Items
 from . import store
 from .encoder import Encoder, Progress, load_encoder
-from .folders import model_folder, read_json, with_safetensors
+from .folders import model_folder, with_safetensors
 from .modules import processing_of, weights_fingerprint
 from .opening import opened
 from .similarity import as_scored
@@ -91,7 +92,7 @@ class CrossEncoderScores:
 
         self._name, self._dataset = name, dataset
         folder = with_safetensors(model_folder(name))
-        config = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+        config = read_json_object(folder / "config.json") if (folder / "config.json").exists() else {}
         kind = next(iter(config.get("architectures") or ()), "")
         if kind.endswith(("Model", "ForMaskedLM", "ForPreTraining")):  # its head would be random numbers
             raise InputError(f"cross-encoder {name}: is a {kind}, which scores no pairs; name a cross-encoder")
