@@ -102,7 +102,7 @@ class Verbs(TyperGroup):
 
 
 class Methods(Verbs):
-    """The verbs of `methods`, of which `show` may be left out: `methods infonce` is `methods show infonce`."""
+    """The verbs of `methods`. `show` may be left out: `methods infonce` is `methods show infonce`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args or args[0] not in {*self.commands, "--help", "-h"}:

@@ -128,7 +128,7 @@ def files_of(path: str | Path) -> MiningFiles:
     """The files of mined negatives, named by run or evidence. Raises InputError where there is no evidence."""
     named = Path(path)
     if not named.name:
-        raise InputError(f"{path}: expected the .run file of a mining, got a folder")
+        raise InputError(f"{path}: expected a .run file that `embedtune mine` wrote, got a folder")
     files = MiningFiles(named.with_suffix(".run") if named.suffix in (".jsonl", ".json") else named)
     if not files.evidence.is_file():
         raise InputError(f"{path}: no evidence ({files.evidence.name}) beside it; mine it with `embedtune mine`")

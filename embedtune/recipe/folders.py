@@ -33,8 +33,8 @@ def method_folders(named: Sequence[str], recipe_file: Path | None, allowed: Sequ
 
 def _one_folder(name: str, beside: Path | None) -> Path:
     path = Path(name).expanduser()
-    places = [path] if beside is None else [path, beside / path]
-    roots = list(dict.fromkeys(place.resolve() for place in places if place.is_dir()))
+    paths = [path] if beside is None else [path, beside / path]
+    roots = list(dict.fromkeys(path.resolve() for path in paths if path.is_dir()))
     if not roots:
         where = "" if beside is None or path.is_absolute() else ", neither in the current folder nor beside the recipe"
         raise InputError(f"methods: {name}: no such folder{where}")

@@ -28,7 +28,7 @@ def takes_candidates_away(trial: Trial) -> None:
 
 
 def decides_in_any_order(trial: Trial) -> None:
-    """A filter gives the same verdicts whatever the order of queries and documents."""
+    """A filter gives the same verdicts in any order of queries and documents."""
     scores = trial_scores()
     keep, again = trial.make()(scores), trial.make()(shuffled(scores))
     require(torch.equal(again, keep[ROWS][:, COLUMNS]), "gives other verdicts where rows and columns are reordered")

@@ -41,7 +41,7 @@ def gradient_of(loss: Any, scores: Scores, keep: Tensor, log_weights: Tensor) ->
 
 
 def does_not_mind_the_order(trial: Trial) -> None:
-    """A loss is the same whatever the order of queries and documents."""
+    """A loss is the same in any order of queries and documents."""
     scores = trial_scores()
     value = value_of(trial.make(), scores, scores.candidate).detach()
     moved = value_of(trial.make(), shuffled(scores), scores.candidate[ROWS][:, COLUMNS]).detach()

@@ -13,9 +13,9 @@ def skeleton(text: str, *, generator: torch.Generator) -> str | None:
     None where the text has no two different neighbours. Say what each option does and where you depart.
     """
     words = text.split()
-    places = [row for row in range(len(words) - 1) if words[row].casefold() != words[row + 1].casefold()]
-    if not places:
+    rows = [row for row in range(len(words) - 1) if words[row].casefold() != words[row + 1].casefold()]
+    if not rows:
         return None
-    row = places[int(torch.randint(len(places), (), generator=generator))]
+    row = rows[int(torch.randint(len(rows), (), generator=generator))]
     words[row], words[row + 1] = words[row + 1], words[row]
     return " ".join(words)
