@@ -58,6 +58,7 @@ RENAMED = {
     "judge": {"--by": "--model"},
     "merge": {"--try": "--alphas"},
     "search": {"--images": "--image-folder"},
+    "split": {"--from": "--source"},  # of `data`
 }
 MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 

@@ -117,7 +117,7 @@ def split(
         float, typer.Option(metavar="SHARE", help="The share of queries for a new split `validation`.")
     ] = 0.0,
     source: Annotated[
-        str, typer.Option("--from", metavar="NAME", help="The split that the queries are taken from.")
+        str, typer.Option("--source", metavar="NAME", help="The split that the queries are taken from.")
     ] = "train",
     output: Annotated[
         Path | None,

@@ -64,16 +64,16 @@ def trial_scores() -> Scores:
     documents = F.normalize(torch.randn(DOCUMENTS, 6, generator=generator), dim=1)
     positive = torch.zeros(QUERIES, DOCUMENTS, dtype=torch.bool)
     positive[[0, 1, 2, 3, 0], [0, 1, 2, 3, 4]] = True
-    own = torch.zeros_like(positive)
-    own[range(4), range(5, 9)] = True
+    own_negatives = torch.zeros_like(positive)
+    own_negatives[range(4), range(5, 9)] = True
     candidate = ~positive
-    candidate[:, 5:9] &= own[:, 5:9] | (torch.rand(4, 4, generator=generator) < 0.5)
+    candidate[:, 5:9] &= own_negatives[:, 5:9] | (torch.rand(4, 4, generator=generator) < 0.5)
     teacher = torch.where(positive, 3.0, 0.6 * torch.rand(QUERIES, DOCUMENTS, generator=generator))
     return Scores(
         student=(queries @ documents.T).requires_grad_(),
         positive=positive,
         candidate=candidate,
-        own=own,
+        own=own_negatives,
         teacher=teacher,
         queries=queries,
         documents=documents,

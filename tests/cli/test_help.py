@@ -61,7 +61,7 @@ def test_a_flag_has_one_help_text_in_all_verbs() -> None:
                 texts.setdefault(flag, {}).setdefault(option.help, []).append(" ".join(path))
     # These extend the shared text by the one form of model that only they take.
     allowed = {"--model", "-m"}
-    shared = {flag: list(help_texts) for flag, help_texts in texts.items() if flag != "--from"}  # a verb's own source
+    shared = {flag: list(help_texts) for flag, help_texts in texts.items()}
     assert {"--output", "--json", "--overwrite", "--data", "--model"} <= set(shared)
     for flag in allowed:
         shared[flag] = sorted({text.removesuffix(" Or cross-encoder:NAME.") for text in shared[flag]})
@@ -98,6 +98,7 @@ def test_verbs_are_listed_by_the_way_of_the_user(run_cli: RunCli) -> None:
     [
         (["judge", "absent.run", "--by", "m", "-o", "x.run"], "note: --by is now --model"),
         (["audit", "absent.run", "--queries"], "note: --queries is now --per-query"),
+        (["data", "split", "absent", "--from", "train"], "note: --from is now --source"),
         (["merge", "a", "b", "-o", "x", "--try=0.5", "--alpha", "1"], "note: --try is now --alphas"),
     ],
 )

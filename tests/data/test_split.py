@@ -143,7 +143,7 @@ def test_the_command_writes_beside_the_folder(make_folder: Callable[..., Path], 
         queries=tuple(b'{"_id": "q%d"}' % n for n in range(10)),
         qrels={"all": "".join(f"q{n}\td{1 + n % 2}\t{int(n < 2)}\n" for n in range(10))},
     )
-    command = ["data", "split", folder, "--test", "0.2", "--validation", "0.1", "--from", "all"]
+    command = ["data", "split", folder, "--test", "0.2", "--validation", "0.1", "--source", "all"]
     result = run_cli(*command)
     assert result.exit_code == 0, result.stderr
     rows = ["split\tqueries\tjudgements", "all\t7\t7", "test\t2\t2", "validation\t1\t1"]
@@ -153,7 +153,7 @@ def test_the_command_writes_beside_the_folder(make_folder: Callable[..., Path], 
     assert splits_of(output) == ["all", "test", "validation"]
     assert splits_of(folder) == ["all"]
     assert run_cli(*command).exit_code == 2
-    result = run_cli("data", "split", folder, "--from", "all", "-o", folder.with_name("none"))
+    result = run_cli("data", "split", folder, "--source", "all", "-o", folder.with_name("none"))
     assert (result.exit_code, result.stderr) == (
         2, "error: shares must be above 0 and leave a rest for 'all'; got none\n"
     )  # fmt: skip
