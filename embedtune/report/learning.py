@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from ..data.jsonl import parse_object, read_lines
 from ..errors import InputError
 
 
@@ -70,21 +69,14 @@ def read_learning(run: Path) -> Learning:
     """
     learning = Learning()
     path = run / "log.jsonl"
-    for number, line in enumerate(_whole_lines(path), start=1):
+    for number, raw in read_lines(path) if path.exists() else ():
+        if not raw.endswith(b"\n"):  # a killed process may leave half a line at the end
+            break
         try:
-            _note(learning, json.loads(line))
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}:{number}: not valid JSON: {error.msg}") from None
+            _note(learning, parse_object(raw, f"{path}:{number}"))
         except (KeyError, TypeError) as error:
             raise InputError(f"{path}:{number}: is no event of a run ({error})") from None
     return learning
-
-
-def _whole_lines(path: Path) -> Iterator[str]:
-    """Without the half line that a killed process may leave at the end."""
-    if path.exists():
-        with path.open(encoding="utf-8") as file:
-            yield from (line for line in file if line.endswith("\n"))
 
 
 def _note(learning: Learning, event: dict[str, Any]) -> None:
