@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, unknown
 from ..files import fingerprint_of
-from ..models.locate import locate
+from ..models.folders import locate
 from ..types import Qrels
 from .measures import DEFAULT_MEASURES, per_query
 from .results import Evaluation, write

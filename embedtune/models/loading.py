@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..recipe import Model
-from .adapters import base_of_adapter, merge_adapter_folder, routed
+from .adapters import merge_adapter_folder, routed
 from .attention import pad_three_axes, refuse_absent, refuse_other
 from .folders import (
     ADAPTER_CONFIG,
+    base_of_adapter,
     completed,
     model_folder,
     module_paths,

@@ -85,7 +85,5 @@ def _reason(error: BaseException) -> str:
             "torchvision that is made for your torch"
         )
     if "trust_remote_code" in text:
-        return (
-            "has code of its own; run it with --trust-remote-code, or model.trust_remote_code in a recipe"
-        )
+        return "has code of its own; run it with --trust-remote-code, or model.trust_remote_code in a recipe"
     return f"cannot be loaded: {first_line(error)}"

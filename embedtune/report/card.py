@@ -9,7 +9,7 @@ from typing import Any
 from ..evaluate.guarded import HALF
 from ..evaluate.measures import mteb_name
 from ..files import write_text
-from ..models.locate import MINILM, locate
+from ..models.folders import MINILM, locate
 from ..recipe import split_of
 from .record import RunRecord, read_record
 from .wording import data_name, towers_of, trained_on

@@ -13,10 +13,9 @@ from ..evaluate.guarded import Point
 from ..evaluate.results import distinct
 from ..evaluate.significance import paired
 from ..files import FolderKind, check_folder, whole_folder
-from ..models.adapters import base_of_adapter, routed, scale_adapter, scales
-from ..models.folders import ADAPTER_CONFIG, model_folder
+from ..models.adapters import routed, scale_adapter, scales
+from ..models.folders import ADAPTER_CONFIG, base_of_adapter, locate, model_folder
 from ..models.loading import load_model, model_of
-from ..models.locate import locate
 from ..models.modules import weights_fingerprint
 from ..models.precision import resolve_device
 from ..recipe import Guard, Model, Precision

