@@ -53,14 +53,19 @@ def exact_search(
     size = max(1, min(_DOCUMENTS, _NUMBERS // max(1, documents.shape[1])))
     best = torch.empty((len(queries), 0), dtype=torch.int64)  # (Q, up to k) keys, best first
     for start in range(0, len(documents), size):
-        stop = min(start + size, len(documents))
-        part = torch.from_numpy(scored_block(documents, start, stop, similarity, "document"))
-        excluded = torch.from_numpy(~allowed[start:stop])
-        best = _better(best, asked, part, torch.tensor(order[start:stop], dtype=torch.int64), excluded, k)
+        rows = np.flatnonzero(allowed[start : start + size]) + start
+        whole = len(rows) == min(size, len(documents) - start)
+        block = documents[start : start + size] if whole else documents[rows]
+        part = torch.from_numpy(as_scored(np.require(block, np.float32, "W"), similarity))
+        merged = _better(best, asked, part, torch.from_numpy(order[rows]), k)
+        if merged is None:
+            scored_block(documents, start, start + size, similarity, "document")  # names the row that is not finite
+            raise InputError("a score is not finite: embeddings are too large; the model or its precision is broken")
+        best = merged
     scores, positions = _unpack(best)
-    if not np.isfinite(scores).all():
-        raise InputError("a score is not finite: embeddings are too large; the model is broken, or its precision is")
-    return scores, np.argsort(order).astype(np.int64)[positions]
+    row_of = np.empty(len(order), dtype=np.int64)
+    row_of[order] = np.arange(len(order))
+    return scores, row_of[positions]
 
 
 def scored_block(embeddings: Floats, start: int, stop: int, similarity: Similarity, role: Role) -> Floats:
@@ -73,12 +78,13 @@ def scored_block(embeddings: Floats, start: int, stop: int, similarity: Similari
     return as_scored(rows, similarity)
 
 
-def _better(best: Tensor, queries: Tensor, documents: Tensor, order: Tensor, excluded: Tensor, k: int) -> Tensor:
-    """The best k of the best so far and a block of documents, as keys (Q, up to k). excluded: (D,) of the block."""
+def _better(best: Tensor, queries: Tensor, documents: Tensor, order: Tensor, k: int) -> Tensor | None:
+    """The best k of the best so far and a block of documents, as keys (Q, up to k); None if a score is not finite."""
     merged = []
     for start in range(0, len(queries), _QUERIES):
         scores = queries[start : start + _QUERIES] @ documents.T  # (Q, D) of this block
-        scores[:, excluded] = -torch.inf
+        if not scores.isfinite().all():
+            return None
         keys = torch.cat([best[start : start + _QUERIES], _pack(scores, order)], dim=1)
         merged.append(keys.topk(min(k, keys.shape[1]), dim=1).values)
     return torch.cat(merged) if merged else best
