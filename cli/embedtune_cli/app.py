@@ -57,6 +57,7 @@ RENAMED = {
     "eval": {"--images": "--image-folder"},
     "judge": {"--by": "--model"},
     "merge": {"--try": "--alphas"},
+    "report": {"--markdown": "--format=md"},
     "search": {"--images": "--image-folder"},
     "split": {"--from": "--source"},  # of `data`
 }

@@ -99,16 +99,18 @@ class Watcher:
 
 
 def show_result(result: Any, as_json: bool) -> None:
-    """The gain: base, tuned and the change, for each dataset and measure."""
-    rows = [
-        [dataset, measure, result.base[dataset][measure], value, value - result.base[dataset][measure]]
-        for dataset, measures in result.tuned.items()
-        for measure, value in measures.items()
-    ]
+    """The gain and the cost: base and tuned model on each dataset, with the interval of their difference."""
+    from embedtune.report.record import outcome_table, read_record
+
+    columns, rows = outcome_table(read_record(result.folder, negatives=False))
     if as_json:
         show_json({"folder": str(result.folder), "model": str(result.model), "steps": result.steps,
-                   "best_step": result.best_step, "base": result.base, "tuned": result.tuned})  # fmt: skip
+                   "best_step": result.best_step, "base": result.base, "tuned": result.tuned,
+                   "outcome": [dict(zip(columns, row, strict=True)) for row in rows]})  # fmt: skip
         return
+    shown = [index for index in range(len(columns)) if any(row[index] is not None for row in rows)]
     if rows:
-        show_table(["dataset", "measure", "base", "tuned", "change"], rows, as_json=False)
+        show_table(
+            [columns[index] for index in shown], [[row[index] for index in shown] for row in rows], as_json=False
+        )
     say(f"the model is in {result.model}; for its gains and costs: embedtune report {result.folder}")

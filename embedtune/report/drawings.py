@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ..evaluate.compare import Comparison
 from ..evaluate.guarded import Guarded
 from ..negatives.audit import Audit
-from .figures import Points, histograms, lines, series, spans
+from .figures import SERIES, Points, histograms, lines, spans
 from .learning import Curve, Learning
 from .spread import Side, Spread, shares
 
@@ -18,8 +18,15 @@ ACROSS = "training step"
 def differences(title: str, comparisons: Sequence[Comparison], groups: Sequence[str]) -> str:
     """The difference of each comparison with its interval, coloured by its group."""
     names, several = list(dict.fromkeys(groups)), len({c.run for c in comparisons}) > 1
+    colours = ("tuned", "ink", *SERIES[2:])  # neither of the first two says better or worse
     rows = [
-        (f"{c.run}: {c.dataset}" if several else c.dataset, series(names.index(group)), c.difference, c.low, c.high)
+        (
+            f"{c.run}: {c.dataset}" if several else c.dataset,
+            colours[names.index(group) % len(colours)],
+            c.difference,
+            c.low,
+            c.high,
+        )
         for c, group in zip(comparisons, groups, strict=True)
     ]
     return spans(rows, across=f"difference in {comparisons[0].measure}, with its 95% interval", title=title)

@@ -44,11 +44,6 @@ def as_file(svg: str) -> str:
     )
 
 
-def series(index: int) -> str:
-    """The colour of the index-th group of a figure."""
-    return SERIES[index % len(SERIES)]
-
-
 def _drawn(paint: Callable[[Any], None], *, title: str, height: float = 2.7) -> str:
     """An SVG element named `title` of what `paint` draws into a matplotlib figure. The same drawing is the same text.
 
@@ -103,7 +98,10 @@ def lines(
     def paint(figure: Any) -> None:
         axes = figure.subplots()
         for index, (name, seeds) in enumerate(curves.items()):
-            style = {"color": COLOURS[series(index)], "linestyle": DASHES[index // len(SERIES) % len(DASHES)]}
+            style = {
+                "color": COLOURS[SERIES[index % len(SERIES)]],
+                "linestyle": DASHES[index // len(SERIES) % len(DASHES)],
+            }
             for x, y in seeds if len(seeds) > 1 else ():
                 axes.plot(x, y, linewidth=0.7, alpha=0.5, **style)
             x, y = mean_of(seeds)
@@ -114,7 +112,7 @@ def lines(
         axes.margins(x=0.12 if mark else 0.03, y=0.2 if mark else 0.06)
         if level is not None:
             axes.axhline(level[0], color=COLOURS["worse"], linewidth=1, linestyle="--")
-            axes.annotate(level[1], (1, level[0]), xytext=(0, 3), xycoords=("axes fraction", "data"), ha="right",
+            axes.annotate(level[1], (0, level[0]), xytext=(2, -10), xycoords=("axes fraction", "data"),
                           textcoords="offset points", fontsize=8, color=COLOURS["worse"])  # fmt: skip
         points = [point for seeds in curves.values() for curve in seeds for point in zip(*curve, strict=True)]
         counted = all(float(x).is_integer() for x, _ in points)

@@ -164,6 +164,32 @@ def read_record(folder: Path, *, negatives: bool = True, summary: dict[str, Any]
     )
 
 
+def outcome_table(record: RunRecord) -> tuple[list[str], list[list[object]]]:
+    """Columns and rows of what a run gained and lost: the tuned model against the base model on each dataset."""
+    columns = [
+        "dataset",
+        "domain",
+        "measure",
+        "queries",
+        "base",
+        "tuned",
+        "difference",
+        "low",
+        "high",
+        "guard",
+        "alpha",
+    ]
+    rows: list[list[object]] = []
+    for c in record.compared.comparisons if record.compared else []:
+        guarded, verdict, alpha = record.guarded(c.dataset), None, None
+        if record.guard and guarded and c.measure == record.guard.measure:
+            verdict, alpha = "over budget" if guarded.missed else "within budget", record.guard.chosen
+        domain = record.domain(c.dataset)
+        values = [c.queries, c.baseline, c.value, c.difference, c.low, c.high]
+        rows.append([c.dataset, domain, c.measure, *values, verdict, alpha])
+    return columns, rows
+
+
 def _recipe(path: Path) -> dict[str, Any]:
     """The recipe's values over the defaults of the keys that it does not have. Raises InputError for other YAML."""
     values = read_yaml(path)

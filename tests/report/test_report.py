@@ -21,7 +21,7 @@ from report.conftest import recipe_for
 from embedtune.errors import InputError
 from embedtune.report import markdown
 from embedtune.report.markdown import MARK
-from embedtune.report.record import read_record
+from embedtune.report.record import outcome_table, read_record
 from embedtune.report.write import report
 from embedtune.train.run import train
 
@@ -306,6 +306,29 @@ def test_the_kept_step_is_shown_with_its_own_validation(finished_run: Path, tmp_
     assert row.split(" | ")[3:6:2] == ["2", "0.8552"]
 
 
+def test_the_final_table_has_queries_interval_and_the_guards_verdict(finished_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    guarded = {"label": "other", "queries": 10, "chosen_on": None, "base": 0.5, "tuned": 0.4, "unmixed": None,
+               "difference": -0.1, "low": -0.2, "high": -0.05, "negative_flips": 0.1, "missed": True}  # fmt: skip
+    guard = {"measure": "nDCG@10", "largest_drop": 0.01, "largest_flips": None, "weights": "linear", "chosen": 0.25,
+             "curve": [], "sets": [guarded]}  # fmt: skip
+    (run / "guard.json").write_text(json.dumps(guard))
+    record = read_record(run, negatives=False)
+    columns, rows = outcome_table(record)
+    table = [dict(zip(columns, row, strict=True)) for row in rows]
+    assert [(row["dataset"], row["measure"], row["guard"], row["alpha"]) for row in table] == [
+        ("tiny", "nDCG@10", None, None),
+        ("tiny", "RR@10", None, None),
+        ("other", "nDCG@10", "over budget", 0.25),
+        ("other", "RR@10", None, None),
+    ]
+    summary = json.loads((run / "summary.json").read_text())
+    for row in table:
+        assert (row["queries"], row["tuned"]) == (10, pytest.approx(summary["tuned"][row["dataset"]][row["measure"]]))
+        assert row["low"] <= row["difference"] <= row["high"]
+        assert row["difference"] == pytest.approx(row["tuned"] - row["base"])
+
+
 def test_markdown_links_figures_where_asked(finished_run: Path, tmp_path: Path, run_cli: Callable[..., Any]) -> None:
     plain = report([finished_run], form="md")
     assert "![" not in plain.text
@@ -367,7 +390,9 @@ def test_the_verb(finished_run: Path, tmp_path: Path, run_cli: Callable[..., Any
     assert result.exit_code == 0, result.stderr
     assert result.stderr == f"written: {run / 'report.html'}\n"
     assert (run / "report.html").read_text().startswith("<!doctype html>")
+    former = run_cli("report", run, "--markdown")
     printed = run_cli("report", run, "--format", "md")
+    assert (former.stdout, former.stderr) == (printed.stdout, "note: --markdown is now --format=md\n")
     assert printed.exit_code == 0
     assert printed.stdout.startswith("# run\n")
     several = run_cli("report", run, finished_run)

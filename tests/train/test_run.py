@@ -307,7 +307,10 @@ def test_the_command_line_says_what_it_does(
     assert not (tmp_path / "out").exists()
     done = run_cli("train", path, "--output", tmp_path / "out", "--set", f"evaluate.in_domain=[{tiny_dataset}]")
     assert done.exit_code == 0, done.stderr
-    assert done.stdout.splitlines()[0].split("\t") == ["dataset", "measure", "base", "tuned", "change"]
+    header, first, *_ = done.stdout.splitlines()
+    columns = ["dataset", "domain", "measure", "queries", "base", "tuned", "difference", "low", "high"]
+    assert header.split("\t") == columns  # nothing is guarded, and no column is empty
+    assert first.split("\t")[:4] == ["tiny", "in domain", "nDCG@10", "10"]
     assert "step 3/3" in done.stderr
     again = run_cli("train", path, "--output", tmp_path / "out")
     assert again.exit_code == 2
