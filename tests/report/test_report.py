@@ -216,7 +216,7 @@ def test_what_is_no_run_is_refused(finished_run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"log\.jsonl:2: not valid JSON"):
         report([damaged])
     (damaged / "log.jsonl").write_text(lines[0] + "[1]\n")
-    with pytest.raises(InputError, match=r"log\.jsonl:2: is no event of a run"):
+    with pytest.raises(InputError, match=r"log\.jsonl:2: expected a JSON object, got \[1\]"):
         report([damaged])
     (damaged / "log.jsonl").write_text(lines[0])
     (damaged / "environment.json").write_text('{"embedtune": "0.1.0"}')
