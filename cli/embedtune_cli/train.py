@@ -48,7 +48,7 @@ def train(
     checked = load_recipe(recipe, changes, methods=methods)
     folder = output or Path("runs") / recipe.stem
     leads = processes.leads()
-    for name, text in preflight(checked, folder).lines if leads else []:
+    for name, text in preflight(checked, folder).items() if leads else ():
         say(f"{name:>10}  {text}")
     if dry_run:
         show_text(dump(resolve(checked)))

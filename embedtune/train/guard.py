@@ -71,10 +71,10 @@ def refuse_overlap(training: Dataset, guarded: Sequence[Dataset]) -> None:
     for dataset in guarded:
         relevance = Relevance(dataset)
         judged = [q for q, positives in relevance.positives.items() if positives]
-        positives = {d for listed in relevance.positives.values() for d in listed}
-        shared = [("query", q, queries[key]) for q in judged if (key := relevance.query_key(q)) in queries]
-        keys = {d: relevance.document_key(d) for d in sorted(positives)}
-        shared += [("positive", d, documents[key]) for d, key in keys.items() if key in documents]
+        positives = sorted({d for listed in relevance.positives.values() for d in listed})
+        keys = [("query", q, queries.get(relevance.query_key(q))) for q in judged]
+        keys += [("positive", d, documents.get(relevance.document_key(d))) for d in positives]
+        shared = [key for key in keys if key[2] is not None]
         if shared:
             kind, its, other = shared[0]
             raise InputError(

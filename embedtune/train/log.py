@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 
 from ..files import write_lines
+from .step import Batch
 
 Listener = Callable[[dict[str, Any]], None]
 """Gets each event: a mapping with "event" (step, validation, checkpoint, phase, progress) and its values."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepRecord:
-    """What one optimizer step did. numbers: the loss, its parts, rate and norm. pairs, documents: of all batches."""
-
-    step: int
-    epoch: int
-    numbers: dict[str, float]
-    pairs: int
-    documents: int
-    seconds: float
 
 
 class Log:
@@ -57,17 +45,19 @@ class Log:
         """Tells the listener how far the phase is."""
         self.tell("progress", done=done, total=total)
 
-    def step(self, record: StepRecord) -> None:
+    def step(self, step: int, epoch: int, numbers: dict[str, float], batches: Sequence[Batch], seconds: float) -> None:
+        """numbers: the loss, its parts, rate and norm. batches: all of the optimizer step."""
+        pairs = sum(len(batch.query_ids) for batch in batches)
         self.write(
             "step",
-            step=record.step,
-            epoch=record.epoch,
-            **record.numbers,
-            documents=record.documents,
-            seconds=round(record.seconds, 4),
-            pairs_per_second=round(record.pairs / record.seconds, 3),
+            step=step,
+            epoch=epoch,
+            **numbers,
+            documents=sum(len(batch.doc_ids) for batch in batches),
+            seconds=round(seconds, 4),
+            pairs_per_second=round(pairs / seconds, 3),
         )
-        self._accelerator.log(record.numbers, step=record.step)
+        self._accelerator.log(numbers, step=step)
 
     def validation(self, step: int, measure: str, value: float, best: bool) -> None:
         self.write("validation", step=step, measure=measure, value=value, best=best)

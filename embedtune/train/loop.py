@@ -13,7 +13,6 @@ from ..errors import InputError, Interrupted
 from ..seeds import generator_for, seed_for
 from . import checkpoint
 from .checkpoint import State, Training
-from .log import StepRecord
 from .objective import Observe, Parts, mean_parts
 from .plan import Position
 from .step import (
@@ -59,16 +58,8 @@ def fit(t: Training, state: State) -> State:
         numbers = fetched({**means, "gradient_norm": clip(t)})
         step_optimizer(t, state.step, numbers["loss"], numbers["gradient_norm"])
         state.step += 1
-        t.log.step(
-            StepRecord(
-                step=state.step,
-                epoch=epoch,
-                numbers={**numbers, "learning_rate": rate},
-                pairs=sum(len(batch.query_ids) for batch in batches),
-                documents=sum(len(batch.doc_ids) for batch in batches),
-                seconds=time.perf_counter() - started,
-            )
-        )
+        numbers["learning_rate"] = rate
+        t.log.step(state.step, epoch, numbers, batches, time.perf_counter() - started)
         now_and_then(t, state)
     return state
 

@@ -27,50 +27,34 @@ ACTIVATION_BYTES = 80
 _READS_VISION = {"image_token_id", "image_token_index"}  # in a config: the language part reads the vision part's output
 
 
-@dataclass(frozen=True, kw_only=True)
-class Preflight:
-    """The facts, as (name, sentence) lines."""
-
-    lines: list[tuple[str, str]]
-
-
-def preflight(recipe: Recipe, output: Path) -> Preflight:
-    """Raises InputError for data or a model that are missing, as the run would."""
+def preflight(recipe: Recipe, output: Path) -> dict[str, str]:
+    """The facts of a run, each by its name in a sentence. Raises InputError for missing data or model, as the run
+    would."""
     dataset = load_training(recipe.data)
     refuse_without_texts(recipe, dataset)
     for name in (*recipe.evaluate.in_domain, *recipe.evaluate.out_of_domain):
         load_dataset(name)
-    train = recipe.train
-    query_ids, _ = sizes.training_queries(dataset, recipe.data.validation, train.seed)
+    train, validation = recipe.train, recipe.data.validation
+    query_ids, _ = sizes.training_queries(dataset, validation, train.seed)
     pairs = sizes.pair_count(dataset, query_ids, recipe.data.positives)
     sizes.check_batch_size(dataset, pairs, train.batch_size)
     first, steps = sizes.steps_of(train, sizes.batch_count(pairs, train.batch_size))
-    lines = [
-        ("data", _data(dataset)),
-        ("validation", _validation(recipe)),
-        (
-            "batch",
-            f"{train.batch_size} queries a batch over {processes.count()} process(es), "
-            f"{train.accumulate} batch(es) a step",
-        ),
-        ("negatives", _negatives(recipe)),
-        *_scores(recipe),
-        (
-            "steps",
-            f"about {steps:,} ({train.epochs:g} epoch(s) of {pairs:,} pairs)"
-            + (f"; the first {min(first, steps):,} train the projections alone" * bool(first)),
-        ),
-        *_model_lines(recipe),
-        ("precision", _precision(recipe)),
-        ("dropout", "off (model.dropout: off)" if recipe.model.dropout == "off" else "the model's own"),
-        (
-            "writes",
-            f"{output}/: recipe.yaml, model/"
-            + (", adapter/" if recipe.model.lora else "")
-            + ", checkpoints/, log.jsonl, evaluation/",
-        ),
-    ]
-    return Preflight(lines=lines)
+    alone = f"; the first {min(first, steps):,} train the projections alone" if first else ""
+    share = f"{validation.share:.0%} of the queries, by {recipe.evaluate.measure}" if validation else "none"
+    batch = f"{train.batch_size} queries a batch over {processes.count()} process(es)"
+    adapter = ", adapter/" if recipe.model.lora else ""
+    return {
+        "data": _data(dataset),
+        "validation": share,
+        "batch": f"{batch}, {train.accumulate} batch(es) a step",
+        "negatives": _negatives(recipe),
+        **_scores(recipe),
+        "steps": f"about {steps:,} ({train.epochs:g} epoch(s) of {pairs:,} pairs){alone}",
+        **_model(recipe),
+        "precision": _precision(recipe),
+        "dropout": "off (model.dropout: off)" if recipe.model.dropout == "off" else "the model's own",
+        "writes": f"{output}/: recipe.yaml, model/{adapter}, checkpoints/, log.jsonl, evaluation/",
+    }
 
 
 def _data(dataset: Dataset) -> str:
@@ -84,11 +68,6 @@ def _data(dataset: Dataset) -> str:
     )
 
 
-def _validation(recipe: Recipe) -> str:
-    validation = recipe.data.validation
-    return f"{validation.share:.0%} of the queries, by {recipe.evaluate.measure}" if validation else "none"
-
-
 def _negatives(recipe: Recipe) -> str:
     if recipe.negatives.live is not None:
         return (
@@ -100,23 +79,18 @@ def _negatives(recipe: Recipe) -> str:
     return f"about {size - 1 + mined * size:,} a query: those of the batch{share}"
 
 
-def _scores(recipe: Recipe) -> list[tuple[str, str]]:
+def _scores(recipe: Recipe) -> dict[str, str]:
     """For batches whose scores exceed the largest matrix: how they are taken."""
     queries, documents = recipe.train.batch_size, sizes.columns(recipe)
     if queries * documents <= sizes.LARGEST_MATRIX:
-        return []
-    size, whole = 4 * sizes.LARGEST_MATRIX / 2**20, 4 * queries * documents / 2**20
+        return {}
+    largest, whole = 4 * sizes.LARGEST_MATRIX / 2**20, 4 * queries * documents / 2**20
     comparing = sizes.comparing(recipe)
     if not comparing:
         rows = max(1, sizes.LARGEST_MATRIX // documents)
-        return [("scores", f"of about {rows:,} queries at a time, so that no matrix of them exceeds {size:,.0f} MiB")]
-    return [
-        (
-            "scores",
-            f"one matrix of about {queries:,} x {documents:,} ({whole:,.0f} MiB, and the objective holds several), not "
-            f"bounded: {', '.join(comparing)} compares queries with each other",
-        )
-    ]
+        return {"scores": f"of about {rows:,} queries at a time, so that no matrix of them exceeds {largest:,.0f} MiB"}
+    matrix = f"one matrix of about {queries:,} x {documents:,} ({whole:,.0f} MiB, and the objective holds several)"
+    return {"scores": f"{matrix}, not bounded: {', '.join(comparing)} compares queries with each other"}
 
 
 def refuse_without_texts(recipe: Recipe, dataset: Dataset) -> None:
@@ -131,31 +105,33 @@ def refuse_without_texts(recipe: Recipe, dataset: Dataset) -> None:
         )
 
 
-def _model_lines(recipe: Recipe) -> list[tuple[str, str]]:
+def _model(recipe: Recipe) -> dict[str, str]:
     compose, lora = recipe.model.compose, recipe.model.lora
     names = {"model": recipe.model.label} if compose is None else {"text": compose.text, "image": compose.image}
-    lines, models, pictured = [], [], compose is not None
+    facts, models, pictured = {}, [], compose is not None
     for part, name in names.items():
         folder = _with_weights(locate(name).folder)
         if folder is None:
-            lines.append((part, f"{name}, from the hub"))
+            facts[part] = f"{name}, from the hub"
             continue
         model = _model_size(folder, recipe.model.max_length)
         how = "frozen" if compose is not None and compose.towers == "frozen" else _trained(model, lora)
         length = f", {model.length} tokens at most" if part != "image" else ""
-        lines.append((part, f"{name}: {model.parameters:,} parameters, {how}{length}"))
+        facts[part] = f"{name}: {model.parameters:,} parameters, {how}{length}"
         models.append(model)
         pictured = pictured or "vision_config" in model.config
         reads = "vision_config" in model.config and model.config.keys() & _READS_VISION
         if reads and lora is not None and lora.target_modules == "auto":
-            lines.append(("vision", "frozen: LoRA adapts the language part alone (model.lora.target_modules: auto)"))
+            facts["vision"] = "frozen: LoRA adapts the language part alone (model.lora.target_modules: auto)"
     if compose is not None:
-        lines.append(("projections", f"into {compose.dimension} dimensions, trained"))
+        facts["projections"] = f"into {compose.dimension} dimensions, trained"
     if len(models) < len(names):
-        return [*lines, ("memory", "known once the model is here")]
-    if pictured:
-        return [*lines, ("memory", "not estimated for images; train.chunk_size bounds it for any batch")]
-    return [*lines, ("memory", _memory(recipe, models[0]))]
+        facts["memory"] = "known once the model is here"
+    elif pictured:
+        facts["memory"] = "not estimated for images; train.chunk_size bounds it for any batch"
+    else:
+        facts["memory"] = _memory(recipe, models[0])
+    return facts
 
 
 def _trained(model: _ModelSize, lora: Lora | None) -> str:

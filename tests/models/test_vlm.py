@@ -110,7 +110,7 @@ def test_lora_adapts_the_language_part_alone_and_the_preflight_says_so(
 
     model = {"name": str(vlm_models["qwen2_vl"]), "pooling": "lasttoken", "lora": {"rank": 2}}
     recipe = check_recipe({"version": 1, "model": model, "data": {"train": str(pictures)}, "train": {"batch_size": 8}})
-    lines = dict(preflight(recipe, tmp_path).lines)
+    lines = preflight(recipe, tmp_path)
     assert lines["vision"] == "frozen: LoRA adapts the language part alone (model.lora.target_modules: auto)"
     encoder = load_encoder(recipe.model)
     adapted = adapters.attach(encoder.model, Lora(rank=2), "base")

@@ -249,7 +249,7 @@ def test_the_preflight_says_what_is_trained_and_in_which_stages(
 ) -> None:
     first = {"projections_first": {"epochs": 2.0}, "epochs": 1}
     model = {**block_of("composed"), "lora": {"rank": 4}}
-    lines = dict(preflight(recipe_of(model, pictures, train=first), tmp_path).lines)
+    lines = preflight(recipe_of(model, pictures, train=first), tmp_path)
     assert lines["steps"] == "about 12 (1 epoch(s) of 32 pairs); the first 8 train the projections alone"
     assert lines["text"].endswith(" parameters, LoRA of rank 4, about 4,608 trained, 16 tokens at most")
     assert lines["image"].endswith(" parameters, LoRA of rank 4, about 4,608 trained")
@@ -257,7 +257,7 @@ def test_the_preflight_says_what_is_trained_and_in_which_stages(
     assert lines["memory"] == "not estimated for images; train.chunk_size bounds it for any batch"
     frozen = block_of("composed")
     frozen["compose"]["towers"] = "frozen"
-    lines = dict(preflight(recipe_of(frozen, pictures), tmp_path).lines)
+    lines = preflight(recipe_of(frozen, pictures), tmp_path)
     assert lines["image"].endswith(" parameters, frozen")
 
 

@@ -93,7 +93,7 @@ def test_chunks_change_nothing_and_a_resumed_run_is_the_same(
 
 
 def test_the_preflight_says_so(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
-    lines = dict(preflight(recipe_of(tiny_model, tiny_dataset), tmp_path).lines)
+    lines = preflight(recipe_of(tiny_model, tiny_dataset), tmp_path)
     assert lines["negatives"].startswith("about 10 that each query finds at that moment, and those of the batch; ")
 
 

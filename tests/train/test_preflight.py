@@ -49,7 +49,7 @@ def test_preflight_counts_the_steps_of_the_run(tiny_model: Path, tiny_dataset: P
     dataset = load_dataset(tiny_dataset, "train")
     query_ids, _ = held_out(dataset, recipe.data.validation, recipe.train.seed)
     plan = Plan(recipe, dataset, query_ids)
-    line = dict(preflight(recipe, Path("run")).lines)["steps"]
+    line = preflight(recipe, Path("run"))["steps"]
     assert line == f"about {plan.steps:,} ({recipe.train.epochs:g} epoch(s) of {plan.pairs:,} pairs)"
     assert sizes.batch_count(plan.pairs, recipe.train.batch_size) == plan.batches_per_epoch
 
@@ -57,13 +57,13 @@ def test_preflight_counts_the_steps_of_the_run(tiny_model: Path, tiny_dataset: P
 def test_preflight_counts_the_negatives_that_the_sampling_draws(tiny_model: Path, tiny_dataset: Path) -> None:
     def line(**sampling: Any) -> str:
         recipe = recipe_of(tiny_model, tiny_dataset, negatives={"mining": "dense", "sampling": sampling})
-        return dict(preflight(recipe, Path("run")).lines)["negatives"]
+        return preflight(recipe, Path("run"))["negatives"]
 
     assert line(name="top") == "about 24 a query: those of the batch, 4 of them its own"
     assert line(name="top", count=7) == "about 39 a query: those of the batch, 7 of them its own"
     assert line(name="window", count=1) == "about 9 a query: those of the batch, 1 of them its own"
     without = recipe_of(tiny_model, tiny_dataset)
-    assert dict(preflight(without, Path("run")).lines)["negatives"] == "about 4 a query: those of the batch"
+    assert preflight(without, Path("run"))["negatives"] == "about 4 a query: those of the batch"
 
 
 def test_preflight_knows_how_many_tokens_a_chunk_holds_on_the_device(

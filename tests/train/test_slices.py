@@ -217,12 +217,12 @@ def test_the_preflight_says_how_scores_are_taken(
     tiny_model: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = recipe_of(tiny_model, tiny_dataset)  # 8 queries with a positive, 2 mined and a made document each
-    assert "scores" not in dict(preflight(recipe, tmp_path).lines)
+    assert "scores" not in preflight(recipe, tmp_path)
     monkeypatch.setattr(sizes, "LARGEST_MATRIX", 100)
-    lines = dict(preflight(recipe, tmp_path).lines)
+    lines = preflight(recipe, tmp_path)
     assert lines["scores"] == "of about 3 queries at a time, so that no matrix of them exceeds 0 MiB"
     recipe = recipe_of(tiny_model, tiny_dataset, loss={"name": "orthogonal"})
-    assert dict(preflight(recipe, tmp_path).lines)["scores"] == (
+    assert preflight(recipe, tmp_path)["scores"] == (
         "one matrix of about 8 x 32 (0 MiB, and the objective holds several), not bounded: "
         "loss.orthogonal compares queries with each other"
     )
