@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -167,21 +168,13 @@ def by_recipe(sources: Sequence[Source]) -> list[Group]:
 
     A second run with the same seed is a repetition and stays a group of its own.
     """
-    groups: list[list[Source]] = []
-    for source in sources:
-        seeds_of_recipe = (
-            group
-            for group in groups
-            if source.recipe is not None
-            and group[0].recipe == source.recipe
-            and source.seed not in [other.seed for other in group]
-        )
-        group = next(seeds_of_recipe, None)
-        if group is None:
-            groups.append([source])
-        else:
-            group.append(source)
-    return [Group(name=_name(group), sources=group) for group in groups]
+    repetitions: Counter[tuple[str | None, int | None]] = Counter()
+    groups: dict[tuple[str | int, int], list[Source]] = {}
+    for index, source in enumerate(sources):
+        repetitions[source.recipe, source.seed] += 1
+        key = index if source.recipe is None else source.recipe
+        groups.setdefault((key, repetitions[source.recipe, source.seed]), []).append(source)
+    return [Group(name=_name(group), sources=group) for group in groups.values()]
 
 
 def _name(sources: Sequence[Source]) -> str:

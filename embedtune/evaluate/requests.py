@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -127,7 +128,7 @@ def measure_on_data(request: OnData, on_progress: Callable[..., None] | None = N
     on_progress: called with (done, total, description). Returns None in the processes of a launch that only help to
     encode. Raises InputError as `evaluate` and `open_data` do, and for an output that may not be written.
     """
-    names = _measures(request)
+    _measures(request)  # a misspelt one is refused before anything is read
     models = [name for name in (request.model, request.baseline) if name is not None]
     for name in models:
         locate(name)
@@ -139,41 +140,42 @@ def measure_on_data(request: OnData, on_progress: Callable[..., None] | None = N
             encoder = _encoder(request, name)
             encode_for_evaluation(encoder, [*datasets, *(corpus for suite in suites for corpus in suite.corpora)])
         return None
-    if request.output is not None:
+    output, baseline = request.output, None
+    if output is not None:
         labels = [dataset.label for dataset in datasets] + [label for suite in suites for label in suite.labels]
-        beside = [f"{BASELINE}/{label}" for label in labels if request.baseline is not None]
-        prepare(request.output, request.overwrite, [*labels, *beside])
-
-    def results_of(name: str, output: Path | None) -> Results:
-        encoder = _encoder(request, name)
-        retrieval = Retrieval(truncate_dim=request.truncate_dim, ignore_identical_ids=request.ignore_identical_ids)
-
-        def progress(done: int, total: int) -> None:
-            if on_progress is not None:
-                on_progress(done, total, f"Encoding for {name}")
-
-        evaluations = [
-            evaluate(encoder, dataset, measures=names, retrieval=retrieval, output=output, on_progress=progress)
-            for dataset in datasets
-        ]
-        means = []
-        for suite in suites:
-            of_suite = evaluate_suite(
-                encoder, suite, truncate_dim=request.truncate_dim, output=output, on_progress=progress
-            )
-            evaluations += of_suite
-            means += means_of(suite, of_suite)
-        return Results(evaluations=evaluations, means=means)
-
-    results = results_of(request.model, request.output)
-    of_baseline = request.output / BASELINE if request.output is not None else None
-    baseline = results_of(request.baseline, of_baseline) if request.baseline is not None else None
+        of_baseline = [f"{BASELINE}/{label}" for label in labels if request.baseline is not None]
+        prepare(output, request.overwrite, [*labels, *of_baseline])
+    results = _results(request, request.model, output, (datasets, suites), on_progress)
+    if request.baseline is not None:
+        folder = output / BASELINE if output is not None else None
+        baseline = _results(request, request.baseline, folder, (datasets, suites), on_progress)
     return Measurement(
         results=results,
         baseline=baseline,
         notes=[*notes, *(note for suite in suites for note in suite.notes)],
-        written=_cleaned(request.output, results, baseline, suites),
+        written=_cleaned(output, results, baseline, suites),
     )
+
+
+def _results(
+    request: OnData,
+    name: str,
+    output: Path | None,
+    data: tuple[Sequence[Dataset], Sequence[Suite]],
+    on_progress: Callable[..., None] | None,
+) -> Results:
+    """The results of one of the request's models on datasets and suites."""
+    encoder, (datasets, suites) = _encoder(request, name), data
+    retrieval = Retrieval(truncate_dim=request.truncate_dim, ignore_identical_ids=request.ignore_identical_ids)
+    options: dict[str, Any] = {"output": output}
+    if on_progress is not None:
+        options["on_progress"] = partial(on_progress, description=f"Encoding for {name}")
+    evaluations = [
+        evaluate(encoder, dataset, measures=_measures(request), retrieval=retrieval, **options) for dataset in datasets
+    ]
+    for suite in suites:
+        evaluations += evaluate_suite(encoder, suite, truncate_dim=request.truncate_dim, **options)
+    return Results(evaluations=evaluations, means=[mean for suite in suites for mean in means_of(suite, evaluations)])
 
 
 def measure_run(request: OfRun) -> Measurement:

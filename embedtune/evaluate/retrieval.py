@@ -17,7 +17,6 @@ from ..data.trec import read_run
 from ..errors import InputError
 from ..files import fingerprint_of_file
 from ..recipe.measures import parse
-from ..search.exact import as_run, exact_search, tie_order
 from ..types import Dataset, Run
 from .measures import DEFAULT_MEASURES, deepest, per_query
 from .results import Evaluation, write
@@ -58,6 +57,8 @@ def evaluate(
     measures: names such as `nDCG@10`. output: also write the folder `output/<dataset's label>/`. Raises InputError for
     an unknown measure, for more dimensions than the model has, and for a model whose numbers are not finite.
     """
+    from ..search.exact import as_run, exact_search, tie_order  # imports torch, which a run's measures do not need
+
     names = parse(measures)
     dimensions = dimensions_of(encoder, retrieval.truncate_dim)
     without_self = retrieval.ignore_identical_ids

@@ -17,6 +17,7 @@ from ..recipe.strict_yaml import read as read_yaml
 from ..types import Dataset
 from .measures import DEFAULT_MEASURES, MAIN_SCORE, from_mteb, mean
 from .results import BASELINE, MEANS
+from .retrieval import evaluate_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,8 +208,6 @@ def _trec_run(path: Path, datasets: Sequence[Dataset], measures: Sequence[str] |
 
 def _by_judgements(path: Path, dataset: Dataset, measures: Sequence[str] | None) -> Measured:
     """The run's values over those judged queries that it has; the comparison notes which ones it lacks."""
-    from .retrieval import evaluate_run
-
     evaluation = evaluate_run(path, dataset, measures=measures or DEFAULT_MEASURES)
     per_query = {
         name: {query_id: value for query_id, value in values.items() if query_id in evaluation.run}

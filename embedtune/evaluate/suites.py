@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from ..errors import InputError
 from ..files import check_file, fingerprint_of, fingerprint_of_file, write_json
-from ..models.similarity import as_scored
 from ..types import Dataset, Item, Qrels, Role, Run
 from .measures import per_query
 from .results import MEANS, MEANS_FILE, Evaluation, write
@@ -226,6 +225,8 @@ def evaluate_task(
 def _embedded(
     encoder: Encoder, items: Sequence[Item], role: Role, dimensions: int, on_progress: Progress | None
 ) -> Floats:
+    from ..models.similarity import as_scored  # imports torch
+
     rows = encoder.encode(items, role, on_progress=on_progress)[:, :dimensions]  # (n, H)
     finite = np.isfinite(rows).all(axis=1)
     if not finite.all():

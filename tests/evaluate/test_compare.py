@@ -361,10 +361,18 @@ def test_the_verb(tmp_path: Path, run_cli: Callable[..., Any]) -> None:
     assert "on tiny, unknown measure 'nDCG@5': did you mean 'nDCG@10'?" in unknown.stderr
 
 
-def test_it_starts_without_torch(tmp_path: Path) -> None:
-    base = write_evaluation(tmp_path / "base", nDCG10=BEFORE)
-    code = (
-        "import sys; from embedtune_cli.app import run; "
-        f"code = run(['compare', {str(base)!r}, {str(base)!r}]); assert code == 0; assert 'torch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+def test_verbs_without_a_model_import_no_torch(tmp_path: Path, tiny_dataset: Path) -> None:
+    base = str(write_evaluation(tmp_path / "base", nDCG10=BEFORE))
+    run = str(write_trec(tmp_path / "a.run", {"q0": {"d0": 1.0}}))
+    data = str(tiny_dataset)
+    for arguments, code in (
+        (["compare", base, base], 0),
+        (["eval", "--run", run, "--data", data], 0),
+        (["eval", "m/m", "--data", data, "--measures", "x"], 2),
+    ):
+        program = (
+            "import sys; from embedtune_cli.app import run; "
+            f"assert run({arguments!r}) == {code}; assert 'torch' not in sys.modules"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
