@@ -69,12 +69,12 @@ def claim(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> Cla
     """
     entries = {path.name for path in folder.iterdir() if not path.name.startswith(".lock")}
     if resume and "recipe.yaml" in entries:
-        _accept_recipe(folder, recipe)
+        changed = _changed_keys(folder, recipe)
         _refuse_changed(folder, method_fingerprints(recipe.chosen()))
         checkpoint.clear_leftovers(folder)
         checkpoint.clear_leftovers(folder / "checkpoints")
         (folder / SHARED_VALUE).unlink(missing_ok=True)
-        return Claim(True, read_summary(folder) or None)
+        return Claim(True, None if changed else read_summary(folder) or None)
     if entries and overwrite:
         for name in entries:
             path = folder / name
@@ -97,26 +97,25 @@ def withdraw(folder: Path) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _accept_recipe(folder: Path, recipe: Recipe) -> None:
-    """Takes the recipe of a run that resumes. Raises InputError where it changed.
+def _changed_keys(folder: Path, recipe: Recipe) -> list[str]:
+    """The recipe's keys that are not those of the run that resumes. Raises InputError where they may not change.
 
     Once training is done, `evaluate` may change: the run is then evaluated again.
     """
     then, now = flattened(plain(load_recorded(folder / "recipe.yaml"))), flattened(plain(recipe))
     changed = [key for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key)]
-    if not changed:
-        return
-    if not all(key.startswith("evaluate.") for key in changed) or not checkpoint.is_done(folder / "checkpoints"):
+    evaluation = all(key.startswith("evaluate.") for key in changed)
+    if changed and not (evaluation and checkpoint.is_done(folder / "checkpoints")):
         listed = "; ".join(f"{key}: {then.get(key)!r} -> {now.get(key)!r}" for key in changed[:5])
         raise InputError(f"{folder}: --resume with a changed recipe ({listed}); use the old one, or another --output")
-    write_text(folder / "recipe.yaml", dump(recipe))
-    (folder / SUMMARY).unlink(missing_ok=True)
+    return changed
 
 
 def keep_environment(folder: Path, recipe: Recipe, facts: dict[str, Any], *, resumed: bool) -> list[str]:
     """Writes environment.json; on resume compares with it, and returns a sentence for each harmless difference.
 
-    Raises InputError where the data or the base weights are not those that the run was started with.
+    A recipe whose `evaluate` changed replaces the run's here, when all that it names is loaded. Raises InputError where
+    the data or the base weights are not those that the run was started with.
     """
     path = folder / "environment.json"
     if not (resumed and path.exists()):
@@ -124,7 +123,9 @@ def keep_environment(folder: Path, recipe: Recipe, facts: dict[str, Any], *, res
         return []
     _refuse_changed(folder, facts["fingerprints"])
     then = json.loads(path.read_text(encoding="utf-8"))
-    if then["fingerprints"].keys() != facts["fingerprints"].keys():  # the recipe's `evaluate` changed
+    if _changed_keys(folder, recipe):
+        (folder / SUMMARY).unlink(missing_ok=True)
+        write_text(folder / "recipe.yaml", dump(recipe))
         write_json(path, then | {"fingerprints": facts["fingerprints"]})
     return [
         f"{key} was {then.get(key)!r}, is {facts[key]!r}: the weights will not be bit-identical to an uninterrupted run"

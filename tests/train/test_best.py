@@ -123,12 +123,15 @@ def test_evaluate_may_change_once_training_is_done(tiny_model: Path, tiny_datase
     weights = weights_of(run.model)
     changed = {"in_domain": [str(tiny_dataset)], "out_of_domain": [str(other)], "measures": ["nDCG@10", "R@5"]}
     again = train(recipe_of(tiny_model, tiny_dataset, evaluate=changed), run.folder, resume=True)
+    absent = {"in_domain": [str(tmp_path / "absent")]}
+    with pytest.raises(InputError, match=r"absent"):  # and the run stays as it is
+        train(recipe_of(tiny_model, tiny_dataset, evaluate=absent), run.folder, resume=True)
+    assert train(recipe_of(tiny_model, tiny_dataset, evaluate=changed), run.folder, resume=True).already_finished
     assert not again.already_finished
     assert set(again.tuned) == {"tiny", "other"}
     assert set(again.tuned["other"]) == {"nDCG@10", "R@5"}
     assert again.tuned["tiny"]["nDCG@10"] == run.tuned["tiny"]["nDCG@10"]
     assert all(torch.equal(weights[name], value) for name, value in weights_of(again.model).items())
-    assert train(recipe_of(tiny_model, tiny_dataset, evaluate=changed), run.folder, resume=True).already_finished
     with pytest.raises(InputError, match=r"--resume with a changed recipe \(train\.batch_size: 4 -> 6\)"):
         train(recipe_of(tiny_model, tiny_dataset, evaluate=changed, train={"batch_size": 6}), run.folder, resume=True)
 
