@@ -1,1 +1,1 @@
-"""Measures, retrieval evaluation, and the files that keep what was found."""
+"""Measures, evaluation by retrieval and by protocols, comparison, and the files that keep the results."""

@@ -221,3 +221,20 @@ def test_the_verb(
         assert message in refused.stderr
     refused = run_cli("eval", "--run", tmp_path / "two" / "mmeb-GQA" / "run.trec", "--data", text_only)
     assert "a run is of one dataset; the protocol mmeb needs a model" in refused.stderr
+
+
+def test_a_folder_with_other_content_under_a_sets_name_is_never_replaced(
+    tiny_model: Path, run_cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    data, output = tmp_path / "texts", tmp_path / "out"
+    write_jsonl(data / "GQA.jsonl", [{"qry_text": "old river", "tgt_text": ["the river", "an engine"]}])
+    for folder in (output / "mmeb-GQA", output / "baseline" / "mmeb-GQA"):
+        folder.mkdir(parents=True)
+        (folder / "notes.txt").write_text("kept")
+        options = ["--baseline", tiny_model] if "baseline" in folder.parts else []
+        result = run_cli("eval", tiny_model, "--data", data, *options, "--output", output, "--overwrite")
+        assert result.exit_code == 2
+        assert result.stderr.startswith(f"error: {folder}: "), result.stderr
+        assert [file.name for file in folder.iterdir()] == ["notes.txt"]
+        (folder / "notes.txt").unlink()
+        folder.rmdir()
