@@ -6,22 +6,18 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from .options import OUTPUT_HELP, Json, RecipeArgument
+from . import options
+from .options import option, output_option
 from .output import progress, say, show_json, show_tables, views_of
 from .train import Watcher
 
 
 def ablate(
-    recipe: RecipeArgument,
-    grid: Annotated[Path, typer.Option("--grid", metavar="FILE", help="The grid (YAML): named cells of changed keys.")],
-    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Train each cell with the seeds 0 to N - 1.")] = 3,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help=OUTPUT_HELP, show_default="runs/ and the grid's name"),
-    ] = None,
-    as_json: Json = False,
+    recipe: options.RecipeArgument,
+    grid: Annotated[Path, option("FILE", "The grid (YAML): named cells of changed keys.", "--grid")],
+    seeds: Annotated[int, option("N", "Train each cell with the seeds 0 to N - 1.", min=1)] = 3,
+    output: Annotated[Path | None, output_option("DIR", "runs/ and the grid's name")] = None,
+    as_json: options.Json = False,
 ) -> None:
     """Train a grid of changes to a recipe with several seeds, and compare each cell with the first one.
 

@@ -40,6 +40,7 @@ from . import (
     train,
 )
 from . import eval as evaluation
+from .options import switch
 from .output import say
 
 GROUPS = {
@@ -148,7 +149,7 @@ def embedtune(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error. May stand anywhere.")] = False,
+    debug: Annotated[bool, switch("--debug", "Show the traceback of an error. May stand anywhere.")] = False,
 ) -> None:
     """Fine-tune retrieval and embedding models, and prove that they got better.
 

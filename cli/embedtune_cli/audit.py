@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from .options import Json, MinedData, NegativesArgument, Overwrite, Sheet
+from . import options
+from .options import option, switch
 from .output import Table, say, say_missing_images, show_json, show_tables
 
 if TYPE_CHECKING:
@@ -18,36 +17,26 @@ WIDTH = 40  # characters of the longest bar
 
 
 def audit(
-    negatives: NegativesArgument,
-    data: MinedData = None,
-    suspects: Annotated[
-        int, typer.Option(min=0, metavar="N", help="List the N kept candidates that are likeliest false negatives.")
-    ] = 10,
-    per_query: Annotated[bool, typer.Option("--per-query", help="Also show the counts of each query.")] = False,
+    negatives: options.NegativesArgument,
+    data: options.MinedData = None,
+    suspects: Annotated[int, option("N", "List the N kept candidates that are likeliest false negatives.", min=0)] = 10,
+    per_query: Annotated[bool, switch("--per-query", "Also show the counts of each query.")] = False,
     threshold: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILTER=NUMBER", help="Show the counts for another limit of a filter; no model is loaded."
-        ),
+        str | None, option("FILTER=NUMBER", "Show the counts for another limit of a filter; no model is loaded.")
     ] = None,
     relabel: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write new judgements (.tsv) in which false negatives are positives."),
+        Path | None, option("FILE", "Write new judgements (.tsv) in which false negatives are positives.")
     ] = None,
     above: Annotated[
         float | None,
-        typer.Option(
-            metavar="SCORE",
-            help="With --relabel: a candidate is relevant from this far above its query's lowest positive.",
-        ),
+        option("SCORE", "With --relabel: a candidate is relevant from this far above its query's lowest positive."),
     ] = None,
     judge: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="With --relabel: decide by the scores that `embedtune judge` wrote."),
+        Path | None, option("FILE", "With --relabel: decide by the scores that `embedtune judge` wrote.")
     ] = None,
-    sheet: Sheet = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
+    sheet: options.Sheet = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
 ) -> None:
     """Show which filter dropped which candidates, the likeliest false negatives, and the scores beside the positives'.
 

@@ -6,9 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from .options import DATA_HELP, MEASURES_HELP, Json
+from . import options
+from .options import DATA_HELP, MEASURES_HELP, argument, option, switch
 from .output import say, show_json, show_tables, views_of
 
 if TYPE_CHECKING:
@@ -27,28 +26,18 @@ CHANGE_COLUMNS = ["dataset", "measure", "run", "query", "baseline", "value", "di
 
 
 def compare(
-    baseline: Annotated[
-        Path,
-        typer.Argument(metavar="BASELINE", help="A result of `eval`, a run folder, a TREC run, or mteb's results."),
-    ],
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="The same kinds of results, to be compared.")],
+    baseline: Annotated[Path, argument("BASELINE", "A result of `eval`, a run folder, a TREC run, or mteb's results.")],
+    runs: Annotated[list[Path], argument("RUN", "The same kinds of results, to be compared.")],
     measures: Annotated[
-        str | None,
-        typer.Option("--measures", metavar="NAMES", help=MEASURES_HELP, show_default="all that the runs share"),
+        str | None, option("NAMES", MEASURES_HELP, "--measures", default="all that the runs share")
     ] = None,
-    data: Annotated[
-        list[str],
-        typer.Option("--data", "-d", metavar="DIR[:SPLIT]...", help=DATA_HELP, show_default="the stored measures"),
-    ] = [],  # noqa: B006
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse runs that cover different queries.")] = False,
+    data: Annotated[list[str], option("DIR[:SPLIT]...", DATA_HELP, "--data", "-d", default="the stored measures")] = [],  # noqa: B006
+    strict: Annotated[bool, switch("--strict", "Refuse runs that cover different queries.")] = False,
     fail_if: Annotated[
-        list[str],
-        typer.Option(metavar="CONDITION...", help="Exit with 1 if this holds: 'nDCG@10 < baseline - 0.01'."),
+        list[str], option("CONDITION...", "Exit with 1 if this holds: 'nDCG@10 < baseline - 0.01'.")
     ] = [],  # noqa: B006
-    changes: Annotated[
-        int, typer.Option(min=0, metavar="N", help="List the N queries that gained most and the N that lost most.")
-    ] = 10,
-    as_json: Json = False,
+    changes: Annotated[int, option("N", "List the N queries that gained most and the N that lost most.", min=0)] = 10,
+    as_json: options.Json = False,
 ) -> None:
     """Compare results with a baseline query by query: differences, intervals and paired tests.
 

@@ -10,7 +10,8 @@ import typer
 
 from embedtune.errors import BarMissed
 
-from .options import OUTPUT_HELP, FolderArgument, Json, OutputFolder, Overwrite
+from . import options
+from .options import argument, option, output_option, switch
 from .output import say, show_json, show_table, show_tables
 
 app = typer.Typer(no_args_is_help=True, help="Check, convert and split dataset folders.\n\n"
@@ -20,7 +21,7 @@ MOST_LINES = 3  # lines that a table names for each kind of fault
 
 
 @app.command()
-def check(folder: FolderArgument, as_json: Json = False) -> None:
+def check(folder: options.FolderArgument, as_json: options.Json = False) -> None:
     """Count the contents of a dataset folder and list every fault. Errors end with exit code 1, warnings with 0.
 
     Example: embedtune data check data/scifact
@@ -49,31 +50,22 @@ def _first_lines(where: tuple[str, ...]) -> str:
 
 @app.command()
 def convert(
-    source: Annotated[
-        str,
-        typer.Argument(metavar="SOURCE", help="A file, a saved Hugging Face dataset, or hf://owner/name@revision."),
-    ],
-    output: OutputFolder,
-    split: Annotated[
-        str, typer.Option(metavar="NAME", help="The split to write, if the source has no splits of its own.")
-    ] = "train",
-    query_column: Annotated[
-        str, typer.Option(metavar="COLUMN", help="The column of queries.", show_default="by name")
-    ] = "",
-    positive_column: Annotated[
-        str, typer.Option(metavar="COLUMN", help="The column of positives.", show_default="by name")
-    ] = "",
+    source: Annotated[str, argument("SOURCE", "A file, a saved Hugging Face dataset, or hf://owner/name@revision.")],
+    output: options.OutputFolder,
+    split: Annotated[str, option("NAME", "The split to write, if the source has no splits of its own.")] = "train",
+    query_column: Annotated[str, option("COLUMN", "The column of queries.", default="by name")] = "",
+    positive_column: Annotated[str, option("COLUMN", "The column of positives.", default="by name")] = "",
     negative_column: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN...", help="A column of negatives.", show_default="by name")
+        list[str] | None, option("COLUMN...", "A column of negatives.", default="by name")
     ] = None,
     query_image_column: Annotated[
-        str, typer.Option(metavar="COLUMN", help="Images of queries that also have text.", show_default="by name")
+        str, option("COLUMN", "Images of queries that also have text.", default="by name")
     ] = "",
     positive_image_column: Annotated[
-        str, typer.Option(metavar="COLUMN", help="Images of positives that also have text.", show_default="by name")
+        str, option("COLUMN", "Images of positives that also have text.", default="by name")
     ] = "",
-    overwrite: Overwrite = False,
-    as_json: Json = False,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
 ) -> None:
     """Turn pairs, triplets and other tools' training files into a dataset folder.
 
@@ -111,24 +103,17 @@ def convert(
 
 @app.command()
 def split(
-    folder: FolderArgument,
-    test: Annotated[float, typer.Option(metavar="SHARE", help="The share of queries for a new split `test`.")] = 0.0,
-    validation: Annotated[
-        float, typer.Option(metavar="SHARE", help="The share of queries for a new split `validation`.")
-    ] = 0.0,
-    source: Annotated[
-        str, typer.Option("--source", metavar="NAME", help="The split that the queries are taken from.")
-    ] = "train",
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help=OUTPUT_HELP, show_default="the folder's name with -split"),
-    ] = None,
-    seed: Annotated[int, typer.Option(metavar="SEED", help="The seed of the random draw of queries.")] = 0,
+    folder: options.FolderArgument,
+    test: Annotated[float, option("SHARE", "The share of queries for a new split `test`.")] = 0.0,
+    validation: Annotated[float, option("SHARE", "The share of queries for a new split `validation`.")] = 0.0,
+    source: Annotated[str, option("NAME", "The split that the queries are taken from.", "--source")] = "train",
+    output: Annotated[Path | None, output_option("DIR", "the folder's name with -split")] = None,
+    seed: Annotated[int, option("SEED", "The seed of the random draw of queries.")] = 0,
     allow_overlap: Annotated[
-        bool, typer.Option("--allow-overlap", help="Allow a document to be a positive in several splits.")
+        bool, switch("--allow-overlap", "Allow a document to be a positive in several splits.")
     ] = False,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
 ) -> None:
     """Divide a split's queries into new splits and write them as a new folder. The old folder stays as it is.
 

@@ -13,9 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from .options import Json
+from . import options
+from .options import switch
 from .output import say, show_json, show_table
 
 if TYPE_CHECKING:
@@ -44,8 +43,8 @@ class Examination:
 
 
 def doctor(
-    clean: Annotated[bool, typer.Option("--clean", help="Empty embedtune's own cache and do nothing else.")] = False,
-    as_json: Json = False,
+    clean: Annotated[bool, switch("--clean", "Empty embedtune's own cache and do nothing else.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Show versions, devices, threads, caches and the offline state. An error in them ends with exit code 1.
 

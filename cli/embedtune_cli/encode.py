@@ -6,31 +6,22 @@ from typing import Annotated, Literal
 
 import typer
 
-from .options import (
-    DataArgument,
-    Device,
-    MaxLength,
-    Model,
-    ModelPrecision,
-    OutputFolder,
-    Overwrite,
-    TrustRemoteCode,
-)
+from . import options
 from .output import progress, say
 
 
 def encode(
-    data: DataArgument,
-    model: Model,
-    output: OutputFolder,
-    precision: ModelPrecision = "fp32",
+    data: options.DataArgument,
+    model: options.Model,
+    output: options.OutputFolder,
+    precision: options.ModelPrecision = "fp32",
     dtype: Annotated[
         Literal["float32", "float16"], typer.Option(help="The number format of the stored vectors.")
     ] = "float32",
-    device: Device = "auto",
-    max_length: MaxLength = None,
-    overwrite: Overwrite = False,
-    trust_remote_code: TrustRemoteCode = False,
+    device: options.Device = "auto",
+    max_length: options.MaxLength = None,
+    overwrite: options.Overwrite = False,
+    trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Encode a dataset's corpus and queries into .npy files, with their ids and a manifest.
 

@@ -7,20 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import (
-    DATA_HELP,
-    IMAGE_FOLDER_HELP,
-    MEASURES_HELP,
-    MODEL_HELP,
-    OUTPUT_HELP,
-    BrokenImages,
-    Device,
-    Json,
-    MaxLength,
-    ModelPrecision,
-    Overwrite,
-    TrustRemoteCode,
-)
+from . import options
+from .options import DATA_HELP, IMAGE_FOLDER_HELP, MEASURES_HELP, MODEL_HELP, option, output_option
 from .output import progress, say, show_table
 
 if TYPE_CHECKING:
@@ -31,11 +19,9 @@ if TYPE_CHECKING:
 FEW = 12  # categories of a dataset that a table shows
 Mteb = Annotated[
     list[str] | None,
-    typer.Option(
-        metavar="NAME...", help="Run a task or benchmark of mteb with mteb's evaluator. Needs embedtune\\[mteb]."
-    ),
+    option("NAME...", "Run a task or benchmark of mteb with mteb's evaluator. Needs embedtune\\[mteb]."),
 ]
-Data = Annotated[list[str] | None, typer.Option("--data", "-d", metavar="DIR[:SPLIT]...", help=DATA_HELP)]
+Data = Annotated[list[str] | None, option("DIR[:SPLIT]...", DATA_HELP, "--data", "-d")]
 Identical = Annotated[
     bool | None,
     typer.Option(
@@ -50,43 +36,35 @@ def evaluate(
     context: typer.Context,
     model: Annotated[str | None, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)] = None,
     data: Data = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help=OUTPUT_HELP, show_default="only the table is printed"),
-    ] = None,
+    output: Annotated[Path | None, output_option("DIR", "only the table is printed")] = None,
     measures: Annotated[
-        str | None,
-        typer.Option("--measures", metavar="NAMES", help=MEASURES_HELP, show_default="nDCG@10 R@10 R@100 RR@10 AP@100"),
+        str | None, option("NAMES", MEASURES_HELP, "--measures", default="nDCG@10 R@10 R@100 RR@10 AP@100")
     ] = None,
     baseline: Annotated[
-        str | None,
-        typer.Option(metavar="MODEL", help="Also measure this model, show the difference, and keep its results."),
+        str | None, option("MODEL", "Also measure this model, show the difference, and keep its results.")
     ] = None,
     mteb: Mteb = None,
-    run: Annotated[Path | None, typer.Option(metavar="FILE", help="Measure this TREC run instead of a model.")] = None,
+    run: Annotated[Path | None, option("FILE", "Measure this TREC run instead of a model.")] = None,
     truncate_dim: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Use only the first N dimensions of the embeddings.")
+        int | None, option("N", "Use only the first N dimensions of the embeddings.", min=1)
     ] = None,
-    max_length: MaxLength = None,
-    precision: ModelPrecision = "fp32",
-    device: Device = "auto",
+    max_length: options.MaxLength = None,
+    precision: options.ModelPrecision = "fp32",
+    device: options.Device = "auto",
     ignore_identical_ids: Identical = None,
     protocol: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="The protocol of the --data folders: aro, mmeb, scienceqa, sugarcrepe or winoground.",
-            show_default="recognised by the files",
+        option(
+            "NAME",
+            "The protocol of the --data folders: aro, mmeb, scienceqa, sugarcrepe or winoground.",
+            default="recognised by the files",
         ),
     ] = None,
-    image_folder: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help=IMAGE_FOLDER_HELP, show_default="the protocol's folder"),
-    ] = None,
-    broken_images: BrokenImages = None,
-    trust_remote_code: TrustRemoteCode = False,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
+    image_folder: Annotated[Path | None, option("DIR", IMAGE_FOLDER_HELP, default="the protocol's folder")] = None,
+    broken_images: options.BrokenImages = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
 ) -> None:
     """Measure retrieval as BEIR does: every judged query against the whole corpus, by exact search.
 

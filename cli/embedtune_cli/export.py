@@ -6,19 +6,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from .options import FORMAT_HELP, MODEL_HELP, OutputFolder, Overwrite, TrustRemoteCode
+from . import options
+from .options import FORMAT_HELP, MODEL_HELP, argument, option
 from .output import say
 
 
 def export(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help=f"{MODEL_HELP} Or the folder of a LoRA adapter.")],
-    output: OutputFolder,
+    model: Annotated[str, argument("MODEL", f"{MODEL_HELP} Or the folder of a LoRA adapter.")],
+    output: options.OutputFolder,
     form: Annotated[Literal["safetensors", "onnx"], typer.Option("--format", help=FORMAT_HELP)] = "safetensors",
-    trust_remote_code: TrustRemoteCode = False,
-    overwrite: Overwrite = False,
-    push_to: Annotated[
-        str | None, typer.Option("--push-to", metavar="OWNER/NAME", help="Also upload the model to the hub.")
-    ] = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+    overwrite: options.Overwrite = False,
+    push_to: Annotated[str | None, option("OWNER/NAME", "Also upload the model to the hub.", "--push-to")] = None,
 ) -> None:
     """Write a complete model folder for serving: an adapter is merged into its base, a run's model keeps its card.
 

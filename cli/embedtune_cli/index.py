@@ -7,41 +7,29 @@ from typing import Annotated, Literal
 
 import typer
 
-from .options import (
-    MODEL_HELP,
-    BrokenImages,
-    DataArgument,
-    Device,
-    Json,
-    ModelPrecision,
-    OutputFolder,
-    Overwrite,
-    TrustRemoteCode,
-)
+from . import options
+from .options import model_option, switch
 from .output import progress, say, say_left_out, show_table
 
 
 def index(
-    data: DataArgument,
-    output: OutputFolder,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", metavar="MODEL", help=MODEL_HELP, show_default="with --add, the index's model"),
-    ] = None,
+    data: options.DataArgument,
+    output: options.OutputFolder,
+    model: Annotated[str | None, model_option("with --add, the index's model")] = None,
     kind: Annotated[
         Literal["auto", "exact", "hnsw", "ivfpq"],
         typer.Option(help="The FAISS index: auto is exact below 50,000 documents, hnsw below a million, else ivfpq."),
     ] = "auto",
-    add: Annotated[bool, typer.Option("--add", help="Add the documents to the existing index.")] = False,
+    add: Annotated[bool, switch("--add", "Add the documents to the existing index.")] = False,
     replace: Annotated[
-        bool, typer.Option("--replace", help="With --add: replace documents that the index already holds.")
+        bool, switch("--replace", "With --add: replace documents that the index already holds.")
     ] = False,
-    overwrite: Overwrite = False,
-    broken_images: BrokenImages = None,
-    precision: ModelPrecision = "fp32",
-    device: Device = "auto",
-    trust_remote_code: TrustRemoteCode = False,
-    as_json: Json = False,
+    overwrite: options.Overwrite = False,
+    broken_images: options.BrokenImages = None,
+    precision: options.ModelPrecision = "fp32",
+    device: options.Device = "auto",
+    trust_remote_code: options.TrustRemoteCode = False,
+    as_json: options.Json = False,
 ) -> None:
     """Encode a corpus into an index folder for `embedtune search`. Of a dataset, corpus.jsonl is enough.
 

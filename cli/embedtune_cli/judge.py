@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
-from .options import MODEL_HELP, MinedData, NegativesArgument, OutputFile, Overwrite
+from . import options
+from .options import MODEL_HELP, option
 from .output import progress, say
 
 
 def judge(
-    negatives: NegativesArgument,
-    output: OutputFile,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", metavar="MODEL", help=f"{MODEL_HELP} Or cross-encoder:NAME."),
-    ] = None,
+    negatives: options.NegativesArgument,
+    output: options.OutputFile,
+    model: Annotated[str | None, option("MODEL", f"{MODEL_HELP} Or cross-encoder:NAME.", "--model", "-m")] = None,
     command: Annotated[
-        str | None,
-        typer.Option(metavar="PROGRAM", help="A program that scores pairs: JSON lines in, a number a line out."),
+        str | None, option("PROGRAM", "A program that scores pairs: JSON lines in, a number a line out.")
     ] = None,
-    data: MinedData = None,
-    overwrite: Overwrite = False,
+    data: options.MinedData = None,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Score mined candidates and their positives with a judge: a model or a program of yours.
 

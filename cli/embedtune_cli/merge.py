@@ -4,62 +4,42 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
-from .options import MODEL_HELP, Json, ModelPrecision, OutputFolder, Overwrite, TrustRemoteCode
+from . import options
+from .options import MODEL_HELP, argument, option
 from .output import say, show_json, show_tables
 
 
 def merge(
-    base: Annotated[str, typer.Argument(metavar="BASE", help=f"The model before tuning. {MODEL_HELP}")],
-    tuned: Annotated[
-        str, typer.Argument(metavar="TUNED", help=f"The tuned model. {MODEL_HELP} Or the folder of a LoRA adapter.")
-    ],
-    output: OutputFolder,
+    base: Annotated[str, argument("BASE", f"The model before tuning. {MODEL_HELP}")],
+    tuned: Annotated[str, argument("TUNED", f"The tuned model. {MODEL_HELP} Or the folder of a LoRA adapter.")],
+    output: options.OutputFolder,
     alpha: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, metavar="SHARE", help="The tuned model's share of the weights: 0 is the base."),
+        float | None, option("SHARE", "The tuned model's share of the weights: 0 is the base.", min=0, max=1)
     ] = None,
     choose_on: Annotated[
-        list[str] | None,
-        typer.Option(metavar="DIR[:SPLIT]...", help="Choose alpha on this dataset, which the model was not tuned for."),
+        list[str] | None, option("DIR[:SPLIT]...", "Choose alpha on this dataset, which the model was not tuned for.")
     ] = None,
     largest_drop: Annotated[
         float | None,
-        typer.Option(
-            min=0,
-            metavar="DROP",
-            help="With --choose-on: how far the measure may fall on each dataset.",
-            show_default="0.01",
-        ),
+        option("DROP", "With --choose-on: how far the measure may fall on each dataset.", default="0.01", min=0),
     ] = None,
     largest_flips: Annotated[
         float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            metavar="SHARE",
-            help="With --choose-on: the share of a dataset's queries that may go from right to wrong.",
+        option(
+            "SHARE", "With --choose-on: the share of a dataset's queries that may go from right to wrong.", min=0, max=1
         ),
     ] = None,
     measure: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="With --choose-on: the measure that chooses.", show_default="nDCG@10"),
+        str | None, option("NAME", "With --choose-on: the measure that chooses.", default="nDCG@10")
     ] = None,
     alphas: Annotated[
         list[float] | None,
-        typer.Option(
-            min=0,
-            max=1,
-            metavar="SHARE...",
-            help="With --choose-on: an alpha to try.",
-            show_default="1.0, 0.9, ... 0.0",
-        ),
+        option("SHARE...", "With --choose-on: an alpha to try.", default="1.0, 0.9, ... 0.0", min=0, max=1),
     ] = None,
-    precision: ModelPrecision = "fp32",
-    trust_remote_code: TrustRemoteCode = False,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
+    precision: options.ModelPrecision = "fp32",
+    trust_remote_code: options.TrustRemoteCode = False,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
 ) -> None:
     """Mix the weights of a base model and a tuned one (WiSE-FT): a smaller gain in domain, a smaller loss elsewhere.
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import Json
+from . import options
+from .options import argument, option
 from .output import say, show_json, show_table, show_text
 
 if TYPE_CHECKING:
@@ -23,13 +24,10 @@ app = typer.Typer(
 @app.command()
 def show(
     name: Annotated[
-        str | None,
-        typer.Argument(metavar="NAME", help="A family (mining, loss, ...) or a method.", show_default="all methods"),
+        str | None, argument("NAME", "A family (mining, loss, ...) or a method.", default="all methods")
     ] = None,
-    folders: Annotated[
-        list[Path], typer.Option("--from", metavar="DIR...", help="List the methods of this folder.")
-    ] = [],  # noqa: B006
-    as_json: Json = False,
+    folders: Annotated[list[Path], option("DIR...", "List the methods of this folder.", "--from")] = [],  # noqa: B006
+    as_json: options.Json = False,
 ) -> None:
     """List the methods, or show a family with its contract, or a method with its paper and its options.
 
@@ -62,11 +60,9 @@ def show(
 
 @app.command()
 def new(
-    family: Annotated[str, typer.Argument(metavar="FAMILY", help="The family, such as weighting or loss.")],
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The method's name, such as my_weighting.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where to write the result.")] = Path(
-        "my_methods"
-    ),
+    family: Annotated[str, argument("FAMILY", "The family, such as weighting or loss.")],
+    name: Annotated[str, argument("NAME", "The method's name, such as my_weighting.")],
+    output: Annotated[Path, option("DIR", "Where to write the result.", "--output", "-o")] = Path("my_methods"),
 ) -> None:
     """Write a method that works as it is, with a test of it, to start from. No file is overwritten.
 
@@ -80,8 +76,8 @@ def new(
 
 @app.command()
 def check(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of methods, as DIR/weighting/NAME.py.")],
-    as_json: Json = False,
+    folder: Annotated[Path, argument("DIR", "A folder of methods, as DIR/weighting/NAME.py.")],
+    as_json: options.Json = False,
 ) -> None:
     """Run the contract tests of the families on the methods of a folder. A broken contract ends with exit code 1.
 

@@ -2,88 +2,59 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .options import MODEL_HELP, OUTPUT_HELP, Changes, Json, MaxLength, MethodFolders, Overwrite, TrustRemoteCode
+from . import options
+from .options import argument, model_option, option, output_option
 from .output import progress, say, say_left_out, show_json, show_table
 
 if TYPE_CHECKING:
     from embedtune.recipe import Recipe
 
 PEER = "Named as in sentence-transformers' mine_hard_negatives"
+peer = partial(option, rich_help_panel=PEER)
 
 
 def mine(
-    source: Annotated[
-        str, typer.Argument(metavar="RECIPE|DATA", help="A recipe file, or a dataset folder (DIR or DIR:split).")
-    ],
-    changes: Changes = [],  # noqa: B006
-    methods: MethodFolders = [],  # noqa: B006
-    model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", metavar="MODEL", help=MODEL_HELP, show_default="the recipe's model"),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="FILE", help=OUTPUT_HELP, show_default="negatives/RECIPE.run in the dataset"
-        ),
-    ] = None,
+    source: Annotated[str, argument("RECIPE|DATA", "A recipe file, or a dataset folder (DIR or DIR:split).")],
+    changes: options.Changes = [],  # noqa: B006
+    methods: options.MethodFolders = [],  # noqa: B006
+    model: Annotated[str | None, model_option("the recipe's model")] = None,
+    output: Annotated[Path | None, output_option("FILE", "negatives/RECIPE.run in the dataset")] = None,
     teacher: Annotated[
-        str | None,
-        typer.Option(metavar="MODEL", help="The model whose scores the filters use; cross-encoder:NAME is possible."),
+        str | None, option("MODEL", "The model whose scores the filters use; cross-encoder:NAME is possible.")
     ] = None,
     num_negatives: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            help="Write this many negatives for each query.",
-            show_default="all that the filters keep",
-            rich_help_panel=PEER,
-        ),
+        peer("N", "Write this many negatives for each query.", default="all that the filters keep"),
     ] = None,
-    range_min: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Skip the N best candidates that the filters keep.", rich_help_panel=PEER),
-    ] = None,
-    range_max: Annotated[
-        int | None, typer.Option(metavar="N", help="Retrieve N candidates for each query.", rich_help_panel=PEER)
-    ] = None,
+    range_min: Annotated[int | None, peer("N", "Skip the N best candidates that the filters keep.")] = None,
+    range_max: Annotated[int | None, peer("N", "Retrieve N candidates for each query.")] = None,
     relative_margin: Annotated[
         float | None,
-        typer.Option(
-            metavar="SHARE",
-            help="Drop candidates that score above the positive's score less this share of it (0.05: above 95%).",
-            rich_help_panel=PEER,
-        ),
+        peer("SHARE", "Drop candidates that score above the positive's score less this share of it (0.05: above 95%)."),
     ] = None,
     absolute_margin: Annotated[
         float | None,
-        typer.Option(
-            metavar="SCORE",
-            help="Drop candidates that score above the positive's score minus this number.",
-            rich_help_panel=PEER,
-        ),
+        peer("SCORE", "Drop candidates that score above the positive's score minus this number."),
     ] = None,
-    max_score: Annotated[
-        float | None,
-        typer.Option(metavar="SCORE", help="Drop candidates that score above this number.", rich_help_panel=PEER),
-    ] = None,
+    max_score: Annotated[float | None, peer("SCORE", "Drop candidates that score above this number.")] = None,
     sampling_strategy: Annotated[
         Literal["top", "random"] | None,
         typer.Option(
+            rich_help_panel=PEER,
             help="Which of the kept candidates to write: the best ones or a random draw.",
             show_default="the recipe's sampling",
-            rich_help_panel=PEER,
         ),
     ] = None,
-    max_length: MaxLength = None,
-    trust_remote_code: TrustRemoteCode = False,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
+    max_length: options.MaxLength = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
 ) -> None:
     """Mine hard negatives, filter out the false ones, and write the evidence for `embedtune audit`.
 

@@ -6,9 +6,32 @@ A metavar that ends in `...` marks a flag that may be given several times.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+
+
+def option(metavar: str, help: str, *names: str, default: str | None = None, **limits: Any) -> Any:
+    """A flag with a value. metavar: names the value. default: says what holds without the flag, where it is None."""
+    return typer.Option(*names, metavar=metavar, help=help, show_default=default or True, **limits)
+
+
+def output_option(metavar: str, default: str) -> Any:
+    return option(metavar, OUTPUT_HELP, "--output", "-o", default=default)
+
+
+def model_option(default: str) -> Any:
+    return option("MODEL", MODEL_HELP, "--model", "-m", default=default)
+
+
+def switch(name: str, help: str) -> Any:
+    """A flag without a value."""
+    return typer.Option(name, help=help)
+
+
+def argument(metavar: str, help: str, default: str | None = None) -> Any:
+    return typer.Argument(metavar=metavar, help=help, show_default=default or True)
+
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -20,62 +43,43 @@ IMAGE_FOLDER_HELP = "A folder in which images are read, if they lie elsewhere."
 MEASURES_HELP = "Measures, as in 'nDCG@10 R@100': nDCG, R, RR, AP, P, Success or hit, each with its cut-off."
 
 RecipeArgument = Annotated[
-    Path, typer.Argument(metavar="RECIPE", help="A recipe file (YAML); `embedtune recipes list` names those that ship.")
+    Path, argument("RECIPE", "A recipe file (YAML); `embedtune recipes list` names those that ship.")
 ]
-DataArgument = Annotated[str, typer.Argument(metavar="DATA", help=DATA_HELP)]
-FolderArgument = Annotated[Path, typer.Argument(metavar="DATA", help="A dataset folder.")]
-NegativesArgument = Annotated[
-    Path, typer.Argument(metavar="NEGATIVES", help="A .run file that `embedtune mine` or a training run wrote.")
-]
+DataArgument = Annotated[str, argument("DATA", DATA_HELP)]
+FolderArgument = Annotated[Path, argument("DATA", "A dataset folder.")]
+NegativesArgument = Annotated[Path, argument("NEGATIVES", "A .run file that `embedtune mine` or a training run wrote.")]
 
-Model = Annotated[str, typer.Option("--model", "-m", metavar="MODEL", help=MODEL_HELP)]
+Model = Annotated[str, option("MODEL", MODEL_HELP, "--model", "-m")]
 MinedData = Annotated[
-    str | None,
-    typer.Option("--data", "-d", metavar="DIR[:SPLIT]", help=DATA_HELP, show_default="the dataset that was mined"),
+    str | None, option("DIR[:SPLIT]", DATA_HELP, "--data", "-d", default="the dataset that was mined")
 ]
-OutputFolder = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help=OUTPUT_HELP)]
-OutputFile = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help=OUTPUT_HELP)]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result of this command.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Changes = Annotated[
-    list[str], typer.Option("--set", metavar="KEY=VALUE...", help="Change one key of the recipe: train.epochs=2.")
-]
+OutputFolder = Annotated[Path, option("DIR", OUTPUT_HELP, "--output", "-o")]
+OutputFile = Annotated[Path, option("FILE", OUTPUT_HELP, "--output", "-o")]
+Overwrite = Annotated[bool, switch("--overwrite", "Replace an earlier result of this command.")]
+Json = Annotated[bool, switch("--json", "Print the result as JSON.")]
+Changes = Annotated[list[str], option("KEY=VALUE...", "Change one key of the recipe: train.epochs=2.", "--set")]
 MethodFolders = Annotated[
-    list[Path],
-    typer.Option(
-        "--methods", metavar="DIR...", help="A folder of your own methods, laid out as DIR/weighting/NAME.py."
-    ),
+    list[Path], option("DIR...", "A folder of your own methods, laid out as DIR/weighting/NAME.py.", "--methods")
 ]
-Device = Annotated[
-    str, typer.Option("--device", metavar="DEVICE", help="Where the model runs: auto, cpu, cuda, cuda:0 or mps.")
-]
+Device = Annotated[str, option("DEVICE", "Where the model runs: auto, cpu, cuda, cuda:0 or mps.", "--device")]
 ModelPrecision = Annotated[Precision, typer.Option("--precision", help="The number format that the model computes in.")]
 MaxLength = Annotated[
-    int | None,
-    typer.Option(
-        "--max-length", min=1, metavar="TOKENS", help="Cut texts to this length.", show_default="the model's own"
-    ),
+    int | None, option("TOKENS", "Cut texts to this length.", "--max-length", default="the model's own", min=1)
 ]
 TrustRemoteCode = Annotated[
-    bool,
-    typer.Option(
-        "--trust-remote-code", help="Run the Python code in the model's folder. Only if you trust its author."
-    ),
+    bool, switch("--trust-remote-code", "Run the Python code in the model's folder. Only if you trust its author.")
 ]
 BrokenImages = Annotated[
     float | None,
-    typer.Option(
+    option(
+        "SHARE",
+        "Leave out items whose image cannot be read, up to this share of all items.",
         "--broken-images",
+        default="such an image is an error",
         min=0,
         max=1,
-        metavar="SHARE",
-        help="Leave out items whose image cannot be read, up to this share of all items.",
-        show_default="such an image is an error",
     ),
 ]
 Sheet = Annotated[
-    Path | None,
-    typer.Option(
-        "--sheet", metavar="FILE", help="Also draw the listed items, with their images, in one .png, .jpg or .webp."
-    ),
+    Path | None, option("FILE", "Also draw the listed items, with their images, in one .png, .jpg or .webp.", "--sheet")
 ]

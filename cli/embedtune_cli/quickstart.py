@@ -6,9 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from .options import OUTPUT_HELP, Overwrite
+from . import options
+from .options import output_option, switch
 from .output import progress, say, show_table
 from .train import Watcher
 
@@ -45,16 +44,11 @@ With your own pictures, named in a .jsonl beside them: {{"query": "a red car", "
 
 
 def quickstart(
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="DIR", help=OUTPUT_HELP, show_default="quickstart, or quickstart-images"
-        ),
-    ] = None,
+    output: Annotated[Path | None, output_option("DIR", "quickstart, or quickstart-images")] = None,
     images: Annotated[
-        bool, typer.Option("--images", help="Use images: emoji to be found by their names. Needs embedtune\\[images].")
+        bool, switch("--images", "Use images: emoji to be found by their names. Needs embedtune\\[images].")
     ] = False,
-    overwrite: Overwrite = False,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Fine-tune, measure, index and search on data that it generates: some five minutes, no network.
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .options import Changes, Json, MethodFolders, RecipeArgument
+from . import options
+from .options import argument
 from .output import say, show_table, show_text
 
 app = typer.Typer(
@@ -16,11 +17,11 @@ app = typer.Typer(
     "Example: embedtune recipes list",
 )
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A name from `embedtune recipes list`.")]
+Name = Annotated[str, argument("NAME", "A name from `embedtune recipes list`.")]
 
 
 @app.command("list")
-def list_recipes(as_json: Json = False) -> None:
+def list_recipes(as_json: options.Json = False) -> None:
     """List the recipes that ship with a line on each.
 
     Example: embedtune recipes list
@@ -44,9 +45,7 @@ def show(name: Name) -> None:
 @app.command()
 def copy(
     name: Name,
-    to: Annotated[
-        Path | None, typer.Argument(metavar="PATH", help="A file or a folder.", show_default="the current folder")
-    ] = None,
+    to: Annotated[Path | None, argument("PATH", "A file or a folder.", default="the current folder")] = None,
 ) -> None:
     """Copy a recipe so that you can change it. An existing file is never overwritten.
 
@@ -60,10 +59,8 @@ def copy(
 
 @app.command()
 def keys(
-    prefix: Annotated[
-        str, typer.Argument(metavar="KEY", help="A key, as in train or model.lora.", show_default="every key")
-    ] = "",
-    as_json: Json = False,
+    prefix: Annotated[str, argument("KEY", "A key, as in train or model.lora.", default="every key")] = "",
+    as_json: options.Json = False,
 ) -> None:
     """List the keys of a recipe, with the type, the default and the meaning of each.
 
@@ -77,9 +74,9 @@ def keys(
 
 @app.command()
 def check(
-    recipe: RecipeArgument,
-    changes: Changes = [],  # noqa: B006
-    methods: MethodFolders = [],  # noqa: B006
+    recipe: options.RecipeArgument,
+    changes: options.Changes = [],  # noqa: B006
+    methods: options.MethodFolders = [],  # noqa: B006
 ) -> None:
     """Check a recipe, and whether its local data, models and files exist. Any problem ends with exit code 2.
 
@@ -92,7 +89,7 @@ def check(
 
 
 @app.command()
-def upgrade(recipe: RecipeArgument) -> None:
+def upgrade(recipe: options.RecipeArgument) -> None:
     """Rewrite the former keys of a recipe as present ones. The rest of the file stays as it is.
 
     Example: embedtune recipes upgrade my-recipe.yaml

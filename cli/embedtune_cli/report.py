@@ -7,30 +7,22 @@ from typing import Annotated, Literal
 
 import typer
 
-from .options import FORMAT_HELP, OUTPUT_HELP, Overwrite
+from . import options
+from .options import FORMAT_HELP, argument, output_option, switch
 from .output import say, show_text
 
 
 def report(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(metavar="RUN", help="Run folders. With several, each is compared with the first."),
-    ],
+    runs: Annotated[list[Path], argument("RUN", "Run folders. With several, each is compared with the first.")],
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help=OUTPUT_HELP,
-            show_default="report.html in the run folder; Markdown is printed",
-        ),
+        output_option("FILE", "report.html in the run folder; Markdown is printed"),
     ] = None,
     form: Annotated[Literal["html", "md"], typer.Option("--format", help=FORMAT_HELP)] = "html",
     figures: Annotated[
-        bool, typer.Option("--figures", help="With --format md: also write the figures as SVG files and link them.")
+        bool, switch("--figures", "With --format md: also write the figures as SVG files and link them.")
     ] = False,
-    overwrite: Overwrite = False,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Write one file about a run: what it did, gained and cost. Needs embedtune\\[plots].
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import IMAGE_FOLDER_HELP, MODEL_HELP, OUTPUT_HELP, Device, Json, Overwrite, Sheet, TrustRemoteCode
+from . import options
+from .options import IMAGE_FOLDER_HELP, argument, model_option, option, output_option
 from .output import say, say_missing_images, show_table
 
 if TYPE_CHECKING:
@@ -19,39 +20,31 @@ MOST_SHEET_QUERIES = 12
 
 
 def search(
-    index: Annotated[Path, typer.Argument(help="An index folder.", metavar="INDEX")],
+    index: Annotated[Path, argument("INDEX", "An index folder.")],
     words: Annotated[str | None, typer.Argument(metavar="WORDS", help="The query's text.", show_default=False)] = None,
     text: Annotated[str | None, typer.Option("--text", hidden=True)] = None,
     image: Annotated[
         Path | None,
-        typer.Option(
+        option(
+            "FILE",
+            "The query's image. With WORDS too, a model that reads both encodes both; else the embeddings' mean.",
             "--image",
-            metavar="FILE",
-            help="The query's image. With WORDS too, a model that reads both encodes both; else the embeddings' mean.",
         ),
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, metavar="K", help="How many documents to list for a query.")] = 10,
+    k: Annotated[int, option("K", "How many documents to list for a query.", "-k", min=1)] = 10,
     queries: Annotated[
-        str | None,
-        typer.Option("--queries", metavar="FILE|DIR[:SPLIT]", help="Search for all queries of a .jsonl or dataset."),
+        str | None, option("FILE|DIR[:SPLIT]", "Search for all queries of a .jsonl or dataset.", "--queries")
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help=OUTPUT_HELP, show_default="with --queries, a TREC run"),
-    ] = None,
-    sheet: Sheet = None,
+    output: Annotated[Path | None, output_option("FILE", "with --queries, a TREC run")] = None,
+    sheet: options.Sheet = None,
     image_folder: Annotated[
-        list[Path],
-        typer.Option(metavar="DIR...", help=IMAGE_FOLDER_HELP, show_default="the folder that was indexed"),
+        list[Path], option("DIR...", IMAGE_FOLDER_HELP, default="the folder that was indexed")
     ] = [],  # noqa: B006
-    model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", metavar="MODEL", help=MODEL_HELP, show_default="the index's model"),
-    ] = None,
-    overwrite: Overwrite = False,
-    device: Device = "auto",
-    trust_remote_code: TrustRemoteCode = False,
-    as_json: Json = False,
+    model: Annotated[str | None, model_option("the index's model")] = None,
+    overwrite: options.Overwrite = False,
+    device: options.Device = "auto",
+    trust_remote_code: options.TrustRemoteCode = False,
+    as_json: options.Json = False,
 ) -> None:
     """Search an index by words, by an image, by both, or by a file of queries.
 
@@ -70,9 +63,19 @@ def search(
     if words is not None and text is not None:
         raise InputError("--text is the former spelling of WORDS; leave --text out")
     query_text = words if words is not None else text
-    if image_folder and sheet is None:
-        raise InputError("--image-folder has no effect without --sheet")
-    _refuse_contradictions(query_text, image, queries, output, sheet, as_json=as_json, overwrite=overwrite)
+    asks_one = query_text is not None or image is not None
+    contradictions = {
+        "name one query (WORDS, --image FILE or both) or --queries, and not both": asks_one == (queries is not None),
+        "the query is empty; give some words": query_text is not None and not query_text.strip(),
+        "--output goes with --queries": queries is None and output is not None,
+        "--queries needs --output FILE, --sheet FILE, or both": bool(queries and not output and not sheet),
+        "--json has no effect with --queries, whose results are written to --output": bool(queries and as_json),
+        "--overwrite has no effect without --output or --sheet": bool(overwrite and not output and not sheet),
+        "--image-folder has no effect without --sheet": bool(image_folder and not sheet),
+    }
+    for message, applies in contradictions.items():
+        if applies:
+            raise InputError(message)
     if not processes.leads():  # queries are few: one process does all
         return
 
@@ -112,32 +115,6 @@ def search(
         paths = [result.document.image for of_query in results for result in of_query]
         missing = [f"{path}: no such image" for path in paths if path is not None and not path.exists()]
     say_missing_images(missing)
-
-
-def _refuse_contradictions(
-    text: str | None,
-    image: Path | None,
-    queries: str | None,
-    output: Path | None,
-    sheet: Path | None,
-    *,
-    as_json: bool,
-    overwrite: bool,
-) -> None:
-    from embedtune.errors import InputError
-
-    if (text is None and image is None) == (queries is None):
-        raise InputError("name one query (WORDS, --image FILE or both) or --queries, and not both")
-    if text is not None and not text.strip():
-        raise InputError("the query is empty; give some words")
-    if queries is None and output is not None:
-        raise InputError("--output goes with --queries")
-    if queries is not None and output is None and sheet is None:
-        raise InputError("--queries needs --output FILE, --sheet FILE, or both")
-    if queries is not None and as_json:
-        raise InputError("--json has no effect with --queries, whose results are written to --output")
-    if overwrite and output is None and sheet is None:
-        raise InputError("--overwrite has no effect without --output or --sheet")
 
 
 def _show(results: list[SearchResult], as_json: bool) -> None:

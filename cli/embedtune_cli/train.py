@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from .options import OUTPUT_HELP, Changes, Json, MethodFolders, Overwrite, RecipeArgument
+from . import options
+from .options import output_option, switch
 from .output import progress, say, show_json, show_table, show_text
 
 if TYPE_CHECKING:
@@ -16,19 +15,14 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: RecipeArgument,
-    changes: Changes = [],  # noqa: B006
-    methods: MethodFolders = [],  # noqa: B006
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help=OUTPUT_HELP, show_default="runs/ and the recipe's name"),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the run's last checkpoint.")] = False,
-    overwrite: Overwrite = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the resolved recipe and the plan; start nothing.")
-    ] = False,
-    as_json: Json = False,
+    recipe: options.RecipeArgument,
+    changes: options.Changes = [],  # noqa: B006
+    methods: options.MethodFolders = [],  # noqa: B006
+    output: Annotated[Path | None, output_option("DIR", "runs/ and the recipe's name")] = None,
+    resume: Annotated[bool, switch("--resume", "Continue from the run's last checkpoint.")] = False,
+    overwrite: options.Overwrite = False,
+    dry_run: Annotated[bool, switch("--dry-run", "Print the resolved recipe and the plan; start nothing.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Fine-tune a model by a recipe, and measure the gain in and out of domain.
 
