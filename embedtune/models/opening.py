@@ -16,8 +16,8 @@ from .folders import first_line
 Loaded = TypeVar("Loaded", bound=nn.Module)
 
 
-def opened(label: str, load: Callable[[], Loaded], *, random_weights: bool = False) -> Loaded:
-    """The model that `load` opens. label: names it in errors.
+def opened(label: str, load: Callable[[], Loaded], *, random_weights: bool | None = None) -> Loaded:
+    """The model that `load` opens. label: names it in errors. random_weights: as the recipe says; None for a teacher.
 
     Raises InputError for a folder that cannot be opened, and, without random_weights, for weights that the checkpoint
     lacks: transformers would fill them with random numbers.
@@ -31,13 +31,14 @@ def opened(label: str, load: Callable[[], Loaded], *, random_weights: bool = Fal
         with _missing_weights() as missing:
             model = load()
     except Exception as error:  # a foreign folder fails in as many ways as there are libraries that read it
-        raise InputError(f"{label}: {_reason(error)}") from error
+        raise InputError(f"{label}: {_reason(error, teacher=random_weights is None)}") from error
     if not _reads_pooler(model):  # most checkpoints have no pooler
         missing = [name for name in missing if "pooler." not in name]
     if missing and not random_weights:
+        hint = "" if random_weights is None else ", or set model.random_weights: true"
         raise InputError(
             f"{label}: {len(missing)} weights are not in the checkpoint and would be random numbers, first "
-            f"{missing[0]!r}; use a complete checkpoint"
+            f"{missing[0]!r}; use a complete checkpoint{hint}"
         )
     return model
 
@@ -77,7 +78,7 @@ def _reads_pooler(model: nn.Module) -> bool:
     return any(entry["method_output_name"] != "last_hidden_state" for config in configs for entry in config.values())
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, *, teacher: bool) -> str:
     text = f"{error} {error.__cause__ or ''}".lower()
     if any(sign in text for sign in ("torchvision", "video processor", "video_processor")):
         return (  # missing, or built for another torch, and then transformers itself cannot be imported
@@ -85,5 +86,6 @@ def _reason(error: BaseException) -> str:
             "torchvision that is made for your torch"
         )
     if "trust_remote_code" in text:
-        return "has code of its own; run it with --trust-remote-code, or model.trust_remote_code in a recipe"
+        hint = "run it with --trust-remote-code, or model.trust_remote_code in a recipe"
+        return "has code of its own; " + ("a teacher's is never run" if teacher else hint)
     return f"cannot be loaded: {first_line(error)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
@@ -11,7 +12,7 @@ from ..errors import InputError
 from ..files import fingerprint_of
 from ..types import Item, Role
 from .attention import takes_flat
-from .modules import processing_of
+from .modules import processing_of, transformers_of
 from .prepared import KEPT, KEPT_TEXTS, Kept, Prepared, collated, separated
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ READ_IMAGES = (
     "CLIP and SigLIP models read either, Qwen2-VL, Qwen2.5-VL and Qwen3-VL both at once, and model.compose makes one "
     "that reads either"
 )
+SET_BY_SAVING = {"_name_or_path", "transformers_version", "architectures", "dtype", "use_cache"}
 Kind = tuple[str, ...]  # ("text",), ("image",) or both, sorted: sentence-transformers' names of modalities
 
 
@@ -123,6 +125,12 @@ class Preparer:
         return fingerprint_of(self.readers, str(self._width), str(self.model.modalities), str(takes_flat(self.model)))
 
     @cached_property
+    def architecture(self) -> str:
+        """The transformers' configurations, without what saving a model changes in them."""
+        configs = [module.config.to_dict() for module in transformers_of(self.model).values()]
+        return json.dumps([_without(config, SET_BY_SAVING) for config in configs], sort_keys=True, default=str)
+
+    @cached_property
     def readers(self) -> str:
         """The description of the model's tokenizers and image processors. They never change; a large one takes time."""
         return processing_of(self.model)
@@ -136,6 +144,13 @@ class Preparer:
 
 def _kept(item: Item) -> Kept:
     return KEPT if item.image is not None else KEPT_TEXTS
+
+
+def _without(value: Any, keys: set[str]) -> Any:
+    """A configuration without these keys, at any depth."""
+    if not isinstance(value, dict):
+        return value
+    return {key: _without(inner, keys) for key, inner in value.items() if key not in keys}
 
 
 def _batches(rows: list[int], size: int) -> Iterator[list[int]]:

@@ -404,6 +404,16 @@ def test_a_tokenizer_beyond_the_embedding_matrix_is_refused(tiny_model: Path, tm
         load_encoder(str(folder))
 
 
+def test_an_edited_configuration_has_other_cached_embeddings(tiny_model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "edited"))
+    with_json(folder / "config.json", hidden_act="relu")
+    edited, plain = load_encoder(str(folder)), load_encoder(str(tiny_model))
+    assert edited.fingerprint != plain.fingerprint
+    plain.model.save_pretrained(str(tmp_path / "saved"), create_model_card=False)
+    saved = load_encoder(str(tmp_path / "saved"))
+    assert (saved.fingerprint, saved.identity) == (plain.fingerprint, plain.identity)
+
+
 def test_a_path_out_of_the_folder_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     modules = json.loads((folder / "modules.json").read_text())

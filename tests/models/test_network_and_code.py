@@ -151,7 +151,8 @@ def test_a_models_own_code_runs_by_the_flag_alone(with_code: Path, trust: str, t
         assert (done.returncode, bool(ran)) == (0, True), done.stderr
     else:
         assert (done.returncode, ran) == (1, [])
-        assert done.stderr.endswith("has code of its own, which runs only with model.trust_remote_code: true\n")
+        assert "has code of its own; run it with --trust-remote-code" in done.stderr
+        assert done.stderr.count("\n") == 1
         assert "[y/N]" not in done.stdout + done.stderr
 
 
