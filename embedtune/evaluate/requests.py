@@ -178,8 +178,13 @@ def _results(
     return Results(evaluations=evaluations, means=[mean for suite in suites for mean in means_of(suite, evaluations)])
 
 
-def measure_run(request: OfRun) -> Measurement:
-    """Measures the run. Raises InputError as `evaluate_run` does, and for other data than one dataset."""
+def measure_run(request: OfRun) -> Measurement | None:
+    """Measures the run; returns None in all processes of a launch but the first.
+
+    Raises InputError as `evaluate_run` does, and for other data than one dataset.
+    """
+    if not distributed.leads():
+        return None
     names = _measures(request)
     datasets, suites = open_data(request.data)
     if len(datasets) != 1 or suites:

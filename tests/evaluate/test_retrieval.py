@@ -211,6 +211,17 @@ def test_a_foreign_run_is_refused(run: dict[str, dict[str, float]], message: str
         evaluate_run(run, dataset(QRELS))
 
 
+def test_a_run_is_measured_by_the_first_process_alone(
+    tiny_dataset: Path, tmp_path: Path, run_cli: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "made.run", {"q0": {"d0": 1.0}}, "test")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    done = run_cli("eval", "--run", tmp_path / "made.run", "--data", tiny_dataset, "--output", tmp_path / "out")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert not (tmp_path / "out").exists()
+
+
 def test_from_python(tiny_model: Path, tiny_dataset: Path) -> None:
     from embedtune import evaluate_model, load_encoder
 
