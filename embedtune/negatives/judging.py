@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from itertools import groupby
+
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from ..errors import InputError, reason
 from ..models.encoder import Progress, load_encoder
@@ -71,12 +72,18 @@ def judge_by_command(pairs: dict[str, list[str]], dataset: Dataset, command: str
             answered = subprocess.run(words, stdin=lines, stdout=subprocess.PIPE, encoding="utf-8", check=True)
         except (OSError, ValueError, subprocess.CalledProcessError) as error:
             raise InputError(f"{option}: {reason(error)}") from None
-    numbers = answered.stdout.splitlines()
-    if len(numbers) != len(asked):
-        raise InputError(f"{option}: printed {len(numbers)} lines for {len(asked)} pairs; print one number for each")
+    printed = answered.stdout.splitlines()
+    if len(printed) != len(asked):
+        raise InputError(f"{option}: printed {len(printed)} lines for {len(asked)} pairs; print one number for each")
+    try:
+        scores = TypeAdapter(list[FiniteFloat]).validate_python(printed)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where, text = f"{option}: line {int(first['loc'][0]) + 1}", str(first["input"])[:40]
+        raise InputError(f"{where}: expected a finite number, got {text!r}") from None
     run: Run = {}
-    for line, ((query_id, doc_id), number) in enumerate(zip(asked, numbers, strict=True), start=1):
-        run.setdefault(query_id, {})[doc_id] = _number(number, f"{option}: line {line}")
+    for (query_id, doc_id), score in zip(asked, scores, strict=True):
+        run.setdefault(query_id, {})[doc_id] = score
     return run
 
 
@@ -88,13 +95,3 @@ def _lines(asked: list[tuple[str, str]], dataset: Dataset) -> Iterator[str]:
             if item.image is not None:
                 line[f"{role}_image"] = str(item.image)
         yield json.dumps(line, ensure_ascii=False) + "\n"
-
-
-def _number(text: str, where: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise InputError(f"{where}: expected a finite number, got {text[:40]!r}")
-    return value

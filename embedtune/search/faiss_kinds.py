@@ -86,6 +86,13 @@ def read(path: Path, *, mapped: bool) -> Any:
         raise InputError(f"{path}: absent, or not a FAISS index; build the index again") from None
 
 
+def is_kind(index: Any, kind: Kind) -> bool:
+    """Whether `build` makes such an index of this kind."""
+    classes = {"exact": faiss.IndexFlatIP, "hnsw": faiss.IndexHNSWFlat, "ivfpq": faiss.IndexIVFPQ}
+    of_kind = isinstance(index, classes[kind])
+    return of_kind and bool(index.metric_type == faiss.METRIC_INNER_PRODUCT)
+
+
 def write(index: Any, path: Path) -> None:
     faiss.write_index(index, str(path))
 

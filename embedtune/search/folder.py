@@ -235,4 +235,7 @@ def open_index(folder: Path, *, mapped: bool = True) -> Index:
     faiss = faiss_kinds.read(folder / "index.faiss", mapped=mapped)
     if not faiss.ntotal == len(ids) == len(offsets):
         raise InputError(f"{folder}: damaged index, build it again ({faiss.ntotal} vectors, {len(ids)} ids)")
+    if not faiss_kinds.is_kind(faiss, manifest.kind) or faiss.d != manifest.dimension:
+        kind = f"an {manifest.kind} index of {manifest.dimension} dimensions"
+        raise InputError(f"{folder}: damaged index, build it again (index.faiss is not {kind}, as the manifest says)")
     return Index(folder=folder, manifest=manifest, faiss=faiss, ids=ids, offsets=offsets)

@@ -211,6 +211,10 @@ def test_a_damaged_manifest_or_document_is_named(tmp_path: Path, documents: Json
     (folder / "manifest.json").write_text(json.dumps(manifest | {"kind": "flat"}))
     with pytest.raises(InputError, match=r"damaged index, build it again \(Manifest kind: Input should be 'exact', "):
         open_index(folder)
+    for change in ({"kind": "hnsw"}, {"dimension": 8}):
+        (folder / "manifest.json").write_text(json.dumps(manifest | change))
+        with pytest.raises(InputError, match=r"\(index\.faiss is not an (exact|hnsw) index of"):
+            open_index(folder)
     del manifest["images"]  # as an older version wrote it
     (folder / "manifest.json").write_text(json.dumps(manifest))
     assert open_index(folder).manifest.images == []
