@@ -5,7 +5,6 @@ The recipe is read as plain values, so that a report needs none of the methods t
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from ..errors import InputError
 from ..evaluate.compare import Compared, Comparison, Group, compare_groups
 from ..evaluate.guarded import Guarded, GuardedSet, read_guard
 from ..evaluate.results import distinct
-from ..evaluate.sources import Measured, read_source
+from ..evaluate.sources import Measured, Source, read_source
 from ..negatives.audit import Audit, audit
 from ..negatives.evidence import MiningFiles
 from ..recipe import Data, Model, Recipe, plain
@@ -26,7 +25,6 @@ from .learning import Learning, read_learning
 
 SUMMARY = "summary.json"  # written last: a run with it is finished
 Domain = Literal["in", "out"]
-BASE, TUNED = "evaluation-base", "evaluation"
 EXAMPLES = 6  # of caught false negatives
 
 
@@ -143,7 +141,9 @@ def read_record(folder: Path, *, negatives: bool = True, summary: dict[str, Any]
     summary = read_summary(folder) if summary is None else summary
     evaluate = recipe["evaluate"]
     domains = domains_of(evaluate["in_domain"], evaluate["out_of_domain"], summary)
-    base, tuned = (_measured(folder / name, list(domains)) for name in (BASE, TUNED))
+    base = _source(folder / "evaluation-base", "the base model", list(domains))
+    tuned = _source(folder / "evaluation", "the tuned model", list(domains))
+    groups = [Group(name=source.name, sources=[source]) for source in (base, tuned)]
     mined = [MiningFiles(run) for run in sorted((folder / "negatives").glob("*.run"))]
     kept = [files for files in mined if files.evidence.exists()]
     audited = list(dict.fromkeys([*kept[:1], *kept[-1:]])) if negatives else []
@@ -155,10 +155,10 @@ def read_record(folder: Path, *, negatives: bool = True, summary: dict[str, Any]
         learning=read_learning(folder),
         mined=mined,
         minings=[Mining(files=files, audit=audit(files.run, suspects=EXAMPLES)) for files in audited],
-        base=base,
-        tuned=tuned,
+        base=base.measured,
+        tuned=tuned.measured,
         mteb=read_source(folder / "mteb").measured if (folder / "mteb").is_dir() else {},
-        compared=_before_and_after(folder, list(domains)) if base.keys() & tuned.keys() else None,
+        compared=compare_groups(groups) if base.measured.keys() & tuned.measured.keys() else None,
         domains=domains,
         guard=read_guard(folder),
     )
@@ -230,27 +230,14 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return _json(folder / SUMMARY)
 
 
-def _measured(folder: Path, order: Sequence[str]) -> dict[str, Measured]:
-    """The evaluations in a folder, in the recipe's order."""
-    measured = read_source(folder).measured if list(folder.glob("*/measures.json")) else {}
-    return {label: measured[label] for label in sorted(measured, key=lambda label: order_of(label, order))}
-
-
-def _before_and_after(folder: Path, order: Sequence[str]) -> Compared:
-    """The tuned model's evaluation against the base model's."""
-    names = {"the base model": BASE, "the tuned model": TUNED}
-    sources = [dataclasses.replace(read_source(folder / subfolder), name=name) for name, subfolder in names.items()]
-    return in_order(compare_groups([Group(name=source.name, sources=[source]) for source in sources]), order)
-
-
-def in_order(compared: Compared, order: Sequence[str]) -> Compared:
-    """Comparisons in the order of a recipe's datasets; the others come last."""
-    comparisons = sorted(compared.comparisons, key=lambda comparison: order_of(comparison.dataset, order))
-    return dataclasses.replace(compared, comparisons=comparisons)
-
-
-def order_of(label: str, order: Sequence[str]) -> int:
-    return order.index(label.casefold()) if label.casefold() in order else len(order)
+def _source(folder: Path, name: str, order: Sequence[str]) -> Source:
+    """The evaluations in a folder, in the recipe's order; other datasets come last."""
+    if not list(folder.glob("*/measures.json")):
+        return Source(name=name, measured={})
+    ranks = {label: rank for rank, label in enumerate(order)}
+    measured = read_source(folder).measured
+    labels = sorted(measured, key=lambda label: ranks.get(label, len(ranks)))
+    return Source(name=name, measured={label: measured[label] for label in labels})
 
 
 def _json(path: Path) -> dict[str, Any]:

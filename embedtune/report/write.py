@@ -13,7 +13,7 @@ import yaml
 
 from ..errors import InputError
 from ..evaluate.compare import Compared, Group, by_recipe, compare_groups
-from ..evaluate.sources import read_source
+from ..evaluate.sources import Source, read_source
 from ..files import FileKind, FolderKind, check_file, check_folder, whole_folder, write_text
 from ..negatives.audit import dataset_of
 from ..recipe.strict_yaml import flattened
@@ -23,7 +23,7 @@ from .figures import as_file
 from .markdown import MARK, escaped, need, render
 from .page import page
 from .pictures import Thumbnails
-from .record import Mining, RunRecord, in_order, read_record
+from .record import Mining, RunRecord, read_record
 from .spread import spreads_of
 from .wording import shortened, without_folders
 
@@ -212,7 +212,9 @@ def _compared(runs: Mapping[str, RunRecord], notes: list[str]) -> Compared | Non
     all others, have no evaluation."""
     notes += [f"{name}: is not compared; it has no evaluation." for name, record in runs.items() if not record.tuned]
     sources = [
-        dataclasses.replace(read_source(record.folder), name=name) for name, record in runs.items() if record.tuned
+        dataclasses.replace(read_source(record.folder), name=name, measured=record.tuned)
+        for name, record in runs.items()
+        if record.tuned
     ]
     first = next(iter(runs.values()))
     if len(sources) < 2 or not first.tuned:
@@ -220,6 +222,5 @@ def _compared(runs: Mapping[str, RunRecord], notes: list[str]) -> Compared | Non
     groups = by_recipe(sources)
     if len(groups) == 1:
         notes.append("The runs differ in their seed alone: they are compared, as one, with their base model.")
-        base = read_source(first.folder / "evaluation-base")
-        groups = [Group(name=BASE, sources=[dataclasses.replace(base, name=BASE)]), *groups]
-    return in_order(compare_groups(groups), list(first.domains))
+        groups = [Group(name=BASE, sources=[Source(name=BASE, measured=first.base)]), *groups]
+    return compare_groups(groups)

@@ -218,6 +218,9 @@ def test_what_is_no_run_is_refused(finished_run: Path, tmp_path: Path) -> None:
     (damaged / "log.jsonl").write_text(lines[0] + "[1]\n")
     with pytest.raises(InputError, match=r"log\.jsonl:2: expected a JSON object, got \[1\]"):
         report([damaged])
+    (damaged / "log.jsonl").write_text(lines[0] + '{"event": "step"}\n')
+    with pytest.raises(InputError, match=r"log\.jsonl:2: is no event of a run"):
+        report([damaged])
     (damaged / "log.jsonl").write_text(lines[0])
     (damaged / "environment.json").write_text('{"embedtune": "0.1.0"}')
     with pytest.raises(InputError, match=r"a file of the run lacks a value that the report shows: .*'versions'"):
@@ -301,6 +304,10 @@ def test_the_kept_step_is_shown_with_its_own_validation(finished_run: Path, tmp_
     text = Page(report([run]).text).text
     assert "kept is step 2 (validation nDCG@10 0.8552); the untouched model validated higher (0.8814)" in text
     assert "0.8814 at step 0, best 0.8814 at step 0; kept is step 2 with 0.8552." in text
+    (run / "summary.json").write_text(json.dumps(summary | {"best_step": 0}))
+    text = report([run], form="md").text
+    assert "kept is the untouched model, which no step validated above (validation nDCG@10 0.8814)\n" in text
+    (run / "summary.json").write_text(json.dumps(summary))
     several = report([run, finished_run], form="md").text
     row = next(line for line in several.splitlines() if line.startswith("| run | tiny"))
     assert row.split(" | ")[3:6:2] == ["2", "0.8552"]
