@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from ..data.relevance import Relevance
 from ..errors import InputError
 from ..files import fingerprint_of_file, inner_folder, is_leftover, write_json
+from ..methods.synthesis.memory_queue import MemoryQueue
 from ..models.encoder import Encoder
 from ..recipe import Recipe
 from ..types import Dataset
 from .log import Log
-from .momentum import Momentum, load_state, state_of
 from .negatives import NegativeSource, RunNegatives
 from .objective import Objective
 from .plan import Plan, Position, Stages
@@ -55,12 +55,14 @@ class State:
 class Training:
     """Everything that the loop works with. Only `negatives` changes while it runs.
 
-    stream, stream_step: the unlabelled text that holds the student near the base model. momenta: slow copies of the
-    weights, for memory queues. origins: the base weights that `stay_close.pull` decays towards.
+    encoder_weights: the encoder's trained parameters. stream, stream_step: the unlabelled text that holds the student
+    near the base model. queues: memory queues with slow copies of the weights. origins: the base weights that
+    `stay_close.pull` decays towards.
     """
 
     recipe: Recipe
     encoder: Encoder
+    encoder_weights: list[nn.Parameter]
     dataset: Dataset
     plan: Plan
     stages: Stages
@@ -78,7 +80,7 @@ class Training:
     stop_requested: Callable[[], bool]
     stream: Stream | None = None
     stream_step: TrainingStep | None = None
-    momenta: list[Momentum] = field(default_factory=list)
+    queues: list[MemoryQueue] = field(default_factory=list)
     origins: dict[nn.Parameter, torch.Tensor] = field(default_factory=dict)
 
     @property
@@ -197,7 +199,6 @@ def save_training(t: Training, state: State, *, done: bool) -> None:
         "optimizer": optimizer_tensors(t.optimizer, names),
         "objective": dict(t.objective.modules.state_dict()),
         "negatives": t.negatives.state(),
-        "momentum": state_of(t.momenta),
     }
     scaler = t.accelerator.scaler.state_dict() if t.accelerator.scaler is not None else None
     folder = t.folder / "checkpoints"
@@ -219,7 +220,6 @@ def load_training(t: Training, path: Path, *, weights_only: bool = False) -> Sta
     if not weights_only:
         load_optimizer(t.optimizer, names, tensors["optimizer"])
         t.objective.modules.load_state_dict(tensors["objective"])
-        load_state(t.momenta, tensors.get("momentum", {}))
         if t.accelerator.scaler is not None:
             t.accelerator.scaler.load_state_dict(saved["scaler"])
         if saved["negatives"] != State().negatives:

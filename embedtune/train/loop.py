@@ -23,6 +23,7 @@ from .step import (
     fetched,
     lay_out,
     made_documents,
+    slow_documents,
     sum_gradients,
     training_mode,
 )
@@ -43,8 +44,8 @@ def fit(t: Training, state: State) -> State:
         parts: list[Parts] = []
         for _ in range(train.accumulate):
             batch, generator = batch_at(t, state.position)
-            for momentum in t.momenta:
-                momentum.offer(batch)
+            for queue in t.queues:
+                queue.keys = slow_documents(t.step, batch, queue, t.encoder_weights)
             loss, logged = accumulate_gradients(
                 t.step, batch, generator, progress=progress, observe=observer(t, state.step)
             )
@@ -126,8 +127,8 @@ def step_optimizer(t: Training, step: int, loss: float, norm: float) -> None:
     # torch 2.13's fused kernel does not count as a change, and cached embeddings are named by the counted version.
     torch.autograd.graph.increment_version(t.trained)
     pull_to_origins(t)
-    for momentum in t.momenta:
-        momentum.follow()
+    for queue in t.queues:
+        queue.follow(t.encoder_weights)
     t.optimizer.zero_grad(set_to_none=True)
 
 

@@ -16,6 +16,7 @@ from accelerate.utils import DistributedType
 from .. import distributed as processes
 from ..data.relevance import Relevance
 from ..errors import InputError
+from ..methods.synthesis.memory_queue import MemoryQueue
 from ..models import adapters
 from ..models.cached_towers import CachedTowers
 from ..models.compose import projections
@@ -29,7 +30,6 @@ from ..types import Dataset
 from .checkpoint import State, Training
 from .live import FrozenDocuments, LiveNegatives
 from .log import Listener, Log
-from .momentum import momenta_of
 from .negatives import RunNegatives
 from .objective import Objective
 from .plan import Plan, facts_for, stages_of
@@ -120,7 +120,11 @@ def set_up(
     if live is not None and documents is not None:
         encoder = FrozenDocuments(encoder, dataset.corpus, documents)
         negatives = LiveNegatives(encoder, dataset, relevance, live.depth, accelerator)
+    weights = [parameter for parameter in encoder.model.parameters() if parameter.requires_grad]
     objective = dataclasses.replace(Objective.of(recipe), teacher=teacher)
+    queues = [make for make in objective.vectors if isinstance(make, MemoryQueue) and make.momentum is not None]
+    for queue in queues:
+        queue.start(weights)
     objective.modules.to(encoder.device)
     step = TrainingStep(
         encoder=encoder,
@@ -142,9 +146,10 @@ def set_up(
     training = Training(
         recipe=recipe,
         encoder=encoder,
+        encoder_weights=weights,
         dataset=dataset,
         plan=plan,
-        stages=stages_of(recipe, plan, encoder, trained(encoder)),
+        stages=stages_of(recipe, plan, encoder, weights),
         relevance=relevance,
         negatives=negatives,
         mining=mining,
@@ -159,8 +164,8 @@ def set_up(
         stop_requested=stop_requested,
         stream=stream,
         stream_step=stream_step(step, stream) if stream is not None else None,
-        momenta=momenta_of(step, trained(encoder)),
-        origins={p: p.detach().clone() for p in trained(encoder)} if recipe.stay_close.pull else {},
+        queues=queues,
+        origins={p: p.detach().clone() for p in weights} if recipe.stay_close.pull else {},
     )
     return training, base_fingerprint
 
@@ -193,10 +198,6 @@ def make_trainable(recipe: Recipe, encoder: Encoder) -> None:
         switch_off_dropout(encoder.model)
     if recipe.stay_close.freeze_layers:
         freeze(encoder.model, recipe.stay_close.freeze_layers)
-
-
-def trained(encoder: Encoder) -> list[torch.nn.Parameter]:
-    return [parameter for parameter in encoder.model.parameters() if parameter.requires_grad]
 
 
 def load_trainable(recipe: Recipe, accelerator: Accelerator) -> Encoder:

@@ -23,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..data.relevance import Relevance, item_key, text_key
 from ..errors import InputError
+from ..methods.synthesis.memory_queue import MemoryQueue
 from ..models.cpu import between_chunks
 from ..models.encoder import Encoder
 from ..models.prepared import Prepared, chunks
@@ -260,6 +261,20 @@ def accumulate_gradients(
             towers, parts["skipped"] = without_negligible(encoder, towers, gradients, step.keep, step.chunk_size)
         backward(encoder, towers, gradients)
     return loss.detach(), parts
+
+
+@torch.no_grad()
+def slow_documents(step: TrainingStep, batch: Batch, queue: MemoryQueue, trained: Sequence[nn.Parameter]) -> Tensor:
+    """(D, H) the batch's documents as the queue's slow copy embeds them, without dropout."""
+    step.tokens[1].hold(batch.made)
+    shard = slice(step.accelerator.process_index, None, step.accelerator.num_processes)
+    step.encoder.model.eval()
+    with queue.slow_weights(trained):
+        items = step.tokens[1](batch.doc_ids[shard])
+        tower = embed(step.encoder, items, "document", chunk_size=step.chunk_size)
+    training_mode(step.encoder.model)
+    documents = gathering(tower, len(batch.doc_ids), step.accelerator)().detach()
+    return scored(documents, step.encoder.similarity)
 
 
 def fetched(values: Mapping[str, Tensor | float]) -> dict[str, float]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
@@ -19,10 +18,7 @@ from embedtune.methods.synthesis.memory_queue import MemoryQueue
 from embedtune.models.encoder import load_encoder
 from embedtune.recipe import Recipe, check_recipe
 from embedtune.train import checkpoint
-from embedtune.train.momentum import Momentum
-from embedtune.train.objective import Objective
 from embedtune.train.run import train
-from embedtune.train.step import TrainingStep
 
 
 def recipe_of(model: Path, data: Path, momentum: float | None, **model_keys: Any) -> Recipe:
@@ -47,14 +43,15 @@ def difference(one: Path, other: Path) -> float:
     return max(float((a[name] - b[name]).abs().max()) for name in a)
 
 
-def test_the_slow_weights_by_hand(tiny_model: Path) -> None:
-    three, queue = nn.Parameter(torch.tensor([3.0])), MemoryQueue(momentum=0.999)
-    encoder = load_encoder(str(tiny_model))
-    objective = Objective([], [], [queue], [], [])
-    step = TrainingStep(encoder=encoder, objective=objective, tokens=(), accelerator=Accelerator(cpu=True))
-    momentum = Momentum(queue, step, [three], [torch.tensor([1.0])])
-    momentum.follow()
-    assert momentum.slow[0].item() == pytest.approx(1.002)
+def test_the_slow_weights_by_hand() -> None:
+    three, queue = nn.Parameter(torch.tensor([1.0])), MemoryQueue(momentum=0.999)
+    queue.start([three])
+    with torch.no_grad():
+        three.fill_(3.0)
+    queue.follow([three])
+    assert queue.slow[0].item() == pytest.approx(1.002)
+    with queue.slow_weights([three]):
+        assert three.item() == pytest.approx(1.002)
     assert three.item() == 3.0
     with pytest.raises(InputError, match=r"momentum: expected 0 to below 1, got 1\.0"):
         MemoryQueue(momentum=1.0)
@@ -80,7 +77,8 @@ def test_the_queue_holds_what_the_slow_weights_say(
         folder = tmp_path / str(momentum)
         train(recipe_of(tiny_model, tiny_dataset, momentum, lora=lora), folder)
         tensors, _ = checkpoint.load(folder / "checkpoints" / "step-000006")
-        assert len(tensors["momentum"]) == len(tensors["weights"])  # of an adapter: it alone
+        slow = [name for name in tensors["objective"] if ".slow_" in name]
+        assert len(slow) == len(tensors["weights"])  # of an adapter: it alone
         (held,) = (rows for name, rows in tensors["objective"].items() if name.endswith("embeddings"))
         furthest[momentum] = float((1 - (held @ known.T).amax(dim=1)).max())
     assert furthest[1 - 1e-7] < 1e-5 < furthest[0.0]

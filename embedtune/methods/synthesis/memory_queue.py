@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -74,6 +75,35 @@ class MemoryQueue(nn.Module):
         if self.training:
             self._take(ids, documents if self.keys is None else self.keys)
         return append(scores, keep, held, allowed)
+
+    def start(self, trained: Sequence[nn.Parameter]) -> None:
+        """Begins the slow copy at the trained weights. With an adapter, it is of the adapter alone."""
+        for index, parameter in enumerate(trained):
+            self.register_buffer(f"slow_{index}", parameter.detach().clone())
+
+    @property
+    def slow(self) -> list[Tensor]:
+        """The slow copy's weights, in the order of the trained ones."""
+        return [weights for name, weights in self.named_buffers() if name.startswith("slow_")]
+
+    @torch.no_grad()
+    def follow(self, trained: Sequence[nn.Parameter]) -> None:
+        """Moves the slow copy after an optimizer step: slow = momentum * slow + (1 - momentum) * trained."""
+        assert self.momentum is not None
+        for slow, parameter in zip(self.slow, trained, strict=True):
+            slow.lerp_(parameter, 1 - self.momentum)
+
+    @contextmanager
+    def slow_weights(self, trained: Sequence[nn.Parameter]) -> Iterator[None]:
+        """Runs with the slow copy's weights in the model."""
+        kept = [parameter.data for parameter in trained]
+        try:
+            for parameter, slow in zip(trained, self.slow, strict=True):
+                parameter.data = slow
+            yield
+        finally:
+            for parameter, data in zip(trained, kept, strict=True):
+                parameter.data = data
 
     def _take(self, ids: Tensor, documents: Tensor) -> None:
         real = (ids != EMPTY).nonzero().flatten()[-self.size :]
