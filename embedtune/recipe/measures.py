@@ -22,7 +22,7 @@ _ALIASES = {kind.lower(): kind for kind in KINDS} | {
     "recall": "R",
     "precision": "P",
 }
-_FORM = re.compile(r"([A-Za-z_]*?[A-Za-z])(?:(?:@|_at_|_cut_|_)([1-9][0-9]*))?")  # nDCG@10, ndcg_at_10, ndcg_cut_10
+_FORM = re.compile(r"([A-Za-z_]*?[A-Za-z])(?:(?:@|_at_|_cut_|_)([1-9][0-9]{0,8}))?")  # nDCG@10, ndcg_at_10, ndcg_cut_10
 _HIT_RATE = re.compile(r"hits|hit_?rate", re.IGNORECASE)
 # Measures of trec_eval and ir_measures that are not computed here: their nearest known name would be another measure.
 _NOT_COMPUTED = re.compile(r"rprec|judged|bpref|inf_?ap|rbp|n?err|iprec|set_?\w+|num_?\w+|alpha_?ndcg", re.IGNORECASE)
@@ -64,7 +64,7 @@ def _canonical(name: str) -> str:
 
 def _refusal(name: str) -> str:
     stem = re.split(r"@|\(|_at_|_cut_|_(?=[0-9])", name)[0]
-    digits = re.search(r"([1-9][0-9]*)$", name)
+    digits = re.search(r"(?<![0-9])([1-9][0-9]{0,8})$", name)
     cut = f"@{digits[1]}" if digits else "@10"
     if name in OF_PROTOCOLS:
         return f"measure {name!r} is reported by the protocol winoground only; a run does not determine it"

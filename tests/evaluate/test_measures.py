@@ -144,6 +144,11 @@ KNOWN = "nDCG@10, AP@10, RR@10, R@10, P@10, Success@10, hit@10, accuracy"
         ("Rprec", f"measure 'Rprec' is not computed by embedtune; known are {KNOWN}"),
         ("Judged@10", f"measure 'Judged@10' is not computed by embedtune; known are {KNOWN}"),
         ("nDCG@0", "unknown measure 'nDCG@0': did you mean 'nDCG@10'?"),
+        (
+            "nDCG@9999999999",
+            "unknown measure 'nDCG@9999999999': known are AP@10, P@10, R@10, RR@10, Success@10, accuracy, hit@10, "
+            "nDCG@10",
+        ),
         ("R", "measure 'R' needs a cut-off, as in R@10"),
         ("recall", "measure 'recall' needs a cut-off, as in R@10"),
         (
