@@ -68,16 +68,17 @@ def quickstart(
         say(f"  {result.rank}. {result.score:.3f}  {result.document.title or result.document.id}")
     say("")
     untuned = "untrained" if images else "base"
-    show_table(["", "dataset", "measure", untuned, "tuned", "change"], _rows(made), as_json=False)
+    columns = ["", "dataset", "measure", "queries", untuned, "tuned", "change", "low", "high"]
+    show_table(columns, _rows(made), as_json=False)
+    say("low and high: the 95% bootstrap interval of the change, over the same queries")
     next_steps = NEXT_IMAGES if images else NEXT
     say(next_steps.format(index=made.index, sheet=made.sheet, picture=made.picture))
 
 
 def _rows(made: Quickstart) -> list[list[object]]:
     """The recipe's datasets in their order: the first is of the training domain (other modules), the second is not."""
-    names = ["in domain", "out of domain"]
+    domain = dict(zip(made.run.tuned, ["in domain", "out of domain"], strict=True))
     return [
-        [where, dataset, measure, made.run.base[dataset][measure], tuned, tuned - made.run.base[dataset][measure]]
-        for where, (dataset, measures) in zip(names, made.run.tuned.items(), strict=True)
-        for measure, tuned in measures.items()
+        [domain[dataset], dataset, measure, c.queries, c.baseline, c.value, c.difference, c.low, c.high]
+        for (dataset, measure), c in made.changes.items()
     ]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..data.dataset import load_dataset
 from ..errors import InputError, Interrupted
+from ..evaluate.significance import Paired, paired
 from ..evaluate.sources import read_evaluation
 from ..files import check_container, write_text
 from ..models.encoder import Encoder, load_encoder
@@ -72,12 +73,14 @@ IMAGES = Job(
 class Quickstart:
     """What was made: the recipe, the run with its measures, the index, and what the example query finds in it.
 
+    changes: (dataset, measure) -> the comparison of base and tuned model over the same queries, with its interval.
     sheet, picture: where documents are pictures, a contact sheet of some queries and what they find, and a picture of
     the first thing found in the other style.
     """
 
     recipe: Path
     run: TrainedRun
+    changes: dict[tuple[str, str], Paired]
     index: Path
     query: str
     found: list[SearchResult]
@@ -120,12 +123,22 @@ def quickstart(
     return Quickstart(
         recipe=recipe_file,
         run=run,
+        changes=_changes(run),
         index=output / "index",
         query=plan.example,
         found=found,
         sheet=_sheet(index, encoder, tested, run.folder / "evaluation", output / "sheet.png") if pictured else None,
         picture=Path(recipe.evaluate.out_of_domain[0]) / "images" / pictured.name if pictured else None,
     )
+
+
+def _changes(run: TrainedRun) -> dict[tuple[str, str], Paired]:
+    changes = {}
+    for label, measures in run.tuned.items():
+        base, tuned = (read_evaluation(run.folder / name / label) for name in ("evaluation-base", "evaluation"))
+        for measure in measures:
+            changes[label, measure] = paired(base.values(measure), tuned.values(measure))
+    return changes
 
 
 def _begins(file: Path, head: str) -> bool:

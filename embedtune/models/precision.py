@@ -21,7 +21,7 @@ def resolve_device(device: str = "auto") -> torch.device:
     Raises InputError for an unknown name and for a device that this machine does not have.
     """
     if device == "auto" and processes.count() > 1 and torch.cuda.is_available():
-        return torch.device("cuda", processes.place_here() % torch.cuda.device_count())
+        return torch.device("cuda", processes.local_rank() % torch.cuda.device_count())
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.mps.is_available() else "cpu")
     kind = device.partition(":")[0]
@@ -48,6 +48,8 @@ def resolve_precision(precision: Precision, device: torch.device) -> Resolved:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this processor has bf16 multiply instructions (AVX-512 BF16 or AMX)."""
+    """Whether this processor multiplies bf16 (AVX-512 BF16 or AMX) and oneDNN may use that: ONEDNN_MAX_CPU_ISA may not
+    allow it."""
     capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return bool(native and torch.ops.mkldnn._is_mkldnn_bf16_supported())

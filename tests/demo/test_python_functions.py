@@ -46,20 +46,34 @@ def library(tmp_path: Path) -> Path:
 def test_a_query_is_a_docstring_and_its_document_the_code_without_it(tmp_path: Path, library: Path) -> None:
     make_functions(tmp_path / "out", library=library)
     corpus, queries = rows(tmp_path / "out/corpus.jsonl"), rows(tmp_path / "out/queries.jsonl")
-    assert set(corpus) == {*(f"m{n}.add{n}" for n in range(12)), "one.up", "two.C.next"}
+    assert set(corpus) == {*(f"m{n}.add{n}" for n in range(12)), "one.up"}
     assert queries["q-m3.add3"]["text"] == "Add the numbers of case 3."
     assert corpus["m3.add3"]["text"] == "def add3(a, b):\n    total = a + b\n    return total * 3"
 
 
-def test_equal_functions_are_each_others_positives_in_one_split(tmp_path: Path, library: Path) -> None:
+def test_functions_with_one_docstring_are_left_out(tmp_path: Path, library: Path) -> None:
+    (library / "m3.py").write_text((library / "m4.py").read_text().replace("* 4", "* 3"))
     make_functions(tmp_path / "out", library=library)
-    splits = {split: judged(tmp_path / "out", split) for split in ("train", "test")}
-    (both,) = [qrels for qrels in splits.values() if "q-one.up" in qrels]
-    assert both["q-one.up"] == both["q-two.C.next"] == {"one.up", "two.C.next"}
-    documents = {split: set().union(*qrels.values()) for split, qrels in splits.items()}
-    assert documents["train"]
-    assert documents["test"]
-    assert not documents["train"] & documents["test"]
+    corpus = rows(tmp_path / "out/corpus.jsonl")
+    assert "m5.add5" in corpus
+    assert not {"m3.add4", "m4.add4"} & set(corpus)
+
+
+def test_whole_modules_go_to_a_split(tmp_path: Path, library: Path) -> None:
+    more = (library / "m1.py").read_text()
+    for n in range(1, 12):
+        (library / f"m{n}.py").write_text(
+            "".join(more.replace("add1", f"add{n}{m}").replace("case 1", f"case {n}{m}").replace("* 1", f"* {n}{m}")
+                    for m in range(1, 4))
+        )  # fmt: skip
+    make_functions(tmp_path / "out", library=library)
+    modules = {
+        split: {doc_id.partition(".")[0] for ids in judged(tmp_path / "out", split).values() for doc_id in ids}
+        for split in ("train", "test")
+    }
+    assert len(modules["train"]) + len(modules["test"]) == 13
+    assert len(modules["test"]) in (3, 4, 5)  # a quarter of 35 functions, at most 3 a module
+    assert not modules["train"] & modules["test"]
 
 
 def test_the_same_sources_give_the_same_bytes(tmp_path: Path, library: Path) -> None:
@@ -91,11 +105,11 @@ def test_prose_is_what_follows_the_summary_up_to_a_section(tmp_path: Path) -> No
     module.write_text(code + code.replace("def f", "def again"))  # the same text is not taken twice
     make_prose(tmp_path / "out", queries=1, packages=tmp_path / "packages")
     assert rows(tmp_path / "out/corpus.jsonl") == {
-        "numpy.deep.module.f": {"_id": "numpy.deep.module.f", "title": "", "text": rest.strip()}
+        "numpy.deep.module.f": {"_id": "numpy.deep.module.f", "text": rest.strip()}
     }
     assert judged(tmp_path / "out", "test") == {"q-numpy.deep.module.f": {"numpy.deep.module.f"}}
 
 
 def test_too_little_prose_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"0 docstrings with prose in networkx, .*; 200 are needed"):
+    with pytest.raises(InputError, match=r"0 docstrings with prose in networkx, .*; 100 are needed"):
         make_prose(tmp_path / "out", packages=tmp_path)
