@@ -20,7 +20,7 @@ Severity = Literal["error", "warning"]
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One kind of fault in one file, with every place where it is."""
+    """One kind of fault in one file, with every line that has it."""
 
     severity: Severity
     kind: str
@@ -34,15 +34,15 @@ class Fault:
 
 @dataclass(kw_only=True)
 class FolderCheck:
-    """What a folder holds (`counts`) and what is wrong with it."""
+    """The counts of what a dataset folder holds, and its faults."""
 
     folder: Path
     counts: dict[str, int] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
 
     def add(self, severity: Severity, kind: str, file: str, where: Iterable[str]) -> None:
-        if places := tuple(where):
-            self.faults.append(Fault(severity=severity, kind=kind, file=file, where=places))
+        if sentences := tuple(where):
+            self.faults.append(Fault(severity=severity, kind=kind, file=file, where=sentences))
 
     def add_lines(self, file: str, lines: list[LineError]) -> None:
         for kind in dict.fromkeys(line.kind for line in lines):
@@ -65,10 +65,8 @@ def check(folder: str | Path) -> FolderCheck:
     if not root.is_dir():
         raise InputError(f"{folder}: no such folder; expected {LAYOUT} (other formats: `embedtune data convert`)")
     report = FolderCheck(folder=root)
-    documents, queries = (
-        _check_items(root, "corpus", "documents", report),
-        _check_items(root, "queries", "queries", report),
-    )
+    documents = _check_items(root, "corpus", "documents", report)
+    queries = _check_items(root, "queries", "queries", report)
     splits = {split: _check_split(root, split, queries, documents, report) for split in splits_of(root)}
     if not splits:
         report.add("error", "no judgements", "qrels", [f"{root / 'qrels'}: no <split>.tsv"])
@@ -82,10 +80,10 @@ def check(folder: str | Path) -> FolderCheck:
 
 
 def _check_items(root: Path, name: str, noun: str, report: FolderCheck) -> Collection[str]:
-    """Checks corpus.jsonl or queries.jsonl; gives the ids that are there."""
+    """Checks corpus.jsonl or queries.jsonl and returns its ids."""
     file = f"{name}.jsonl"
     lines: list[LineError] = []
-    found: dict[str, int] = {}  # id -> line
+    line_of: dict[str, int] = {}  # id -> line
     contents: dict[str, str] = {}  # fingerprint of content -> the first id that has it
     images: dict[str, Path] = {}  # where -> its image
     empty, equal, damaged = [], [], []
@@ -96,12 +94,12 @@ def _check_items(root: Path, name: str, noun: str, report: FolderCheck) -> Colle
                 continue
             try:
                 item = parse_item(raw, where, root)
-                if item.id in found:
-                    raise LineError(where, "duplicate id", f"_id {item.id!r} is also on line {found[item.id]}")
+                if item.id in line_of:
+                    raise LineError(where, "duplicate id", f"_id {item.id!r} is also on line {line_of[item.id]}")
             except LineError as fault:
                 lines.append(fault)
                 continue
-            found[item.id] = number
+            line_of[item.id] = number
             if not item.content.strip() and not item.image:
                 empty.append(f"{where}: {item.id!r} has no text and no image")
             elif (first := contents.setdefault(_content(item), item.id)) != item.id:
@@ -112,24 +110,25 @@ def _check_items(root: Path, name: str, noun: str, report: FolderCheck) -> Colle
                 images[f"{where}: {item.id!r} names {item.image.relative_to(root)}"] = item.image
     except InputError as error:
         report.add("error", "missing file", file, [str(error)])
-        return found
-    report.counts[noun] = len(found)
+        return line_of
+    report.counts[noun] = len(line_of)
     report.add_lines(file, lines)
-    report.add("error", f"no {noun}", file, [] if found else [f"{root / file}: no {noun}"])
+    report.add("error", f"no {noun}", file, [] if line_of else [f"{root / file}: no {noun}"])
     _check_images(file, images, report)
     report.add("warning", f"empty {noun}", file, empty)
     report.add("warning", f"equal {noun}", file, equal)
     report.add("warning", "damaged text", file, damaged)
-    return found
+    return line_of
 
 
 def _check_images(file: str, images: dict[str, Path], report: FolderCheck) -> None:
-    """images: a sentence that says where -> the image there. Every one is decoded."""
-    there = {where: image for where, image in images.items() if image.is_file()}
-    missing = [where for where in images if where not in there]
-    report.add("error", "missing image", file, (f"{where}, which is not there" for where in missing))
-    found = zip(there, faults_of(list(there.values())), strict=True)
-    report.add("error", "broken image", file, (f"{where}: {reason}" for where, reason in found if reason is not None))
+    """images: a sentence with line and id -> the image that the line names. Every image is decoded."""
+    present = {where: image for where, image in images.items() if image.is_file()}
+    report.add(
+        "error", "missing image", file, (f"{where}, which is absent" for where in images if where not in present)
+    )
+    reasons = zip(present, faults_of(list(present.values())), strict=True)
+    report.add("error", "broken image", file, (f"{where}: {reason}" for where, reason in reasons if reason is not None))
     if images:
         report.counts["images"] = report.counts.get("images", 0) + len(images)
 
@@ -183,11 +182,9 @@ def _check_overlap(split: str, qrels: Qrels, train: Qrels, report: FolderCheck) 
     file = f"qrels/{split}.tsv"
     shared = [query_id for query_id in qrels if query_id in train]
     report.add("error", "query in two splits", file, (f"query {q!r} is judged in train as well" for q in shared))
-    ours, theirs = positives_of(qrels), positives_of(train)
-    both = [doc_id for doc_id in ours if doc_id in theirs]
-    report.add(
-        "warning", "positive in two splits", file, (f"document {d!r} is a positive of train as well" for d in both)
-    )
+    of_train = positives_of(train)
+    both = (f"document {d!r} is a positive of train as well" for d in positives_of(qrels) if d in of_train)
+    report.add("warning", "positive in two splits", file, both)
 
 
 def positives_of(qrels: Qrels) -> dict[str, None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -11,19 +11,19 @@ from pathlib import Path
 from .. import __version__
 from ..errors import InputError
 from ..files import FolderKind, check_folder, fingerprint_of, fingerprint_of_file, whole_folder
-from . import flagembedding, huggingface, pairs, tevatron
+from . import huggingface, pairs, records
 from .pairs import Columns
 from .records import LabelledQuery, Row
 from .tables import rows_of
 from .writer import FolderWriter
 
 CONVERTED = FolderKind(verb="data convert")
-PEEK = 100  # rows that are looked at to tell which format and which columns there are
+PEEK = 100  # rows that decide the format and the columns
 
 
 @dataclass(frozen=True, kw_only=True)
 class Converted:
-    """What was written, and sentences for the user about what was assumed or left out."""
+    """The counts of what was written, and sentences for the user about what was assumed or left out."""
 
     folder: Path
     documents: int
@@ -56,22 +56,20 @@ def convert(
     if not re.fullmatch(r"\w[\w.-]*", split):
         raise InputError(f"split {split!r}: expected letters, digits, '.', '_' and '-'")
     notes: list[str] = []
-    place = Path(source).expanduser()
-    beside = (place if place.is_dir() else place.parent) if image_files and not is_hub_name(str(source)) else None
+    path = Path(source).expanduser()
+    beside = (path if path.is_dir() else path.parent) if image_files and not is_hub_name(str(source)) else None
     with (
         whole_folder(output, CONVERTED, overwrite=overwrite) as temporary,
         FolderWriter(temporary, beside) as writer,
     ):
-        if huggingface.is_source(source):
-            tables = huggingface.open_tables(str(source), split)
-            if huggingface.is_beir(tables):
-                huggingface.copy_beir(tables, writer, str(source))
-            else:
-                for name, table in tables.items():
-                    rows = huggingface.rows_of(table, f"{source} ({name})")
-                    _add_all(writer, name, _records(f"{source} ({name})", rows, columns, writer, notes))
+        if not huggingface.is_source(source):
+            _add_rows(writer, split, str(source), rows_of(_file(path)), columns, notes)
+        elif huggingface.is_beir(tables := huggingface.open_tables(str(source), split)):
+            huggingface.copy_beir(tables, writer, str(source))
         else:
-            _add_all(writer, split, _records(str(source), rows_of(_file(place)), columns, writer, notes))
+            for name, table in tables.items():
+                where = f"{source} ({name})"
+                _add_rows(writer, name, where, huggingface.rows_of(table, where), columns, notes)
         if not writer.qrels:
             raise InputError(f"{source}: no rows")
     return _summary(output, writer, notes)
@@ -103,29 +101,28 @@ def _file(path: Path) -> Path:
     return path
 
 
-def _records(
-    source: str, rows: Iterator[Row], columns: Columns | None, writer: FolderWriter, notes: list[str]
-) -> Iterator[LabelledQuery]:
-    """The rows as records, by the format that the first of them shows."""
+def _add_rows(
+    writer: FolderWriter, split: str, source: str, rows: Iterator[Row], columns: Columns | None, notes: list[str]
+) -> None:
+    """Writes the rows as the split's queries, by the format that the first of them show."""
     first = list(islice(rows, PEEK))
-    every: Iterable[Row] = chain(first, rows)
-    if not first:
-        return iter(())
-    keys = first[0][1]
+    for labelled in _labelled_queries(source, first, rows, columns, writer, notes) if first else ():
+        writer.add(split, labelled)
+
+
+def _labelled_queries(
+    source: str, first: list[Row], rest: Iterator[Row], columns: Columns | None, writer: FolderWriter, notes: list[str]
+) -> Iterator[LabelledQuery]:
+    rows, (where, keys) = chain(first, rest), first[0]
     if "_id" in keys:
-        raise InputError(f"{first[0][0]}: a corpus or queries file; name the dataset folder that it is in")
+        raise InputError(f"{where}: a corpus or queries file; name the dataset folder that it is in")
     if "positive_passages" in keys:
-        return tevatron.records(every)
+        return records.tevatron(rows)
     if isinstance(keys.get("pos"), list):
-        return flagembedding.records(every)
-    chosen, said = pairs.choose_columns(source, first, columns or Columns())
-    notes.extend(said)
-    return pairs.records(every, chosen, writer.images)
-
-
-def _add_all(writer: FolderWriter, split: str, records: Iterable[LabelledQuery]) -> None:
-    for record in records:
-        writer.add(split, record)
+        return records.flagembedding(rows)
+    chosen, assumed = pairs.choose_columns(source, first, columns or Columns())
+    notes.extend(assumed)
+    return pairs.labelled_queries(rows, chosen, writer.images)
 
 
 def _summary(output: Path, writer: FolderWriter, notes: list[str]) -> Converted:

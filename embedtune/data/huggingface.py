@@ -130,7 +130,7 @@ def _asking(source: str, ask: Callable[[], T]) -> T:
     try:
         return ask()
     except Exception as error:  # the hub's client, its transport and the builders each raise their own kinds
-        message = f"{source}: cannot be had from the hub ({type(error).__name__}: {_first_line(error)})"
+        message = f"{source}: cannot be loaded from the hub ({type(error).__name__}: {_first_line(error)})"
         raise InputError(f"{message}; offline, save it elsewhere with save_to_disk and name that folder") from None
 
 

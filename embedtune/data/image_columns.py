@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,14 +20,14 @@ _SUFFIX_OF = {"JPEG": "jpg", "JPEG2000": "jp2", "TIFF": "tif"}  # others are nam
 
 
 class ImageFiles:
-    """Writes images under `folder/images`, named by their content, so that equal ones are one file.
+    """Writes images under `folder/images`, named by their content, so that equal images are one file.
 
-    beside: where paths in columns start and must stay; None where no file may be named.
+    beside: the folder that relative paths in columns start from and stay in; None where no file may be named.
     """
 
     def __init__(self, folder: Path, beside: Path | None) -> None:
         self._folder, self._beside = folder / "images", beside
-        self.unreadable: list[str] = []  # where an image stands that is none by its first bytes
+        self.unreadable: list[str] = []  # rows whose image is none by its first bytes
 
     def of(self, row: Row, column: str) -> Iterator[Path]:
         """The images in one column of a row: none where it is empty, several where it holds a list.
@@ -36,8 +35,8 @@ class ImageFiles:
         Raises LineError for what is no image, a URL, and a path that leaves the source's folder.
         """
         where, values = row
-        value = values.get(column)
-        for image in value if isinstance(value, list) else [value]:
+        cell = values.get(column)
+        for image in cell if isinstance(cell, list) else [cell]:
             if image is not None and image != "":
                 yield self._written(self._bytes_of(image, where, column), where)
 
@@ -47,9 +46,8 @@ class ImageFiles:
         if isinstance(value, bytes):
             return value
         if not isinstance(value, str):
-            raise LineError(
-                where, "wrong type", f"{column!r} must be an image (a path, bytes, data: URI), got {value!r}"
-            )
+            expected = "an image (a path, bytes, data: URI)"
+            raise LineError(where, "wrong type", f"{column!r} must be {expected}, got {value!r}")
         if value.startswith("data:"):
             return _decoded(value, where, column)
         if "://" in value:
@@ -68,7 +66,7 @@ class ImageFiles:
         if not path.is_relative_to(root):
             raise LineError(where, "image outside", f"{column!r} must be a path inside {self._beside}, got {name!r}")
         try:
-            if path.exists() and not path.is_file():  # to read a pipe waits for a writer
+            if path.exists() and not path.is_file():  # reading a pipe would wait for its writer
                 raise LineError(where, "missing image", f"{column!r}: {name!r} is not a regular file")
             return path.read_bytes()
         except OSError as error:
@@ -76,7 +74,7 @@ class ImageFiles:
 
     def _written(self, content: bytes, where: str) -> Path:
         suffix = _suffix_of(content)
-        if suffix is None:  # written all the same: whoever reads the folder decides how many broken ones may be
+        if suffix is None:  # written all the same: the reader of the folder decides how many may be broken
             self.unreadable.append(where)
         path = self._folder / f"{hashlib.sha256(content).hexdigest()[:32]}.{suffix or 'bin'}"
         if not path.exists():
@@ -85,12 +83,10 @@ class ImageFiles:
         return path
 
 
-def holds_images(values: Sequence[Any]) -> bool:
-    """Whether a column's first values are images: bytes, data: URIs, Hugging Face's Image, names of image files."""
-    given = [
-        one for value in values for one in (value if isinstance(value, list) else [value]) if one not in (None, "")
-    ]
-    return bool(given) and all(map(_is_image, given))
+def holds_images(cells: Sequence[Any]) -> bool:
+    """Whether a column's first cells are images: bytes, data: URIs, Hugging Face's Image, names of image files."""
+    images = [one for cell in cells for one in (cell if isinstance(cell, list) else [cell]) if one not in (None, "")]
+    return bool(images) and all(map(_is_image, images))
 
 
 def _is_image(value: Any) -> bool:
@@ -104,11 +100,12 @@ def _is_image(value: Any) -> bool:
 def _decoded(uri: str, where: str, column: str) -> bytes:
     head, _, body = uri.partition(",")
     try:
-        if not head.endswith(";base64"):
-            raise ValueError("only base64 is read")
-        return base64.b64decode(body, validate=True)
-    except (ValueError, binascii.Error) as error:
-        raise LineError(where, "wrong type", f"{column!r} is not a data: URI of an image ({error})") from None
+        if head.endswith(";base64"):
+            return base64.b64decode(body, validate=True)
+        reason = "only base64 is read"
+    except ValueError as error:
+        reason = str(error)
+    raise LineError(where, "wrong type", f"{column!r} is not a data: URI of an image ({reason})")
 
 
 def _suffix_of(content: bytes) -> str | None:

@@ -29,9 +29,9 @@ def split_folder(
 ) -> dict[str, Qrels]:
     """Writes a copy of a dataset folder in which the split `source` has given up a share of its queries to new splits.
 
-    It is a new folder, never the same one: a recipe that names the old split would train on the new test queries.
-    Other splits come along as they are. Gives the new splits' judgements and those that `source` keeps. Raises
-    InputError for an output that exists, a split that is not there or would be replaced, and shares that cannot be had.
+    It is always a new folder: a recipe that names the old split would train on the new test queries. Other splits are
+    copied as they are. Returns the judgements of the new splits and those that `source` keeps. Raises InputError for an
+    output that may not be written, a split that is absent or would be replaced, and shares that cannot be drawn.
     """
     check_folder(output, SPLIT, overwrite=overwrite)
     if not folder.is_dir():
@@ -57,9 +57,9 @@ def split_folder(
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """What belongs to a dataset: its own files and the images that it names, but no other dataset in a folder of it."""
-    for place in (folder, folder / "qrels", folder / "negatives"):
-        yield from (file for file in sorted(place.glob("[!.]*")) if file.is_file())
+    """The files of a dataset and the images that it names, without other datasets in a folder of it."""
+    for part in (folder, folder / "qrels", folder / "negatives"):
+        yield from (file for file in sorted(part.glob("[!.]*")) if file.is_file())
     images = {item.image for name in ("corpus", "queries") for item in JsonLines(folder / f"{name}.jsonl")}
     for image in sorted(image for image in images if image):
         if not image.is_file():
@@ -74,46 +74,46 @@ def split_qrels(
 
     Queries that share a positive, directly or through others, stay together unless `allow_overlap`: then no document is
     a positive in two parts. The same seed and judgements give the same parts, in whatever order they are read. Raises
-    InputError where shares do not leave a rest, or groups are so large that a share comes out less than half as asked.
+    InputError where shares leave no rest, or groups are so large that a share gets less than half of what is asked.
     """
     if not shares or min(shares.values()) <= 0 or sum(shares.values()) >= 1:
-        given = ", ".join(f"{name} {share:g}" for name, share in shares.items()) or "none"
-        raise InputError(f"shares must be above 0 and leave a rest for {source!r}; got {given}")
+        asked = ", ".join(f"{name} {share:g}" for name, share in shares.items()) or "none"
+        raise InputError(f"shares must be above 0 and leave a rest for {source!r}; got {asked}")
     groups = [[query_id] for query_id in sorted(qrels)] if allow_overlap else connected(qrels)
     random.Random(seed).shuffle(groups)
     room = {name: max(1, round(share * len(qrels))) for name, share in shares.items()}
-    dealt: dict[str, str] = {}  # query_id -> part
+    part_of: dict[str, str] = {}  # query_id -> part
     for group in groups:
-        part = next((name for name, left in room.items() if len(group) <= left), source)
+        part = next((name for name, free in room.items() if len(group) <= free), source)
         if part != source:
             room[part] -= len(group)
-        dealt |= dict.fromkeys(group, part)
-    parts = {
-        part: {query_id: judged for query_id, judged in qrels.items() if dealt[query_id] == part}
-        for part in (source, *shares)
-    }
+        part_of |= dict.fromkeys(group, part)
+    parts: dict[str, Qrels] = {part: {} for part in (source, *shares)}
+    for query_id, judged in qrels.items():
+        parts[part_of[query_id]][query_id] = judged
     _refuse_small(parts, shares, len(qrels), max(map(len, groups), default=0))
     return parts
 
 
 def connected(qrels: Qrels) -> list[list[str]]:
     """Queries in groups: two that share a positive are in the same one. Groups and their queries are sorted."""
-    parent = {query_id: query_id for query_id in qrels}
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def root(query_id: str) -> str:
-        while parent[query_id] != query_id:
-            parent[query_id] = parent[parent[query_id]]
-            query_id = parent[query_id]
-        return query_id
-
-    first: dict[str, str] = {}  # doc_id -> the first query that it is a positive of
-    for query_id, judged in qrels.items():
-        for doc_id, relevance in judged.items():
-            if relevance > 0:
-                parent[root(query_id)] = root(first.setdefault(doc_id, query_id))
-    groups: dict[str, list[str]] = {}
-    for query_id in sorted(qrels):
-        groups.setdefault(root(query_id), []).append(query_id)
+    query_ids = sorted(qrels)
+    first: dict[str, int] = {}  # doc_id -> the row of the first query that it is a positive of
+    pairs = [
+        (row, first.setdefault(doc_id, row))
+        for row, query_id in enumerate(query_ids)
+        for doc_id, relevance in qrels[query_id].items()
+        if relevance > 0
+    ]
+    rows, others = zip(*pairs, strict=True) if pairs else ((), ())
+    size = len(query_ids)
+    _, labels = connected_components(coo_array(([1] * len(pairs), (rows, others)), shape=(size, size)), directed=False)
+    groups: dict[int, list[str]] = {}
+    for query_id, label in zip(query_ids, labels.tolist(), strict=True):
+        groups.setdefault(label, []).append(query_id)
     return sorted(groups.values())
 
 

@@ -70,7 +70,7 @@ def test_every_fault_is_found_at_once(broken: Path) -> None:
         ("error", "image outside", "corpus.jsonl"): [
             f"corpus.jsonl:11: \"image\" must be a path inside {broken}, got '../up.png'"
         ],
-        ("error", "missing image", "corpus.jsonl"): ["corpus.jsonl:10: 'd8' names images/none.png, which is not there"],
+        ("error", "missing image", "corpus.jsonl"): ["corpus.jsonl:10: 'd8' names images/none.png, which is absent"],
         ("error", "malformed line", "qrels/test.tsv"): ["qrels/test.tsv:5: relevance must be a whole number, got 'x'"],
         ("error", "contradiction", "qrels/test.tsv"): [
             "qrels/test.tsv:7: document 'd7' is judged 0 and 2 for query 'q2'"

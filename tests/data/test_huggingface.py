@@ -92,7 +92,7 @@ def test_offline_is_said_in_one_line(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError) as caught:
             ask()
-        assert str(caught.value).startswith("hf://owner/name@main: cannot be had from the hub (")
+        assert str(caught.value).startswith("hf://owner/name@main: cannot be loaded from the hub (")
         assert str(caught.value).endswith("offline, save it elsewhere with save_to_disk and name that folder")
         assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []

@@ -128,7 +128,7 @@ def test_check_names_broken_missing_and_equal_images(pictures: Path) -> None:
     (pictures / "images/4.png").write_bytes((pictures / "images/3.png").read_bytes())
     faults = {fault.kind: fault.where for fault in check(pictures).faults}
     assert faults["broken image"][0].startswith(f"{pictures}/corpus.jsonl:2: 'd1' names images/1.png: damaged image: ")
-    assert faults["missing image"] == (f"{pictures}/corpus.jsonl:3: 'd2' names images/2.png, which is not there",)
+    assert faults["missing image"] == (f"{pictures}/corpus.jsonl:3: 'd2' names images/2.png, which is absent",)
     assert faults["equal documents"] == (f"{pictures}/corpus.jsonl:5: 'd4' is the same as 'd3'",)
     assert check(pictures).counts["images"] == 12
 
