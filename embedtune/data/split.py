@@ -97,24 +97,17 @@ def split_qrels(
 
 def connected(qrels: Qrels) -> list[list[str]]:
     """Queries in groups: two that share a positive are in the same one. Groups and their queries are sorted."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    query_ids = sorted(qrels)
-    first: dict[str, int] = {}  # doc_id -> the row of the first query that it is a positive of
-    pairs = [
-        (row, first.setdefault(doc_id, row))
-        for row, query_id in enumerate(query_ids)
-        for doc_id, relevance in qrels[query_id].items()
-        if relevance > 0
-    ]
-    rows, others = zip(*pairs, strict=True) if pairs else ((), ())
-    size = len(query_ids)
-    _, labels = connected_components(coo_array(([1] * len(pairs), (rows, others)), shape=(size, size)), directed=False)
-    groups: dict[int, list[str]] = {}
-    for query_id, label in zip(query_ids, labels.tolist(), strict=True):
-        groups.setdefault(label, []).append(query_id)
-    return sorted(groups.values())
+    group_of: dict[str, list[str]] = {}  # query_id -> its group, one list for all of them
+    first: dict[str, str] = {}  # doc_id -> the first query that it is a positive of
+    for query_id in sorted(qrels):
+        group_of[query_id] = [query_id]
+        for doc_id in (doc_id for doc_id, relevance in qrels[query_id].items() if relevance > 0):
+            group, other = group_of[query_id], group_of[first.setdefault(doc_id, query_id)]
+            if group is not other:
+                small, large = sorted((group, other), key=len)
+                large += small
+                group_of |= dict.fromkeys(small, large)
+    return sorted(sorted(group) for group in {id(group): group for group in group_of.values()}.values())
 
 
 def _refuse_small(parts: Mapping[str, Qrels], shares: Mapping[str, float], queries: int, largest: int) -> None:
