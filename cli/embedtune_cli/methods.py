@@ -26,7 +26,7 @@ def show(
     name: Annotated[
         str | None, argument("NAME", "A family (mining, loss, ...) or a method.", default="all methods")
     ] = None,
-    folders: Annotated[list[Path], option("DIR...", "List the methods of this folder.", "--from")] = [],  # noqa: B006
+    folders: Annotated[list[Path], option("DIR...", "A folder of your own methods.", "--from")] = [],  # noqa: B006
     as_json: options.Json = False,
 ) -> None:
     """List the methods, or show a family with its contract, or a method with its paper and its options.
@@ -50,7 +50,8 @@ def show(
     listed, problems = known.listing((name,) if name else known.FAMILIES)
     for problem in problems:
         say(f"note: left out: {problem}")
-    listed = [method for method in listed if not folders or method.source.package is None]
+    if folders and name is None:
+        listed = [method for method in listed if method.source.package is None]
     rows = [
         [method.family, method.name, "experimental" * method.spec.experimental, method.summary, method.source.label]
         for method in sorted(listed, key=lambda method: method.spec.experimental)

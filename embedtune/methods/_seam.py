@@ -21,6 +21,15 @@ from ._sources import FAMILIES, load, source_of, sources
 # The families whose methods receive Scores, and with them the progress that an option's schedule follows.
 SCHEDULED = ("filtering", "synthesis", "weighting", "loss")
 
+_PHRASES = {
+    "a valid array": "a list",
+    "an object": "a mapping",
+    "a valid string": "text",
+    "a valid number": "a number",
+    "a valid integer": "a whole number",
+    "a valid boolean": "true or false",
+}
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -132,8 +141,15 @@ def _value_problems(method: Method, option: Option, options: dict[str, Any]) -> 
     try:
         _adapter(option.annotation).validate_python(value, strict=True)
     except ValidationError as error:
-        return [f"{error.errors()[0]['msg']}, got {value!r}"]
+        return [f"expected {expectation(error.errors()[0]['msg'])}, got {value!r}"]
     return []
+
+
+def expectation(message: str) -> str:
+    """What pydantic expects, as a user says it: `a whole number` for `Input should be a valid integer`."""
+    phrase = message.removeprefix("Input should be ")
+    bound = phrase.startswith(("greater", "less"))
+    return _PHRASES.get(phrase, f"a number {phrase}" if bound else phrase)
 
 
 def _is_schedule(option: Option, value: Any) -> bool:

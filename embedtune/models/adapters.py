@@ -38,14 +38,25 @@ def target_modules(backbone: torch.nn.Module, names: str | list[str]) -> list[st
     `auto`: every linear layer inside the repeated layers (attention and MLP), but no poolers, embeddings or heads. A
     model whose language part reads the output of its vision part is adapted in the language part only, CLIP and its
     like in both. In a convolutional network the 1 x 1 convolutions are adapted, which are linear layers over channels,
-    except its gates. A list matches the ends of names, as peft does.
+    except its gates. `all-linear`: every linear layer but the output head, as in peft. A list matches the ends of
+    names, as peft does.
     """
+    if names == "all-linear":
+        return _all_linear(backbone)
     linear = [name for name, module in backbone.named_modules() if _is_linear(module)]
     if names != "auto":
         return [name for name in linear if any(name == end or name.endswith(f".{end}") for end in names)]
     inside = [name for name in linear if _IN_A_LAYER.search(f".{name}.") and "squeeze" not in name]
     language = [name for name in inside if not _VISION.search(name)]
     return inside if hasattr(backbone, "get_text_features") or not language else language
+
+
+def _all_linear(backbone: Any) -> list[str]:
+    from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer
+
+    head = backbone.get_output_embeddings() if hasattr(backbone, "get_output_embeddings") else None
+    linear = (torch.nn.Linear, Conv1D)
+    return [name for name, module in backbone.named_modules() if isinstance(module, linear) and module is not head]
 
 
 def _is_linear(module: torch.nn.Module) -> bool:
@@ -83,9 +94,9 @@ def _refuse_unmatched(
     targets: Mapping[str, list[str]], names: str | list[str], backbones: Sequence[torch.nn.Module]
 ) -> None:
     matched = [name for modules in targets.values() for name in modules]
-    if names == "auto" and not matched:
-        raise InputError("model.lora.target_modules: auto matches no linear layers here; name them in a list")
-    ends = [] if names == "auto" else names
+    if isinstance(names, str) and not matched:
+        raise InputError(f"model.lora.target_modules: {names} matches no linear layers here; name them in a list")
+    ends = [] if isinstance(names, str) else names
     unmatched = [end for end in ends if not any(name == end or name.endswith(f".{end}") for name in matched)]
     if unmatched:
         linear = (name for model in backbones for name, module in model.named_modules() if _is_linear(module))

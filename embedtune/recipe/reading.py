@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..errors import InputError, reason, unknown
 from ..files import write_text
-from ..methods import use_folders
+from ..methods import expectation, use_folders
 from .folders import method_folders
 from .keys import block_of, keys_of
 from .rules import broken_rules
@@ -125,9 +125,7 @@ def _sentences(errors: Sequence[Any]) -> list[str]:
         elif error["type"] == "value_error":
             sentences.append(f"{where}: {error['ctx']['error']}")
         else:
-            phrase = error["msg"].removeprefix("Input should be ")
-            bound = phrase.startswith(("greater", "less"))
-            expected.setdefault(where, []).append("a number " * bound + phrase)
+            expected.setdefault(where, []).append(expectation(error["msg"]))
             inputs[where] = error["input"]
     return sentences + [
         f"{where or 'recipe'}: expected {' or '.join(parts)}, got {inputs[where]!r}"

@@ -50,8 +50,8 @@ def test_all_problems_of_the_options_are_reported() -> None:
         methods.bind("loss", "infonce", {"temprature": 0.1, "learn_temperature": "yes", "directions": ["sideways"]})
     text = str(caught.value)
     assert "loss.infonce.temprature: unknown option of infonce 'temprature': did you mean 'temperature'?" in text
-    assert "loss.infonce.learn_temperature: Input should be a valid boolean, got 'yes'" in text
-    assert "loss.infonce.directions: Input should be 'query_document', " in text
+    assert "loss.infonce.learn_temperature: expected true or false, got 'yes'" in text
+    assert "loss.infonce.directions: expected 'query_document', " in text
 
 
 def test_a_required_option_is_asked_for() -> None:

@@ -95,6 +95,17 @@ def test_chosen_target_modules(tiny_model: Path) -> None:
         adapters.attach(model, Lora(target_modules=["query", "kwery"]), "base")
 
 
+def test_all_linear_adapts_what_it_adapts_in_peft(tiny_model: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    ours, peers = (load_encoder(str(tiny_model)).model for _ in range(2))
+    with adapters.quiet():
+        expected = get_peft_model(peers[0].model, LoraConfig(target_modules="all-linear")).targeted_module_names
+    names = adapters.attach(ours, Lora(target_modules="all-linear"), "base")
+    assert names == expected
+    assert any("pooler" in name for name in names)  # which auto leaves out
+
+
 def adapter_of(model: Path, folder: Path) -> np.ndarray:
     """Writes a random adapter of the model to a folder; gives the adapted embeddings."""
     encoder = load_encoder(str(model))

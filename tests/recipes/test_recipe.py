@@ -9,8 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedtune.errors import InputError
-from embedtune.recipe import Chosen, Recipe, Validation, check_recipe, dump, load_recipe, resolve, split_of
-from embedtune.recipe.strict_yaml import parse
+from embedtune.recipe import (
+    Chosen,
+    Recipe,
+    Validation,
+    check_recipe,
+    dump,
+    load_recipe,
+    plain,
+    refuse_absent,
+    resolve,
+    split_of,
+    upgrade_recipe,
+)
+from embedtune.recipe.keys import keys
+from embedtune.recipe.strict_yaml import flattened, parse
 
 SMALL = {"version": 1, "model": {"name": "m"}, "data": {"train": "d"}}
 
@@ -41,7 +54,7 @@ train: {epochs: two, batchsize: 3}
         "loss.0.temprature: unknown option of infonce 'temprature': did you mean 'temperature'?",
         "model.loar: unknown key 'loar': did you mean 'lora'?",
         "train.batchsize: unknown key 'batchsize': did you mean 'batch_size'?",
-        "train.epochs: expected a valid number, got 'two'",
+        "train.epochs: expected a number, got 'two'",
         "weighting.0.name: unknown weighting method 'hardnes': did you mean 'hardness'?",
     ]
 
@@ -56,7 +69,7 @@ train: {epochs: two, batchsize: 3}
         ("version: [1\n", r"recipe\.yaml:\d: not valid YAML"),
         (
             "version: 1\nmodel: {name: m, gradient_checkpointing: no}\ndata: {train: d}\n",
-            "gradient_checkpointing: expected a valid boolean, got 'no'",
+            "gradient_checkpointing: expected true or false, got 'no'",
         ),
         (
             "version: 1\nmodel: {name: m}\ndata: {train: d}\nbatching: {name: unique, weight: 2}\n",
@@ -94,6 +107,175 @@ train: {epochs: two, batchsize: 3}
 def test_each_mistake_is_a_sentence(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         load_recipe(written(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        (
+            "negatives: {sampling: {name: top, count: 8}}",
+            "negatives.sampling.top: has no effect without negatives.mining",
+        ),
+        (
+            "weighting: {name: hardness, negatives: own}",
+            "weighting.hardness: has no effect without negatives of the query's own: ",
+        ),
+        (
+            "loss: {name: infonce, negatives: own}",
+            "loss.infonce: has no effect without negatives of the query's own: ",
+        ),
+        (
+            "negatives: {teacher: t}",
+            "negatives.teacher: has no effect without negatives.mining, negatives.filtering, or a",
+        ),
+        (
+            "loss: [infonce, {name: bidirectional_margin, weight: 0.1}]",
+            "loss.bidirectional_margin: has no effect without a filter: negatives.filtering",
+        ),
+        (
+            "loss: [infonce, {name: bidirectional_margin, soft: made}]",
+            "loss.bidirectional_margin: has no effect without made negatives: synthesis",
+        ),
+        ("loss: soft_alignment", "loss.soft_alignment: goes by a teacher's scores; give negatives.teacher"),
+        ("matryoshka: [64, 64]", "matryoshka: expected each dimension once, got [64, 64]"),
+        (
+            "train: {warmup: 100, max_steps: 50}",
+            "train.warmup: 100 steps are not less than train.max_steps 50, so the learning rate would",
+        ),
+        (
+            "negatives: {mining: {name: union, sources: [{name: dens, depth: 5}]}}",
+            "negatives.mining: dens: name: unknown mining method 'dens': did you mean 'dense'?",
+        ),
+    ],
+)
+def test_a_key_without_effect_is_refused(tmp_path: Path, block: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_recipe(written(tmp_path, f"version: 1\nmodel: {{name: m}}\ndata: {{train: d}}\n{block}\n"))
+    (line,) = str(caught.value).split("\n")[1:]
+    assert line.startswith(f"  {message}")
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "negatives: {mining: dense, sampling: {name: top, count: 8}}\nweighting: {name: hardness, negatives: own}",
+        "negatives: {teacher: t, filtering: absolute}",
+        "negatives: {teacher: t}\nloss: margin_mse",
+        "negatives: {teacher: t}\nweighting: propensity",
+        "negatives: {filtering: absolute}\nloss: [infonce, {name: bidirectional_margin, weight: 0.1}]",
+        "loss: {name: soft_alignment, path: scores.run}",
+        "negatives: {mining: {name: union, sources: [{name: dense, depth: 5, quota: 2}]}}",
+        "train: {warmup: 10, max_steps: 50}",
+        "model: {name: m, lora: {target_modules: all-linear}}",
+    ],
+)
+def test_a_key_with_effect_is_taken(tmp_path: Path, block: str) -> None:
+    model = "" if block.startswith("model") else "model: {name: m}\n"
+    load_recipe(written(tmp_path, f"version: 1\n{model}data: {{train: d}}\n{block}\n"))
+
+
+@pytest.mark.parametrize("key", ["stay_close.freeze_layers=2", "stay_close.layer_decay=0.5", "model.lora.rank=4"])
+def test_frozen_towers_leave_no_effect_to_what_is_said_of_layers(tmp_path: Path, key: str) -> None:
+    text = "version: 1\nmodel: {compose: {text: t, image: i, towers: frozen}}\ndata: {train: d}\n"
+    path = written(tmp_path, text)
+    with pytest.raises(InputError, match=r"has no effect without model\.compose\.towers: trained"):
+        load_recipe(path, [key])
+    load_recipe(path, [key, "model.compose.towers=trained"])
+
+
+def test_a_key_of_several_types_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    path = written(tmp_path, "version: 1\nmodel: {name: m, lora: {target_modules: linear}}\ndata: {train: d}\n")
+    with pytest.raises(InputError) as caught:
+        load_recipe(path)
+    assert str(caught.value).split("\n")[1:] == [
+        "  model.lora.target_modules: expected 'auto' or 'all-linear' or a list, got 'linear'"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: {name: 'a\x07b'}\n", r":1: not valid YAML: the character U\+0007"),
+        ("a: &x [1]\nb: *x\n", r":2: not valid YAML: aliases \(\*name\) are not read; write the value out"),
+        ("? [a]\n: b\n", r":1: not valid YAML: a key must be a word"),
+        ("a: 2024-99-99\n", "not valid YAML: month must be in"),
+        ("a: " + "[" * 3000 + "\n", "not valid YAML: nested too deeply"),
+        ("seed: " + "9" * 5000 + "\n", "not valid YAML: Exceeds the limit"),
+    ],
+)
+def test_yaml_that_would_crash_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_recipe(written(tmp_path, text))
+
+
+def test_what_a_recipe_names_and_is_not_there_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "models").mkdir()
+    values = {
+        "version": 1,
+        "model": {"name": "models/absent"},
+        "data": {"train": ["here", "reversed:gone:dev"]},
+        "negatives": {
+            "mining": [{"name": "run", "path": "no.run"}, {"name": "dense", "model": "owner/hub-name@v1"}],
+            "teacher": "cross-encoder:./judge",
+        },
+        "stay_close": {"distill": {"data": "texts"}},
+        "evaluate": {"in_domain": ["judged:here", "hf://someone/set@v1"], "out_of_domain": ["foreign"]},
+    }
+    with pytest.raises(InputError) as caught:
+        refuse_absent(check_recipe(values), "r.yaml")
+    assert str(caught.value).split("\n") == [
+        "r.yaml: names what is not there",
+        "  data.train: reversed:gone:dev: no such file or folder",
+        "  negatives.teacher: ./judge: no such file or folder",
+        "  stay_close.distill.data: texts: no such file or folder",
+        "  model.name: models/absent: no such file or folder",
+        "  evaluate.out_of_domain: foreign: no such file or folder",
+        "  mining.run.path: no.run: no such file or folder",
+    ]
+
+
+def test_every_key_is_listed_with_its_type_default_and_meaning() -> None:
+    listed = {key.path: key for key in keys()}
+    assert (listed["train.epochs"].type, listed["train.epochs"].default) == ("number above 0", "1.0")
+    assert listed["model.lora.target_modules"].type == "auto | all-linear | list of text"
+    assert listed["data.train"].default == "required"
+    assert listed["negatives.sampling"].default == '{"name": "top"}'
+    assert listed["train.learning_rate"].text == "The largest learning rate."
+    assert listed["stay_close.distill"].text.startswith("The base model's own scores on unlabelled text")
+    for key in listed.values():
+        assert key.text.rstrip(".)").strip(), key.path
+    flat = set(flattened(plain(check_recipe(SMALL))))
+    assert flat - set(listed) <= {path for path in flat if path.startswith(("loss.", "negatives.sampling.", "batching.",
+                                                                             "evaluate.measures."))}  # fmt: skip
+    assert [key.path for key in keys("model.lora")] == [path for path in listed if path.startswith("model.lora")]
+    with pytest.raises(InputError, match=r"unknown key 'train\.epoch': did you mean 'train.epochs'"):
+        keys("train.epoch")
+
+
+OLD = """# a comment
+version: 1
+model: {name: m}
+data: {train: d}
+train: {chunk_size: 4, backward: {keep: 0.9}}  # behind
+"""
+
+
+def test_a_former_key_is_read_as_the_present_one_and_rewritten_on_request(tmp_path: Path) -> None:
+    path = written(tmp_path, OLD)
+    recipe = load_recipe(path)
+    assert recipe.train.selective_backward is not None
+    assert recipe.train.selective_backward.keep == 0.9
+    assert upgrade_recipe(path) == {"train.backward": "train.selective_backward"}
+    assert path.read_text() == OLD.replace("backward", "selective_backward")
+    assert load_recipe(path) == recipe
+    assert upgrade_recipe(path) == {}
+    assert load_recipe(path, ["train.selective_backward.keep=0.5"]).train.selective_backward is not None
+    both = written(tmp_path, OLD.replace("}}", "}, selective_backward: {keep: 0.8}}"))
+    for read in (load_recipe, upgrade_recipe):
+        with pytest.raises(InputError, match=r"train\.backward is called selective_backward now; remove one"):
+            read(both)
 
 
 def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
