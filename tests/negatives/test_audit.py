@@ -170,7 +170,7 @@ def test_a_limit_for_cosines_on_a_cross_encoders_scale_is_said(tmp_path: Path, c
     ("text", "message"),
     [
         ("positive_rato=0.9", r"^unknown filtering method 'positive_rato': did you mean 'positive_ratio'\?$"),
-        ("absolute=high", r"^--threshold absolute\.below: Input should be a valid number, got 'high'$"),
+        ("absolute=high", r"^--threshold absolute\.below: expected a number, got 'high'$"),
         ("0.9", r"^--threshold 0\.9: expected FILTER=NUMBER, as in positive_ratio=0\.9$"),
     ],
 )
