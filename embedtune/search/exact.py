@@ -85,9 +85,20 @@ def _better(best: Tensor, queries: Tensor, documents: Tensor, order: Tensor, k: 
         scores = queries[start : start + _QUERIES] @ documents.T  # (Q, D) of this block
         if not scores.isfinite().all():
             return None
-        keys = torch.cat([best[start : start + _QUERIES], _pack(scores, order)], dim=1)
+        keys = torch.cat([best[start : start + _QUERIES], _best_keys(scores, order, k)], dim=1)
         merged.append(keys.topk(min(k, keys.shape[1]), dim=1).values)
     return torch.cat(merged) if merged else best
+
+
+def _best_keys(scores: Tensor, order: Tensor, k: int) -> Tensor:
+    """(Q, min(k, D)) keys of the k best of scores (Q, D), unsorted. Packing is slow, so the best alone are packed."""
+    values, columns = scores.topk(min(k, scores.shape[1]), dim=1, sorted=False)
+    keys = _pack(values, order[columns])
+    if values.numel():
+        cut = values.min(dim=1, keepdim=True).values
+        tied = (scores == cut).sum(dim=1) > (values == cut).sum(dim=1)  # equal scores on both sides of the cut
+        keys[tied] = _pack(scores[tied], order).topk(values.shape[1], dim=1).values
+    return keys
 
 
 def _pack(scores: Tensor, order: Tensor) -> Tensor:
