@@ -8,6 +8,10 @@ from . import options
 from .options import MODEL_HELP, argument, option
 from .output import say, show_json, show_tables
 
+# Column -> the field of a comparison of the mixture with the base.
+COLUMNS = {"queries": "queries", "base": "baseline", "merged": "value", "difference": "difference", "low": "low",
+           "high": "high"}  # fmt: skip
+
 
 def merge(
     base: Annotated[str, argument("BASE", f"The model before tuning. {MODEL_HELP}")],
@@ -60,20 +64,23 @@ def merge(
     choice = alpha_or_choice(alpha, choose_on or (), guard, precision)
     before, after = (Model(name=name, trust_remote_code=trust_remote_code) for name in (base, tuned))
     merged = write_mixture(before, after, output, choice, overwrite=overwrite)
+    sets = {
+        label: {column: getattr(comparison, name) for column, name in COLUMNS.items()}
+        for label, comparison in merged.sets.items()
+    }
     if as_json:
         curve = [vars(point) for point in merged.points]
         show_json({"folder": str(merged.folder), "kind": merged.kind, "alpha": merged.alpha, "curve": curve,
-                   "sets": merged.sets})  # fmt: skip
+                   "sets": sets})  # fmt: skip
         return
     if merged.points:
         labels = list(merged.points[0].sets)
         rows: list[list[object]] = [[p.alpha, *p.sets.values(), "yes" if p.fits else "no"] for p in merged.points]
-        others = [[label, *values.values()] for label, values in merged.sets.items()]
-        columns = ["dataset", *next(iter(merged.sets.values()))]
+        others = [[label, *values.values()] for label, values in sets.items()]
         show_tables(
             [
                 ("Queries that choose alpha", ["alpha", *labels, "within budget"], rows),
-                (f"The other queries, alpha {merged.alpha:g}", columns, others),
+                (f"The other queries, alpha {merged.alpha:g}", ["dataset", *COLUMNS], others),
             ]
         )
     say(f"written: {merged.folder}, the {merged.kind} with alpha {merged.alpha:g}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from ..data.dataset import load_dataset
 from ..errors import InputError
 from ..evaluate.guarded import Point
 from ..evaluate.results import distinct
-from ..evaluate.significance import paired
+from ..evaluate.significance import Paired, paired
 from ..files import FolderKind, check_folder, whole_folder
 from ..models.adapters import routed, scale_adapter, scales
 from ..models.folders import ADAPTER_CONFIG, base_of_adapter, locate, model_folder
@@ -20,7 +20,7 @@ from ..models.modules import weights_fingerprint
 from ..models.precision import resolve_device
 from ..recipe import Guard, Model, Precision
 from ..recipe.measures import parse
-from ..train.guard import Values, Watched, choose, curve, watch
+from ..train.guard import Values, choose, curve, watch
 from ..train.mix import Mixtures
 from ..types import Dataset
 
@@ -40,14 +40,14 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Merged:
-    """The result of a merge. points: the curve over the queries that choose. sets: label -> on the other queries, the
-    means of base and mixture, and the difference with its interval. Both are empty for a given alpha."""
+    """The result of a merge. points: the curve over the queries that choose. sets: label -> the mixture compared with
+    the base on the other queries. Both are empty for a given alpha."""
 
     folder: Path
     alpha: float
     kind: Literal["model", "adapter"]
     points: list[Point]
-    sets: dict[str, dict[str, float | None]]
+    sets: dict[str, Paired]
 
 
 def alpha_or_choice(
@@ -86,7 +86,7 @@ def merge(
         _refuse_other_base(base, adapter)
         kind = "adapter" if scales(adapter) else "model"
     points: list[Point] = []
-    sets: dict[str, dict[str, float | None]] = {}
+    sets: dict[str, Paired] = {}
     if isinstance(alpha, Choice):
         mixtures = Mixtures(base, tuned, alpha.precision)
         alpha, points, sets = _chosen(mixtures, alpha)
@@ -100,8 +100,8 @@ def merge(
     return Merged(folder=output, alpha=alpha, kind=kind, points=points, sets=sets)
 
 
-def _chosen(mixtures: Mixtures, choice: Choice) -> tuple[float, list[Point], dict[str, dict[str, float | None]]]:
-    """The alpha that the datasets choose, the curve that it is chosen from, and the report of each dataset."""
+def _chosen(mixtures: Mixtures, choice: Choice) -> tuple[float, list[Point], dict[str, Paired]]:
+    """The alpha that the datasets choose, the curve that it is chosen from, and each dataset's comparison."""
     measure = choice.guard.measure or MEASURE
     watched = [watch(dataset, choice.guard) for dataset in distinct([load_dataset(name) for name in choice.data])]
 
@@ -110,7 +110,8 @@ def _chosen(mixtures: Mixtures, choice: Choice) -> tuple[float, list[Point], dic
 
     points = curve(choice.guard, watched, values, lambda alpha: None)
     alpha = choose(points).alpha
-    return alpha, points, {one.reporting.label: _report(values, alpha, one) for one in watched}
+    reporting = [one.reporting for one in watched]
+    return alpha, points, {each.label: paired(values(0.0, each), values(alpha, each)) for each in reporting}
 
 
 def _refuse_other_base(base: Model, adapter: Path) -> None:
@@ -124,15 +125,3 @@ def _refuse_other_base(base: Model, adapter: Path) -> None:
         raise InputError(
             f"{adapter}: was trained on {name}, whose weights are not those of {base.label}; name that one"
         )
-
-
-def _report(values: Callable[[float, Dataset], Values], alpha: float, watched: Watched) -> dict[str, float | None]:
-    comparison = paired(*(values(at, watched.reporting) for at in (0.0, alpha)))
-    return {
-        "queries": comparison.queries,
-        "base": comparison.baseline,
-        "merged": comparison.value,
-        "difference": comparison.difference,
-        "low": comparison.low,
-        "high": comparison.high,
-    }
