@@ -189,8 +189,8 @@ def _check_arguments(
     passed = [argument.arg for argument in called.args.kwonlyargs]
     variadic = called.args.vararg is not None or called.args.kwarg is not None
     if variadic or len(names) != len(positional) or not set(keywords) <= set(passed):
-        given = ", ".join([*names, *(["*"] if passed else []), *passed])
-        raise _Fault(called, f"expected {called.name}({expected}), got {called.name}({given})")
+        received = ", ".join([*names, *(["*"] if passed else []), *passed])
+        raise _Fault(called, f"expected {called.name}({expected}), got {called.name}({received})")
 
 
 def _keyword_only(function: ast.FunctionDef | None) -> list[tuple[ast.arg, ast.expr | None]]:

@@ -85,10 +85,10 @@ def sources() -> tuple[MethodSource, ...]:
 
 @cache
 def _installed() -> tuple[MethodSource, ...]:
-    """The packages that the entry points name. One that cannot be found is a warning."""
+    """The packages that the entry points name. One that cannot be imported is a warning."""
     from importlib.metadata import entry_points
 
-    found = {}
+    by_root = {}
     for point in sorted(entry_points(group=ENTRY_POINTS)):
         root = _folder_of_package(point.module)
         if root is None:
@@ -99,8 +99,8 @@ def _installed() -> tuple[MethodSource, ...]:
                 point.module,
             )
         else:
-            found[root] = MethodSource(root, point.module)
-    return tuple(found.values())
+            by_root[root] = MethodSource(root, point.module)
+    return tuple(by_root.values())
 
 
 def _folder_of_package(dotted: str) -> Path | None:
@@ -175,7 +175,7 @@ def _folder_package(source: MethodSource, content: str) -> str:
 
 
 class _Loader(SourceFileLoader):
-    """Compiles the source anew: bytecode beside a file is trusted by its size and second, which an edit may keep."""
+    """Compiles the source every time: bytecode is trusted by the file's size and second, which an edit may keep."""
 
     def get_code(self, fullname: str) -> object:  # type: ignore[override]
         path = self.get_filename(fullname)
@@ -189,5 +189,5 @@ class _FolderFinder:
     def find_spec(fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if not fullname.startswith(_PREFIX):
             return None
-        found = (FileFinder(folder, (_Loader, [".py"])).find_spec(fullname) for folder in path or ())
-        return next((spec for spec in found if spec is not None), None)
+        specs = (FileFinder(folder, (_Loader, [".py"])).find_spec(fullname) for folder in path or ())
+        return next((spec for spec in specs if spec is not None), None)

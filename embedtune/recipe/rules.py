@@ -132,7 +132,7 @@ def _at_odds(recipe: Recipe) -> list[str]:
     if guard is not None and guard.interpolate and negatives.live is not None:
         problems.append("evaluate.guard.interpolate: not with negatives.live, whose model has a tower for each role")
     if negatives.replace is not None and negatives.refresh is not None:
-        problems.append("negatives.replace: not with negatives.refresh, which mines its candidates anew")
+        problems.append("negatives.replace: not with negatives.refresh, which mines its candidates again")
     if negatives.live is not None:
         others = {
             "negatives.mining": bool(negatives.mining),

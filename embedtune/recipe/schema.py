@@ -180,7 +180,7 @@ class Data:
     split: str = "train"  # The split of the judgements that is trained on.
     validation: Annotated[Validation | None, BeforeValidator(_validation)] = None
     # each: one pair for each positive. all: one pair a query, with all its positives. A number: one pair a query, with
-    # so many positives drawn anew every epoch.
+    # so many positives drawn again every epoch.
     positives: Literal["each", "all"] | Count = "each"
     broken_images: Share = 0.01  # The share of unreadable images that is left out; more are refused.
 
@@ -204,7 +204,7 @@ class Replace:
 
     fallen: Annotated[float, Field(ge=1)] = 1.15  # Replace where the mined score is so many times today's score
     below: AboveZero = 0.8  # and today's score is smaller than this.
-    easy: float | None = None  # Replace, too, where the mined score was below this.
+    easy: float | None = None  # Replace, too, where the mined score was below this number.
     every: Count = 100  # Steps until a query is checked again.
     start: Annotated[int, Field(ge=0)] = 10  # Candidates that are skipped; each replacement skips one set more.
 
@@ -235,7 +235,7 @@ class Negatives:
     # A query that keeps no mined negative. train: it trains on the batch's documents. refuse: the run is refused.
     empty: Literal["train", "refuse"] = "train"
     refresh: Refresh | None = None  # Absent: mined once, by the untouched model.
-    replace: Replace | None = None  # Absent: the sampling chooses anew every epoch.
+    replace: Replace | None = None  # Absent: the sampling chooses again every epoch.
     live: Live | None = None  # In place of mining.
 
     def chosen(self) -> list[tuple[str, Chosen]]:

@@ -39,7 +39,7 @@ def clustered(
     embeddings = context.query_embeddings.float()
     clusters = _halve(torch.randperm(len(pairs), generator=generator), embeddings, largest, generator)
     order = torch.randperm(len(clusters), generator=generator).tolist()
-    return cut([pairs[index] for place in order for index in clusters[place].tolist()], batch_size)
+    return cut([pairs[index] for row in order for index in clusters[row].tolist()], batch_size)
 
 
 def _halve(members: Tensor, embeddings: Tensor, largest: int, generator: torch.Generator) -> list[Tensor]:
@@ -59,5 +59,5 @@ def _halve(members: Tensor, embeddings: Tensor, largest: int, generator: torch.G
         first, second = points[order[:middle]].mean(dim=0), points[order[middle:]].mean(dim=0)
         if torch.equal(order, before):
             break
-    left, right = members[order[:middle]], members[order[middle:]]
-    return [*_halve(left, embeddings, largest, generator), *_halve(right, embeddings, largest, generator)]
+    near, far = members[order[:middle]], members[order[middle:]]
+    return [*_halve(near, embeddings, largest, generator), *_halve(far, embeddings, largest, generator)]

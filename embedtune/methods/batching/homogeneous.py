@@ -24,7 +24,7 @@ def homogeneous(
     sub_batch: pairs of one dataset that stand together, a divisor of batch_size; absent, whole batches are of one
         dataset. VLM2Vec uses 64 in batches of 1024.
     temperature: a dataset of n pairs has n^(1 / temperature) shares. At 1 every pair is used once. Above 1 the larger
-        datasets are cut down, to pairs drawn anew every epoch, until the shares hold (the dataset that has the least
+        datasets are cut down, to pairs drawn again every epoch, until the shares hold (the dataset that has the least
         to spare is used whole); towards infinity all count the same.
     shares: of each dataset, by its label (its folder's name, with the split where that is not `test`), in place of
         those of its size: {scifact-train: 0.8, nq-train: 0.2} replays one pair of nq for four of scifact.
@@ -42,7 +42,7 @@ def homogeneous(
     for index in torch.randperm(len(pairs), generator=generator).tolist():
         datasets.setdefault(context.dataset_of[pairs[index].query_id], []).append(pairs[index])
     weights = _checked(shares, datasets) or {
-        label: len(found) ** (1 / temperature) for label, found in datasets.items()
+        label: len(of_label) ** (1 / temperature) for label, of_label in datasets.items()
     }
     per_share = min((len(members) / weights[label] for label, members in datasets.items()), default=0.0)
     parts = []

@@ -50,7 +50,11 @@ def neighbours(
         unused.discard(seed)
         ordered.append(seed)
         room = min(select, -len(ordered) % batch_size)  # neighbours that still fit beside their seed
-        free = [place for place in near[seed].tolist() if place in unused and known[place].isdisjoint(known[seed])]
+        free = [
+            pair_index
+            for pair_index in near[seed].tolist()
+            if pair_index in unused and known[pair_index].isdisjoint(known[seed])
+        ]
         first = math.ceil(room * nearest)
         others = free[first:]
         drawn = torch.randperm(len(others), generator=generator)[: room - len(free[:first])].tolist()
@@ -62,9 +66,9 @@ def neighbours(
 
 def _nearest(queries: Tensor, documents: Tensor, depth: int, block: int = 1024) -> Tensor:
     """(n, depth) for each query, the pairs whose documents score highest, best first; in blocks of bounded memory."""
-    found = torch.empty(len(queries), min(depth, len(documents)), dtype=torch.int64)
-    if found.numel():
+    indices = torch.empty(len(queries), min(depth, len(documents)), dtype=torch.int64)
+    if indices.numel():
         for start in range(0, len(queries), block):
             scores = queries[start : start + block] @ documents.T
-            found[start : start + block] = scores.topk(found.shape[1]).indices.cpu()
-    return found
+            indices[start : start + block] = scores.topk(indices.shape[1]).indices.cpu()
+    return indices

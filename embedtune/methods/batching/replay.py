@@ -21,7 +21,7 @@ def replay(
     that the file does not name are not used. Raises InputError where an entry is no pair of the training data or
     stands twice, and where a batch is larger than batch_size.
     """
-    known = {(pair.query_id, doc_id): place for place, pair in enumerate(pairs) for doc_id in pair.positives}
+    known = {(pair.query_id, doc_id): index for index, pair in enumerate(pairs) for doc_id in pair.positives}
     used: set[int] = set()
     batches = []
     for number, entries in enumerate(_read(path), start=1):
@@ -30,23 +30,23 @@ def replay(
             raise InputError(f"{where} has {len(entries)} pairs, more than train.batch_size {batch_size}")
         batch = []
         for query_id, doc_id in entries:
-            place = known.get((query_id, doc_id))
-            if place is None:
+            index = known.get((query_id, doc_id))
+            if index is None:
                 raise InputError(f"{where}: [{query_id!r}, {doc_id!r}] is not a positive pair of the training data")
-            if place in used:
+            if index in used:
                 raise InputError(f"{where}: [{query_id!r}, {doc_id!r}] was used before; give one epoch of batches")
-            used.add(place)
-            batch.append(pairs[place])
+            used.add(index)
+            batch.append(pairs[index])
         batches.append(batch)
     return batches
 
 
 def _read(path: str) -> list[list[tuple[str, str]]]:
     try:
-        found: Any = json.loads(Path(path).read_text(encoding="utf-8"))
+        values: Any = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as JSON batches: {error}") from None
-    batches = found.get("batches") if isinstance(found, dict) else found
+    batches = values.get("batches") if isinstance(values, dict) else values
     if not isinstance(batches, list) or not batches or not all(isinstance(batch, list) and batch for batch in batches):
         raise InputError(f"{path}: expected a list of batches, each a list of [query_id, doc_id] pairs")
     for number, batch in enumerate(batches, start=1):

@@ -23,8 +23,8 @@ def shingles(
     """
     texts = context.query_texts or {}
     order = torch.randperm(len(pairs), generator=generator).tolist()
-    drawn = {place: _word(texts.get(pairs[place].query_id, ""), generator) for place in order}
-    batches = cut([pairs[place] for place in sorted(order, key=drawn.__getitem__)], batch_size)
+    drawn = {index: _word(texts.get(pairs[index].query_id, ""), generator) for index in order}
+    batches = cut([pairs[index] for index in sorted(order, key=drawn.__getitem__)], batch_size)
     return [batches[number] for number in torch.randperm(len(batches), generator=generator).tolist()]
 
 

@@ -24,7 +24,7 @@ def unique(
     that it does not clash with. A batch of one pair has no negatives, so such a pair joins another batch (which then
     has one pair more than batch_size) or, where it clashes with all of them, is joined by a pair from one. Where that
     too is impossible (a query with many more pairs than there are others) it is left out of this epoch; the next
-    epoch draws anew which one that is.
+    epoch draws again which one that is.
 
     context.query_texts: without it only ids are compared.
     """
@@ -33,20 +33,20 @@ def unique(
     batches: list[_Batch] = []
     first_open = 0
     for index in torch.randperm(len(pairs), generator=generator).tolist():
-        place = first_open
-        while place < len(batches) and (
-            len(batches[place].pairs) >= batch_size or not held[index].isdisjoint(batches[place].taken)
+        batch_index = first_open
+        while batch_index < len(batches) and (
+            len(batches[batch_index].pairs) >= batch_size or not held[index].isdisjoint(batches[batch_index].taken)
         ):
-            place += 1
-        if place == len(batches):
+            batch_index += 1
+        if batch_index == len(batches):
             batches.append(_Batch())
-        _add(batches[place], pairs[index], held[index])
+        _add(batches[batch_index], pairs[index], held[index])
         while first_open < len(batches) and len(batches[first_open].pairs) >= batch_size:
             first_open += 1
-    own = dict(zip(pairs, held, strict=True))
+    held_by_pair = dict(zip(pairs, held, strict=True))
     for single in [batch for batch in batches if len(batch.pairs) == 1]:
         if not _joins(single, batches, batch_size):
-            _is_joined(single, batches, own)
+            _is_joined(single, batches, held_by_pair)
     return [batch.pairs for batch in batches if len(batch.pairs) > 1] or [batch.pairs for batch in batches]
 
 
@@ -64,12 +64,12 @@ def _joins(single: _Batch, batches: list[_Batch], batch_size: int) -> bool:
     return False
 
 
-def _is_joined(single: _Batch, batches: list[_Batch], own: dict[Pair, set[tuple[str, str]]]) -> None:
+def _is_joined(single: _Batch, batches: list[_Batch], held_by_pair: dict[Pair, set[tuple[str, str]]]) -> None:
     """A pair that does not clash with the single one moves to it from the last batch that can spare it."""
     for batch in reversed(batches):
         for pair in batch.pairs if len(batch.pairs) > 2 else ():
-            if own[pair].isdisjoint(single.taken):
+            if held_by_pair[pair].isdisjoint(single.taken):
                 batch.pairs.remove(pair)
-                batch.taken -= own[pair]
-                _add(single, pair, own[pair])
+                batch.taken -= held_by_pair[pair]
+                _add(single, pair, held_by_pair[pair])
                 return

@@ -22,7 +22,7 @@ class Cluster(nn.Module):
     rate: after each training step a centroid moves as c <- rate * (sum of its documents) + (1 - rate) * c, as in the
         released code; only its direction matters. The centroids are state, saved with the checkpoint.
 
-    Departures: ClusterNS clusters sentences, of which queries and documents are one kind; here only documents are
+    Departures: ClusterNS clusters sentences, which are queries and documents at once; here only documents are
     clustered, and a candidate is suspect where it shares the cluster of one of the query's positives. The released
     code leaves suspects in the denominator; to treat them by the bidirectional margin, add the loss
     `bidirectional_margin`. Raises InputError where scores come without the documents' embeddings.

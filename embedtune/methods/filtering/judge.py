@@ -32,12 +32,12 @@ class Judge:
         self.at_least = at_least
 
     def __call__(self, scores: Scores) -> Tensor:
-        found = judged(self.run, scores, "filtering.judge")
+        judge_scores = judged(self.run, scores, "filtering.judge")
         dropped = torch.zeros_like(scores.candidate)
         if self.at_least is not None:
-            dropped |= found >= self.at_least
+            dropped |= judge_scores >= self.at_least
         if self.margin is not None:
-            dropped |= found > lowest_positive(found, scores.positive) - self.margin
+            dropped |= judge_scores > lowest_positive(judge_scores, scores.positive) - self.margin
         return scores.candidate & ~dropped
 
 
@@ -46,10 +46,10 @@ def judged(run: Run, scores: Scores, asker: str) -> Tensor:
     shape = (len(scores.query_ids), len(scores.doc_ids))
     if shape != tuple(scores.candidate.shape):
         raise InputError(f"{asker}: needs the ids of queries and documents")
-    found = torch.full(shape, torch.nan)
+    judge_scores = torch.full(shape, torch.nan)
     columns = {doc_id: column for column, doc_id in enumerate(scores.doc_ids) if doc_id}
     for row, query_id in enumerate(scores.query_ids):
         for doc_id, score in run.get(query_id, {}).items():
             if doc_id in columns:
-                found[row, columns[doc_id]] = score
-    return found.to(scores.candidate.device)
+                judge_scores[row, columns[doc_id]] = score
+    return judge_scores.to(scores.candidate.device)

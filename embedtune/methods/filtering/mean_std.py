@@ -17,7 +17,7 @@ def mean_std(scores: Scores, *, deviations: float = 1.0, drop: Literal["above", 
     the hard ones.
 
     Departure: ATSS chooses positives among detection boxes by this threshold; here it cuts negatives. The statistics
-    are over scores.candidate, whatever other filters say. Where fewer than two candidates have scores, or all are
+    are over scores.candidate, regardless of other filters. Where fewer than two candidates have scores, or all are
     equal, nothing is dropped.
     """
     known, mean, std = _moments(scores)

@@ -25,8 +25,8 @@ def cross_entropy(positive: Tensor, negatives: Tensor, smoothing: float = 0.0) -
     log_shares = logits.log_softmax(dim=1)
     if not smoothing:
         return -log_shares[:, 0]
-    left = logits != -torch.inf
-    even = log_shares.masked_fill(~left, 0.0).sum(dim=1) / left.sum(dim=1)
+    present = logits != -torch.inf
+    even = log_shares.masked_fill(~present, 0.0).sum(dim=1) / present.sum(dim=1)
     return -(1 - smoothing) * log_shares[:, 0] - smoothing * even
 
 
@@ -63,7 +63,7 @@ def negatives_of(
 
 
 def other_queries(scores: Scores, keep: Tensor) -> Tensor:
-    """(Q, Q) bool, the queries that are negatives of the row: those of which every positive is kept as one."""
+    """(Q, Q) bool, the queries that are negatives of the row: those whose positives are all kept as negatives."""
     return ~((~keep).float() @ scores.positive.float().T > 0)
 
 

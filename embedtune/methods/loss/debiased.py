@@ -81,7 +81,7 @@ def _debiased(
         return log_r, torch.zeros_like(log_r, dtype=torch.bool)
     floor = log_n - 1 / temperature
     excess = math.log(positive_rate) + log_n + positive - log_r  # log of the share of R that is taken away
-    left = (-excess.clamp(max=-1e-6).exp()).log1p()  # the clamp only where the floor is taken anyway
-    log_g = log_r + left - math.log1p(-positive_rate)
+    log_rest = (-excess.clamp(max=-1e-6).exp()).log1p()  # the clamp only where the floor is taken anyway
+    log_g = log_r + log_rest - math.log1p(-positive_rate)
     at_floor = (excess >= -1e-6) | (log_g < floor)
     return torch.where(at_floor, floor, log_g), at_floor

@@ -44,8 +44,8 @@ def lambda_rank(
     student = full(scores.student)[rows] / temperature
     listed = student.detach().masked_fill(~(positive | negative), -torch.inf)
     order = listed.argsort(dim=1, descending=True, stable=True)
-    places = torch.arange(1, order.shape[1] + 1, device=order.device).expand_as(order)
-    rank = torch.empty_like(order).scatter(1, order, places)
+    positions = torch.arange(1, order.shape[1] + 1, device=order.device).expand_as(order)
+    rank = torch.empty_like(order).scatter(1, order, positions)
     gain = (1 / rank.to(student.dtype)).masked_fill(rank > cut, 0.0)
     of_row, i = positive.nonzero(as_tuple=True)  # (P,)
     weight = (gain[of_row, i][:, None] - gain[of_row]).abs() * log_weights[rows][of_row].exp()  # (P, D)

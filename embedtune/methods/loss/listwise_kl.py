@@ -31,7 +31,7 @@ def listwise_kl(
         raise InputError(f"loss.listwise_kl: temperatures must be above 0, got {temperature} and {teacher_temperature}")
     if scores.teacher is None:
         raise InputError("loss.listwise_kl: needs a teacher's scores")
-    found = lists(
+    listing = lists(
         scores,
         keep,
         log_weights,
@@ -39,5 +39,5 @@ def listwise_kl(
         temperature=temperature,
         teacher_temperature=teacher_temperature,
     )
-    divergence = (found.teacher.exp() * (found.teacher - found.student)).masked_fill(~found.listed, 0.0)
-    return divergence.sum(dim=1).mean(), found.counts
+    divergence = (listing.teacher.exp() * (listing.teacher - listing.student)).masked_fill(~listing.listed, 0.0)
+    return divergence.sum(dim=1).mean(), listing.counts

@@ -118,8 +118,8 @@ class Ncu(nn.Module):
         width = captions.shape[1]
         drawn = torch.randn(width, width, generator=torch.Generator().manual_seed(0))
         # Skew: it adds a part of length 1 at right angles, so that the cosine is -0.7. At -1 nothing would move it.
-        turn = (drawn - drawn.T) / (2 * width) ** 0.5
-        self.opposite = (turn - torch.eye(width)).to(captions.device)
+        skew = (drawn - drawn.T) / (2 * width) ** 0.5
+        self.opposite = (skew - torch.eye(width)).to(captions.device)
         self.moments, self.steps = self.opposite.new_zeros(2, width, width), self.opposite.new_zeros(())
 
     def _learn(self, images: Tensor, captions: Tensor) -> None:

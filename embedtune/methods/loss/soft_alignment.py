@@ -47,7 +47,7 @@ class SoftAlignment(nn.Module):
         teacher = scores.teacher if self.run is None else judged(self.run, scores, "loss.soft_alignment")
         if teacher is None:
             raise InputError("loss.soft_alignment: needs a judge's scores; give path, or negatives.teacher")
-        found = lists(
+        listing = lists(
             scores,
             keep,
             log_weights,
@@ -55,7 +55,7 @@ class SoftAlignment(nn.Module):
             temperature=self.temperature,
             teacher_temperature=self.judge_temperature,
         )
-        student, judge = found.student.clamp(min=SMALLEST), found.teacher.clamp(min=SMALLEST)
+        student, judge = listing.student.clamp(min=SMALLEST), listing.teacher.clamp(min=SMALLEST)
         both = 0.5 * (student.exp() - judge.exp()) * (student - judge)
-        both = both.masked_fill(~found.listed, 0.0)
-        return both.sum(dim=1).mean(), found.counts
+        both = both.masked_fill(~listing.listed, 0.0)
+        return both.sum(dim=1).mean(), listing.counts

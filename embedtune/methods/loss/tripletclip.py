@@ -61,7 +61,7 @@ class Tripletclip(nn.Module):
             halves += [torch.stack(terms).mean()] if bool(of_kind.any()) else []
         if not self.alternate or len(halves) == 1:
             return torch.stack(halves).sum(), parts
-        turn = int(self.batches) % 2
+        half = int(self.batches) % 2
         if self.training:
             self.batches += 1
-        return halves[turn], parts
+        return halves[half], parts

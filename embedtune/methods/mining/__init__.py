@@ -21,6 +21,6 @@ Sourced = dict[str, Run]
 def numbered(labels: Sequence[str]) -> list[str]:
     """The labels with a number behind those that came before: dense, dense-2."""
     return [
-        label if (earlier := labels[:place].count(label)) == 0 else f"{label}-{earlier + 1}"
-        for place, label in enumerate(labels)
+        label if (earlier := labels[:index].count(label)) == 0 else f"{label}-{earlier + 1}"
+        for index, label in enumerate(labels)
     ]

@@ -22,12 +22,12 @@ def most_positives(dataset: Dataset) -> int:
 
 def ranks(run: Run, qrels: Qrels, *, first: int, depth: int) -> Run:
     """Each query's candidates of ranks `first` to `depth`, positives not counted."""
-    found: Run = {}
+    rankings: Run = {}
     for query_id, scores in run.items():
         positives = set(positives_of(qrels, query_id))
         others = [(doc_id, score) for doc_id, score in scores.items() if doc_id not in positives]
-        found[query_id] = dict(others[first - 1 : depth])
-    return found
+        rankings[query_id] = dict(others[first - 1 : depth])
+    return rankings
 
 
 def check_ranks(name: str, first: int, depth: int) -> None:
@@ -35,6 +35,6 @@ def check_ranks(name: str, first: int, depth: int) -> None:
         raise InputError(f"mining.{name}: expected 1 <= first <= depth, got first {first}, depth {depth}")
 
 
-def by_place(doc_ids: list[str]) -> dict[str, float]:
+def by_rank(doc_ids: list[str]) -> dict[str, float]:
     """Scores that say nothing but the order: 1, 1/2, 1/3, ..."""
-    return {doc_id: 1 / place for place, doc_id in enumerate(doc_ids, start=1)}
+    return {doc_id: 1 / rank for rank, doc_id in enumerate(doc_ids, start=1)}

@@ -54,7 +54,7 @@ class Enterprise:
                 closer = np.setdiff1d(np.flatnonzero(row < row[positives].min()), positives)
                 between = 1 - documents[closer] @ documents[positives].T  # (n, P)
                 chosen = closer[select(row[closer], row[positives], between)]
-                run[query_id] = {doc_ids[place]: float(1 - row[place]) for place in chosen[: self.depth].tolist()}
+                run[query_id] = {doc_ids[column]: float(1 - row[column]) for column in chosen[: self.depth].tolist()}
         return {"enterprise": run}
 
     def _fitted(

@@ -14,7 +14,7 @@ from ...models.scorers import EncoderScores
 from ...seeds import generator_for
 from ...types import Dataset
 from . import Sourced
-from ._ranking import by_place, positives_of, queries_of
+from ._ranking import by_rank, positives_of, queries_of
 
 
 class Links:
@@ -26,7 +26,7 @@ class Links:
     neighbours most similar to the query, drawn by softmax(similarity / temperature). extra: unvisited documents within
     reach that are added at random. Dead ends make it shorter.
 
-    Candidates are in the order of the walk (scores are 1/place); the walk depends on the seed and the query's id.
+    Candidates are in the order of the walk (scores are 1/rank); the walk depends on the seed and the query's id.
     Departures from the released code (NiravBhattLab/BiCA), which makes queries from documents first: queries are the
     dataset's own, and similarities are the model's. Raises InputError where a link names an unknown document.
     """
@@ -60,38 +60,38 @@ class Links:
         run = {}
         for query_id, documents in reach.items():
             similar = dict(zip(documents, scores(query_id, documents), strict=True)) if scores and documents else {}
-            run[query_id] = by_place(self._walk(query_id, positives_of(dataset.qrels, query_id), similar))
+            run[query_id] = by_rank(self._walk(query_id, positives_of(dataset.qrels, query_id), similar))
         return {"links": run}
 
     def _within(self, positives: list[str]) -> list[str]:
         """The documents at most `hops` links from a positive, which are not positives, near ones first."""
         reached, edge = set(positives), set(positives)
-        found: list[str] = []
+        linked: list[str] = []
         for _ in range(self.hops):
             edge = {other for doc_id in edge for other in self.links.get(doc_id, ())} - reached
             reached |= edge
-            found += sorted(edge)
-        return found
+            linked += sorted(edge)
+        return linked
 
     def _walk(self, query_id: str, positives: list[str], similar: dict[str, np.float32]) -> list[str]:
         generator = generator_for(self.seed, "mining.links", query_id)
         near = {other for doc_id in positives for other in self.links.get(doc_id, ())} & similar.keys()
         visited: dict[str, None] = {}
         for start in _most_similar(near, similar)[: self.starts]:
-            place: str | None = start
+            node: str | None = start
             visited[start] = None
             for _ in range(self.steps):
-                place = self._next(place, visited, similar, generator) if place is not None else None
-                if place is not None:
-                    visited[place] = None
+                node = self._next(node, visited, similar, generator) if node is not None else None
+                if node is not None:
+                    visited[node] = None
         rest = [doc_id for doc_id in similar if doc_id not in visited]
         drawn = torch.randperm(len(rest), generator=generator)[: self.extra].tolist()
         return [*visited, *(rest[row] for row in drawn)]
 
     def _next(
-        self, place: str, visited: Iterable[str], similar: dict[str, np.float32], generator: torch.Generator
+        self, node: str, visited: Iterable[str], similar: dict[str, np.float32], generator: torch.Generator
     ) -> str | None:
-        near = _most_similar((set(self.links[place]) & similar.keys()) - set(visited), similar)[: self.nearest]
+        near = _most_similar((set(self.links[node]) & similar.keys()) - set(visited), similar)[: self.nearest]
         if not near:
             return None
         chances = torch.tensor([float(similar[doc_id]) for doc_id in near]).div(self.temperature).softmax(0)

@@ -15,15 +15,15 @@ class Run:
 
     def __init__(self, *, path: str) -> None:
         self.path = path
-        self.found = read_run(path)
+        self.ranking = read_run(path)
 
     def __call__(self, dataset: Dataset, encoder: Encoder, *, on_progress: Progress | None = None) -> Sourced:
         for kind, known, named in (
-            ("query", dataset.queries, self.found),
-            ("document", dataset.corpus, {doc_id for ranked in self.found.values() for doc_id in ranked}),
+            ("query", dataset.queries, self.ranking),
+            ("document", dataset.corpus, {doc_id for ranked in self.ranking.values() for doc_id in ranked}),
         ):
             absent = [item_id for item_id in named if item_id not in known]
             if absent:
                 where = f"in {dataset.folder}"
                 raise InputError(f"{self.path}: {len(absent)} unknown {kind} ids, first {absent[0]!r}, {where}")
-        return {"run": {query_id: self.found[query_id] for query_id in dataset.qrels if query_id in self.found}}
+        return {"run": {query_id: self.ranking[query_id] for query_id in dataset.qrels if query_id in self.ranking}}

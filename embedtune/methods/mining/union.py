@@ -35,14 +35,16 @@ class Union:
             self.miners.append((name, quota, methods.bind("mining", name, options)))
 
     def __call__(self, dataset: Dataset, encoder: Encoder, *, on_progress: Progress | None = None) -> Sourced:
-        found: list[tuple[str, int | None, Run]] = []
+        results: list[tuple[str, int | None, Run]] = []
         for _, quota, miner in self.miners:
-            found += [(s, quota, run) for s, run in miner(dataset, encoder, on_progress=on_progress).items()]
-        labels = numbered([label for label, _, _ in found])
+            results += [(s, quota, run) for s, run in miner(dataset, encoder, on_progress=on_progress).items()]
+        labels = numbered([label for label, _, _ in results])
         joined: Sourced = {label: {} for label in labels}
-        for query_id in dict.fromkeys(query_id for _, _, run in found for query_id in run):
-            lists = [list(run.get(query_id, {})) for _, _, run in found]
-            for label, (_, _, run), chosen in zip(labels, found, share([q for _, q, _ in found], lists), strict=True):
+        for query_id in dict.fromkeys(query_id for _, _, run in results for query_id in run):
+            lists = [list(run.get(query_id, {})) for _, _, run in results]
+            for label, (_, _, run), chosen in zip(
+                labels, results, share([q for _, q, _ in results], lists), strict=True
+            ):
                 joined[label][query_id] = {doc_id: run[query_id][doc_id] for doc_id in chosen}
         return joined
 

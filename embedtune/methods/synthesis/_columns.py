@@ -29,11 +29,13 @@ def with_length(vectors: Tensor, length: Tensor | float) -> Tensor:
     return torch.nn.functional.normalize(vectors, dim=-1, eps=1e-12) * length
 
 
-def append(scores: Scores, keep: Tensor, made: Tensor, allowed: Tensor, *, own: bool = False) -> tuple[Scores, Tensor]:
+def append(
+    scores: Scores, keep: Tensor, made: Tensor, allowed: Tensor, *, own_negatives: bool = False
+) -> tuple[Scores, Tensor]:
     """Scores and keep (Q, D + M) with the made embeddings (M, H) as columns that nothing trains and no query is for.
 
-    allowed: (Q, M) where a made column is a negative of the row. own: these are the row's own negatives. A gradient
-    reaches the queries alone.
+    allowed: (Q, M) where a made column is a negative of the row. own_negatives: the columns are the row's own
+    negatives. A gradient reaches the queries alone.
     """
     if not len(made) or scores.queries is None or scores.documents is None:
         return scores, keep
@@ -41,7 +43,7 @@ def append(scores: Scores, keep: Tensor, made: Tensor, allowed: Tensor, *, own: 
     student = (full(scores.queries) @ made.T).to(scores.student.dtype)
     nowhere, nan = torch.zeros_like(allowed), torch.full_like(student.detach(), torch.nan)
     before = scores.made if scores.made is not None else torch.zeros_like(scores.positive[0])
-    of_rows = scores.own if scores.own is not None or not own else torch.zeros_like(scores.positive)
+    of_rows = scores.own if scores.own is not None or not own_negatives else torch.zeros_like(scores.positive)
 
     def beside(values: Tensor | None, more: Tensor) -> Tensor | None:
         return None if values is None else torch.cat([values, more.to(values)], dim=1)
@@ -51,7 +53,7 @@ def append(scores: Scores, keep: Tensor, made: Tensor, allowed: Tensor, *, own: 
         student=torch.cat([scores.student, student], dim=1),
         positive=torch.cat([scores.positive, nowhere], dim=1),
         candidate=torch.cat([scores.candidate, allowed], dim=1),
-        own=beside(of_rows, allowed if own else nowhere),
+        own=beside(of_rows, allowed if own_negatives else nowhere),
         teacher=beside(scores.teacher, nan),
         mined=beside(scores.mined, nan),
         documents=torch.cat([scores.documents, made.to(scores.documents)]),

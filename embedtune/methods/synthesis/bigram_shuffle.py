@@ -15,10 +15,10 @@ def bigram_shuffle(text: str, *, generator: torch.Generator) -> str | None:
     where ten tries give nothing new.
     """
     words = text.split()
-    pairs = [words[place : place + 2] for place in range(0, len(words), 2)]
+    pairs = [words[index : index + 2] for index in range(0, len(words), 2)]
     for _ in range(TRIES if len(pairs) > 1 else 0):
         order = torch.randperm(len(pairs), generator=generator, device=generator.device).tolist()
-        shuffled = [word for place in order for word in pairs[place]]
+        shuffled = [word for index in order for word in pairs[index]]
         if [word.casefold() for word in shuffled] != [word.casefold() for word in words]:
             return " ".join(shuffled)
     return None

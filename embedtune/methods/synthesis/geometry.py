@@ -47,8 +47,8 @@ def geometry(text: str, *, generator: torch.Generator) -> str | None:
         number(text, generator=generator),
         _one(text, _words(text, RELATIONS), generator),
     ]
-    found = [one for one in made if one is not None]
-    return one_of(found, generator) if found else None
+    variants = [one for one in made if one is not None]
+    return one_of(variants, generator) if variants else None
 
 
 def _one(text: str, changes: list[Change], generator: torch.Generator) -> str | None:
@@ -71,11 +71,11 @@ def _labels(text: str, generator: torch.Generator) -> str | None:
     """The text with a letter of one label exchanged with a letter of another, where that names other things."""
     labels = [match for match in LABEL.finditer(text) if len(set(match.group())) > 1]
     before = {frozenset(label.group()) for label in labels}
-    found = []
+    variants = []
     for one, other in combinations(labels, 2):
-        mine, theirs = set(one.group()), set(other.group())
-        for letter, instead in product(sorted(mine - theirs), sorted(theirs - mine)):
+        letters, other_letters = set(one.group()), set(other.group())
+        for letter, instead in product(sorted(letters - other_letters), sorted(other_letters - letters)):
             names = one.group().replace(letter, instead), other.group().replace(instead, letter)
             if not {frozenset(name) for name in names} <= before:
-                found.append(((*one.span(), names[0]), (*other.span(), names[1])))
-    return changed(text, *one_of(found, generator)) if found else None
+                variants.append(((*one.span(), names[0]), (*other.span(), names[1])))
+    return changed(text, *one_of(variants, generator)) if variants else None

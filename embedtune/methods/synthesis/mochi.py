@@ -32,7 +32,7 @@ def mochi(
 
     A mixture has the length between its parents' (1 among normalised embeddings), is a constant, the query in it too,
     and is a negative of its own query only: Q * (type1 + type2) columns. k and k' may be the same. The defaults are the
-    unofficial code's; the paper's are larger. Mixes whatever is kept: a memory queue before it, or the batch alone.
+    unofficial code's; the paper's are larger. Mixes all kept columns, those of a memory queue before it too.
     """
     if min(hardest - 1, type1, type2) < 0:
         raise InputError("synthesis.mochi: expected hardest of at least 1, type1 and type2 of at least 0")
@@ -45,14 +45,14 @@ def mochi(
     known = keep.sum(dim=1, keepdim=True).clamp(min=1, max=hardest)  # a row without negatives is not allowed any
 
     def drawn(count: int) -> Tensor:  # (Q, count, H)
-        places = (shares((len(order), count), queries, generator) * known).long().minimum(known - 1)
-        return documents[order.gather(1, places)]
+        ranks = (shares((len(order), count), queries, generator) * known).long().minimum(known - 1)
+        return documents[order.gather(1, ranks)]
 
     between = mixed(drawn(first), drawn(first), shares((len(order), first, 1), queries, generator))
     toward = mixed(queries[:, None], drawn(second), shares((len(order), second, 1), queries, generator) / 2)
     made = torch.cat([between, toward], dim=1)  # (Q, M, H)
-    own = torch.eye(len(order), dtype=torch.bool, device=keep.device).repeat_interleave(made.shape[1], dim=1)
-    return append(scores, keep, made.flatten(0, 1), own & keep.any(dim=1, keepdim=True), own=True)
+    own_rows = torch.eye(len(order), dtype=torch.bool, device=keep.device).repeat_interleave(made.shape[1], dim=1)
+    return append(scores, keep, made.flatten(0, 1), own_rows & keep.any(dim=1, keepdim=True), own_negatives=True)
 
 
 def mixed(first: Tensor, second: Tensor, share: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ def opposite(text: str, *, generator: torch.Generator) -> str | None:
     where there is none. English.
 
     Departure: the paper looks antonyms up in WordNet; here a list of common ones stands in, to be edited (PAIRS), and a
-    word is taken as it is written, whatever it means there.
+    word is taken as it is written, in any of its meanings.
     """
     changes: list[Change] = [
         replacement(text, *match.span(), cased(other, match.group()))

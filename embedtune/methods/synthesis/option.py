@@ -22,8 +22,8 @@ def option(text: str, *, generator: torch.Generator) -> str | None:
     Departure: the paper's data says which option is right; a text does not.
     """
     options, listed = _options(text)
-    which = {words.casefold(): place for place, words in enumerate(options)}
-    which |= {f"({letter})": place for letter, place in zip("abcdefgh", range(len(options)), strict=False)}
+    which = {words.casefold(): index for index, words in enumerate(options)}
+    which |= {f"({letter})": index for letter, index in zip("abcdefgh", range(len(options)), strict=False)}
     # The longest first: "iron oxide" does not name "iron".
     words = "|".join(re.escape(name) for name in sorted(options, key=len, reverse=True))
     named = [
@@ -32,13 +32,13 @@ def option(text: str, *, generator: torch.Generator) -> str | None:
         if match.group().casefold() in which
         and not any(start < match.end() and match.start() < end for start, end in listed)
     ]
-    if len({options[place].casefold() for _, _, place in named}) != 1:
+    if len({options[index].casefold() for _, _, index in named}) != 1:
         return None
     start, end, right = one_of(named, generator)
     letters = text[start:end].startswith("(")
     others = [
-        f"({chr(ord('A') + place)})" if letters else cased(name, text[start])
-        for place, name in enumerate(options)
+        f"({chr(ord('A') + index)})" if letters else cased(name, text[start])
+        for index, name in enumerate(options)
         if name.casefold() != options[right].casefold()
     ]
     return change_one(text, [(start, end, other) for other in others], generator)

@@ -16,7 +16,7 @@ NAMES = (
     ("gram", "kilogram"),
 )
 NEIGHBOURS = {
-    name: [group[place] for place in (at - 1, at + 1) if 0 <= place < len(group)]
+    name: [group[index] for index in (at - 1, at + 1) if 0 <= index < len(group)]
     for group in (*SYMBOLS, *NAMES)
     for at, name in enumerate(group)
 }

@@ -48,7 +48,7 @@ def word_swap(text: str, *, generator: torch.Generator) -> str | None:
 
 def _kinds(text: str) -> dict[str, list[Span]]:
     """Where the words of each kind stand, in order."""
-    found: dict[str, list[Span]] = {}
+    groups: dict[str, list[Span]] = {}
     before, before_kind, before_span = "", "", (0, 0)
     phrase: int | None = None  # where the determiner stands before which only adjectives came since
     for match in WORD.finditer(text):
@@ -57,18 +57,18 @@ def _kinds(text: str) -> dict[str, list[Span]]:
         beside = not text[before_span[1] : span[0]].strip()
         kind = _kind(word, "" if starts else before, before_kind if beside else "", starts)
         if kind == before_kind == "name" and beside:  # San Francisco
-            span = (found["name"].pop()[0], span[1])
-        found.setdefault(kind, []).append(span)
+            span = (groups["name"].pop()[0], span[1])
+        groups.setdefault(kind, []).append(span)
         if kind in ("noun", "nouns") and before_kind == "adjective" and beside:
-            found.setdefault(f"adjective and {kind}", []).append((before_span[0], span[1]))
+            groups.setdefault(f"adjective and {kind}", []).append((before_span[0], span[1]))
             if phrase is not None:
-                found.setdefault("noun phrase", []).append((phrase, span[1]))
+                groups.setdefault("noun phrase", []).append((phrase, span[1]))
         if word.lower() in DETERMINERS or not beside or kind != "adjective":
             phrase = span[0] if word.lower() in DETERMINERS else None
         before, before_kind, before_span = word.lower(), kind, span
-    found.pop("", None)
-    found["number"] = [match.span() for match in NUMBER.finditer(text)]
-    return found
+    groups.pop("", None)
+    groups["number"] = [match.span() for match in NUMBER.finditer(text)]
+    return groups
 
 
 def _kind(word: str, before: str, before_kind: str, starts: bool) -> str:
