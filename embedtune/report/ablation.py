@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import InputError
 from ..evaluate.compare import Comparison, Group, compare_groups
 from ..evaluate.significance import bootstrap_interval
-from ..evaluate.sources import Source, read_source
+from ..evaluate.sources import read_source
 from ..files import FileKind, check_container, check_file, write_json, write_text
 from ..recipe import Evaluate
 from . import drawings
@@ -121,7 +121,7 @@ def _final(
     domain: str,
     against: Mapping[tuple[str, str, str], Comparison],
 ) -> Final:
-    tables = [_per_query(source, key, measure) for source in group.sources]
+    tables = [(source.measured[key].per_query or {})[measure] for source in group.sources]
     values = [_mean([table[query_id] for table in tables]) for query_id in tables[0]]
     low, high = bootstrap_interval(values) if len(values) > 1 else (None, None)
     label = group.sources[0].measured[key].label
@@ -139,10 +139,6 @@ def _final(
         },
         against_first=against.get((group.name, label, measure)),
     )
-
-
-def _per_query(source: Source, key: str, measure: str) -> dict[str, float]:
-    return (source.measured[key].per_query or {})[measure]
 
 
 def convergence(curves: Mapping[str, Mapping[int, Curve]]) -> list[Convergence]:

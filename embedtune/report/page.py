@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from markdown_it.token import Token
 
 LONG = 60  # characters of a cell; a table with longer ones is one to read, which a narrow screen shows row by row
-# What a screen shows row by row is no table to a screen reader any more, unless it says so.
+# A table that a narrow screen shows row by row keeps its roles for screen readers by these attributes alone.
 _ROLES = {"table": "table", "thead": "rowgroup", "tbody": "rowgroup", "tr": "row", "th": "columnheader", "td": "cell"}
 
 

@@ -291,6 +291,17 @@ def test_a_run_whose_methods_are_not_installed_here_is_reported(finished_run: Pa
         report([run])
 
 
+def test_a_measure_of_the_recipe_that_was_not_evaluated_leaves_its_figure_out(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    recipe = (run / "recipe.yaml").read_text()
+    (run / "recipe.yaml").write_text(recipe.replace("\n  measure: nDCG@10\n", "\n  measure: R@100\n"))
+    text = Page(report([run]).text).text
+    assert "All measures" in text
+    assert "Change of" not in text
+
+
 def test_the_kept_step_is_shown_with_its_own_validation(finished_run: Path, tmp_path: Path) -> None:
     run = shutil.copytree(finished_run, tmp_path / "run")
     values = {0: 0.8814, 2: 0.8552, 4: 0.8101}
