@@ -96,10 +96,9 @@ def audit(
 def _show(result: Audit, dataset: Dataset | None, per_query: bool) -> None:
     kept, total = sum(q.kept for q in result.queries), sum(q.candidates for q in result.queries)
     without = sum(q.kept == 0 for q in result.queries)
-    by_teacher = any(suspect.candidate.teacher is not None for suspect in (*result.suspects, *result.caught))
     say(
         f"{len(result.queries):,} queries: {kept:,} of {total:,} candidates kept ({kept / total:.1%}); "
-        f"{without:,} queries keep none; scores are the {'teacher' if by_teacher else 'model'}'s"
+        f"{without:,} queries keep none; scores are the {'teacher' if result.by_teacher else 'model'}'s"
     )
     tables: list[Table] = []
     if per_query:

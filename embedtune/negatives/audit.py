@@ -92,6 +92,7 @@ class Audit:
     gaps: (lower edge, upper edge, kept, dropped), gap = the lowest positive's reference score minus the candidate's.
     scores: (lower edge, upper edge, positives, kept, dropped), reference scores; the lowest positive of each query.
     warnings: filters whose limit does not fit the scale of the scores.
+    by_teacher: whether the reference scores are a teacher's; else they are the model's.
     """
 
     queries: list[QueryCounts]
@@ -102,6 +103,7 @@ class Audit:
     gaps: list[tuple[float, float, int, int]]
     scores: list[tuple[float, float, int, int, int]]
     warnings: list[str]
+    by_teacher: bool
 
 
 def audit(path: str | Path, *, threshold: Chosen | None = None, suspects: int = 10) -> Audit:
@@ -121,12 +123,14 @@ def audit(path: str | Path, *, threshold: Chosen | None = None, suspects: int = 
     kept_most: list[Suspect] = []
     dropped_most: list[Suspect] = []
     references, gaps, keeps, positives = array("d"), array("d"), array("b"), array("d")
+    by_teacher = False
     for query_id, candidates in decided(files_of(path), threshold):
         queries.append(_count(query_id, candidates, filters, sources))
         positives.append(candidates[0].positive_reference)
         references.extend(candidate.reference for candidate in candidates)
         gaps.extend(candidate.gap for candidate in candidates)
         keeps.extend(candidate.keep for candidate in candidates)
+        by_teacher = candidates[0].teacher is not None
         mean = fmean(candidate.reference for candidate in candidates)
         ranked = [Suspect(candidate, candidate.reference - mean) for candidate in candidates]
         dropped = [suspect for suspect in ranked if not suspect.candidate.keep]
@@ -144,6 +148,7 @@ def audit(path: str | Path, *, threshold: Chosen | None = None, suspects: int = 
         gaps=_histogram(np.array(gaps)[kept], np.array(gaps)[~kept]),
         scores=_histogram(np.array(positives), scores[kept], scores[~kept]),
         warnings=[text for counts in filters.values() for text in _warnings(counts, min(references), max(references))],
+        by_teacher=by_teacher,
     )
 
 

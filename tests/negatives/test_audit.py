@@ -57,7 +57,8 @@ def test_another_cut_from_evidence_equals_a_fresh_filter_run(mined: Callable[...
 
 def test_another_cut_takes_the_place_of_the_filter_of_that_name(mined: Callable[..., Path], tiny_model: Path) -> None:
     path = mined("with-teacher", MARGIN, Chosen(name="guide"), teacher=str(tiny_model))
-    found = audit(path, threshold=parse_threshold("positive_margin=0.0"))
+    found = audit(path, threshold=parse_threshold("positive_margin=0.0"), suspects=0)
+    assert (found.by_teacher, audit(mined("plain")).by_teacher) == (True, False)
     assert [f.name for f in found.filters] == ["guide", "positive_margin"]
     assert sum(q.kept for q in found.queries) > sum(q.kept for q in audit(path).queries)
 
