@@ -78,10 +78,7 @@ class Ablation:
 
 
 def summarise(
-    recipe: str,
-    cells: Mapping[str, dict[str, Any]],
-    runs: Mapping[str, Mapping[int, Path]],
-    evaluate: Evaluate,
+    recipe: str, cells: Mapping[str, dict[str, Any]], runs: Mapping[str, Mapping[int, Path]], evaluate: Evaluate
 ) -> Ablation:
     """Reads finished runs. The first cell is what the others are compared with, by the mean over seeds per query.
 
@@ -115,11 +112,7 @@ def summarise(
 
 
 def _final(
-    group: Group,
-    key: str,
-    measure: str,
-    domain: str,
-    against: Mapping[tuple[str, str, str], Comparison],
+    group: Group, key: str, measure: str, domain: str, against: Mapping[tuple[str, str, str], Comparison]
 ) -> Final:
     tables = [(source.measured[key].per_query or {})[measure] for source in group.sources]
     values = [_mean([table[query_id] for table in tables]) for query_id in tables[0]]

@@ -166,19 +166,8 @@ def read_record(folder: Path, *, negatives: bool = True, summary: dict[str, Any]
 
 def outcome_table(record: RunRecord) -> tuple[list[str], list[list[object]]]:
     """Columns and rows of what a run gained and lost: the tuned model against the base model on each dataset."""
-    columns = [
-        "dataset",
-        "domain",
-        "measure",
-        "queries",
-        "base",
-        "tuned",
-        "difference",
-        "low",
-        "high",
-        "guard",
-        "alpha",
-    ]
+    columns = ["dataset", "domain", "measure", "queries", "base", "tuned", "difference", "low", "high", "guard",
+               "alpha"]  # fmt: skip
     rows: list[list[object]] = []
     for c in record.compared.comparisons if record.compared else []:
         guarded, verdict, alpha = record.guarded(c.dataset), None, None
