@@ -146,12 +146,12 @@ def _refuse_link(path: Path, option: str) -> None:
 def _refuse_protected(path: Path, option: str) -> None:
     """Raises InputError for the current folder, the home folder, the folders above them, and mount points."""
     resolved = path.resolve()
-    for name, place in (("current", Path.cwd()), ("home", Path.home())):
-        if place.resolve() == resolved:
+    for name, folder in (("current", Path.cwd().resolve()), ("home", Path.home().resolve())):
+        if folder == resolved:
             raise InputError(f"{path}: is the {name} folder; choose another {option}")
-        if place.resolve().is_relative_to(resolved):
+        if folder.is_relative_to(resolved):
             raise InputError(f"{path}: holds the {name} folder; choose another {option}")
-    if path.is_mount():
+    if os.path.ismount(path):  # Path.is_mount is not there on Windows before Python 3.12
         raise InputError(f"{path}: is a mount point, which cannot be replaced; choose a folder in it as {option}")
 
 
@@ -180,7 +180,7 @@ def _read_mark(folder: Path) -> dict[str, Any]:
 
 def _probe(folder: Path) -> None:
     """Raises OSError where no file can be made in the folder, or in the nearest one above it that exists."""
-    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     with tempfile.TemporaryFile(dir=nearest):
         pass
 
@@ -234,7 +234,7 @@ def whole_folder(path: Path, kind: FolderKind, *, overwrite: bool = False) -> It
 
 @contextmanager
 def inner_folder(path: Path) -> Iterator[Path]:
-    """Yields a temporary sibling folder that becomes `path` on success, in place of whatever stood there.
+    """Yields a temporary sibling folder that becomes `path` on success, in place of the folder that stood there.
 
     For folders inside one that embedtune alone writes (a run, the cache), never for a path that the user names.
     """
@@ -317,7 +317,7 @@ def _exchange(folder: Path, other: Path) -> None:
 
 @contextmanager
 def _operating_system_errors(path: Path) -> Iterator[None]:
-    """safetensors reports a full disk as an error of its own; here it is an OSError like everybody else's."""
+    """Raises safetensors' own error for a full disk as the OSError that other libraries raise."""
     try:
         yield
     except SafetensorError as error:
@@ -384,7 +384,7 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Holds the folder for this process. Where another process holds it: waits for its end, or raises InputError.
 
     The gate is held by whoever tries to get the folder or looks whether it is held, for that moment only: so a look,
-    which cannot be had without the lock, never makes another process's attempt fail.
+    which takes the lock for that moment, never makes another process's attempt fail.
     """
     holding = lock(folder / LOCK)
     if wait:

@@ -35,12 +35,12 @@ class Item:
 
     @property
     def shown(self) -> str:
-        """What a person reads in its place: its content and its image's file name, whichever it has."""
+        """What a person reads: the content and the image's file name, as far as the item has them."""
         return " ".join(part for part in (self.content, f"[{self.image.name}]" if self.image else "") if part)
 
 
 class Items(Protocol):
-    """A corpus or a set of queries: ordered, known by id, read from disk when asked for."""
+    """A corpus or a set of queries: ordered, known by id, read from disk on demand."""
 
     @property
     def ids(self) -> Sequence[str]: ...

@@ -1,4 +1,4 @@
-"""Loads one split of a dataset folder (BEIR's layout); other formats are converted once into the cache."""
+"""Loads one split of a dataset folder (BEIR's layout). Other formats are converted once, into the cache."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ LAYOUT = "corpus.jsonl, queries.jsonl and qrels/<split>.tsv"
 def load_dataset(name: str | Path, split: str | None = None) -> Dataset:
     """Loads one split: `DIR` or `DIR:split`, `test` where none is named.
 
-    `name` may also be whatever `embedtune data convert` reads (pairs in a .jsonl, .csv or .parquet file, a Hugging Face
-    dataset saved on disk, `hf://name@revision`); it is converted once and kept in the cache. A file holds one split:
-    the one that is asked for. `reversed:` before the name asks with the documents for the queries, and `judged:` before
-    that has only the documents that the split judges. Raises InputError for a missing folder, file or split, an empty
-    corpus, judgements of ids that are not there, and a split without any positive.
+    `name` may also be a source that `embedtune data convert` reads (pairs in a .jsonl, .csv or .parquet file, a Hugging
+    Face dataset saved on disk, `hf://name@revision`); it is converted once and kept in the cache. A file holds one
+    split, that of the name. With `reversed:` before the name the documents are the queries; with `judged:` before that,
+    the corpus holds only the documents that the split judges. Raises InputError for a missing folder, file or split, an
+    empty corpus, judgements of absent ids, and a split without a positive.
     """
     if str(name).startswith(JUDGED):
         dataset = judged_documents(load_dataset(str(name).removeprefix(JUDGED), split))
@@ -59,7 +59,7 @@ def load_dataset(name: str | Path, split: str | None = None) -> Dataset:
 
 
 def load_training(data: Data) -> Dataset:
-    """What a recipe trains on: of each dataset the split that it names itself (`DIR:split`), else `data.split`.
+    """The data that a recipe trains on: each dataset with its own split (`DIR:split`), else `data.split`.
 
     Items with a broken image are left out, up to the share that `data.broken_images` allows.
     """
@@ -71,9 +71,9 @@ def load_training(data: Data) -> Dataset:
 
 
 def load_texts(name: str | Path) -> tuple[Items, Items]:
-    """A folder's corpus and queries without judgements. Where it has no queries.jsonl, the corpus stands for both.
+    """A folder's corpus and queries, without judgements; without a queries.jsonl the corpus is both.
 
-    Raises InputError for a folder without a corpus, and for an empty one.
+    Raises InputError for a folder without a corpus, and for an empty file.
     """
     folder = Path(name).expanduser()
     if not (folder / "corpus.jsonl").exists():
@@ -106,7 +106,7 @@ def load_queries(name: str | Path) -> Items:
 
 
 def reverse(dataset: Dataset) -> Dataset:
-    """The dataset in the other direction: every judged document asks for the queries that it is judged for."""
+    """The dataset in the other direction: every judged document is a query for the queries that it is judged for."""
     qrels: Qrels = {}
     for query_id, judged in dataset.qrels.items():
         for doc_id, relevance in judged.items():
@@ -123,10 +123,10 @@ def reverse(dataset: Dataset) -> Dataset:
 
 
 def judged_documents(dataset: Dataset) -> Dataset:
-    """The dataset with the documents that its split judges, in the corpus's order; one that has no others as it is."""
+    """The dataset with only those documents that its split judges, in the corpus's order."""
     if dataset.judged_only:
         return dataset
-    judged = {doc_id for found in dataset.qrels.values() for doc_id in found}
+    judged = {doc_id for documents in dataset.qrels.values() for doc_id in documents}
     corpus = Selection(dataset.corpus, [doc_id for doc_id in dataset.corpus.ids if doc_id in judged])
     fingerprint = fingerprint_of(dataset.fingerprint, "judged only")  # not to be compared with the whole
     return dataclasses.replace(dataset, corpus=corpus, fingerprint=fingerprint, judged_only=True)
@@ -139,7 +139,7 @@ def source_of(dataset: Dataset) -> str:
 
 
 def queries_file(source: str) -> Path:
-    """Where the queries of a dataset, named as by `source_of`, are."""
+    """The file that holds the queries of a dataset named as by `source_of`."""
     backwards = source.removeprefix(JUDGED).startswith(REVERSED)
     return Path(without_prefixes(source)) / ("corpus.jsonl" if backwards else "queries.jsonl")
 
@@ -168,25 +168,25 @@ def without_broken(dataset: Dataset, share: float) -> Dataset:
 
 
 def readable(items: Items, share: float, name: str) -> tuple[Items, tuple[str, ...]]:
-    """The items without those whose image cannot be read, and a sentence for each of these.
+    """The items whose image, if any, can be read, and a sentence for each of the others.
 
     Raises InputError, which begins with `name`, where more than `share` of the images are broken.
     """
     faults = broken(items)
     if not faults:
         return items, ()
-    said = tuple(f"{items[item_id].image}: {reason}" for item_id, reason in faults.items())
-    total = pictured(items)
-    if len(said) > share * total:
+    sentences = tuple(f"{items[item_id].image}: {reason}" for item_id, reason in faults.items())
+    total, broken_ones = pictured(items), len(sentences)
+    if broken_ones > share * total:
         raise InputError(
-            f"{name}: {len(said):,} of {total:,} images are broken ({len(said) / total:.1%}) and {share:.1%} may be "
-            f"(broken_images), first {said[0]}"
+            f"{name}: {broken_ones:,} of {total:,} images are broken ({broken_ones / total:.1%}), more than the "
+            f"{share:.1%} that broken_images allows; the first: {sentences[0]}"
         )
-    return Selection(items, [item_id for item_id in items.ids if item_id not in faults]), said
+    return Selection(items, [item_id for item_id in items.ids if item_id not in faults]), sentences
 
 
 def subset(dataset: Dataset, query_ids: Collection[str]) -> Dataset:
-    """The dataset with the judgements of these queries only. Corpus and queries stay as they are."""
+    """The dataset with the judgements of these queries only. Corpus and queries stay the same."""
     qrels = {query_id: dataset.qrels[query_id] for query_id in query_ids}
     fingerprint = _fingerprint(dataset.corpus, dataset.queries, qrels)
     parts = tuple(subset(part, part_qrels) for part in dataset.parts if (part_qrels := own_qrels(qrels, part.label)))
@@ -194,7 +194,7 @@ def subset(dataset: Dataset, query_ids: Collection[str]) -> Dataset:
 
 
 def splits_of(folder: Path) -> list[str]:
-    """The splits that a dataset folder has."""
+    """The names of a dataset folder's splits."""
     return sorted(file.stem for file in (folder / "qrels").glob("*.tsv"))
 
 
@@ -204,7 +204,7 @@ def _fingerprint(corpus: Items, queries: Items, qrels: Qrels) -> str:
 
 
 def _folder_of(source: str, split: str) -> tuple[Path, str]:
-    """The dataset folder that a source is, or is converted to, and the dataset's name."""
+    """The folder of a dataset, or of its conversion, and the dataset's name."""
     from .convert import fingerprint_of_source, is_hub_name
 
     path = Path(source).expanduser()
@@ -262,12 +262,12 @@ def _refuse_empty(corpus: Items, queries: Items, qrels: Qrels, folder: Path, pat
 
 
 def _refuse_absent(corpus: Items, queries: Items, qrels: Qrels, folder: Path, path: Path) -> None:
-    """Judgements of queries or documents that are not there: measures over them would be wrong without a word."""
-    lost_queries = [query_id for query_id in qrels if query_id not in queries]
-    lost_documents = list(dict.fromkeys(d for judged in qrels.values() for d in judged if d not in corpus))
-    for kind, lost, file in (("queries", lost_queries, "queries"), ("documents", lost_documents, "corpus")):
-        if lost:
+    """Judgements of absent queries or documents would make every measure wrong without a word."""
+    absent_queries = [query_id for query_id in qrels if query_id not in queries]
+    absent_documents = list(dict.fromkeys(d for judged in qrels.values() for d in judged if d not in corpus))
+    for kind, absent, file in (("queries", absent_queries, "queries"), ("documents", absent_documents, "corpus")):
+        if absent:
             raise InputError(
-                f"{path}: {len(lost)} judged {kind} are not in {file}.jsonl, the first {lost[0]!r}; "
+                f"{path}: {len(absent)} judged {kind} are not in {file}.jsonl, the first {absent[0]!r}; "
                 f"run `embedtune data check {folder}`"
             )

@@ -1,4 +1,4 @@
-"""Hugging Face datasets: saved on disk (`save_to_disk`), or by hub id when one is named."""
+"""Hugging Face datasets: saved on disk (`save_to_disk`), or by hub id where one is named."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def is_source(source: str | Path) -> bool:
 
 
 def open_tables(source: str, split: str) -> dict[str, Table]:
-    """Split -> table. A dataset without splits is the split that is asked for. Only `hf://` uses the network."""
+    """split -> table. A dataset without splits gets the name `split`. Only `hf://` uses the network."""
     if source.startswith(HUB):
         return _from_hub(source)
     from datasets import DatasetDict, load_from_disk
@@ -41,7 +41,7 @@ def open_tables(source: str, split: str) -> dict[str, Table]:
 
 
 def _as_stored(table: Table) -> Table:
-    """With images as the bytes that they are stored as, not decoded."""
+    """The table with images as their stored bytes, not decoded."""
     from datasets import Image, List
 
     for name, feature in table.features.items():
@@ -87,7 +87,7 @@ def _judgement(values: dict[str, Any], where: str) -> tuple[str, str, int]:
 
 
 def pinned(source: str) -> str:
-    """The hub id with the commit that its revision stands for now. Asks the hub unless it names a commit already."""
+    """The hub id with the commit of its revision. Asks the hub unless the revision is a commit already."""
     name, config, revision = _parts(source)
     if not re.fullmatch(r"[0-9a-f]{40}", revision):
         from huggingface_hub import dataset_info
@@ -120,10 +120,10 @@ def _load(source: str, config: str) -> dict[str, Table]:
 
 def _parts(source: str) -> tuple[str, str, str]:
     """`hf://owner/name[/configuration]@revision` as (owner/name, configuration or "", revision)."""
-    found = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:/([\w.-]+))?@([\w./-]+)", source)
-    if not found:
+    match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:/([\w.-]+))?@([\w./-]+)", source)
+    if not match:
         raise InputError(f"{source}: expected hf://owner/name@revision (or hf://owner/name/configuration@revision)")
-    return found[1], found[2] or "", found[3]
+    return match[1], match[2] or "", match[3]
 
 
 def _asking(source: str, ask: Callable[[], T]) -> T:

@@ -26,7 +26,7 @@ _BREAKS_COLUMNS = re.compile(r"[\x00-\x20\x7f]")
 
 
 class LineError(InputError):
-    """What is wrong with one line of a file, and of what kind it is."""
+    """An error in one line of a file; `kind` groups errors of the same sort."""
 
     def __init__(self, where: str, kind: str, message: str) -> None:
         super().__init__(f"{where}: {message}")
@@ -122,8 +122,8 @@ def decode(raw: bytes, where: str) -> str:
     try:
         return raw.removeprefix(codecs.BOM_UTF8).decode("utf-8")
     except UnicodeDecodeError as error:
-        place = f"byte 0x{error.object[error.start]:02x} at column {error.start + 1}"
-        raise LineError(where, "encoding", f"not valid UTF-8 ({place}); save the file as UTF-8") from None
+        byte = f"byte 0x{error.object[error.start]:02x} at column {error.start + 1}"
+        raise LineError(where, "encoding", f"not valid UTF-8 ({byte}); save the file as UTF-8") from None
 
 
 def parse_object(raw: bytes, where: str) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def parse_object(raw: bytes, where: str) -> dict[str, Any]:
 
 
 def parse_item(raw: bytes, where: str, folder: Path) -> Item:
-    """A line as an Item. Raises LineError that says what is wrong with it."""
+    """A line as an Item. Raises LineError for one that is none."""
     values = parse_object(raw, where)
     item_id = id_in(values, "_id", where)
     if not item_id:
@@ -164,16 +164,16 @@ def parse_item(raw: bytes, where: str, folder: Path) -> Item:
 
 
 def fault_of_id(item_id: str) -> str | None:
-    """Why a string cannot be an id, or None: TREC files are columns between blanks."""
+    """The reason why a string cannot be an id, or None. TREC files separate columns by blanks."""
     if not item_id:
         return "an id must not be empty"
     if _BREAKS_COLUMNS.search(item_id):
-        return f"id {item_id!r} has white space in it, which TREC files cannot carry; rename it wherever it stands"
+        return f"id {item_id!r} has white space in it, which TREC files cannot hold; rename it in every file"
     return None
 
 
 def id_in(values: dict[str, Any], key: str, where: str) -> str:
-    """The id under a key ("" where there is none). A whole number is taken as its digits."""
+    """The id under a key, or "" without one. A whole number becomes its digits."""
     value = values.get(key)
     if value is None:
         return ""
@@ -211,9 +211,9 @@ def _image(values: dict[str, Any], where: str, folder: Path) -> Path | None:
 
 @lru_cache(maxsize=64)
 def image_roots(folder: Path) -> tuple[Path, ...]:
-    """Where a folder's images may be, links resolved: in it, or in the blobs that a hub client's snapshot links to."""
+    """The folders, links resolved, that hold a dataset's images: its own, and the blobs of a hub client's snapshot."""
     absolute = folder.absolute()
-    snapshot = next((place for place in (absolute, *absolute.parents) if place.parent.name == "snapshots"), None)
+    snapshot = next((path for path in (absolute, *absolute.parents) if path.parent.name == "snapshots"), None)
     blobs = (snapshot.parent.parent / "blobs",) if snapshot is not None else ()
     return tuple(Path(os.path.realpath(root)) for root in (absolute, *blobs))
 

@@ -1,4 +1,4 @@
-"""Several datasets as one to train on. Ids carry their dataset's label in front: `scifact/12`."""
+"""Several datasets as one to train on. Ids begin with their dataset's label: `scifact/12`."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class JoinedItems:
         return self._rows
 
     def __contains__(self, item_id: object) -> bool:
-        label, _, own = str(item_id).partition(BETWEEN)
-        return label in self.parts and own in self.parts[label]
+        label, _, part_id = str(item_id).partition(BETWEEN)
+        return label in self.parts and part_id in self.parts[label]
 
     def __getitem__(self, item_id: str) -> Item:
-        label, _, own = item_id.partition(BETWEEN)
-        return dataclasses.replace(self.parts[label][own], id=item_id)
+        label, _, part_id = item_id.partition(BETWEEN)
+        return dataclasses.replace(self.parts[label][part_id], id=item_id)
 
     def __iter__(self) -> Iterator[Item]:
         for label, items in self.parts.items():
@@ -55,15 +55,15 @@ class JoinedItems:
                 yield dataclasses.replace(item, id=f"{label}{BETWEEN}{item.id}")
 
     def row(self, item_id: str) -> int:
-        label, _, own = item_id.partition(BETWEEN)
-        return self._first[label] + self.parts[label].row(own)
+        label, _, part_id = item_id.partition(BETWEEN)
+        return self._first[label] + self.parts[label].row(part_id)
 
 
 def mixture_of(datasets: Sequence[Dataset]) -> Dataset:
     """The datasets as one. Raises InputError where two have the same label."""
     labels = [dataset.label for dataset in datasets]
-    for place, label in enumerate(labels):
-        if label in labels[:place]:
+    for label in labels:
+        if labels.count(label) > 1:
             raise InputError(f"data.train: two datasets are called {label!r}; rename one of the folders")
     named = dict(zip(labels, datasets, strict=True))
     return Dataset(

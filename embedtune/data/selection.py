@@ -1,4 +1,4 @@
-"""Some of a set's items, as a set of its own."""
+"""Some items of a set, as a set."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..types import Item, Items
 
 
 class Selection:
-    """The items with these ids, in this order; read through the set that they come from."""
+    """The items with these ids, in this order; they are read through the original set."""
 
     def __init__(self, items: Items, ids: Sequence[str]) -> None:
         self._items, self._ids = items, list(ids)

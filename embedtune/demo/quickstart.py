@@ -1,7 +1,7 @@
 """The main job, small: data made on the spot, real models, trained, measured, indexed and searched; no network.
 
-Each is one shipped recipe with its paths changed: `text/quickstart`, or `image/quickstart` for pictures. Everything it
-makes is in one folder, and running it again goes on where it stopped.
+Each quickstart is one shipped recipe with its paths changed: `text/quickstart`, or `image/quickstart` for pictures. All
+its files are in one folder, and the same command goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ SHOWN, FOUND = 8, 10  # queries of the sheet, and documents of each
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a quickstart is made of.
+    """The parts of a quickstart.
 
-    packages: what the extra brings. data: folder -> what makes it, as the recipe names them after `quickstart/data/`.
+    packages: those of the extra. data: the name of a folder below `quickstart/data/` -> the function that writes it.
     """
 
     recipe: str
@@ -71,11 +71,11 @@ IMAGES = Job(
 
 @dataclass(frozen=True, kw_only=True)
 class Quickstart:
-    """What was made: the recipe, the run with its measures, the index, and what the example query finds in it.
+    """The results: the recipe, the run with its measures, the index, and the documents found for the example query.
 
     changes: (dataset, measure) -> the comparison of base and tuned model over the same queries, with its interval.
-    sheet, picture: where documents are pictures, a contact sheet of some queries and what they find, and a picture of
-    the first thing found in the other style.
+    sheet, picture: where documents are pictures, a contact sheet of some queries with their results, and the picture of
+    the first result in the other style.
     """
 
     recipe: Path
@@ -89,7 +89,7 @@ class Quickstart:
 
 
 def quickstart(
-    output: Path, plan: Job = TEXT, *, overwrite: bool = False, on_event: Listener | None = None
+    output: Path, job: Job = TEXT, *, overwrite: bool = False, on_event: Listener | None = None
 ) -> Quickstart:
     """Runs a quickstart in the folder `output`, or finishes the one that was begun there.
 
@@ -97,17 +97,17 @@ def quickstart(
     installed or the folder holds something else.
     """
     recipe_file = output / "recipe.yaml"
-    head = f"# {shipped.summary(plan.recipe)}\n"
+    head = f"# {shipped.summary(job.recipe)}\n"
     check_container(output)
     if output.exists() and any(output.iterdir()) and not _begins(recipe_file, head):
         raise InputError(f"{output}: exists and is not this quickstart's folder; choose another --output")
-    _refuse_missing(plan)
-    recipe = _recipe(plan, output)
+    _refuse_missing(job)
+    recipe = _recipe(job, output)
     tell = on_event or (lambda event: None)
     write_text(recipe_file, f"{head}# embedtune train {recipe_file}\n{dump(recipe)}")
-    for name, make in plan.data.items():
+    for name, make in job.data.items():
         if not (output / "data" / name).exists():
-            tell({"event": "phase", "name": f"make {output / 'data' / name} from {plan.source}"})
+            tell({"event": "phase", "name": f"make {output / 'data' / name} from {job.source}"})
             make(output / "data" / name)
     try:
         run = train(recipe, output / "run", resume=not overwrite, overwrite=overwrite, on_event=on_event)
@@ -118,14 +118,14 @@ def quickstart(
     encoder = load_encoder(dataclasses.replace(recipe.model, name=str(run.model), compose=None, lora=None))
     build(encoder, IndexSource(tested.corpus), output / "index", overwrite=True)
     index = open_index(output / "index")
-    found = find(index, encoder, plan.example, 3)
+    found = find(index, encoder, job.example, 3)
     pictured = found[0].document.image
     return Quickstart(
         recipe=recipe_file,
         run=run,
         changes=_changes(run),
         index=output / "index",
-        query=plan.example,
+        query=job.example,
         found=found,
         sheet=_sheet(index, encoder, tested, run.folder / "evaluation", output / "sheet.png") if pictured else None,
         picture=Path(recipe.evaluate.out_of_domain[0]) / "images" / pictured.name if pictured else None,
@@ -145,16 +145,16 @@ def _begins(file: Path, head: str) -> bool:
     return file.exists() and file.read_text(encoding="utf-8").startswith(head)
 
 
-def _refuse_missing(plan: Job) -> None:
-    for package in plan.packages:
+def _refuse_missing(job: Job) -> None:
+    for package in job.packages:
         if importlib.util.find_spec(package) is None:
             name = package.replace("_", "-")
-            raise InputError(f"the package {name} is not installed; pip install 'embedtune[{plan.extra}]'")
+            raise InputError(f"the package {name} is not installed; pip install 'embedtune[{job.extra}]'")
 
 
-def _recipe(plan: Job, output: Path) -> Recipe:
-    """The shipped recipe on the data of this folder. JSON strings are YAML's as well, whatever the folder's name."""
-    shipped_recipe = load_recipe(shipped.path(plan.recipe))
+def _recipe(job: Job, output: Path) -> Recipe:
+    """The shipped recipe on the data of this folder, whose name is written as JSON, which is YAML as well."""
+    shipped_recipe = load_recipe(shipped.path(job.recipe))
 
     def here(names: list[str]) -> list[str]:
         return [str(output / "data" / Path(name).name) for name in names]
@@ -165,12 +165,12 @@ def _recipe(plan: Job, output: Path) -> Recipe:
         "evaluate.out_of_domain": here(shipped_recipe.evaluate.out_of_domain),
     }
     return load_recipe(
-        shipped.path(plan.recipe), [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in changes.items()]
+        shipped.path(job.recipe), [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in changes.items()]
     )
 
 
 def _sheet(index: Index, encoder: Encoder, dataset: Dataset, evaluation: Path, path: Path) -> Path:
-    """Queries from the best answered to the worst in even steps, and what each finds."""
+    """Draws queries, from the best answered to the worst in even steps, with their results."""
     ranks = read_evaluation(evaluation / dataset.name).first_ranks
     ordered = sorted(ranks, key=lambda query_id: (ranks[query_id] or len(dataset.corpus), query_id))
     shown = min(SHOWN, len(ordered))

@@ -170,7 +170,7 @@ def test_a_million_characters_in_a_cell(tmp_path: Path) -> None:
         (
             "a.jsonl",
             b'{"query": "a", "positive_passages": [{"docid": 1, "text": "b"}, {"docid": 1, "text": "c"}]}',
-            "a.jsonl:1: id '1' stands for another item than at",
+            "a.jsonl:1: id '1' has other content than at",
         ),
         ("a.parquet", b"not parquet", "a.parquet: cannot be read as Parquet: "),
         ("a.txt", b"a b", "a.txt: unknown kind of file; known are .jsonl, .ndjson, .csv, .parquet and dataset folders"),

@@ -100,8 +100,8 @@ def test_more_broken_images_than_allowed_are_refused(pictures: Path) -> None:
     with pytest.raises(InputError) as caught:
         load_training(Data(train=str(pictures)))
     assert str(caught.value).startswith(
-        f"{pictures}: corpus: 7 of 12 images are broken (58.3%) and 1.0% may be (broken_images), first "
-        f"{pictures}/images/0.png: damaged image: "
+        f"{pictures}: corpus: 7 of 12 images are broken (58.3%), more than the 1.0% that broken_images allows; the "
+        f"first: {pictures}/images/0.png: damaged image: "
     )
 
 

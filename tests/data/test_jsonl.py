@@ -78,7 +78,7 @@ def test_texts_are_not_held_in_memory(tmp_path: Path) -> None:
         (b'{"text": "a"}', 'no "_id"; every line needs one'),
         (b'{"_id": null, "text": "a"}', 'no "_id"; every line needs one'),
         (b'{"_id": "", "text": "a"}', '"_id": an id must not be empty'),
-        (b'{"_id": "d 3", "text": "a"}', "id 'd 3' has white space in it, which TREC files cannot carry"),
+        (b'{"_id": "d 3", "text": "a"}', "id 'd 3' has white space in it, which TREC files cannot hold"),
         (b'{"_id": true, "text": "a"}', '"_id" must be a string, got true'),
         (b'{"_id": 1.5, "text": "a"}', '"_id" must be a string, got 1.5'),
         (b'{"_id": "d3", "text": ["a"]}', '"text" must be a string, got ["a"]'),
