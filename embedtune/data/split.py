@@ -73,7 +73,7 @@ def split_qrels(
     """Deals queries out to named shares (of their number); `source` keeps the rest.
 
     Queries that share a positive, directly or through others, stay together unless `allow_overlap`: then no document is
-    a positive in two parts. The same seed and judgements give the same parts, in whatever order they are read. Raises
+    a positive in two parts. The same seed and judgements give the same parts, in any order of reading. Raises
     InputError where shares leave no rest, or groups are so large that a share gets less than half of what is asked.
     """
     if not shares or min(shares.values()) <= 0 or sum(shares.values()) >= 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from .. import __version__
+from ..data.jsonl import read_json_object
 from ..errors import InputError
 from ..files import FolderKind, check_folder, write_json, write_text
 from ..recipe import Recipe, dump, load_recorded, method_fingerprints, plain
@@ -122,7 +122,7 @@ def keep_environment(folder: Path, recipe: Recipe, facts: dict[str, Any], *, res
         write_json(path, {"embedtune": __version__, "seed": recipe.train.seed, **facts})
         return []
     _refuse_changed(folder, facts["fingerprints"])
-    then = json.loads(path.read_text(encoding="utf-8"))
+    then = read_json_object(path)
     if _changed_keys(folder, recipe):
         (folder / SUMMARY).unlink(missing_ok=True)
         write_text(folder / "recipe.yaml", dump(recipe))
@@ -137,7 +137,9 @@ def keep_environment(folder: Path, recipe: Recipe, facts: dict[str, Any], *, res
 def _refuse_changed(folder: Path, fingerprints: dict[str, str]) -> None:
     """Raises InputError where data, weights or a method's files are not those that the run was started with."""
     path = folder / "environment.json"
-    recorded = json.loads(path.read_text(encoding="utf-8"))["fingerprints"] if path.exists() else {}
+    recorded = read_json_object(path).get("fingerprints") if path.exists() else {}
+    if not isinstance(recorded, dict):
+        raise InputError(f"{path}: damaged (fingerprints); start a new run")
     for kind, fingerprint in fingerprints.items():
         if recorded.get(kind, fingerprint) != fingerprint:
             raise InputError(f"{folder}: --resume, but {kind} changed since the run was started; start a new run")

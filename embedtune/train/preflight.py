@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import platform
@@ -11,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from .. import distributed as processes
 from .. import methods
 from ..data.dataset import load_dataset, load_training
-from ..errors import InputError
+from ..data.jsonl import read_json_object
+from ..errors import InputError, reason
 from ..models import TOKENS_PER_CHUNK
 from ..models.folders import ADAPTER_CONFIG, base_of_adapter, locate
 from ..recipe import REVERSED, Lora, Recipe
@@ -190,16 +192,16 @@ def _model_size(folder: Path, max_length: int | None) -> _ModelSize:
 def _config(folder: Path) -> dict[str, Any]:
     """config.json; a multimodal model keeps the sizes of its language part under text_config."""
     path = next((p for p in (folder / "config.json", *sorted(folder.glob("*/config.json"))) if p.exists()), None)
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path else {}
-    return config
+    return read_json_object(path) if path else {}
 
 
 def _parameters(file: Path) -> int:
-    """From the header of a safetensors file: 8 bytes of length, then JSON."""
-    with file.open("rb") as handle:
-        size = int.from_bytes(handle.read(8), "little")
-        header = json.loads(handle.read(size))
-    return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    """From the header of a safetensors file. Raises InputError for a damaged one."""
+    try:
+        with safe_open(file, framework="numpy") as weights:
+            return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    except SafetensorError as error:
+        raise InputError(f"{file}: damaged weights: {reason(error)}") from None
 
 
 def _precision(recipe: Recipe) -> str:

@@ -281,6 +281,23 @@ def test_a_damaged_model(file: str, damage: str, made: Path, tmp_path: Path, run
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_a_plan_for_a_damaged_model(file: str, made: Path, tmp_path: Path, run_cli: RunCli) -> None:
+    for name in ("binary", "cut short", "a list"):
+        model = damaged(made / "model", file, DAMAGE[name], tmp_path)
+        refuse(run_cli, "train", made / "recipe.yaml", "--dry-run", "--set", f"model.name={model}")
+
+
+def test_a_run_with_a_damaged_environment_is_not_resumed(made: Path, tmp_path: Path, run_cli: RunCli) -> None:
+    for name in ("empty", "binary", "cut short", "a list"):
+        folder = damaged(made / "run", "environment.json", DAMAGE[name], tmp_path)
+        (folder / "summary.json").unlink()
+        result = run_cli("train", made / "recipe.yaml", "--output", folder, "--resume")
+        assert result.exit_code == 2, result.stderr
+        assert f"error: {folder / 'environment.json'}" in result.stderr
+        assert "unexpected" not in result.stderr
+
+
 @pytest.mark.parametrize("file", ["mined.json", "mined.jsonl", "mined.run"])
 def test_a_damaged_mining(file: str, made: Path, tmp_path: Path, run_cli: RunCli) -> None:
     for name, content in DAMAGE.items():
