@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from .. import distributed as processes
 from .. import methods
 from ..errors import InputError
-from ..files import is_locked
 from ..models.encoder import Encoder, Progress, load_encoder
 from ..models.scorers import EncoderScores, other_encoder
 from ..negatives.candidates import MiningJob, encode_for_mining
@@ -223,11 +222,7 @@ def mined_once(
         report = mine(job, files.run, on_progress=on_progress)
     elif not files.complete:
         encode_for_mining(job, until=lambda: files.complete)
-    while not files.complete:  # not a barrier: those time out, and mining may take hours
-        # The main process holds the run folder for as long as it lives.
-        if not is_locked(files.run.parents[1]) and not files.complete:
-            raise InputError(f"{files.run}: the process that mines has ended without writing it; see its error")
-        time.sleep(0.5)
+    processes.wait_for_first(files.run.parents[1], lambda: files.complete, "mine")
     accelerator.wait_for_everyone()
     return report
 

@@ -208,7 +208,7 @@ def load_trainable(recipe: Recipe, accelerator: Accelerator) -> Encoder:
 
 
 def frozen_towers(recipe: Recipe, dataset: Dataset, encoder: Encoder, log: Log) -> CachedTowers | None:
-    """What the towers give for the training data, where there is a stage in which they are frozen."""
+    """The towers' outputs for the training data; None where no stage freezes the towers."""
     compose = recipe.model.compose
     if compose is None or (compose.towers == "trained" and recipe.train.projections_first is None):
         return None

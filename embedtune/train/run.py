@@ -7,7 +7,6 @@ import platform
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -17,13 +16,14 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 
+from .. import distributed as processes
 from ..data.dataset import load_dataset, load_training
 from ..data.selection import Selection
 from ..errors import InputError
 from ..evaluate.guarded import Point
 from ..evaluate.results import Evaluation, distinct
 from ..evaluate.retrieval import encode_for_evaluation, evaluate
-from ..files import fingerprints_of_weights, inner_folder, is_locked, locked, write_json, write_lines, write_text
+from ..files import fingerprints_of_weights, inner_folder, locked, write_json, write_lines, write_text
 from ..methods import use_folders
 from ..models import adapters, store
 from ..models.cached_towers import CachedTowers
@@ -267,11 +267,13 @@ def encode_for_finish(training: Training, suites: list[Dataset]) -> None:
     """Encodes the suites' documents beside `finish` in the main process: by the base model, then by the tuned one."""
     recipe, folder = training.recipe, training.folder
     both: tuple[Which, Which] = ("base", "tuned")
+
+    def saved() -> bool:
+        return (folder / FINISHING).exists() or (folder / SUMMARY).exists()
+
     for which in both if suites else ():
-        while which == "tuned" and not (folder / FINISHING).exists():  # not a barrier, as in mining
-            if (folder / SUMMARY).exists() or not is_locked(folder):  # the main process is done, or has ended
-                return
-            time.sleep(0.5)
+        if which == "tuned":
+            processes.wait_for_first(folder, saved, "save the model")
         encode_for_evaluation(suite_encoder(recipe, which, suites, folder, training.log), suites)
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 
+from .. import distributed as processes
 from ..data.dataset import subset
 from ..data.selection import Selection
-from ..errors import InputError
 from ..evaluate.retrieval import Retrieval, evaluate
-from ..files import is_locked, write_json
+from ..files import write_json
 from ..models.encoder import Encoder
 from ..recipe import Validation
 from ..seeds import generator_for
@@ -78,23 +78,19 @@ class Validator:
                 write_json(self.folder / SHARED_VALUE, {"count": self.count, "value": value})
         else:
             encoder.encode(corpus, "document")
-            value = self._from_main()
+            value = self._from_first()
         self.accelerator.wait_for_everyone()
         if shared and not self.keep and self.accelerator.is_local_main_process:
             encoder.forget(corpus, "document")
         return value
 
-    def _from_main(self) -> float:
-        """The main process's value. Waits for a file, not in a collective, which would time out while it searches.
-
-        Raises InputError where the main process ends without writing it.
-        """
+    def _from_first(self) -> float:
+        """The first process's value, which it writes to a file."""
         path = self.folder / SHARED_VALUE
-        while True:
-            alive = is_locked(self.folder)  # looked at first: the file may be the last that it writes
-            written = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"count": 0}
-            if written["count"] == self.count:
-                return float(written["value"])
-            if not alive:
-                raise InputError(f"{self.folder}: the first process has ended while it validated; see its error")
-            time.sleep(0.05)
+
+        def written() -> dict[str, Any]:
+            value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"count": 0}
+            return value
+
+        processes.wait_for_first(self.folder, lambda: written()["count"] == self.count, "validate")
+        return float(written()["value"])

@@ -108,7 +108,7 @@ def test_a_process_does_not_wait_for_one_that_has_ended(tiny_model: Path, tiny_d
         folder=tmp_path,
         keep=True,
     )
-    with pytest.raises(InputError, match="the first process has ended while it validated; see its error"):
+    with pytest.raises(InputError, match="the first process has ended while it was to validate; see its error"):
         validator()
 
 

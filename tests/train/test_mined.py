@@ -98,7 +98,7 @@ def test_a_process_that_waits_ends_with_the_one_that_mines(
     recipe, files = recipe_of(tiny_model, tiny_dataset), MiningFiles(tmp_path / "negatives" / "mined.run")
     job = job_of(recipe, load_dataset(tiny_dataset, "train"), load_encoder(str(tiny_model)), ["q1"])
     waiting: Any = Waiting()
-    with pytest.raises(InputError, match=r"mined\.run: the process that mines has ended without writing it"):
+    with pytest.raises(InputError, match=r": the first process has ended while it was to mine; see its error"):
         mined_once(job, files, waiting)  # nobody holds the run folder
     mine(job, files.run)
     assert mined_once(job, files, waiting) is None
