@@ -155,12 +155,14 @@ def _prose_of(root: Path, documents: int, generator: random.Random) -> dict[str,
     prose: dict[str, tuple[str, str]] = {}
     seen: set[str] = set()
     for number, package in enumerate(present, start=1):
-        paths = _sources(root / package)
+        paths, most = _sources(root / package), documents * number // len(present)
         for path in generator.sample(paths, len(paths)):
+            if len(prose) >= most:
+                break
             for name, node in _definitions(_parsed(path)):
                 summary, text = _summary_and_prose(ast.get_docstring(node) or "")
                 fits = len(summary.split()) in WORDS_OF_QUERY and len(text.split()) in WORDS_OF_PROSE
-                if fits and not {summary, text} & seen and len(prose) < documents * number // len(present):
+                if fits and not {summary, text} & seen and len(prose) < most:
                     seen |= {summary, text}
                     prose.setdefault(f"{_name_of(path, root)}.{name}", (summary, text))
     return prose
