@@ -98,10 +98,7 @@ def lines(
     def paint(figure: Any) -> None:
         axes = figure.subplots()
         for index, (name, seeds) in enumerate(curves.items()):
-            style = {
-                "color": COLOURS[SERIES[index % len(SERIES)]],
-                "linestyle": DASHES[index // len(SERIES) % len(DASHES)],
-            }
+            style = {"color": COLOURS[SERIES[index % len(SERIES)]], "linestyle": DASHES[index % len(DASHES)]}
             for x, y in seeds if len(seeds) > 1 else ():
                 axes.plot(x, y, linewidth=0.7, alpha=0.5, **style)
             x, y = mean_of(seeds)

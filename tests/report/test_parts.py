@@ -138,6 +138,7 @@ def test_figures_take_their_colours_from_the_page_and_are_the_same_each_time() -
     assert first == again
     assert 'aria-label="a &quot;&lt;title&gt;&quot; $x^2$"' in first
     assert "var(--series-1)" in first
+    assert "stroke-dasharray" in first  # of the second line: colour alone tells it from the first for some readers only
     assert not re.search(r"#[0-9a-f]{6}\b", first)  # no colour of its own
     assert "$x^2$</text>" in first  # not taken for a formula
     other = figures.lines({"b": [([1, 2], [0.5, 0.7])]}, across="x", up="y", title="b")
