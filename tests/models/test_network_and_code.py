@@ -8,11 +8,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import refusing_network
 import tiny_models
+import torch
+from safetensors.torch import load_file
 
 from embedtune.errors import InputError
 from embedtune.models import adapters
@@ -116,11 +119,47 @@ def test_a_model_in_the_hubs_cache_is_read_as_a_folder(
     np.testing.assert_array_equal(load_encoder(f"someone/something@{revision}").encode(ITEMS, "query"), expected)
 
 
-@pytest.fixture(params=["bare", "sentence-transformers"])
-def with_code(request: pytest.FixtureRequest, tiny_model: Path, bare_checkpoint: Path, tmp_path: Path) -> Path:
+def test_of_a_hub_model_the_weights_of_each_module_are_downloaded_in_one_form(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its root has both forms of weights, its Dense the old one."""
+    from huggingface_hub.utils import filter_repo_objects
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense
+
+    model = SentenceTransformer(str(tiny_model), device="cpu")
+    model.insert(2, Dense(32, 8))
+    model.save_pretrained(str(tmp_path / "hub"))
+    dense = load_file(tmp_path / "hub/2_Dense/model.safetensors")
+    torch.save(dense, tmp_path / "hub/2_Dense/pytorch_model.bin")
+    (tmp_path / "hub/2_Dense/model.safetensors").unlink()
+    for name in ("pytorch_model.bin", "onnx/model.onnx", "checkpoint-5/model.safetensors"):
+        (tmp_path / "hub" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "hub" / name).write_text("not to be read")
+    names = [str(file.relative_to(tmp_path / "hub")) for file in (tmp_path / "hub").rglob("*") if file.is_file()]
+    asked = []
+
+    def download(repository: str, **options: Any) -> str:
+        asked.append((repository, options["revision"]))
+        patterns = {key: options.get(key) for key in ("allow_patterns", "ignore_patterns")}
+        for name in filter_repo_objects(names, **patterns):
+            target = tmp_path / "snapshot" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(tmp_path / "hub" / name, target)
+        return str(tmp_path / "snapshot")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    encoder = load_encoder("something@v2")
+    assert asked == [("sentence-transformers/something", "v2")] * 2
+    downloaded = {str(file.relative_to(tmp_path / "snapshot")) for file in (tmp_path / "snapshot").rglob("*.*")}
+    assert downloaded & {"pytorch_model.bin", "onnx/model.onnx", "checkpoint-5/model.safetensors"} == set()
+    assert "2_Dense/pytorch_model.bin" in downloaded
+    np.testing.assert_allclose(encoder.encode(ITEMS, "query"), model.encode_query([i.text for i in ITEMS]), atol=1e-6)
+
+
+def with_code(source: Path, folder: Path) -> Path:
     """A model whose folder brings the class of its transformer; that code leaves a file where it runs."""
-    source = bare_checkpoint if request.param == "bare" else tiny_model
-    folder = Path(shutil.copytree(source, tmp_path / "own"))
+    shutil.copytree(source, folder)
     (folder / "own.py").write_text(CODE)
     config = json.loads((folder / "config.json").read_text())
     code = {"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel"}
@@ -129,31 +168,33 @@ def with_code(request: pytest.FixtureRequest, tiny_model: Path, bare_checkpoint:
 
 
 LOAD = """
-import sys
+import json, os, sys
+from pathlib import Path
 from embedtune.errors import InputError
 from embedtune.models.encoder import load_encoder
 from embedtune.recipe import Model
-pooling = "mean" if sys.argv[2] == "bare" else None
-try:
-    load_encoder(Model(name=sys.argv[1], pooling=pooling, trust_remote_code=sys.argv[3] == "trusted"))
-except InputError as error:
-    sys.exit(f"error: {error}")
+for trust in (False, True):
+    for name, pooling in ((sys.argv[1], "mean"), (sys.argv[2], None)):
+        try:
+            load_encoder(Model(name=name, pooling=pooling, trust_remote_code=trust))
+            outcome = "loaded"
+        except InputError as error:
+            outcome = str(error)
+        print(json.dumps([trust, outcome, len(list(Path(os.environ["HF_HOME"]).rglob("ran")))]))
 """
 
 
-@pytest.mark.parametrize("trust", ["trusted", "not trusted"])
-def test_a_models_own_code_runs_by_the_flag_alone(with_code: Path, trust: str, tmp_path: Path) -> None:
-    kind = "sentence-transformers" if (with_code / "modules.json").exists() else "bare"
-    environment = {"HF_HOME": str(tmp_path / "hub")}
-    done = command("-c", LOAD, with_code, kind, trust, environment=environment, stdin="y\n" * 5)
-    ran = list((tmp_path / "hub").rglob("ran"))
-    if trust == "trusted":
-        assert (done.returncode, bool(ran)) == (0, True), done.stderr
-    else:
-        assert (done.returncode, ran) == (1, [])
-        assert "has code of its own; run it with --trust-remote-code" in done.stderr
-        assert done.stderr.count("\n") == 1
-        assert "[y/N]" not in done.stdout + done.stderr
+def test_a_models_own_code_runs_by_the_flag_alone(tiny_model: Path, bare_checkpoint: Path, tmp_path: Path) -> None:
+    bare = with_code(bare_checkpoint, tmp_path / "bare")
+    whole = with_code(tiny_model, tmp_path / "whole")
+    done = command("-c", LOAD, bare, whole, environment={"HF_HOME": str(tmp_path / "hub")}, stdin="y\n" * 9)
+    assert done.returncode == 0, done.stderr
+    assert "[y/N]" not in done.stdout + done.stderr
+    outcomes = [json.loads(line) for line in done.stdout.splitlines()]
+    refusal = "has code of its own; run it with --trust-remote-code, or model.trust_remote_code in a recipe"
+    assert outcomes[:2] == [[False, f"model {folder}: {refusal}", 0] for folder in (bare, whole)]
+    assert [outcome[:2] for outcome in outcomes[2:]] == [[True, "loaded"]] * 2
+    assert outcomes[3][2] == 2
 
 
 def test_a_module_class_of_the_folder_runs_by_the_flag_alone(tiny_model: Path, tmp_path: Path) -> None:
