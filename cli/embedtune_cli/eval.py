@@ -14,7 +14,7 @@ from .output import progress, say, show_table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from embedtune.evaluate.requests import OnMteb, Results
+    from embedtune.evaluate.requests import Measurement, OnMteb
 
 FEW = 12  # categories of a dataset that a table shows
 Mteb = Annotated[
@@ -100,7 +100,7 @@ def evaluate(
     for note in measurement.notes:
         say(note)
     beside = _lines(measurement.baseline) if measurement.baseline is not None else None
-    columns, rows = _table(_lines(measurement.results), beside)
+    columns, rows = _table(_lines(measurement), beside)
     show_table(columns, rows, as_json=as_json)
 
 
@@ -123,16 +123,16 @@ def _on_mteb(request: OnMteb, as_json: bool) -> None:
 Line = tuple[str, int | str, dict[str, float]]  # label, number of queries or sets, measure -> value
 
 
-def _lines(results: Results) -> list[Line]:
+def _lines(measurement: Measurement) -> list[Line]:
     """A line for each dataset, for each of its categories if they are few, and for each mean."""
     lines: list[Line] = []
-    for evaluation in results.evaluations:
+    for evaluation in measurement.evaluations:
         lines.append((evaluation.label, evaluation.queries, evaluation.measures))
         if len(evaluation.groups) <= FEW:
             for group, values in evaluation.groups.items():
                 means = {name: values[name] for name in evaluation.measures}
                 lines.append((f"{evaluation.label} {group}", int(values["queries"]), means))
-    return lines + [(mean.title, f"{mean.parts} of {mean.of} sets", mean.measures) for mean in results.means]
+    return lines + [(mean.title, f"{mean.parts} of {mean.of} sets", mean.measures) for mean in measurement.means]
 
 
 def _table(lines: Sequence[Line], baseline: Sequence[Line] | None) -> tuple[list[str], list[list[object]]]:

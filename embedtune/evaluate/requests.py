@@ -6,7 +6,7 @@ Each kind is a dataclass whose fields are the options that it has; `request_of` 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -23,7 +23,7 @@ from .measures import DEFAULT_MEASURES
 from .mteb_tasks import TaskScore, evaluate_tasks, home_of, tasks_of
 from .protocols import open_data
 from .results import BASELINE, MEANS, Evaluation, prepare, remove_others
-from .retrieval import Retrieval, encode_for_evaluation, evaluate, evaluate_run
+from .retrieval import Retrieval, dimensions_of, encode_for_evaluation, evaluate, evaluate_run
 from .suites import Mean, Suite, evaluate_suite, means_of
 
 if TYPE_CHECKING:
@@ -84,19 +84,15 @@ Request = OnData | OfRun | OnMteb
 
 
 @dataclass(frozen=True, kw_only=True)
-class Results:
-    """The evaluations of one model or run, and the means that protocols report over them."""
+class Measurement:
+    """The evaluations of one model or run, the means that protocols report over them, and those of the baseline.
+
+    notes: sentences for the reader. written: the result folders.
+    """
 
     evaluations: list[Evaluation]
     means: list[Mean] = field(default_factory=list)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """The results of a request and of its baseline. notes: sentences for the reader; written: result folders."""
-
-    results: Results
-    baseline: Results | None = None
+    baseline: Measurement | None = None
     notes: list[str] = field(default_factory=list)
     written: list[Path] = field(default_factory=list)
 
@@ -145,26 +141,22 @@ def measure_on_data(request: OnData, on_progress: Callable[..., None] | None = N
         labels = [dataset.label for dataset in datasets] + [label for suite in suites for label in suite.labels]
         of_baseline = [f"{BASELINE}/{label}" for label in labels if request.baseline is not None]
         prepare(output, request.overwrite, [*labels, *of_baseline])
-    results = _results(request, request.model, output, (datasets, suites), on_progress)
+    measurement = _measured(request, request.model, output, (datasets, suites), on_progress)
     if request.baseline is not None:
         folder = output / BASELINE if output is not None else None
-        baseline = _results(request, request.baseline, folder, (datasets, suites), on_progress)
-    return Measurement(
-        results=results,
-        baseline=baseline,
-        notes=[*notes, *(note for suite in suites for note in suite.notes)],
-        written=_cleaned(output, results, baseline, suites),
-    )
+        baseline = _measured(request, request.baseline, folder, (datasets, suites), on_progress)
+    notes += [note for suite in suites for note in suite.notes]
+    return _finished(output, replace(measurement, baseline=baseline, notes=notes), suites)
 
 
-def _results(
+def _measured(
     request: OnData,
     name: str,
     output: Path | None,
     data: tuple[Sequence[Dataset], Sequence[Suite]],
     on_progress: Callable[..., None] | None,
-) -> Results:
-    """The results of one of the request's models on datasets and suites."""
+) -> Measurement:
+    """The measurement of one of the request's models on datasets and suites."""
     encoder, (datasets, suites) = _encoder(request, name), data
     retrieval = Retrieval(truncate_dim=request.truncate_dim, ignore_identical_ids=request.ignore_identical_ids)
     options: dict[str, Any] = {"output": output}
@@ -175,7 +167,8 @@ def _results(
     ]
     for suite in suites:
         evaluations += evaluate_suite(encoder, suite, truncate_dim=request.truncate_dim, **options)
-    return Results(evaluations=evaluations, means=[mean for suite in suites for mean in means_of(suite, evaluations)])
+    means = [mean for suite in suites for mean in means_of(suite, evaluations)]
+    return Measurement(evaluations=evaluations, means=means)
 
 
 def measure_run(request: OfRun) -> Measurement | None:
@@ -193,19 +186,22 @@ def measure_run(request: OfRun) -> Measurement | None:
     datasets, notes = _without_broken(datasets, request.broken_images)
     if request.output is not None:
         prepare(request.output, request.overwrite, [datasets[0].label])
-    results = Results(evaluations=[evaluate_run(request.run, datasets[0], measures=names, output=request.output)])
-    return Measurement(results=results, notes=notes, written=_cleaned(request.output, results, None, []))
+    evaluation = evaluate_run(request.run, datasets[0], measures=names, output=request.output)
+    return _finished(request.output, Measurement(evaluations=[evaluation], notes=notes), [])
 
 
 def measure_on_mteb(request: OnMteb, on_task: Callable[[int, int, str], None] | None = None) -> Iterator[TaskScore]:
-    """Runs mteb's evaluator on the tasks, yielding each one's main scores; writes to `output_of(request)`."""
+    """Runs mteb's evaluator on the tasks, yielding each one's main scores; writes to `output_of(request)`.
+
+    Raises InputError as `tasks_of` and `evaluate_tasks` do, and for more dimensions than the model has.
+    """
     locate(request.model)
     folder, names = output_of(request), _measures(request)
     check_container(folder)
     tasks = [task for name in request.mteb for task in tasks_of(name)]
     encoder = _encoder(request, request.model)
     if request.truncate_dim is not None:
-        encoder.model.truncate_dim = request.truncate_dim
+        encoder.model.truncate_dim = dimensions_of(encoder, request.truncate_dim)
     yield from evaluate_tasks(encoder, tasks, folder, measures=names, on_task=on_task)
 
 
@@ -242,12 +238,13 @@ def _without_broken(datasets: Sequence[Dataset], share: float | None) -> tuple[l
     return kept, [f"left out: {sentence}" for dataset in kept for sentence in dataset.left_out]
 
 
-def _cleaned(output: Path | None, results: Results, baseline: Results | None, suites: Sequence[Suite]) -> list[Path]:
-    """The folders that were written; results of an earlier request are removed from the output."""
+def _finished(output: Path | None, measurement: Measurement, suites: Sequence[Suite]) -> Measurement:
+    """The measurement with the folders that were written; results of an earlier request are removed from the output."""
     if output is None:
-        return []
-    written = [output / evaluation.label for evaluation in results.evaluations]
-    written += [output / BASELINE / evaluation.label for evaluation in (baseline.evaluations if baseline else ())]
+        return measurement
+    written = [output / evaluation.label for evaluation in measurement.evaluations]
+    if measurement.baseline is not None:
+        written += [output / BASELINE / evaluation.label for evaluation in measurement.baseline.evaluations]
     means = [f"{suite.protocol}{MEANS}" for suite in suites if suite.means]
     remove_others(output, [*written, *(folder / name for folder in (output, output / BASELINE) for name in means)])
-    return written
+    return replace(measurement, written=written)

@@ -143,6 +143,13 @@ def test_its_files_can_be_compared_and_nothing_is_computed_twice(
     assert (tmp_path / "one" / "Local" / "run.trec").exists()
 
 
+def test_more_dimensions_than_the_model_has_are_refused(tiny_model: Path, tmp_path: Path, run_cli: Any) -> None:
+    pytest.importorskip("mteb", reason="pip install 'embedtune[mteb]'")
+    result = run_cli("eval", tiny_model, "--mteb", "SciFact", "--truncate-dim", "64", "--output", tmp_path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.splitlines()[-1] == f"error: cannot truncate to 64 dimensions: {tiny_model} has 32"
+
+
 def test_names_and_the_hub(tiny_model: Path, tmp_path: Path, run_cli: Callable[..., Any]) -> None:
     pytest.importorskip("mteb", reason="pip install 'embedtune[mteb]'")
     result = run_cli("eval", tiny_model, "--mteb", "SciFacts", "--output", tmp_path)
