@@ -109,7 +109,7 @@ def test_two_towers_of_two_towers_are_refused(tiny_model: Path) -> None:
         ({"negatives": {"live": {}, "mining": "dense"}}, r"negatives.live: not with negatives.mining: its documents"),
         ({"negatives": {"live": {}, "sampling": "simans"}}, r"negatives.live: not with negatives.sampling: its docum"),
         ({"negatives": {"live": {}, "teacher": "m"}}, r"negatives.live: not with negatives.teacher: its documents"),
-        ({"synthesis": "word_swap"}, r"negatives.live: not with synthesis: its documents are what each query finds"),
+        ({"synthesis": "word_swap"}, r"negatives.live: not with synthesis: its documents are what each query retri"),
     ],
 )
 def test_what_excludes_it_is_said(parts: dict[str, Any], message: str) -> None:
