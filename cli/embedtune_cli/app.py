@@ -12,6 +12,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
@@ -20,26 +21,6 @@ from typer.main import get_command
 
 from embedtune.errors import BarMissed, InputError, Interrupted
 
-from . import (
-    ablate,
-    audit,
-    compare,
-    data,
-    doctor,
-    encode,
-    export,
-    index,
-    judge,
-    merge,
-    methods,
-    mine,
-    quickstart,
-    recipes,
-    report,
-    search,
-    train,
-)
-from . import eval as evaluation
 from .options import switch
 from .output import say
 
@@ -100,8 +81,8 @@ class Verbs(TyperGroup):
         return _without_flag_types(super().get_params(ctx))
 
     def list_commands(self, ctx: Any) -> list[str]:
-        order = list(PANELS)
-        return sorted(super().list_commands(ctx), key=lambda verb: order.index(verb) if verb in order else 0)
+        verbs = super().list_commands(ctx)  # groups first, else as they were added
+        return [verb for verb in PANELS if verb in verbs] or verbs
 
 
 class Methods(Verbs):
@@ -221,18 +202,12 @@ def main() -> None:
     sys.exit(code)
 
 
-for _verb in (
-    *(quickstart.quickstart, doctor.doctor, train.train, ablate.ablate, compare.compare),
-    *(report.report, index.index, search.search, encode.encode, mine.mine, audit.audit, judge.judge),
-    *(merge.merge, export.export),
-):
-    app.command(cls=Verb, rich_help_panel=PANELS[_verb.__name__])(_verb)
-app.command("eval", cls=Verb, rich_help_panel=PANELS["eval"])(evaluation.evaluate)
-for _name, _group, _kind in (
-    ("data", data.app, Verbs),
-    ("recipes", recipes.app, Verbs),
-    ("methods", methods.app, Methods),
-):
+for _name, _panel in PANELS.items():
+    _module = import_module(f".{_name}", __package__)
+    _group = getattr(_module, "app", None)
+    if _group is None:
+        app.command(_name, cls=Verb, rich_help_panel=_panel)(getattr(_module, "evaluate" if _name == "eval" else _name))
+        continue
     for _command in _group.registered_commands:
         _command.cls = Verb
-    app.add_typer(_group, name=_name, cls=_kind, rich_help_panel=PANELS[_name])
+    app.add_typer(_group, name=_name, cls=Methods if _name == "methods" else Verbs, rich_help_panel=_panel)
