@@ -98,7 +98,7 @@ def _show_rich_table(columns: Sequence[str], rows: Sequence[Sequence[object]], t
     table = Table(title=None if title is None else Text(printable(title)), title_justify="left")
     for position, column in enumerate(columns):
         numeric = any(isinstance(row[position], int | float) for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(Text(printable(column)), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         # As Text, so that a document's square brackets are not taken for markup.
         table.add_row(*(Text(f"{cell:.4f}" if isinstance(cell, float) else _plain(cell)) for cell in row))

@@ -64,11 +64,12 @@ def test_control_characters_of_the_data_are_written_as_escapes(
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
     monkeypatch.setenv("COLUMNS", "200")
-    show_table(["text"], [[HOSTILE]], as_json=False, title=HOSTILE)
-    show_tables([(HOSTILE, ["text"], [[HOSTILE]])])
+    show_table([HOSTILE], [[HOSTILE]], as_json=False, title="Title")
+    show_tables([(HOSTILE, [HOSTILE], [[HOSTILE]])])
     say(f"left out: {HOSTILE}")
     shown = capsys.readouterr()
-    assert shown.out.count(HARMLESS) == (4 if terminal else 3)
+    assert shown.out.count(HARMLESS) == 5
+    assert "\x1b]" not in shown.out
     assert shown.err == f"left out: {HARMLESS}\n"
     show_json({"text": HOSTILE})
     shown_json = capsys.readouterr().out
