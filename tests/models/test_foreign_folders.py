@@ -292,6 +292,7 @@ def test_other_kinds_of_models_are_refused_by_name(bare_checkpoint: Path, tiny_m
             (tmp_path / kind / "modules.json").unlink()
         with pytest.raises(InputError, match=f"is a {kind}"):
             load_encoder(str(tmp_path / kind))
+    assert load_encoder(Model(name=str(tmp_path / "CrossEncoder"), pooling="cls")).dimension == 32  # asked for
 
 
 def test_weights_that_the_checkpoint_lacks_are_an_error_that_names_them(tiny_model: Path, tmp_path: Path) -> None:

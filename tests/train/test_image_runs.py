@@ -272,7 +272,7 @@ def test_keys_of_composed_models_that_would_have_no_effect() -> None:
     assert "model.lora: has no effect without model.compose.towers: trained" in problems(frozen)
     first = {"projections_first": {"epochs": 1.0}}
     assert "train.projections_first: has no effect without model.compose" in problems({"name": "x"}, **first)
-    assert "model.name: it or compose must be given, and not both" in problems({"name": "x", "compose": compose})
+    assert "model: expected either name or compose, and not both" in problems({"name": "x", "compose": compose})
     assert "unknown key 'imagesize': did you mean 'image_size'?" in problems({"compose": {**compose, "imagesize": 3}})
 
 
