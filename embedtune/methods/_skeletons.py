@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from ..errors import InputError, unknown
-from ..files import write_text
+from ..files import check_container, check_file, write_text
 from ._seam import names
 from ._sources import FAMILIES, sources
 
@@ -48,9 +48,9 @@ def write_skeleton(family: str, name: str, output: Path) -> tuple[Path, Path]:
         raise InputError(f"{name!r}: the {family} family has a method of this name; choose another")
     method = output / family / f"{name}.py"
     test = output / "tests" / f"test_{family}_{name}.py"
+    check_container(output)
     for file in (method, test):
-        if file.exists():
-            raise InputError(f"{file}: exists already; choose another name")
+        check_file(file, None, option="name")
     skeleton = (sources()[0].root / family / "_skeleton.py").read_text(encoding="utf-8")
     write_text(method, re.sub(r"\bskeleton\b", name, skeleton))
     write_text(test, _TEST.format(family=family, name=name))

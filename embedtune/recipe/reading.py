@@ -55,7 +55,7 @@ def upgrade_recipe(file: Path) -> dict[str, str]:
     with_present_keys(read_values(file), str(file))
     text, renamed = upgraded(read_text(file))
     if renamed:
-        write_text(file, text)
+        write_text(file.resolve(), text)  # of a link, the file that it leads to
     return renamed
 
 
