@@ -5,10 +5,8 @@ Each family's contract stands in its `_contract.py`. Miners are not tried: their
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..errors import InputError
 from . import _seam as seam
@@ -76,12 +74,3 @@ def _finding(contract: Contract, trial: Trial) -> Finding:
 def contracts_of(trial: Trial) -> list[Contract]:
     """The contracts that a method must keep, by its family and its SPEC."""
     return _FAMILIES[trial.method.family](trial) if trial.method.family in _FAMILIES else []
-
-
-def all_trials(**options: dict[str, Any]) -> Iterator[Trial]:
-    """Every method whose options are complete; options: method name -> options that it needs besides its defaults."""
-    for family in FAMILIES:
-        for name in seam.names(family):
-            trial = trial_of(family, name, **options.get(name, {}))
-            if all(option.name in trial.options for option in trial.method.options if option.required):
-                yield trial

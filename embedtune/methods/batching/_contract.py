@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +56,15 @@ def uses_every_pair_once(trial: Trial) -> None:
         require(batches(0) == first, "makes other batches by the same seed")
         varies = len(pairs) < 2 or any(batches(seed) != first for seed in range(1, 5))
         require(varies, "makes the same batches by every seed")
+
+
+def problem_of(batches: Any, pairs: Sequence[Any], batch_size: int, context: Any) -> str:
+    """What is wrong with what a call with these arguments returned; empty where nothing is."""
+    if not isinstance(batches, list) or not all(isinstance(batch, list) for batch in batches):
+        return f"returned {type(batches).__name__}, expected a list of batches, each a list of pairs"
+    known = {(pair.query_id, pair.positives) for pair in pairs}
+    foreign = [pair for batch in batches for pair in batch if (pair.query_id, pair.positives) not in known]
+    return f"returned a pair of query {foreign[0].query_id!r}, which it was not given" if foreign else ""
 
 
 def contracts(trial: Trial) -> list[Contract]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 
+from ...types import Scores
+from .._returns import tensor_problem
 from .._trial import (
     COLUMNS,
     DOCUMENTS,
@@ -49,6 +52,14 @@ def leaves_unscored_candidates(trial: Trial) -> None:
     scores = trial_scores()
     unscored = dataclasses.replace(scores, teacher=torch.full_like(scores.student, torch.nan))
     require(torch.equal(trial.make()(unscored), scores.candidate), "drops a candidate whose score is NaN")
+
+
+def problem_of(keep: Any, scores: Scores) -> str:
+    """What is wrong with what a call with these arguments returned; empty where nothing is."""
+    problem = tensor_problem(keep, scores.candidate.shape, "bool")
+    if not problem and bool((keep & ~scores.candidate).any()):
+        return "keeps a column that is no candidate, such as a positive"
+    return problem
 
 
 def contracts(trial: Trial) -> list[Contract]:

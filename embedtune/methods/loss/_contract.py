@@ -11,6 +11,7 @@ from torch import Tensor
 from ...errors import InputError
 from ...types import Scores
 from .. import _seam as seam
+from .._returns import tensor_problem
 from .._trial import (
     COLUMNS,
     DOCUMENTS,
@@ -133,6 +134,21 @@ def computes_half_precision_in_full(trial: Trial) -> None:
     )
     value = value_of(trial.make(), double, scores.candidate)
     require(value.dtype == torch.float64, f"returns {value.dtype} for float64")
+
+
+def problem_of(returned: Any, scores: Scores, keep: Tensor, log_weights: Tensor) -> str:
+    """What is wrong with what a call with these arguments returned; empty where nothing is."""
+    if not isinstance(returned, tuple) or len(returned) != 2 or not isinstance(returned[1], dict):
+        return f"returned {type(returned).__name__}, expected a loss and a dict of its parts"
+    value, parts = returned
+    problem = tensor_problem(value, (), "float")
+    if not problem and bool(scores.student.isfinite().all()) and not bool(value.isfinite()):
+        return f"returned a loss of {float(value)}"
+    for key, part in parts.items():
+        tensor = isinstance(part, Tensor) and part.numel() == 1 and not part.requires_grad
+        if not tensor and not isinstance(part, int | float):
+            return f"returned the part {key!r}, expected a number without gradient"
+    return problem
 
 
 def contracts(trial: Trial) -> list[Contract]:

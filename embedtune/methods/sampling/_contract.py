@@ -32,6 +32,15 @@ def draws_without_replacement(trial: Trial) -> None:
         require(drawn(candidates[:0]) == [], "draws where there is no candidate")
 
 
+def problem_of(rows: Any, scores: Tensor, positive_score: float) -> str:
+    """What is wrong with what a call with these arguments returned; empty where nothing is."""
+    if not isinstance(rows, Tensor) or rows.dtype != torch.int64 or rows.ndim != 1:
+        return "expected a tensor of row numbers (n,), of int64"
+    if len(set(rows.tolist())) < len(rows) or not set(rows.tolist()) <= set(range(len(scores))):
+        return f"returned the rows {rows.tolist()} of {len(scores)} candidates, expected each at most once"
+    return ""
+
+
 def contracts(trial: Trial) -> list[Contract]:
     """The contracts of a sampler."""
     return [draws_without_replacement]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...types import Scores
+from .._returns import tensor_problem
 from .._trial import (
     DOCUMENTS,
     Contract,
@@ -104,6 +105,23 @@ def makes_other_texts(trial: Trial) -> None:
         if made is not None:
             require(made.strip() and made.casefold().split() != text.casefold().split(), f"returns {text!r} unchanged")
             require(text in TEXTS, f"makes {made!r} of {text!r}, which has no word")
+
+
+def problem_of(returned: Any, first: Any, keep: Tensor | None = None) -> str:
+    """What is wrong with what a call with these arguments returned; empty where nothing is."""
+    if keep is None:
+        return (
+            "" if returned is None or isinstance(returned, str) else f"returned {type(returned).__name__}, not a text"
+        )
+    if not isinstance(returned, tuple) or len(returned) != 2 or not isinstance(returned[0], Scores):
+        return f"returned {type(returned).__name__}, expected Scores and keep"
+    scores, kept = returned
+    problem = tensor_problem(kept, scores.student.shape, "bool")
+    if not problem and (len(scores.student) != len(keep) or scores.student.shape[1] < keep.shape[1]):
+        return f"turned scores of the shape {tuple(keep.shape)} into {tuple(scores.student.shape)}"
+    if not problem and bool((kept & ~scores.candidate).any()):
+        return "keeps a column that is no candidate, such as a positive"
+    return problem
 
 
 def contracts(trial: Trial) -> list[Contract]:

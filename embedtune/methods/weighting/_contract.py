@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ...types import Scores
+from .._returns import tensor_problem
 from .._trial import (
     COLUMNS,
     ROWS,
@@ -44,6 +47,16 @@ def _some_dropped(scores: Scores) -> Tensor:
     keep[1] = False  # a query without negatives
     keep[2, 9] = False
     return keep
+
+
+def problem_of(log_weights: Any, scores: Scores, keep: Tensor) -> str:
+    """What is wrong with what a call with these arguments returned; empty where nothing is."""
+    problem = tensor_problem(log_weights, keep.shape, "float")
+    if problem:
+        return problem
+    if bool(scores.student.isfinite().all()) and not bool(log_weights.isfinite().all()):
+        return "returned log-weights that are not finite"
+    return "returned log-weights other than 0 where keep is False" if bool((log_weights[~keep] != 0).any()) else ""
 
 
 def contracts(trial: Trial) -> list[Contract]:
