@@ -23,11 +23,11 @@ def clustered(
 ) -> list[list[Pair]]:
     """Fills batches with clusters of similar queries that grow as training goes on (NGAME, arXiv 2207.04452).
 
-    Queries are clustered by balanced, hierarchical 2-means on their embeddings; the clusters are shuffled, laid end to
-    end and cut into batches, so that a query's in-batch negatives are partly its near neighbours'.
+    Queries are clustered by balanced, hierarchical 2-means on their embeddings. The clusters are shuffled, concatenated
+    and cut into batches, so that part of a query's in-batch negatives belong to similar queries.
 
     doublings: a cluster holds 1 query at first, which is a plain shuffle, and up to 2^doublings in the last epoch;
-        where there is one epoch only, that many at once.
+        with a single epoch, clusters have that size at once.
 
     Departures: NGAME doubles at fixed epochs of a long training (10, 20, 25, 50, ... 200, so up to 2^9); here the
     doublings are spread evenly over context.progress. Every pair is used once. Raises InputError where
@@ -43,7 +43,7 @@ def clustered(
 
 
 def _halve(members: Tensor, embeddings: Tensor, largest: int, generator: torch.Generator) -> list[Tensor]:
-    """Members (n,) in halves of halves, until none is larger than `largest`."""
+    """Splits members (n,) in halves, again and again, until no part is larger than `largest`."""
     if len(members) <= largest:
         return [members]
     if largest == 1:

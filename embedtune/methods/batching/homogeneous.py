@@ -21,8 +21,8 @@ def homogeneous(
 ) -> list[list[Pair]]:
     """Mixes several datasets in sub-batches of one dataset each (VLM2Vec, arXiv 2410.05160), large ones damped.
 
-    sub_batch: pairs of one dataset that stand together, a divisor of batch_size; absent, whole batches are of one
-        dataset. VLM2Vec uses 64 in batches of 1024.
+    sub_batch: pairs of one dataset that stand together, a divisor of batch_size. Absent: each batch has pairs of one
+        dataset only. VLM2Vec uses 64 in batches of 1024.
     temperature: a dataset of n pairs has n^(1 / temperature) shares. At 1 every pair is used once. Above 1 the larger
         datasets are cut down, to pairs drawn again every epoch, until the shares hold (the dataset that has the least
         to spare is used whole); towards infinity all count the same.
@@ -65,7 +65,7 @@ def _checked(shares: dict[str, float] | None, datasets: dict[str, list[Pair]]) -
 
 
 def _joined(parts: list[list[Pair]], count: int, size: int) -> list[list[Pair]]:
-    """Batches of `count` sub-batches each. What would be alone in a batch shares one with others like it."""
+    """Batches of `count` sub-batches each. Single sub-batches that remain share a batch."""
     batches = [
         [pair for part in parts[start : start + count] for pair in part] for start in range(0, len(parts), count)
     ]

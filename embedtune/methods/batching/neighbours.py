@@ -24,12 +24,12 @@ def neighbours(
     nearest: float = 0.5,
     generator: torch.Generator,
 ) -> list[list[Pair]]:
-    """Puts a query together with the owners of the documents that it finds similar (Sample4Geo, arXiv 2303.11851).
+    """Puts a query in a batch with the pairs whose documents are similar to it (Sample4Geo, arXiv 2303.11851).
 
     Unused pairs are taken in random order; each brings up to `select` unused ones from the `depth` pairs whose
-    positives its query scores highest, the share `nearest` of them the nearest ones, the rest random. Mapping found
-    documents to the queries that own them is also how SaHa (2508.00955) builds batches. select 0 is a plain shuffle;
-    select 9, depth 200 and nearest 1 make the groups of BSC (2110.15725).
+    positives its query scores highest, the share `nearest` of them the nearest ones, the rest random. SaHa
+    (2508.00955) builds batches in the same way, from the queries of the documents retrieved. select 0 is a plain
+    shuffle; select 9, depth 200 and nearest 1 make the groups of BSC (2110.15725).
 
     Departures: Sample4Geo drops the last batch, here every pair is used once; and a pair that shares a query, a
     positive or a query text with the seed is no neighbour, as it would be masked. Raises InputError where

@@ -18,7 +18,7 @@ class _Batch:
 def unique(
     pairs: Sequence[Pair], batch_size: int, context: BatchContext, *, generator: torch.Generator
 ) -> list[list[Pair]]:
-    """Shuffles, and keeps pairs that share a query, a positive or a query text out of each other's batch.
+    """Shuffles, and keeps pairs that share a query, a positive or a query text in different batches.
 
     Same aim as the no-duplicates sampler of sentence-transformers. Each pair goes to the first batch that has room and
     that it does not clash with. A batch of one pair has no negatives, so such a pair joins another batch (which then

@@ -10,7 +10,8 @@ from .. import MethodSpec
 def absolute(scores: Scores, *, below: float = 0.7) -> Tensor:
     """Keeps candidates scored below a fixed cap (TopK-Abs of NV-Retriever, arXiv 2407.15831).
 
-    below: the cap, in the judge's units (teacher where given, else student); the default is meant for cosine. Where
+    below: the cap, in the units of the compared scores (the teacher's with a teacher, else the student's); the
+    default is meant for cosine. Where
     there is no score (NaN) the candidate stays.
     """
     return scores.candidate & ~(scores.judge >= below)

@@ -15,10 +15,10 @@ SPEC = MethodSpec(scheduled=("rate", "start_at"), ordered=True, trial={"clusters
 
 
 class Cluster(nn.Module):
-    """Drops candidates of a positive's own cluster, clusters being learned on the way (ClusterNS, arXiv 2305.09892).
+    """Drops candidates in the cluster of a positive; training learns the clusters (ClusterNS, arXiv 2305.09892).
 
-    clusters: centroids, chosen farthest-first from the first batch whose documents' mean cosine is at most start_at
-        (until then nothing is dropped), which must have at least as many documents.
+    clusters: the number of centroids. They are chosen farthest-first from the first batch whose documents have a mean
+        cosine of at most start_at, and at least as many documents; until then nothing is dropped.
     rate: after each training step a centroid moves as c <- rate * (sum of its documents) + (1 - rate) * c, as in the
         released code; only its direction matters. The centroids are state, saved with the checkpoint.
 

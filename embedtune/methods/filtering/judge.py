@@ -17,7 +17,7 @@ class Judge:
 
     path: a TREC run with the judge's scores, such as an MLLM's probability of yes, of candidates and positives.
     margin: a candidate is dropped where score > p - margin, p being the lowest judged score among the query's
-        positives; where none of them is judged this rule says nothing. null switches it off.
+        positives; without a judged positive this rule drops nothing. null switches it off.
     at_least: a candidate is dropped where its score is at least this; absent, this rule is off.
 
     Candidates that are not in the file stay. Raises InputError where both rules are off, or where scores come without

@@ -15,13 +15,13 @@ SPEC = MethodSpec(scheduled=("threshold",), experimental=True)
 
 
 class Rrra(nn.Module):
-    """Drops candidates that an adapter, trained on the way, finds relevant (RRRA, arXiv 2508.11670, second-hand).
+    """Drops candidates that an adapter, trained alongside, finds relevant (RRRA, arXiv 2508.11670, second-hand).
 
     The adapter sees a query q and a document c by their embeddings z = [q - c; q * c; q + c] and moves the document to
     c' = c + MLP(z); the chance that c is relevant is sigmoid(a <q, c'> + b). A candidate with a chance above
     `threshold` is a suspected false negative.
 
-    In training each call takes one Adam step on the adapter, after judging: cross-entropy of the positives against
+    In training each call takes one Adam step on the adapter, after its verdict: cross-entropy of the positives against
     each query's most similar kept candidates, as many as `negatives`, both classes weighing the same, plus
     `constraint` times the squared distance of c' from the segment between q and c. The encoder gets no gradient.
     The MLP starts at c' = c, where nothing is dropped. Weights and moments are state, saved with the checkpoint.

@@ -17,7 +17,7 @@ class Lists:
     """A query's list is its positives and its kept negatives, those that the teacher has scored (not NaN).
 
     student, teacher: (R, D) log-probabilities over the lists of the R rows that have one; 0 outside of the list.
-    listed: (R, D) bool. counts: how many rows have one, and how many have a positive but no scored negative.
+    listed: (R, D) bool. counts: the number of rows that have one, and of rows with a positive but no scored negative.
     """
 
     student: Tensor

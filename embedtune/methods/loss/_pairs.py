@@ -18,7 +18,7 @@ def cross_entropy(positive: Tensor, negatives: Tensor, smoothing: float = 0.0) -
     """(P,) minus the log-probability of each positive logit (P,) against its own row of negative logits (P, N).
 
     A dropped negative is -inf. A pair without negatives has loss 0 and gradient 0, exactly. smoothing: the share of the
-    target that is spread evenly over the positive and the negatives that are left (label smoothing, 1512.00567).
+    target that is spread evenly over the positive and the kept negatives (label smoothing, 1512.00567).
     """
     logits = torch.cat([positive[:, None], negatives], dim=1)
     # Not logsumexp - positive: that difference of large numbers costs digits where the loss is small.
@@ -81,7 +81,7 @@ def mean_by_group(values: Tensor, group: Tensor, valid: Tensor) -> Tensor:
 
 
 class WithoutNegatives(InputError):
-    """Not one of so many queries has a negative left: a batch of them teaches nothing."""
+    """No query of a batch has a negative, so that the batch teaches nothing."""
 
     def __init__(self, queries: int) -> None:
         super().__init__(
@@ -92,10 +92,9 @@ class WithoutNegatives(InputError):
 
 
 def row_counts(rows: Tensor, valid: Tensor) -> dict[str, float | Tensor]:
-    """What a loss says of its rows: how many its mean is over (MEAN_OVER), and how many have a positive pair but none
-    that is valid (that has a negative left).
+    """A loss's counts of rows: those its mean is over (MEAN_OVER), and those with a positive pair but no valid one.
 
-    Raises WithoutNegatives where no pair at all is valid.
+    A pair is valid where it has a negative. Raises WithoutNegatives where no pair is valid.
     """
     all_rows = torch.bincount(rows) > 0
     if not bool(valid.any()):

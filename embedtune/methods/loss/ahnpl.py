@@ -18,7 +18,7 @@ LARGEST = 10.0
 
 
 class Ahnpl(nn.Module):
-    """Pushes hard captions, and images moved as they differ, away by an adaptive margin (AHNPL, arXiv 2505.15576).
+    """Pushes hard captions and hard images away by an adaptive margin (AHNPL, arXiv 2505.15576).
 
     For images I as queries, their captions T as documents, and hard captions T' made or mined for each image; added to
     infonce in both directions with weight 0.2, as in the paper. Two terms:
@@ -29,12 +29,12 @@ class Ahnpl(nn.Module):
         negatives, so that it does not push negatives away; for comparison only. off: without.
     margin: mean relu(threshold + n - p) with p and n the logits of caption and hard caption, over pairs times the most
         hard captions of a pair. The threshold is one for each kind of hard caption (each maker, and the mined ones), 0
-        at first, then always that of the batch before: mean, the mean p minus the mean n; hardest, a fifth of the
+        at first, then that of the batch before: mean, the mean p minus the mean n; hardest, a fifth of the
         largest p - n; both held from 0 to 10. fixed: threshold. off: without.
     temperature: divides the similarities; 0.01 is CLIP's trained scale. The thresholds are in logits.
 
-    Thresholds are state, saved with the checkpoint. A batch without hard captions costs 0. Log-weights have no say.
-    Departures: the paper's code marks a missing caption by a logit of 0, here the masks say it; its positive margin,
+    Thresholds are state, saved with the checkpoint. A batch without hard captions costs 0. Log-weights are ignored.
+    Departures: the paper's code marks a missing caption by a logit of 0, here the masks do; its positive margin,
     which its released training never enables, is left out. Raises InputError without embeddings.
     """
 

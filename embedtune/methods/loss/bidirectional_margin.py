@@ -28,12 +28,12 @@ def bidirectional_margin(
     Added to an objective with a small weight: 1e-3 or 5e-4 in SNCSE, 1e-4 with alpha 0.2 and beta 0.5 in ClusterNS
     (2305.09892). loss = mean relu(d + alpha) + relu(-d - beta), d = s - s+, over positives with soft negatives.
 
-    soft: which columns are soft negatives. dropped: candidates that a filter took from the objective (ClusterNS:
+    soft: which columns are soft negatives. dropped: candidates that a filter dropped (ClusterNS:
         suspected false negatives); made: synthetic columns (SNCSE: negated texts), which must also be kept out of the
-        objective's denominator, or the two pull against each other.
+        objective's denominator, or the two losses contradict each other.
 
     Departures: ClusterNS averages over all pairs of the batch, here over the soft ones only, so weights compare across
-    batches. Log-weights have no say. Without a soft negative the loss is 0.
+    batches. Log-weights are ignored. Without a soft negative the loss is 0.
     """
     if not 0 < alpha < beta:
         raise InputError(f"loss.bidirectional_margin: expected 0 < alpha < beta, got {alpha} and {beta}")

@@ -23,8 +23,8 @@ class Bsc(nn.Module):
     contrast: 0.1 to 0.9 in the paper, 0.5 in the code; at 1 it is symmetric InfoNCE.
     temperature, learn_temperature: as in infonce; the paper has 0.055 to 0.1.
     normalisation: of the embeddings in the softmax. model: as the model scores them (cosine or dot); range: each
-        coordinate divided by its range over the batch, queries and documents apart, without centring. The squared
-        error keeps the model's scores.
+        coordinate divided by its range over the batch, separately for queries and documents, without centring. The
+        squared error keeps the model's scores.
 
     Its groups of similar texts are the batching methods `shingles`, and `neighbours` with nearest: 1.0 and select: 9.
     """

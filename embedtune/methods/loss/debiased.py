@@ -37,8 +37,8 @@ def debiased(
         gradient from the negatives; below a temperature of 0.2 it nearly always holds, so there use 0 (no clamp then).
         `clamped_share` is logged.
     beta: 0 is plain debiasing. detach_importance: the released code lets gradients flow through m, as here by default.
-    two_views: query and document are two views of one thing, as in the papers' own loss: each of them is asked for the
-        other against all other queries and documents (but not those mined for the query, which are meant to be near).
+    two_views: query and document are two views of one thing, as in the papers' own loss: each of them is the query
+        once, against all other queries and documents (but not those mined for the query, which are meant to be near).
 
     With positive_rate 0 and beta 0 it is InfoNCE. All in log space. Several positives: the mean over them.
     """

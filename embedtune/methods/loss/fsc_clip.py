@@ -27,8 +27,8 @@ def fsc_clip(
     kept hard negatives made or mined for its query, with shares p = softmax(s / temperature) and targets
     y = 1 - smoothing + smoothing / K for the positive, smoothing / K for the others: - sum y (1 - p)^focus log p.
 
-    focus: how much what is right already is left alone; 0 is plain cross-entropy. smoothing: how much of the target the
-    hard negatives get, which are near the truth after all. temperature: 0.01 is CLIP's trained scale.
+    focus: how strongly pairs that are right already are discounted; 0 is plain cross-entropy. smoothing: the share of
+    the target that the hard negatives get, because they are near the truth. temperature: 0.01 is CLIP's trained scale.
 
     This is the paper's global term. Its local one scores image patches against text tokens, which the embeddings here
     do not hold. Log-weights are added to the negatives' logits. Pairs without an own hard negative are left out; a

@@ -24,8 +24,8 @@ LARGEST_SCALE = 100.0
 class Infonce(nn.Module):
     """Cross-entropy of each positive against the kept negatives, in up to four directions (InfoNCE, arXiv 1807.03748).
 
-    temperature: divides the scores; what learn_temperature starts from (then log(1/temperature) is a parameter, held
-        so that 1/temperature stays at most 100, as in CLIP, arXiv 2103.00020).
+    temperature: divides the scores. learn_temperature: starts from it (log(1/temperature) is a parameter, and
+        1/temperature is held at 100 at most, as in CLIP, arXiv 2103.00020).
     directions: which negatives stand against the positive pair (query q, document d):
         query_document: other documents for q; document_query: other queries for d; query_query: other queries against
         q itself; document_document: other documents against d itself, but not those mined for q, which are meant to be
@@ -34,7 +34,7 @@ class Infonce(nn.Module):
         symmetric loss of CLIP); joint puts the negatives of all directions into one (GTE, arXiv 2308.03281).
     negatives: own leaves each query only the negatives mined or made for it, none of the batch's others (the text loss
         of MMGeoLM, arXiv 2505.20152).
-    label_smoothing: the share of the target that is spread over all documents that are left (Sample4Geo, 2303.11851:
+    label_smoothing: the share of the target that is spread over the positive and its negatives (Sample4Geo, 2303.11851:
         0.1 with both directions and a learned temperature).
 
     In the first two directions with made hard negatives (`word_swap`) it is the loss of NegCLIP (arXiv 2210.01936):

@@ -24,15 +24,15 @@ def lambda_rank(
     cut: int = 200,
     negatives: Literal["all", "own"] = "all",
 ) -> tuple[Tensor, dict[str, float | Tensor]]:
-    """Weighs each pair by what exchanging it does to the reciprocal rank (LambdaLoss as in ADORE, arXiv 2104.08051).
+    """Weighs each pair by how swapping it changes the reciprocal rank (LambdaLoss in ADORE, arXiv 2104.08051).
 
     For a query's positives i and kept negatives j, ranked together by their scores: the mean over pairs of
     |1 / rank_i - 1 / rank_j| log(1 + exp((s_j - s_i) / temperature)), where 1 / rank is 0 beyond `cut`. Ranks are
     constants. A negative's log-weight multiplies its pairs.
 
     temperature: the paper's 1 is for dot products; the default is for cosines.
-    negatives: own leaves each query only what was found or made for it. ADORE itself is own with the recipe's
-        `negatives.live`: each query against what it finds at that moment, among documents that do not change.
+    negatives: own leaves each query only the negatives retrieved or made for it. ADORE itself is own with the recipe's
+        `negatives.live`: each query against what it retrieves at that step, among documents that do not change.
     """
     if not temperature > 0 or cut < 1:
         raise InputError(f"loss.lambda_rank: expected temperature above 0 and cut at least 1, got {temperature}, {cut}")

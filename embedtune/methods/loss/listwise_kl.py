@@ -21,8 +21,8 @@ def listwise_kl(
     """Fits the student's distribution over each query's list to the teacher's by KL(teacher || student) (2502.19712).
 
     A query's list is its positives and its kept negatives, those that the teacher has scored (not NaN). The defaults
-    are of that recipe: cosines at 0.05, rescaled reranker scores at 0.3. As teacher_temperature falls to 0 this becomes
-    InfoNCE with the teacher's best document as the positive.
+    are those of the paper: cosines at 0.05, rescaled reranker scores at 0.3. As teacher_temperature falls to 0 this
+    becomes InfoNCE with the teacher's best document as the positive.
 
     Log-weights are added to the student's logits. No factor temperature^2. Rows without a scored negative are left out
     and counted. Raises InputError without a teacher.

@@ -16,7 +16,7 @@ def orthogonal(scores: Scores, keep: Tensor, log_weights: Tensor) -> tuple[Tenso
 
     Global orthogonal regulariser, as EmbeddingGemma (arXiv 2509.20354, second-hand) adds it to its objective. Queries
     that share a positive, and positives of one query, are left out: they are meant to be near each other. Raises
-    InputError where the scores come without embeddings. Log-weights have no say.
+    InputError where the scores come without embeddings. Log-weights are ignored.
     """
     if scores.queries is None or scores.documents is None:
         raise InputError("loss.orthogonal: needs embeddings, and here are scores only")

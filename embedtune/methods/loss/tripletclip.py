@@ -18,12 +18,12 @@ class Tripletclip(nn.Module):
     """NegCLIP's loss twice: for images, and for images generated to fit hard captions (TripletCLIP, arXiv 2411.02545).
 
     Queries are images I, with captions T and own hard captions T' as documents; queries that the data marks as `made`
-    are generated images I', whose positive is a T' and whose own hard caption is the T. For the one kind of query and
-    the other: half the cross-entropy of each query's positive against all kept documents plus half that of each
+    are generated images I', whose positive is a T' and whose own hard caption is the T. For each of the two kinds
+    of query: half the cross-entropy of each query's positive against all kept documents plus half that of each
     positive against the queries of the same kind. A generated image is thus never a negative of a real caption.
 
-    mode: sum adds the two in every batch, as the released code does; alternate takes them in turns, as the paper
-        describes. Without made queries it is NegCLIP's loss (arXiv 2210.01936), in either mode.
+    mode: sum adds the two in every batch, as the released code does; alternate takes one of them in each batch, as
+        the paper describes. Without made queries it is NegCLIP's loss (arXiv 2210.01936), in either mode.
     temperature: 0.01 is CLIP's trained scale.
 
     Departure: a batch need not hold an image together with its generated one. Log-weights are added to the logits.

@@ -1,4 +1,4 @@
-"""What miners share: whom they mine for, and a ranking without the judged positives."""
+"""Shared by miners: the queries to mine for, and rankings without the judged positives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def positives_of(qrels: Qrels, query_id: str) -> list[str]:
 
 
 def most_positives(dataset: Dataset) -> int:
-    """How many candidates a query may lose because they are its positives."""
+    """The largest number of positives of a query, which its candidates may contain."""
     return max(sum(grade > 0 for grade in judged.values()) for judged in dataset.qrels.values())
 
 
@@ -36,5 +36,5 @@ def check_ranks(name: str, first: int, depth: int) -> None:
 
 
 def by_rank(doc_ids: list[str]) -> dict[str, float]:
-    """Scores that say nothing but the order: 1, 1/2, 1/3, ..."""
+    """Scores that express the order only: 1, 1/2, 1/3, ..."""
     return {doc_id: 1 / rank for rank, doc_id in enumerate(doc_ids, start=1)}

@@ -18,8 +18,8 @@ class Bm25:
 
     depth, first: the candidates of ranks first to depth, the query's positives not counted. A document that shares no
     word with the query is no candidate.
-    k1, b: how much a repeated word counts more, and a long document less; at k1 = 0 a score is the sum of the IDFs of
-    the words that occur. The defaults are those of Anserini for passages. Images are not read.
+    k1, b: how much more a repeated word counts, and how much less a long document; at k1 = 0 a score is the sum of the
+    IDFs of the words that occur. The defaults are those of Anserini for passages. Images are not read.
     stopwords: a language for which bm25s has a list, or null for none. Words are not stemmed.
 
     The index is made once and kept in memory. Raises InputError where bm25s is not installed, and for a corpus

@@ -21,8 +21,8 @@ def dense(
 
     depth, first: the candidates of ranks first to depth, the query's positives not counted. To skip ranks among what
     the filters kept, sample with `window` instead.
-    model: retrieves with another encoder than the one that is trained. Filters then still judge by the trained one;
-    where thresholds are meant in the other model's units, name it as negatives.teacher too.
+    model: retrieves with another encoder than the one that is trained. Filters still compare the scores of the
+    trained one; for thresholds in the other model's units, name that model as negatives.teacher too.
     """
     check_ranks("dense", first, depth)
     searcher = encoder if model is None else other_encoder(model, encoder)

@@ -21,7 +21,7 @@ _QUERIES = 64  # queries compared with the whole corpus at once
 
 
 class Enterprise:
-    """Takes documents nearer to the query than the positive and than to it (enterprise selection, arXiv 2505.18366).
+    """Takes documents nearer to the query than the positive is, and than they are to it (arXiv 2505.18366).
 
     Embeddings of several encoders, normalised and concatenated, are reduced by PCA (fitted on the corpus) to the
     components that hold a share `variance`, and compared by cosine distance d. A document D is a candidate where

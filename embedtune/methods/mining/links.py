@@ -18,13 +18,13 @@ from ._ranking import by_rank, positives_of, queries_of
 
 
 class Links:
-    """Walks along links between documents, such as citations, from the positive on (BiCA).
+    """Walks along links between documents, such as citations, starting near the positives (BiCA).
 
     path: lines of `doc_id<TAB>doc_id`; a link counts in both directions.
-    hops: how far from a positive a candidate may be. starts: from how many of the positives' own neighbours, the most
-    similar to the query, a walk starts. steps: how long it goes on, each time to one of the `nearest` unvisited
-    neighbours most similar to the query, drawn by softmax(similarity / temperature). extra: unvisited documents within
-    reach that are added at random. Dead ends make it shorter.
+    hops: the largest number of links between a positive and a candidate. starts: the number of walks; they start from
+    the positives' neighbours that are most similar to the query. steps: the length of a walk, which moves to one of the
+    `nearest` unvisited neighbours most similar to the query, drawn by softmax(similarity / temperature). extra:
+    unvisited documents within reach that are added at random. Dead ends make it shorter.
 
     Candidates are in the order of the walk (scores are 1/rank); the walk depends on the seed and the query's id.
     Departures from the released code (NiravBhattLab/BiCA), which makes queries from documents first: queries are the

@@ -26,7 +26,7 @@ def random(
 
 
 def _draw(rows: int, count: int, generator: torch.Generator) -> list[int]:
-    """`count` different rows, in random order; draws again what came twice, so that a large corpus is not permuted."""
+    """`count` different rows, in random order. Duplicates are drawn again, so that a large corpus is not permuted."""
     if 2 * count >= rows:
         return torch.randperm(rows, generator=generator)[:count].tolist()
     sample: dict[int, None] = {}

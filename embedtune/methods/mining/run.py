@@ -8,7 +8,7 @@ from . import Sourced
 
 
 class Run:
-    """Takes candidates from a TREC run file: another system's, an earlier `mine`, or negatives that came with the data.
+    """Takes candidates from a TREC run file: of another system, an earlier `mine`, or the data's own negatives.
 
     path: the file, read once. Raises InputError where it names queries or documents that the dataset does not have.
     """

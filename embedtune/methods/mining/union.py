@@ -13,9 +13,8 @@ class Union:
     """Joins the candidates of several retrievers, each with its quota (R2anker, arXiv 2206.08063; reconstructed).
 
     sources: miners with their options, and optionally a `quota`: at most how many documents a query gets from it that
-    no source before it in the turn has brought. The sources take turns, one document each, so that none is left with
-    what the others did not want. Without a quota a source brings all it has. Two sources that retrieve alike are one.
-    Each document keeps its source and rank in the evidence, so that sources can be compared afterwards.
+    no other source has added before. The sources take turns and add one document each. Without a quota a source adds
+    all its documents. Each document keeps its source and rank in the evidence, so that sources can be compared.
 
     R2anker draws from its union uniformly: sample with `window`. Only its abstract was read; quotas are our own.
     """
@@ -50,7 +49,7 @@ class Union:
 
 
 def share(quotas: list[int | None], lists: list[list[str]]) -> list[list[str]]:
-    """What each source brings, when they take turns and a document is brought once."""
+    """Each source's documents, when the sources take turns and each document is added once."""
     taken: set[str] = set()
     chosen: list[list[str]] = [[] for _ in lists]
     waiting = [iter(ranked) for ranked in lists]

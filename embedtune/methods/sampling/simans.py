@@ -27,8 +27,8 @@ def simans(
 
     Raises InputError where the positive has no score.
 
-    Departures: drawn without replacement; the code draws with it and removes what comes twice. Weights stay
-    logarithms, so none underflows.
+    Departures: drawn without replacement; the code draws with replacement and removes duplicates. Weights are kept as
+    logarithms, so that none underflows.
     """
     if not math.isfinite(positive_score):
         raise InputError("sampling.simans: needs the positive's score, in the units of the candidates' scores")

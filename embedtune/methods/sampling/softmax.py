@@ -12,8 +12,8 @@ def softmax(
 ) -> Tensor:
     """Draws candidates with probability softmax(score / temperature): between `top` (0) and uniform (large).
 
-    The draw that hard-negative sampling (arXiv 2010.04592) approximates by weights, taken at its word. scores: (K,)
-    one query's kept candidates; temperature in their units. Without replacement.
+    This is the draw that hard-negative sampling (arXiv 2010.04592) approximates by weights. scores: (K,) one
+    query's kept candidates; temperature in their units. Without replacement.
     """
     if not temperature > 0:
         raise InputError(f"sampling.softmax.temperature: must be above 0, got {temperature}")

@@ -11,8 +11,8 @@ TRIES = 10
 def bigram_shuffle(text: str, *, generator: torch.Generator) -> str | None:
     """Shuffles pairs of neighbouring words: the same words, another order (FSC-CLIP, arXiv 2410.05210).
 
-    Words are what stands between blanks; the first and second stay together, the third and fourth, and so on. None
-    where ten tries give nothing new.
+    Words are separated by blanks. The first and second stay together, the third and fourth, and so on. None where ten
+    tries give no other text.
     """
     words = text.split()
     pairs = [words[index : index + 2] for index in range(0, len(words), 2)]

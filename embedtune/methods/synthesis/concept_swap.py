@@ -27,8 +27,8 @@ WITHOUT_PLURAL = frozenset({"sheep", "person", "city", *CONCEPTS["colour"], *CON
 def concept_swap(text: str, *, generator: torch.Generator) -> str | None:
     """Replaces one word by another of its kind: object, colour, place or size (InpaintCOCO, arXiv 2403.02875).
 
-    A random one of the text's words that a list has, by a random other of the same list and number (dog, dogs). None
-    where there is none. English, for captions.
+    A random word of the text that is in a list is replaced by a random other word of the same list and number (dog,
+    dogs). None where no word is in a list. English, for captions.
 
     Second-hand: the paper says what is replaced; the lists are ours, small, and to be edited (CONCEPTS). Words of
     direction, which may count as location, are the method `orientation`.

@@ -34,10 +34,10 @@ LABEL = re.compile(r"(?<![\w'])[A-Z]{2,6}(?![\w'])")
 def geometry(text: str, *, generator: torch.Generator) -> str | None:
     """Changes a geometry caption in one thing: shape, labels, number or relation (MMGeoLM, arXiv 2505.20152).
 
-    A random one of the four that apply. Shapes and relations become others of their kind, by lists to be edited
-    (SHAPES, RELATIONS); a number becomes another of as many digits; of two labels such as AB and CD one letter each is
-    exchanged, so that no letter is new and the labels are not the same ones in another order. None where nothing
-    applies. English.
+    One of the four changes, at random among those that apply. Shapes and relations become others of their kind, by
+    lists to be edited (SHAPES, RELATIONS); a number becomes another of as many digits; of two labels such as AB and CD
+    one letter each is exchanged, so that no letter is new and the labels are not a permutation of the old ones. None
+    where no change applies. English.
 
     Departure: the paper lets a language model write ten captions with these changes; here they are rules.
     """

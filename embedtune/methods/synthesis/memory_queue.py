@@ -21,20 +21,19 @@ class MemoryQueue(nn.Module):
     """Adds the documents of earlier steps as negatives, first in, first out (MoCo, arXiv 1911.05722).
 
     size: documents held; the paper takes 65,536, the codes of small models 4,096. 0 is off.
-    hardest: keep only so many of them for each query, the most similar ones (selective negatives, arXiv 2501.16360,
-        second-hand); without it all.
-    momentum: held embeddings are those of a slow copy of what is trained, which after each step keeps so much of itself
-        (MoCo: 0.999); without it, the student's own of earlier steps, which agree with it the less the older they are.
+    hardest: use only this many for each query, the most similar ones (selective negatives, arXiv 2501.16360,
+        second-hand). Absent: all.
+    momentum: the embeddings come from a slow copy of the trained weights, which keeps this share of itself at each step
+        (MoCo: 0.999). Absent: they are the student's embeddings of earlier steps, which drift with age.
 
-    A call first offers what the queue holds, as constants, then, in training, takes in the batch's real documents:
-    positives and mined negatives. Held are embeddings, with hashes of their document ids; both are state, saved with
-    the checkpoint. A held document is no negative where the batch has the document itself, whose embedding is newer,
-    nor for a query that it is judged relevant for. A document that comes again replaces its older self, and a queue
-    that is not full offers only what it has.
+    A call first adds the queue's embeddings as constants; in training it then stores the batch's real documents:
+    positives and mined negatives. Embeddings and hashes of document ids are state, saved with the checkpoint. A
+    stored document is no negative where the batch has the same document, nor for a query that it is judged relevant
+    for. A document that comes again replaces its older embedding.
 
     Departures: in the batch a query meets the student's own embeddings of documents, with their gradient, and only the
-    queue's are the slow copy's. No second view in which the document asks. Raises InputError without embeddings,
-    document ids or the queries' judged documents.
+    queue's are the slow copy's. There is no second view with documents as queries. Raises InputError without
+    embeddings, document ids or the queries' judged documents.
     """
 
     embeddings: Tensor  # (size, H)
@@ -108,8 +107,8 @@ class MemoryQueue(nn.Module):
     def _take(self, ids: Tensor, documents: Tensor) -> None:
         real = (ids != EMPTY).nonzero().flatten()[-self.size :]
         self.documents[torch.isin(self.documents, ids[real])] = EMPTY
-        places = (self.position + torch.arange(len(real), device=ids.device)) % self.size
-        self.embeddings[places], self.documents[places] = documents[real], ids[real]
+        slots = (self.position + torch.arange(len(real), device=ids.device)) % self.size
+        self.embeddings[slots], self.documents[slots] = documents[real], ids[real]
         self.position = (self.position + len(real)) % self.size
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

@@ -24,9 +24,9 @@ def mochi(
 ) -> tuple[Scores, Tensor]:
     """Mixes each query's hardest negatives, among themselves and with the query (MoCHi, arXiv 2010.01028).
 
-    hardest: how many of the query's most similar kept negatives are mixed.
-    type1: how many a query gets of a k + (1 - a) k', two of those negatives, a uniform from 0 to 1; 0 is off.
-    type2: how many it gets of b q + (1 - b) k, b uniform from 0 to 1/2, so that the negative prevails; 0 is off.
+    hardest: the number of the query's most similar kept negatives that are mixed.
+    type1: the number of mixtures a k + (1 - a) k' of two of those negatives, a uniform from 0 to 1; 0 is off.
+    type2: the number of mixtures b q + (1 - b) k, b uniform from 0 to 1/2, so that the negative prevails; 0 is off.
     type1_start, type2_start: the progress (0 to 1) from which they are made. An unofficial code starts at steps 1,024
         and 2,048, when its queue is warm; the paper too trains without them first.
 

@@ -25,9 +25,9 @@ PLURAL = PRONOUNS & {"i", "you", "we", "they", "who"}
 
 
 def negation(text: str, *, generator: torch.Generator) -> str | None:
-    """Says the opposite: adds a "not", or takes one away (SNSE-CoT, arXiv 2405.09848).
+    """Negates a text: adds a "not", or removes one (SNSE-CoT, arXiv 2405.09848).
 
-    The first rule that applies: a "not", "n't", "never" or "no" is taken away; "not" follows an auxiliary, a random one
+    The first rule that applies: a "not", "n't", "never" or "no" is removed; "not" follows an auxiliary, a random one
     of them; the first verb becomes do, does or did not with its base; "Not" comes before everything. None where the
     text has no word.
 
@@ -80,7 +80,7 @@ def _is_auxiliary(word: str, name: str, before: str, after: str) -> bool:
 
 
 def _negated(name: str, before: str, after: str) -> str | None:
-    """A finite verb with its not; None for what is more likely a noun, an adjective or a participle."""
+    """A finite verb with "not"; None for a word that is more likely a noun, an adjective or a participle."""
     if before in DETERMINERS | PREPOSITIONS:
         return None
     if name in THIRD_PERSON:

@@ -29,9 +29,9 @@ def noise(
     steps, step_size: of gradient ascent; each vector moves by step_size along its own gradient's direction.
     temperature: of the loss that it ascends (InfoNCE of each positive), which is the training loss's, not seen here.
 
-    Every query has all the noise as negatives, as constants. A step whose gradient is not finite, or is zero, is left
-    out. The noise is scored at the documents' mean length (1 among normalised embeddings). DCLR's other half, dropping
-    false negatives by a second encoder, is the filter `complementary`.
+    Every query has all the noise as negatives, as constants. A step whose gradient is not finite, or is zero, is
+    skipped. The noise is scored at the documents' mean length (1 among normalised embeddings). DCLR's other half,
+    dropping false negatives by a second encoder, is the filter `complementary`.
     """
     if multiple < 0 or steps < 0 or not temperature > 0:
         raise InputError("synthesis.noise: expected multiple and steps of at least 0 and a temperature above 0")

@@ -15,7 +15,7 @@ NUMBER = re.compile(r"(?<!\w)(?<!\w[-.,:/])[0-9]+(?:[.,][0-9]+)*(?![0-9]|(?:st|n
 def number(text: str, *, generator: torch.Generator) -> str | None:
     """Replaces one number by another with as many digits (SNSE-CoT, arXiv 2405.09848).
 
-    A random one of the text's numbers; its first digit is then 1 to 9, points and commas stay. None where the text has
+    One of the text's numbers, at random. Its new first digit is 1 to 9; points and commas stay. None where the text has
     no number in digits: spelled ones are not seen, as in the paper's code.
 
     Departure: the paper's code takes the numbers that a parser finds before nouns; here any that stands alone.

@@ -32,8 +32,8 @@ for _one, _other in PAIRS:
 def opposite(text: str, *, generator: torch.Generator) -> str | None:
     """Turns one word into its opposite: hot to cold, above to below (antonyms of FSC-CLIP, arXiv 2410.05210).
 
-    A random one of the text's words that the list has, and of its opposites; an article before it is made to fit. None
-    where there is none. English.
+    One of the text's words that are in the list, and one of its opposites, at random. An article in front is adapted.
+    None where no word is in the list. English.
 
     Departure: the paper looks antonyms up in WordNet; here a list of common ones stands in, to be edited (PAIRS), and a
     word is taken as it is written, in any of its meanings.

@@ -13,8 +13,8 @@ OPPOSITE = {one: other for pair in PAIRS for one, other in (pair, pair[::-1])}
 def orientation(text: str, *, generator: torch.Generator) -> str | None:
     """Turns one word of direction into its opposite: east to west, left to right (SNSE-CoT, arXiv 2405.09848).
 
-    A random one of the text's; None where it has none. A "left" that is a verb, and a "right" that is a claim, are
-    turned too.
+    One of the text's words of direction, at random; None where it has none. The verb "left" and the noun "right" are
+    changed too.
     """
     changes = [
         (*match.span(), cased(OPPOSITE[match.group().lower()], match.group()))

@@ -32,7 +32,7 @@ UNIT = re.compile(
 def unit(text: str, *, generator: torch.Generator) -> str | None:
     """Moves one unit of measurement to the next smaller or larger: km to m, minutes to hours (SNSE-CoT, 2405.09848).
 
-    A random one of the text's units and of its neighbours; None where there is no unit. The number stays.
+    One of the text's units, and one of its neighbours, at random; None where there is no unit. The number stays.
 
     Ours are the spelled lengths, volumes and masses, and mL and L. Departure: the paper's code compares a parser's
     lemmas; here a unit stands behind a number, or is a plural.

@@ -19,7 +19,7 @@ def propensity(scores: Scores, keep: Tensor, *, labelled: float = 0.5, temperatu
     r = sigmoid((score - positive score) / temperature): one half for what scores like the query's lowest positive.
 
     labelled: in [0.1, 1]; at 1 every unlabelled candidate is a negative and nothing is weighted.
-    temperature: in the units of the judge's scores (teacher where given, else student).
+    temperature: in the units of the compared scores (the teacher's with a teacher, else the student's).
 
     Not normalised; weights are at most 1. Detached. Where there is no score (NaN) the weight is 1.
     """

@@ -13,7 +13,7 @@ def relative_hardness(scores: Scores, keep: Tensor, *, alpha: float = 5.0) -> Te
     """Weighs a negative by how near it comes to the positive: exp(alpha * (score - positive score)). Reconstructed.
 
     Hardness relative to the positive is the idea of QQMM-embed (arXiv 2506.02020), known here second-hand; its formula
-    rescales gradients and is not this one, so it does not bear that name.
+    rescales gradients and is not this one, so this method has another name.
 
     alpha: log-weight per unit of similarity; 0 is off. The positive score is the lowest of the query's positives; a
     row without one is not weighted. Not normalised; where the positive leads, negatives count less than in plain

@@ -12,8 +12,8 @@ SPEC = MethodSpec(scheduled=("gamma",), neutral={"gamma": 0.0}, experimental=Tru
 class RrraWeight(nn.Module):
     """Weighs a negative by (1 - p)^gamma, p the chance that an adapter gives it (RRRA, arXiv 2508.11670, second-hand).
 
-    The adapter is the filter `rrra`'s, one of its own: it weighs a batch as it stands and then learns from it, by the
-    positives and each query's `negatives` most similar negatives. At first it gives no negative more than 1/2.
+    The adapter is that of the filter `rrra`, in an instance of its own. It weighs a batch and then learns from it, by
+    the positives and each query's `negatives` most similar negatives. At first it gives no negative more than 1/2.
 
     gamma: 0 is off; the paper's value is not known here. hidden, learning_rate, negatives, constraint: as in `rrra`.
 
