@@ -38,15 +38,8 @@ def compose(model: Model, chosen: Compose, text: SentenceTransformer, device: to
     return composed
 
 
-def is_composed(model: SentenceTransformer) -> bool:
-    """Whether the model has the form that `compose` makes, so that its towers and projections are known."""
-    routes = getattr(model[0], "sub_modules", {})
-    return bool(routes) and all(
-        [type(module).__name__ for module in route] == ["Transformer", "Pooling", "Dense"] for route in routes.values()
-    )
-
-
 def projections(model: SentenceTransformer) -> list[torch.nn.Module]:
+    """The projection of each tower."""
     return [route[TOWER] for route in model[0].sub_modules.values()]
 
 
