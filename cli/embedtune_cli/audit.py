@@ -29,7 +29,7 @@ def audit(
     ] = None,
     above: Annotated[
         float | None,
-        option("SCORE", "With --relabel: a candidate is relevant from this far above its query's lowest positive."),
+        option("SCORE", "With --relabel: how far above the lowest positive's score a candidate counts as relevant."),
     ] = None,
     judge: Annotated[
         Path | None, option("FILE", "With --relabel: decide by the scores that `embedtune judge` wrote.")

@@ -64,7 +64,7 @@ def quickstart(
     with progress("starting") as show:
         made = library.quickstart(folder, plan, overwrite=overwrite, on_event=Watcher(show))
     say(f"\nThe tuned model's answer to {made.query!r}:")
-    for result in made.found:
+    for result in made.results:
         say(f"  {result.rank}. {result.score:.3f}  {result.document.title or result.document.id}")
     say("")
     untuned = "untrained" if images else "base"

@@ -30,8 +30,8 @@ class _Written:
         item_id = item.id or content[:20]
         if item_id not in self.seen:
             self.seen[item_id] = (content, where)
-            given = {"title": item.title, "text": item.text, "image": image, "instruction": item.instruction}
-            line = {key: value for key, value in given.items() if value or (key == "text" and not image)}
+            fields = {"title": item.title, "text": item.text, "image": image, "instruction": item.instruction}
+            line = {key: value for key, value in fields.items() if value or (key == "text" and not image)}
             self.file.write(json.dumps({"_id": item_id, **line}, ensure_ascii=False) + "\n")
         elif self.seen[item_id][0] != content:
             raise InputError(f"{where}: id {item_id!r} has other content than at {self.seen[item_id][1]}")
@@ -78,12 +78,12 @@ class FolderWriter:
     def _negatives_as_run(self) -> Run:
         """The given negatives, the first of each query scored highest, without any judged positive."""
         run: Run = {}
-        for query_id, given in self.negatives.items():
+        for query_id, listed in self.negatives.items():
             positives = {
                 d for qrels in self.qrels.values() for d, relevance in qrels.get(query_id, {}).items() if relevance > 0
             }
-            kept = [doc_id for doc_id in given if doc_id not in positives]
-            self.contradicted += len(given) - len(kept)
+            kept = [doc_id for doc_id in listed if doc_id not in positives]
+            self.contradicted += len(listed) - len(kept)
             if kept:
                 run[query_id] = {doc_id: float(len(kept) - rank) for rank, doc_id in enumerate(kept)}
         return run

@@ -83,7 +83,7 @@ class Quickstart:
     changes: dict[tuple[str, str], Paired]
     index: Path
     query: str
-    found: list[SearchResult]
+    results: list[SearchResult]
     sheet: Path | None = None
     picture: Path | None = None
 
@@ -118,15 +118,15 @@ def quickstart(
     encoder = load_encoder(dataclasses.replace(recipe.model, name=str(run.model), compose=None, lora=None))
     build(encoder, IndexSource(tested.corpus), output / "index", overwrite=True)
     index = open_index(output / "index")
-    found = find(index, encoder, job.example, 3)
-    pictured = found[0].document.image
+    results = find(index, encoder, job.example, 3)
+    pictured = results[0].document.image
     return Quickstart(
         recipe=recipe_file,
         run=run,
         changes=_changes(run),
         index=output / "index",
         query=job.example,
-        found=found,
+        results=results,
         sheet=_sheet(index, encoder, tested, run.folder / "evaluation", output / "sheet.png") if pictured else None,
         picture=Path(recipe.evaluate.out_of_domain[0]) / "images" / pictured.name if pictured else None,
     )
