@@ -282,7 +282,7 @@ def completed(folder: Path, bases: dict[str, Path]) -> Iterator[Path]:
     bases: path of a module -> the folder of its base's transformer. Files are linked where the system allows it, and
     copied elsewhere; the folder goes when the context ends.
     """
-    with TemporaryDirectory(prefix="embedtune-") as temporary:
+    with TemporaryDirectory(prefix="embedtune-", ignore_cleanup_errors=True) as temporary:
         target = Path(temporary) / (folder.name or "model")
         for file in (path for path in sorted(folder.rglob("*")) if path.is_file()):
             if not (file.name.startswith("adapter_") and str(file.parent.relative_to(folder)) in map(_dotted, bases)):
