@@ -5,7 +5,8 @@ Broadcasting lets a weighting of another shape train without a word. Every check
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -13,31 +14,47 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ._reading import Method
 
 
-def checks_first_call(family: str, name: str, method: Any) -> Any:
-    """The method, which checks what its first call returns."""
-    if isinstance(method, nn.Module):
+def checks_first_call(method: Method, bound: Any) -> Any:
+    """The bound method, which checks what its first call returns."""
+    if isinstance(bound, nn.Module):
 
         def hook(module: nn.Module, arguments: Any, keywords: Any, returned: Any) -> None:
             handle.remove()
-            check_returned(family, name, returned, arguments)
+            check_returned(method.family, method.name, returned, arguments)
 
-        handle = method.register_forward_hook(hook, with_kwargs=True)
-        return method
-    return _FirstCallChecked(family, name, method)
+        handle = bound.register_forward_hook(hook, with_kwargs=True)
+        return bound
+    return _FirstCallChecked(method, bound)
 
 
 class _FirstCallChecked:
-    def __init__(self, family: str, name: str, method: Callable[..., Any]) -> None:
-        self.family, self.name, self.method, self.checked = family, name, method, False
+    def __init__(self, method: Method, bound: Callable[..., Any]) -> None:
+        self.method, self.bound, self.checked = method, bound, False
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        returned = self.method(*arguments, **keywords)
+        with names_file(self.method):
+            returned = self.bound(*arguments, **keywords)
         if not self.checked:
-            check_returned(self.family, self.name, returned, arguments)
+            check_returned(self.method.family, self.method.name, returned, arguments)
             self.checked = True
         return returned
+
+
+@contextmanager
+def names_file(method: Method) -> Iterator[None]:
+    """Turns an error of a method from outside this package into one line that names its file."""
+    try:
+        yield
+    except (InputError, OSError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if not method.source.outside:
+            raise
+        kind = f"{method.family}.{method.name}"
+        raise InputError(f"{kind}: {method.file} raised {type(error).__name__}: {error}") from error
 
 
 def check_returned(family: str, name: str, returned: Any, arguments: Sequence[Any]) -> None:

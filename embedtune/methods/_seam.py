@@ -185,10 +185,12 @@ def bind(family: str, name: str, options: dict[str, Any]) -> Any:
     if problems:
         raise InputError("; ".join(f"{family}.{name}.{key}: {message}" for key, message in problems))
     method = describe(family, name)
-    bound = _with_options(vars(load(method.source, family, name))[method.symbol], method, options)
-    from ._returns import checks_first_call  # torch is loaded by now
+    symbol = vars(load(method.source, family, name))[method.symbol]
+    from ._returns import checks_first_call, names_file  # torch is loaded by now
 
-    return checks_first_call(family, name, bound)
+    with names_file(method):
+        bound = _with_options(symbol, method, options)
+    return checks_first_call(method, bound)
 
 
 def bind_limit(name: str, options: dict[str, Any]) -> Callable[..., Any] | None:
@@ -206,6 +208,8 @@ def _with_options(symbol: Any, method: Method, options: dict[str, Any]) -> Any:
     }
     fixed = {name: value for name, value in options.items() if name not in schedules}
     if isinstance(symbol, type):
+        if schedules and not hasattr(symbol, "register_forward_pre_hook"):
+            raise InputError(f"{method.file}: {symbol.__name__} must be a torch.nn.Module to follow a schedule")
         return _scheduled_instance(symbol, fixed, schedules)
     return Scheduled(symbol, fixed, schedules) if schedules else partial(symbol, **fixed)
 

@@ -117,7 +117,8 @@ def _folder_of_package(dotted: str) -> Path | None:
 
 def source_of(family: str, name: str) -> MethodSource:
     """The one source of a method. Raises InputError for an unknown name, and for one that two sources define."""
-    holders = [source for source in sources() if source.path(family, name).is_file() and not name.startswith("_")]
+    is_name = name.isidentifier() and not name.startswith("_")
+    holders = [source for source in sources() if is_name and source.path(family, name).is_file()]
     if not holders:
         sentence = unknown(f"{family} method", name, {known for source in sources() for known in source.names(family)})
         hint = (

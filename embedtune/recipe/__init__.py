@@ -1,4 +1,4 @@
-"""The recipe: its schema, how it is read and written, what its keys demand of each other, and its paths.
+"""The recipe: its keys, how it is read and written, its rules and its paths.
 
 Paths are relative to the current folder, as in a shell; the resolved recipe that a run keeps has them absolute.
 """

@@ -13,7 +13,7 @@ from . import Chosen, Negatives, Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """All absent: the recipe as it is."""
+    """The flags that were given. Without any the recipe does not change."""
 
     num_negatives: int | None = None
     range_min: int | None = None
@@ -26,11 +26,12 @@ class Flags:
 
 
 def adjusted(recipe: Recipe, flags: Flags) -> Recipe:
-    """The recipe with the flags in place of its own options; without a miner, `dense` is one.
+    """The recipe with the flags in place of its own options. Without a miner it gets `dense`.
 
     relative_margin m: filter positive_ratio, at_most 1 - m (s < p - |p| m). absolute_margin: filter positive_margin.
-    max_score: filter absolute. range_max: the miners' depth. range_min: skips so many of those that the filters left.
-    A candidate exactly at a limit is dropped here, and kept there. Raises InputError for numbers that do not fit.
+    max_score: filter absolute. range_max: the miners' depth. range_min: the number of kept candidates to skip. A
+    candidate exactly at a limit is dropped here, and kept by sentence-transformers. Raises InputError for numbers that
+    contradict each other.
     """
     _check(flags)
     negatives = recipe.negatives

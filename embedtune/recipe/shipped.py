@@ -1,4 +1,4 @@
-"""The recipes that ship: finding, reading and copying them."""
+"""Finds, reads and copies the recipes that ship."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ GRID = ".grid.yaml"
 
 
 def folder() -> Path:
-    """Where they are: inside an installed package, or beside it in a source checkout."""
+    """Their folder: inside an installed package, or beside it in a source checkout."""
     package = Path(__file__).parents[1]
     inside = package / "recipes"
     return inside if inside.is_dir() else package.parent / "recipes"
 
 
 def names() -> list[str]:
-    """As `text/scifact`. The grids of `ablate`, which stand beside the recipes that they change, are none."""
+    """All names, such as `text/scifact`, without the grids of `ablate` that stand beside the recipes."""
     root = folder()
     files = [path for path in root.rglob("*.yaml") if not path.name.endswith(GRID)]
     return sorted(path.relative_to(root).with_suffix("").as_posix() for path in files)
@@ -34,7 +34,7 @@ def path(name: str) -> Path:
 
 
 def summary(name: str) -> str:
-    """The recipe's first comment line: what it is."""
+    """The recipe's first comment line, which says what it does."""
     first = read(name).partition("\n")[0]
     return first.removeprefix("#").strip() if first.startswith("#") else ""
 
@@ -45,7 +45,7 @@ def read(name: str) -> str:
 
 
 def copy(name: str, to: Path | None = None) -> Path:
-    """Copies a recipe into a folder or to a file name (the current folder, if not said) and returns where it went.
+    """Copies a recipe to a folder or a file name (None: the current folder), and returns the new path.
 
     Raises InputError rather than overwriting.
     """

@@ -22,6 +22,7 @@ from embedtune.methods._returns import check_returned
 from embedtune.methods._skeletons import write_skeleton
 from embedtune.methods.contracts import check_methods
 from embedtune.recipe import check_recipe, load_recipe
+from embedtune.report.record import read_record
 from embedtune.train.run import train
 from embedtune.types import Scores
 
@@ -215,7 +216,7 @@ def test_a_recipes_folder_elsewhere_is_used_only_where_the_command_line_names_it
 
 @pytest.mark.parametrize(
     "spelling",
-    ["./my_methods/weighting/closeness.py", "my_methods.closeness", "my_package:closeness", "closeness.py"],
+    ["./my_methods/weighting/closeness.py", "my_package:closeness", "closeness.py", "../weighting/hardness"],
 )
 def test_other_spellings_of_a_method_are_answered_with_the_right_one(folder: Path, spelling: str) -> None:
     path = write_recipe(folder.parent, f"weighting: [{{name: '{spelling}'}}]\n")
@@ -320,6 +321,27 @@ def test_a_weighting_that_would_broadcast_is_refused_at_its_first_call(folder: P
     scores = small_scores()
     with pytest.raises(InputError, match=r"^weighting\.flat: returned the shape \(2,\), expected \(1, 2\)"):
         methods.bind("weighting", "flat", {})(scores, scores.candidate)
+
+
+def test_an_error_of_a_method_is_one_line_that_names_its_file(folder: Path) -> None:
+    file = folder / "weighting" / "wrong.py"
+    file.write_text("def wrong(scores, keep, *, power: float = 1.0):\n    return scores.studnet\n")
+    other = folder / "weighting" / "stiff.py"
+    other.write_text(
+        'from embedtune.methods import MethodSpec\n\nSPEC = MethodSpec(scheduled=("power",))\n\n\nclass Stiff:\n'
+        "    def __init__(self, *, power: float = 1.0):\n        1 / power\n\n"
+        "    def __call__(self, scores, keep):\n        pass\n"
+    )
+    methods.use_folders([folder])
+    scores = small_scores()
+    with pytest.raises(
+        InputError, match=r"^weighting\.wrong: .*wrong\.py raised AttributeError: 'Scores' object"
+    ):
+        methods.bind("weighting", "wrong", {})(scores, scores.candidate)
+    with pytest.raises(InputError, match=r"^weighting\.stiff: .*stiff\.py raised ZeroDivisionError: "):
+        methods.bind("weighting", "stiff", {"power": 0.0})
+    with pytest.raises(InputError, match=r"stiff\.py: Stiff must be a torch\.nn\.Module to follow a schedule"):
+        methods.bind("weighting", "stiff", {"power": {"from": 1.0, "to": 2.0}})
 
 
 @pytest.mark.parametrize("family", methods.FAMILIES)
@@ -441,6 +463,10 @@ def test_a_run_with_a_folders_method_is_resumed_to_the_same_bits_and_refused_aft
     files = [work / name / "model" / "model.safetensors" for name in ("whole", "killed")]
     assert files[0].read_bytes() == files[1].read_bytes()
     train(load_recipe(path, ["weighting.strength=0.0"]), work / "plain")
+    file = folder / "weighting" / "closeness.py"
+    file.rename(file.with_suffix(".gone"))
+    methods.use_folders([])
+    assert read_record(work / "whole").recipe["weighting"] == [{"name": "closeness", "strength": 2.0}]
     plain = work / "plain" / "model" / "model.safetensors"
     assert plain.read_bytes() != files[0].read_bytes()  # so the method had an effect
 
