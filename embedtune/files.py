@@ -145,8 +145,10 @@ def _refuse_link(path: Path, option: str) -> None:
 
 def _refuse_protected(path: Path, option: str) -> None:
     """Raises InputError for the current folder, the home folder, the folders above them, and mount points."""
-    resolved = path.resolve()
-    for name, folder in (("current", Path.cwd().resolve()), ("home", Path.home().resolve())):
+    resolved, protected = path.resolve(), {"current": Path.cwd().resolve()}
+    with suppress(RuntimeError):  # a user without a home folder, as in some containers
+        protected["home"] = Path.home().resolve()
+    for name, folder in protected.items():
         if folder == resolved:
             raise InputError(f"{path}: is the {name} folder; choose another {option}")
         if folder.is_relative_to(resolved):

@@ -79,6 +79,16 @@ def test_a_file_of_another_in_a_result_is_named(tmp_path: Path) -> None:
         check_folder(target, other, overwrite=True)
 
 
+def test_a_user_without_a_home_folder_writes_as_others_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", none)
+    check_folder(tmp_path, NOTED)
+    (tmp_path / "0.txt").touch()
+    check_folder(tmp_path, NOTED, overwrite=True)
+
+
 def test_what_comes_to_stand_there_meanwhile_is_kept(tmp_path: Path) -> None:
     target = tmp_path / "folder"
 
