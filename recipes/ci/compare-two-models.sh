@@ -14,8 +14,8 @@
 # Exit code: 0 not worse; 1 worse on a dataset, which is named; 2 bad input; other codes are embedtune's own.
 # The table on stdout has the paired tests: a drop within the tolerance may still be a real one, and the other way round.
 #
-# Time: encoding the data with both models. Two models of all-MiniLM-L6-v2's size on the quickstart's 922 prose
-# documents took 46 CPU seconds on one thread, and 19 where the embeddings were in the cache already.
+# Time: encoding the data with both models. Two models of all-MiniLM-L6-v2's size on 922 prose documents
+# (the quickstart has 500) took 46 CPU seconds on one thread, and 19 where the embeddings were in the cache already.
 set -eu
 
 if [ $# -lt 4 ]; then

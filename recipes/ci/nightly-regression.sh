@@ -17,7 +17,7 @@
 # OUTPUT/against-baseline.html shows both runs side by side, with the queries that changed most.
 #
 # Time: the recipe's own and some ten seconds. A small one is enough to notice a change: recipes/text/quickstart.yaml
-# with 8 steps (train.max_steps), measured on its 922 prose documents alone, took 50 CPU seconds a night on one thread.
+# with 8 steps (train.max_steps), measured on 922 prose documents alone (it has 500 now), took 50 CPU seconds a night on one thread.
 set -eu
 
 if [ $# -lt 2 ]; then

@@ -14,8 +14,7 @@
 # trained; other codes are embedtune's own (130: interrupted, with the state saved). OUTPUT/report.html is written in
 # the first two cases: keep it as the job's artifact.
 #
-# Time: the recipe's own and some ten seconds for the report. recipes/text/quickstart.yaml took 11 CPU minutes in all on
-# two threads of a busy machine (25 minutes there; some 6 where nothing else runs).
+# Time: the recipe's own and some ten seconds for the report. recipes/text/quickstart.yaml takes some 2 CPU minutes.
 set -eu
 
 if [ $# -lt 1 ]; then
