@@ -17,6 +17,7 @@ def judge(
         str | None, option("PROGRAM", "A program that scores pairs: JSON lines in, a number a line out.")
     ] = None,
     data: options.MinedData = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Score mined candidates and their positives with a judge: a model or a program of yours.
@@ -39,6 +40,8 @@ def judge(
 
     if (model is None) == (command is None):
         raise InputError("name one judge: --model MODEL or --command PROGRAM")
+    if command is not None and trust_remote_code:
+        raise InputError("--trust-remote-code has no effect with --command")
     check_file(output, JUDGED, overwrite=overwrite)
     files = files_of(negatives)
     dataset = dataset_of(files, data)
@@ -50,6 +53,6 @@ def judge(
         run = judge_by_command(pairs, dataset, command)
     else:
         with progress("judging") as show:
-            run = judge_by_model(pairs, dataset, str(model), on_progress=show)
+            run = judge_by_model(pairs, dataset, str(model), on_progress=show, trust_remote_code=trust_remote_code)
     write_run(output, run, "judge")
     say(f"written: {output} ({sum(map(len, run.values())):,} pairs of {len(run):,} queries)")

@@ -86,9 +86,11 @@ class EncoderScores:
 class CrossEncoderScores:
     """A sentence-transformers cross-encoder's scores (one number a pair, through the model's own activation)."""
 
-    def __init__(self, name: str, dataset: Dataset, device: str) -> None:
+    def __init__(self, name: str, dataset: Dataset, device: str, *, trust_remote_code: bool = False) -> None:
         """Raises InputError for a model that cannot be loaded, or that gives several numbers a pair."""
         from sentence_transformers import CrossEncoder
+
+        options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
 
         self._name, self._dataset = name, dataset
         folder = with_safetensors(model_folder(name))
@@ -96,9 +98,7 @@ class CrossEncoderScores:
         kind = next(iter(config.get("architectures") or ()), "")
         if kind.endswith(("Model", "ForMaskedLM", "ForPreTraining")):  # its head would be random numbers
             raise InputError(f"cross-encoder {name}: is a {kind}, which scores no pairs; name a cross-encoder")
-        self._model: Any = opened(
-            f"cross-encoder {name}", lambda: CrossEncoder(str(folder), device=device, local_files_only=True)
-        )
+        self._model: Any = opened(f"cross-encoder {name}", lambda: CrossEncoder(str(folder), device=device, **options))
         if self._model.num_labels != 1:
             raise InputError(f"cross-encoder {name}: gives {self._model.num_labels} numbers a pair, expected one")
 
@@ -125,11 +125,14 @@ class CrossEncoderScores:
 Scorer = EncoderScores | CrossEncoderScores
 
 
-def cross_encoder(name: str | None, dataset: Dataset, device: str) -> CrossEncoderScores | None:
+def cross_encoder(
+    name: str | None, dataset: Dataset, device: str, *, trust_remote_code: bool = False
+) -> CrossEncoderScores | None:
     """The cross-encoder that `cross-encoder:NAME` names; None for another teacher, and without one."""
     if name is None or not name.startswith(CROSS_ENCODER):
         return None
-    return CrossEncoderScores(name.removeprefix(CROSS_ENCODER), dataset, device)
+    name = name.removeprefix(CROSS_ENCODER)
+    return CrossEncoderScores(name, dataset, device, trust_remote_code=trust_remote_code)
 
 
 def teacher_scores(

@@ -15,6 +15,7 @@ from ..errors import InputError, reason
 from ..models.encoder import Progress, load_encoder
 from ..models.precision import resolve_device
 from ..models.scorers import EncoderScores, Scorer, cross_encoder
+from ..recipe import Model
 from ..types import Dataset, Run
 from .evidence import MiningFiles, read_evidence
 
@@ -36,12 +37,19 @@ def pairs_of(files: MiningFiles, dataset: Dataset) -> dict[str, list[str]]:
 
 
 def judge_by_model(
-    pairs: dict[str, list[str]], dataset: Dataset, name: str, on_progress: Progress | None = None
+    pairs: dict[str, list[str]],
+    dataset: Dataset,
+    name: str,
+    on_progress: Progress | None = None,
+    *,
+    trust_remote_code: bool = False,
 ) -> Run:
     """Scores by an encoder, or by `cross-encoder:NAME`."""
-    scorer: Scorer | None = cross_encoder(name, dataset, str(resolve_device()))
+    device = str(resolve_device())
+    scorer: Scorer | None = cross_encoder(name, dataset, device, trust_remote_code=trust_remote_code)
     if scorer is None:
-        scorer = EncoderScores(load_encoder(name), dataset, {doc_id for ids in pairs.values() for doc_id in ids})
+        encoder = load_encoder(Model(name=name, trust_remote_code=trust_remote_code))
+        scorer = EncoderScores(encoder, dataset, {doc_id for ids in pairs.values() for doc_id in ids})
     run: Run = {}
     for done, (query_id, doc_ids) in enumerate(pairs.items(), start=1):
         run[query_id] = dict(zip(doc_ids, map(float, scorer(query_id, doc_ids)), strict=True))

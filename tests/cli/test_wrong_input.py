@@ -382,3 +382,71 @@ def test_a_finished_command_says_so(wrong: Path, run_cli: RunCli) -> None:
     assert run_cli("compare", "results", "results").exit_code == 0
     assert run_cli("audit", "mined.run", "--threshold", "positive_ratio=0.9").exit_code == 0
     assert run_cli("recipes", "check", "recipe.yaml").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "flag"),
+    [
+        ("search index river --json --overwrite", "--overwrite"),
+        ("search index river --image-folder data", "--image-folder"),
+        ("search index --queries data --output out.run --json", "--json"),
+        ("search index river --output out.run", "--output"),
+        ("audit mined.run --overwrite", "--overwrite"),
+        ("audit mined.run --relabel out.tsv --above 1 --threshold positive_ratio=0.9", "--threshold"),
+        ("audit mined.run --relabel out.tsv --above 1 --per-query", "--per-query"),
+        ("audit mined.run --relabel out.tsv --above 1 --json", "--json"),
+        ("audit mined.run --judge mined.run", "--judge"),
+        ("audit mined.run --sheet out.png --suspects 0", "--sheet"),
+        ("merge model run --output out --alpha 1 --measure RR@10", "--measure"),
+        ("merge model run --output out --alpha 1 --alphas 0.5", "--alphas"),
+        ("merge model run --output out --alpha 1 --precision bf16", "--precision"),
+        ("judge mined.run --output out.run --command cat --trust-remote-code", "--trust-remote-code"),
+        ("index data --output index --add --overwrite", "--overwrite"),
+        ("index data --output out --model model --replace", "--replace"),
+        ("mine recipe.yaml --output out.run --model model", "--model"),
+        ("mine recipe.yaml --output out.run --trust-remote-code", "--trust-remote-code"),
+        ("mine data --model model --output out.run --set train.epochs=2", "--set"),
+        ("eval model --data data --overwrite", "--overwrite"),
+        ("eval --run mined.run --data data --max-length 8", "--max-length"),
+        ("train recipe.yaml --dry-run --json", "--json"),
+        ("train recipe.yaml --resume --overwrite", "--resume"),
+        ("doctor --clean --json", "--json"),
+    ],
+)
+@pytest.mark.usefixtures("wrong")
+def test_a_flag_without_effect_is_refused_by_its_name(line: str, flag: str, run_cli: RunCli) -> None:
+    assert flag in refuse(run_cli, line)
+
+
+def test_a_run_folder_stands_for_its_model(made: Path, tmp_path: Path, run_cli: RunCli) -> None:
+    values = [run_cli("eval", model, "--data", made / "data", "--json") for model in (made / "run", made / "run/model")]
+    assert values[0].exit_code == 0, values[0].stderr
+    assert values[0].stdout == values[1].stdout
+    built = run_cli("index", made / "data", "--model", made / "run", "--output", tmp_path / "index")
+    assert built.exit_code == 0, built.stderr
+    found = [run_cli("search", tmp_path / "index", "old river", "--json", *m) for m in ((), ("-m", made / "run/model"))]
+    assert json.loads(found[0].stdout) == json.loads(found[1].stdout)
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    shutil.copy(made / "recipe.yaml", unfinished)
+    assert "has no model yet" in refuse(run_cli, "eval", unfinished, "--data", made / "data")
+
+
+def test_queries_are_those_of_a_file_a_folder_or_a_split(made: Path, tmp_path: Path, run_cli: RunCli) -> None:
+    searched = {}
+    for name in ("data", "data/queries.jsonl", "data:test", "data:train"):
+        output = tmp_path / f"{len(searched)}.run"
+        done = run_cli("search", made / "index", "--queries", f"{made}/{name}", "--output", output, "-k", "1")
+        assert done.exit_code == 0, done.stderr
+        searched[name] = {line.split()[0] for line in output.read_text().splitlines()}
+    judged = {
+        split: {line.split("\t")[0] for line in (made / f"data/qrels/{split}.tsv").read_text().splitlines()[1:]}
+        for split in ("test", "train")
+    }
+    assert (searched["data:test"], searched["data:train"]) == (judged["test"], judged["train"])
+    assert searched["data"] == searched["data/queries.jsonl"] == judged["test"] | judged["train"]
+
+
+def test_every_verb_that_loads_a_model_can_trust_its_code(run_cli: RunCli) -> None:
+    for verb in ("eval", "encode", "index", "search", "mine", "merge", "export", "judge"):
+        assert "--trust-remote-code" in run_cli(verb, "--help").stdout, verb
