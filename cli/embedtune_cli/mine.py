@@ -36,13 +36,13 @@ def mine(
     range_max: Annotated[int | None, peer("N", "Retrieve N candidates for each query.")] = None,
     relative_margin: Annotated[
         float | None,
-        peer("SHARE", "Drop candidates that score above the positive's score less this share of it (0.05: above 95%)."),
+        peer("SHARE", "Drop candidates from the positive's score less this share of it upward (0.05: from 95% of it)."),
     ] = None,
     absolute_margin: Annotated[
         float | None,
-        peer("SCORE", "Drop candidates that score above the positive's score minus this number."),
+        peer("SCORE", "Drop candidates that score at or above the positive's score minus this number."),
     ] = None,
-    max_score: Annotated[float | None, peer("SCORE", "Drop candidates that score above this number.")] = None,
+    max_score: Annotated[float | None, peer("SCORE", "Drop candidates that score at or above this number.")] = None,
     sampling_strategy: Annotated[
         Literal["top", "random"] | None,
         typer.Option(
