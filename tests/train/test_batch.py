@@ -121,7 +121,7 @@ def test_a_batch_larger_than_the_data_is_refused(tiny_dataset: Path) -> None:
 
 
 def test_negatives_are_drawn_by_the_recipes_sampler(tiny_dataset: Path) -> None:
-    recipe = recipe_of(tiny_dataset, negatives={"sampling": {"name": "top", "count": 2}})
+    recipe = recipe_of(tiny_dataset, negatives={"mining": "dense", "sampling": {"name": "top", "count": 2}})
     negatives = MinedNegatives(recipe, {"1": Ranked(["a", "b", "c"], torch.tensor([3.0, 2.0, 1.0]))})
     assert negatives.draw(["1", "2"], 0) == {"1": ["a", "b"]}
 
