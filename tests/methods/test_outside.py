@@ -334,9 +334,7 @@ def test_an_error_of_a_method_is_one_line_that_names_its_file(folder: Path) -> N
     )
     methods.use_folders([folder])
     scores = small_scores()
-    with pytest.raises(
-        InputError, match=r"^weighting\.wrong: .*wrong\.py raised AttributeError: 'Scores' object"
-    ):
+    with pytest.raises(InputError, match=r"^weighting\.wrong: .*wrong\.py raised AttributeError: 'Scores' object"):
         methods.bind("weighting", "wrong", {})(scores, scores.candidate)
     with pytest.raises(InputError, match=r"^weighting\.stiff: .*stiff\.py raised ZeroDivisionError: "):
         methods.bind("weighting", "stiff", {"power": 0.0})
