@@ -42,6 +42,8 @@ def train(
     checked = load_recipe(recipe, changes, methods=methods)
     folder = output or Path("runs") / recipe.stem
     leads = processes.leads()
+    if resume and leads and not (folder / "recipe.yaml").exists():
+        say(f"note: {folder} holds no run yet, so there is nothing to resume; a new run starts")
     for name, text in preflight(checked, folder).items() if leads else ():
         say(f"{name:>10}  {text}")
     if dry_run:

@@ -253,7 +253,7 @@ def relabel(path: str | Path, dataset: Dataset, output: Path, *, above: float, j
     scores = read_run(judge) if judge is not None else None
     if scores is not None and not scores:
         raise InputError(f"{judge}: no scores; expected a run of `embedtune judge`")
-    added = 0
+    added, candidate = 0, None
     for candidate in read_evidence(files_of(path).evidence):
         if candidate.query_id not in qrels:
             raise InputError(f"{path}: query {candidate.query_id!r} is not in {dataset.folder}, split {dataset.split}")
@@ -261,6 +261,8 @@ def relabel(path: str | Path, dataset: Dataset, output: Path, *, above: float, j
         if lead is not None and lead >= above:
             qrels[candidate.query_id][candidate.doc_id] = 1
             added += 1
+    if candidate is None:
+        raise InputError(f"{path}: the evidence is empty")
     write_qrels(output, qrels)
     return added
 

@@ -370,6 +370,21 @@ def test_a_device_that_is_none(line: str, run_cli: RunCli) -> None:
         refuse(run_cli, line.format(device))
 
 
+def test_evidence_without_candidates_gives_no_judgements(made: Path, tmp_path: Path, run_cli: RunCli) -> None:
+    for path in made.glob("mined.*"):
+        shutil.copy(path, tmp_path)
+    (tmp_path / "mined.jsonl").write_bytes(b"")
+    line = refuse(run_cli, "audit", tmp_path / "mined.run", "--relabel", tmp_path / "out.tsv", "--above", "0.1")
+    assert "the evidence is empty" in line
+    assert not (tmp_path / "out.tsv").exists()
+
+
+def test_a_resumption_of_no_run_is_said(made: Path, tmp_path: Path, run_cli: RunCli) -> None:
+    plan = ("train", made / "recipe.yaml", "--dry-run", "--resume", "--output")
+    assert f"note: {tmp_path} holds no run yet" in run_cli(*plan, tmp_path).stderr
+    assert "note" not in run_cli(*plan, made / "run").stderr
+
+
 @pytest.mark.usefixtures("wrong")
 def test_a_program_that_is_no_judge(run_cli: RunCli) -> None:
     for command in ("", "'", "false", "echo", "absent-program"):
