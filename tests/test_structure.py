@@ -1,4 +1,4 @@
-"""The library's structure: no circles of imports, few arguments, one class for one name, a step in three files."""
+"""The library's structure: no circles of imports, few arguments, one class for one name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from test_layout import MODULES, ROOT, modules_imported
 MOST_ARGUMENTS = 8
 MANY_ARGUMENTS = 6
 MOST_FUNCTIONS_WITH_MANY = 5
-STEP = {"loop", "step", "objective"}  # the modules of `train` from which one step of training is read
 
 
 def name_of(path: Path) -> str:
@@ -68,10 +67,3 @@ def test_one_name_means_one_class() -> None:
             if isinstance(node, ast.ClassDef):
                 homes[node.name].append(str(path.relative_to(LIBRARY)))
     assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}
-
-
-def test_one_step_of_training_is_read_from_three_files() -> None:
-    graph = imports()
-    for module in ("step", "objective"):
-        others = {name.rpartition(".")[2] for name in graph[f"embedtune.train.{module}"] if ".train." in name}
-        assert others <= STEP, f"train/{module}.py also leans on {sorted(others - STEP)}"

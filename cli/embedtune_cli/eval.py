@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import options
-from .options import DATA_HELP, IMAGE_FOLDER_HELP, MEASURES_HELP, MODEL_HELP, option, output_option
+from .options import DATA_HELP, IMAGE_FOLDER_HELP, MEASURES_HELP, MODEL_HELP, option, output_option, switch
 from .output import progress, say, show_table
 
 if TYPE_CHECKING:
@@ -22,14 +22,14 @@ Mteb = Annotated[
     option("NAME...", "Run a task or benchmark of mteb with mteb's evaluator. Needs embedtune\\[mteb]."),
 ]
 Data = Annotated[list[str] | None, option("DIR[:SPLIT]...", DATA_HELP, "--data", "-d")]
-Identical = Annotated[
-    bool | None,
-    typer.Option(
-        "--ignore-identical-ids/--keep-identical-ids",
-        help="Whether to remove the document that has the query's own id.",
-        show_default="remove in ArguAna and Quora only",
+IgnoreIdentical = Annotated[
+    bool,
+    switch(
+        "--ignore-identical-ids",
+        "Never rank the document that has the query's own id, as is always done for ArguAna and Quora.",
     ),
 ]
+KeepIdentical = Annotated[bool, switch("--keep-identical-ids", "Rank it, also for ArguAna and Quora.")]
 
 
 def evaluate(
@@ -51,7 +51,8 @@ def evaluate(
     max_length: options.MaxLength = None,
     precision: options.ModelPrecision = "fp32",
     device: options.Device = "auto",
-    ignore_identical_ids: Identical = None,
+    ignore_identical_ids: IgnoreIdentical = False,
+    keep_identical_ids: KeepIdentical = False,
     protocol: Annotated[
         str | None,
         option(
@@ -83,9 +84,14 @@ def evaluate(
     Several processes share the encoding, except with --mteb: torchrun --nproc-per-node 2 -m embedtune_cli eval ...
     """
     from embedtune import distributed
+    from embedtune.errors import InputError
     from embedtune.evaluate.requests import OfRun, OnMteb, measure_on_data, measure_run, request_of
 
     options = {name: value for name, value in context.params.items() if _is_set(context, name) and name != "as_json"}
+    if options.pop("keep_identical_ids", False):
+        if "ignore_identical_ids" in options:
+            raise InputError("--keep-identical-ids and --ignore-identical-ids exclude each other; give one of them")
+        options["ignore_identical_ids"] = False
     request = request_of(options)
     if isinstance(request, OnMteb):
         if distributed.leads():  # mteb shares no work between processes

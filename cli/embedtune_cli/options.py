@@ -62,7 +62,9 @@ MethodFolders = Annotated[
     list[Path], option("DIR...", "A folder of your own methods, laid out as DIR/weighting/NAME.py.", "--methods")
 ]
 Device = Annotated[str, option("DEVICE", "Where the model runs: auto, cpu, cuda, cuda:0 or mps.", "--device")]
-ModelPrecision = Annotated[Precision, typer.Option("--precision", help="The number format that the model computes in.")]
+ModelPrecision = Annotated[
+    Precision, option("FORMAT", "What the model computes in: auto, fp32, bf16 or fp16.", "--precision")
+]
 MaxLength = Annotated[
     int | None, option("TOKENS", "Cut texts to this length.", "--max-length", default="the model's own", min=1)
 ]

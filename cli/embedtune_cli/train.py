@@ -42,10 +42,10 @@ def train(
     checked = load_recipe(recipe, changes, methods=methods)
     folder = output or Path("runs") / recipe.stem
     leads = processes.leads()
-    if resume and leads and not (folder / "recipe.yaml").exists():
-        say(f"note: {folder} holds no run yet, so there is nothing to resume; a new run starts")
     for name, text in preflight(checked, folder).items() if leads else ():
         say(f"{name:>10}  {text}")
+    if resume and leads and not (folder / "recipe.yaml").exists():
+        say(f"    resume  {folder} holds no run yet; a new run starts")
     if dry_run:
         show_text(dump(resolve(checked)))
         return

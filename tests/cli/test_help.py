@@ -48,6 +48,15 @@ def test_every_help_text_is_the_one_in_the_snapshot(run_cli: RunCli) -> None:
     assert text == SNAPSHOT.read_text(encoding="utf-8"), f"the help has changed; {UPDATE}=1 writes {SNAPSHOT.name} anew"
 
 
+@pytest.mark.parametrize("path", [path for path, _ in COMMANDS], ids=" ".join)
+def test_no_name_is_cut_on_a_terminal_of_80_columns(
+    path: tuple[str, ...], run_cli: RunCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 80)
+    assert "…" not in run_cli(*path, "--help").stdout
+
+
 def test_a_flag_without_a_value_shows_no_type() -> None:
     assert SNAPSHOT.read_text(encoding="utf-8").count("--json") > 5
     assert "<bool>" not in SNAPSHOT.read_text(encoding="utf-8")

@@ -381,8 +381,8 @@ def test_evidence_without_candidates_gives_no_judgements(made: Path, tmp_path: P
 
 def test_a_resumption_of_no_run_is_said(made: Path, tmp_path: Path, run_cli: RunCli) -> None:
     plan = ("train", made / "recipe.yaml", "--dry-run", "--resume", "--output")
-    assert f"note: {tmp_path} holds no run yet" in run_cli(*plan, tmp_path).stderr
-    assert "note" not in run_cli(*plan, made / "run").stderr
+    assert f"resume  {tmp_path} holds no run yet" in run_cli(*plan, tmp_path).stderr
+    assert "holds no run yet" not in run_cli(*plan, made / "run").stderr
 
 
 @pytest.mark.usefixtures("wrong")
@@ -465,3 +465,9 @@ def test_queries_are_those_of_a_file_a_folder_or_a_split(made: Path, tmp_path: P
 def test_every_verb_that_loads_a_model_can_trust_its_code(run_cli: RunCli) -> None:
     for verb in ("eval", "encode", "index", "search", "mine", "merge", "export", "judge"):
         assert "--trust-remote-code" in run_cli(verb, "--help").stdout, verb
+
+
+def test_eval_ignores_or_keeps_identical_ids(run_cli: RunCli) -> None:
+    refused = run_cli("eval", "model", "--data", "data", "--ignore-identical-ids", "--keep-identical-ids")
+    assert refused.exit_code == 2
+    assert "exclude each other; give one of them" in refused.stderr

@@ -264,7 +264,7 @@ def test_search_agrees_with_eval(
     tiny_model: Path, tiny_dataset: Path, tmp_path: Path, run_cli: Callable[..., object]
 ) -> None:
     assert run_cli("index", tiny_dataset, "--model", tiny_model, "--output", tmp_path / "index").exit_code == 0
-    options = ["--queries", tiny_dataset, "-k", "60", "--output", tmp_path / "tiny.run"]
+    options = ["--queries", f"{tiny_dataset}:test", "-k", "60", "--output", tmp_path / "tiny.run"]
     assert run_cli("search", tmp_path / "index", *options).exit_code == 0
     assert run_cli("eval", tiny_model, "--data", tiny_dataset, "--output", tmp_path / "out").exit_code == 0
     found, measured = read_run(tmp_path / "tiny.run"), read_run(tmp_path / "out" / "tiny" / "run.trec")
