@@ -29,7 +29,10 @@ def audit(
     ] = None,
     above: Annotated[
         float | None,
-        option("SCORE", "With --relabel: how far above the lowest positive's score a candidate counts as relevant."),
+        option(
+            "MARGIN",
+            "With --relabel: judge candidates relevant that score this much above the lowest-scoring positive.",
+        ),
     ] = None,
     judge: Annotated[
         Path | None, option("FILE", "With --relabel: decide by the scores that `embedtune judge` wrote.")
@@ -54,7 +57,7 @@ def audit(
     from embedtune.report.sheet import refuse, rows_of_suspects, write_sheet
 
     if (relabel is None) != (above is None):
-        raise InputError("--relabel FILE and --above SCORE go together")
+        raise InputError("--relabel FILE and --above MARGIN go together")
     if judge is not None and relabel is None:
         raise InputError("--judge has no effect without --relabel")
     if overwrite and sheet is None:

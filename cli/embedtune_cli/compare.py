@@ -29,7 +29,7 @@ def compare(
     baseline: Annotated[Path, argument("BASELINE", "A result of `eval`, a run folder, a TREC run, or mteb's results.")],
     runs: Annotated[list[Path], argument("RUN", "The same kinds of results, to be compared.")],
     measures: Annotated[
-        str | None, option("NAMES", MEASURES_HELP, "--measures", default="all that the runs share")
+        str | None, option("NAMES", MEASURES_HELP, "--measures", default="all that every result has")
     ] = None,
     data: Annotated[list[str], option("DIR[:SPLIT]...", DATA_HELP, "--data", "-d", default="the stored measures")] = [],  # noqa: B006
     strict: Annotated[bool, switch("--strict", "Refuse runs that cover different queries.")] = False,

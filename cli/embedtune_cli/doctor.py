@@ -46,7 +46,7 @@ def doctor(
     clean: Annotated[bool, switch("--clean", "Empty embedtune's own cache and do nothing else.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Show versions, devices, threads, caches and the offline state. An error in them ends with exit code 1.
+    """Show versions, devices, threads, caches and the offline state. Exits with code 1 if it finds an error.
 
     Example: embedtune doctor
 

@@ -7,12 +7,14 @@ from typing import Annotated, Literal
 import typer
 
 from . import options
-from .options import FORMAT_HELP, MODEL_HELP, argument, option
+from .options import FORMAT_HELP, argument, option
 from .output import say
 
 
 def export(
-    model: Annotated[str, argument("MODEL", f"{MODEL_HELP} Or the folder of a LoRA adapter.")],
+    model: Annotated[
+        str, argument("MODEL", "A model folder, a training run's folder, a hub id, or a LoRA adapter's folder.")
+    ],
     output: options.OutputFolder,
     form: Annotated[Literal["safetensors", "onnx"], typer.Option("--format", help=FORMAT_HELP)] = "safetensors",
     trust_remote_code: options.TrustRemoteCode = False,

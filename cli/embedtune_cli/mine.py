@@ -26,13 +26,20 @@ def mine(
     model: Annotated[str | None, model_option("the recipe's model")] = None,
     output: Annotated[Path | None, output_option("FILE", "negatives/RECIPE.run in the dataset")] = None,
     teacher: Annotated[
-        str | None, option("MODEL", "The model whose scores the filters use; cross-encoder:NAME is possible.")
+        str | None,
+        option(
+            "MODEL",
+            "The model whose scores the filters use: an encoder, or cross-encoder:NAME.",
+            default="the model that mines",
+        ),
     ] = None,
     num_negatives: Annotated[
         int | None,
-        peer("N", "Write this many negatives for each query.", default="all that the filters keep"),
+        peer("N", "Write at most N negatives for each query.", default="all that the filters keep"),
     ] = None,
-    range_min: Annotated[int | None, peer("N", "Skip the N best candidates that the filters keep.")] = None,
+    range_min: Annotated[
+        int | None, peer("N", "After the filters, skip each query's N highest-scoring candidates.")
+    ] = None,
     range_max: Annotated[int | None, peer("N", "Retrieve N candidates for each query.")] = None,
     relative_margin: Annotated[
         float | None,
@@ -42,7 +49,9 @@ def mine(
         float | None,
         peer("SCORE", "Drop candidates that score at or above the positive's score minus this number."),
     ] = None,
-    max_score: Annotated[float | None, peer("SCORE", "Drop candidates that score at or above this number.")] = None,
+    max_score: Annotated[
+        float | None, peer("SCORE", "Drop candidates that the teacher scores at or above this number.")
+    ] = None,
     sampling_strategy: Annotated[
         Literal["top", "random"] | None,
         typer.Option(
@@ -138,6 +147,8 @@ def _recipe(
     if changes or methods:
         raise InputError(f"{source}: --set and --methods go with a recipe, and a recipe's name ends in .yaml")
     if model is None or output is None:
-        raise InputError(f"{source}: to mine a dataset, name --model and --output; a recipe's name ends in .yaml")
+        missing = {"--model": model is None, "--output": output is None}
+        absent = " and ".join(flag for flag, is_missing in missing.items() if is_missing)
+        raise InputError(f"{source}: to mine a dataset, give {absent}; a recipe's name ends in .yaml")
     block = recipe.Model(name=model, max_length=max_length, trust_remote_code=trust_remote_code)
     return recipe.Recipe(version=1, model=block, data=recipe.Data(train=source))

@@ -35,12 +35,12 @@ def argument(metavar: str, help: str, default: str | None = None) -> Any:
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
-MODEL_HELP = "A model folder, a run folder or a hub id."
+MODEL_HELP = "A model folder, a training run's folder or a hub id."
 DATA_HELP = "A dataset folder, or DIR:split for one of its splits."
 OUTPUT_HELP = "Where to write the result."
 FORMAT_HELP = "The format of the result."
 IMAGE_FOLDER_HELP = "A folder in which images are read, if they lie elsewhere."
-MEASURES_HELP = "Measures, as in 'nDCG@10 R@100': nDCG, R, RR, AP, P, Success or hit, each with its cut-off."
+MEASURES_HELP = "Measures with cut-offs, as in 'nDCG@10 R@100': nDCG, R, RR (MRR), AP (MAP), P, Success, hit."
 
 RecipeArgument = Annotated[
     Path, argument("RECIPE", "A recipe file (YAML); `embedtune recipes list` names those that ship.")

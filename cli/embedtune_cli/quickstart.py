@@ -50,7 +50,7 @@ def quickstart(
     ] = False,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Fine-tune, measure, index and search on data that it generates: some five minutes, no network.
+    """Fine-tune, measure, index and search on generated data: about five minutes, no network.
 
     Example: embedtune quickstart --output quickstart
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import options
-from .options import IMAGE_FOLDER_HELP, argument, model_option, option, output_option
+from .options import IMAGE_FOLDER_HELP, MODEL_HELP, argument, option, output_option
 from .output import say, say_missing_images, show_table
 
 if TYPE_CHECKING:
@@ -40,7 +40,16 @@ def search(
     image_folder: Annotated[
         list[Path], option("DIR...", IMAGE_FOLDER_HELP, default="the folder that was indexed")
     ] = [],  # noqa: B006
-    model: Annotated[str | None, model_option("the index's model")] = None,
+    model: Annotated[
+        str | None,
+        option(
+            "MODEL",
+            f"The model that encodes queries, if the index's has moved. {MODEL_HELP}",
+            "--model",
+            "-m",
+            default="the index's model",
+        ),
+    ] = None,
     overwrite: options.Overwrite = False,
     device: options.Device = "auto",
     trust_remote_code: options.TrustRemoteCode = False,

@@ -77,7 +77,9 @@ def parse(text: str, source: str) -> Any:
         return loader.get_single_data()
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise InputError(f"{source}:{line}: not valid YAML: the character U+{error.character:04X}") from None
+        raise InputError(
+            f"{source}:{line}: not valid YAML: the character U+{error.character:04X} is not allowed"
+        ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{source}:{mark.line + 1}" if mark else source

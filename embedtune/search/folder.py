@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import InputError, reason
@@ -136,7 +137,7 @@ class Index:
             moved = self.folder / values["image_from_here"] if "image_from_here" in values else None
             item = Item(id=values["_id"], title=values.get("title", ""), text=values.get("text", ""), image=image)
         except (ValueError, TypeError, KeyError, AttributeError):
-            raise InputError(f"{self.folder}: damaged index, build it again (documents.jsonl, row {row})") from None
+            raise _damaged(self.folder, f"documents.jsonl, row {row}") from None
         if image is not None and moved is not None and not image.exists() and moved.exists():
             return replace(item, image=moved.resolve())
         return item
@@ -216,6 +217,15 @@ def _parts(encoder: Encoder, query: Item) -> list[Item]:
     return [replace(query, image=None), replace(query, text="", title="")]
 
 
+def _read_offsets(path: Path) -> npt.NDArray[np.int64]:
+    """Where each document begins in documents.jsonl, in bytes. Raises ValueError that names the file."""
+    try:
+        offsets: npt.NDArray[np.int64] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path.name}: {reason(error)}") from None
+    return offsets
+
+
 def open_index(folder: Path, *, mapped: bool = True) -> Index:
     """Opens an index folder, memory-mapped unless it is added to. Raises InputError for anything else."""
     if not (folder / "manifest.json").exists():
@@ -225,17 +235,25 @@ def open_index(folder: Path, *, mapped: bool = True) -> Index:
     try:
         manifest = TypeAdapter(Manifest).validate_json((folder / "manifest.json").read_bytes())
         ids = TypeAdapter(list[str]).validate_json((folder / "ids.json").read_bytes())
-        offsets = np.load(folder / "offsets.npy", allow_pickle=False)
+        offsets = _read_offsets(folder / "offsets.npy")
     except ValidationError as error:
-        first = error.errors()[0]
+        first, *others = error.errors()
+        name = "manifest.json" if error.title == "Manifest" else "ids.json"
         where = ".".join(map(str, first["loc"]))
-        raise InputError(f"{folder}: damaged index, build it again ({error.title} {where}: {first['msg']})") from None
+        more = f", and {len(others)} more" if others else ""
+        raise _damaged(folder, f"{name}: {where}: {first['msg']}{more}") from None
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{folder}: damaged index, build it again ({reason(error)})") from None
+        raise _damaged(folder, reason(error)) from None
+    if not (folder / "documents.jsonl").is_file():
+        raise _damaged(folder, "documents.jsonl is absent")
     faiss = faiss_kinds.read(folder / "index.faiss", mapped=mapped)
     if not faiss.ntotal == len(ids) == len(offsets):
-        raise InputError(f"{folder}: damaged index, build it again ({faiss.ntotal} vectors, {len(ids)} ids)")
+        raise _damaged(folder, f"{faiss.ntotal} vectors, {len(ids)} ids")
     if not faiss_kinds.is_kind(faiss, manifest.kind) or faiss.d != manifest.dimension:
         kind = f"an {manifest.kind} index of {manifest.dimension} dimensions"
-        raise InputError(f"{folder}: damaged index, build it again (index.faiss is not {kind}, as the manifest says)")
+        raise _damaged(folder, f"index.faiss is not {kind}, as the manifest says")
     return Index(folder=folder, manifest=manifest, faiss=faiss, ids=ids, offsets=offsets)
+
+
+def _damaged(folder: Path, why: str) -> InputError:
+    return InputError(f"{folder}: damaged index, build it again with `embedtune index` ({why})")

@@ -195,7 +195,9 @@ def test_damage_is_named(tmp_path: Path, documents: JsonLines) -> None:
     build(Random(), IndexSource(documents), folder)
     ids = (folder / "ids.json").read_text()
     (folder / "ids.json").write_text('["one"]')
-    with pytest.raises(InputError, match=r"damaged index, build it again \(600 vectors, 1 ids\)"):
+    with pytest.raises(
+        InputError, match=r"damaged index, build it again with `embedtune index` \(600 vectors, 1 ids\)"
+    ):
         open_index(folder)
     (folder / "ids.json").write_text(ids)
     faiss = (folder / "index.faiss").read_bytes()
@@ -209,7 +211,10 @@ def test_a_damaged_manifest_or_document_is_named(tmp_path: Path, documents: Json
     build(Random(), IndexSource(documents), folder)
     manifest, lines = json.loads((folder / "manifest.json").read_text()), (folder / "documents.jsonl").read_bytes()
     (folder / "manifest.json").write_text(json.dumps(manifest | {"kind": "flat"}))
-    with pytest.raises(InputError, match=r"damaged index, build it again \(Manifest kind: Input should be 'exact', "):
+    with pytest.raises(
+        InputError,
+        match=r"damaged index, build it again with `embedtune index` \(manifest\.json: kind: Input should be 'exact', ",
+    ):
         open_index(folder)
     for change in ({"kind": "hnsw"}, {"dimension": 8}):
         (folder / "manifest.json").write_text(json.dumps(manifest | change))
@@ -219,7 +224,9 @@ def test_a_damaged_manifest_or_document_is_named(tmp_path: Path, documents: Json
     (folder / "manifest.json").write_text(json.dumps(manifest))
     assert open_index(folder).manifest.images == []
     (folder / "documents.jsonl").write_bytes(lines[7:])
-    with pytest.raises(InputError, match=r"damaged index, build it again \(documents\.jsonl, row \d+\)"):
+    with pytest.raises(
+        InputError, match=r"damaged index, build it again with `embedtune index` \(documents\.jsonl, row \d+\)"
+    ):
         find(open_index(folder), Random(), "Title d5 text", 3)
 
 
@@ -341,3 +348,13 @@ def test_commands_refuse(
     assert done.exit_code == 2
     assert done.stderr.startswith("error: " + message.format(**names))
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_index_without_its_documents_is_damaged(
+    tiny_model: Path, tiny_dataset: Path, tmp_path: Path, run_cli: Callable[..., object]
+) -> None:
+    folder = tmp_path / "index"
+    assert run_cli("index", tiny_dataset, "--model", tiny_model, "--output", folder).exit_code == 0
+    (folder / "documents.jsonl").unlink()
+    with pytest.raises(InputError, match=r"with `embedtune index` \(documents\.jsonl is absent\)"):
+        open_index(folder)
