@@ -7,6 +7,7 @@ Its keyword-only parameters are its options; what the signature cannot say stand
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -138,6 +139,8 @@ def _value_problems(method: Method, option: Option, options: dict[str, Any]) -> 
     value = options[option.name]
     if _is_schedule(option, value):
         return _schedule_problems(method, option, value, learned=options.get(f"learn_{option.name}") is True)
+    if isinstance(value, float) and not math.isfinite(value):
+        return [f"expected a finite number, got {value!r}"]
     try:
         _adapter(option.annotation).validate_python(value, strict=True)
     except ValidationError as error:

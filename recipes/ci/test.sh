@@ -11,4 +11,5 @@ echo "Linting ..."
 echo "Checking types ..."
 .venv/bin/mypy
 echo "Running the tests (some minutes) ..."
-exec .venv/bin/pytest --numprocesses auto --maxprocesses 4 "$@"
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # the processes share the cores; threads on top of them only wait
+exec .venv/bin/pytest --numprocesses auto --maxprocesses 4 --dist worksteal "$@"

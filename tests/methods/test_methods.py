@@ -54,6 +54,12 @@ def test_all_problems_of_the_options_are_reported() -> None:
     assert "loss.infonce.directions: expected 'query_document', " in text
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_a_number_that_is_not_finite_is_refused(value: float) -> None:
+    ((key, problem),) = methods.check("filtering", "absolute", {"below": value})
+    assert (key, problem) == ("below", f"expected a finite number, got {value!r}")
+
+
 def test_a_required_option_is_asked_for() -> None:
     assert methods.check("batching", "replay", {}) == [("path", "replay needs this option (str)")]
 
