@@ -68,7 +68,7 @@ def quickstart(
         say(f"  {result.rank}. {result.score:.3f}  {result.document.title or result.document.id}")
     say("")
     untuned = "untrained" if images else "base"
-    columns = ["", "dataset", "measure", "queries", untuned, "tuned", "change", "low", "high"]
+    columns = ["domain", "dataset", "measure", "queries", untuned, "tuned", "change", "low", "high"]
     show_table(columns, _rows(made), as_json=False)
     say("low and high: the 95% bootstrap interval of the change, over the same queries")
     next_steps = NEXT_IMAGES if images else NEXT

@@ -74,7 +74,7 @@ def test_it_ends_with_one_table_and_goes_on_where_it_stopped(run_cli: RunCli, tm
     first = run_cli("quickstart", "--output", tmp_path / "out")
     assert first.exit_code == 0, first.stderr
     header, *rows = (line.split("\t") for line in first.stdout.splitlines())
-    assert header == ["", "dataset", "measure", "queries", "base", "tuned", "change", "low", "high"]
+    assert header == ["domain", "dataset", "measure", "queries", "base", "tuned", "change", "low", "high"]
     assert [row[:2] for row in rows[::2]] == [["in domain", "functions"], ["out of domain", "prose"]]
     for row in rows:
         queries, base, tuned, change, low, high = map(float, row[3:])
@@ -119,7 +119,7 @@ def test_with_pictures_it_ends_with_a_table_and_a_sheet(run_cli: RunCli, tmp_pat
     done = run_cli("quickstart", "--images", "--output", out)
     assert done.exit_code == 0, done.stderr
     header, *rows = (line.split("\t") for line in done.stdout.splitlines())
-    assert header == ["", "dataset", "measure", "queries", "untrained", "tuned", "change", "low", "high"]
+    assert header == ["domain", "dataset", "measure", "queries", "untrained", "tuned", "change", "low", "high"]
     assert [row[:2] for row in rows[::3]] == [["in domain", "openmoji-held-out"], ["out of domain", "twemoji-held-out"]]
     with Image.open(out / "sheet.png") as sheet:
         assert (sheet.width // 196, sheet.height // 250) == (11, 8)  # 8 queries and their 10 documents
