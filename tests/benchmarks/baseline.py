@@ -26,7 +26,16 @@ from measuring import HERE
 
 COMMIT = "cf4f4fe"
 ROOT = HERE.parents[1]
-RENAMED: dict[tuple[str, str], str] = {}  # (command, this checkout's flag) -> the earlier commit's flag
+# (verb, this checkout's flag) -> the earlier commit's flag; "" where its value stood without one.
+RENAMED = {
+    ("audit", "--per-query"): "--queries",
+    ("data", "--output"): "",  # of `data convert SOURCE DIR`; `data split` had the flag
+    ("data", "--source"): "--from",
+    ("eval", "--image-folder"): "--images",
+    ("judge", "--model"): "--by",
+    ("merge", "--alphas"): "--try",
+    ("search", "--image-folder"): "--images",
+}
 DROPPED = {"--trust-remote-code"}  # flags that the earlier commit does not have
 
 
@@ -70,8 +79,11 @@ def prepare(folder: Path, commit: str) -> int:
 
 def earlier_spelling(command: list[str]) -> list[str]:
     """The command in the earlier commit's words."""
-    words = [RENAMED.get((command[0], word), word) for word in command]
-    return [word for word in words if word not in DROPPED]
+    renamed = {flag: former for (verb, flag), former in RENAMED.items() if verb == command[0]}
+    if command[:2] == ["data", "split"]:
+        del renamed["--output"]
+    words = [renamed.get(word, word) for word in command]
+    return [word for word in words if word and word not in DROPPED]
 
 
 def run(python: Path, command: list[str]) -> Outcome:
