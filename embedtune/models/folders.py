@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,6 +27,8 @@ DENSE = "SentenceTransformer"
 OTHER_FORMATS = ["*.onnx*", "onnx/*", "openvino/*", "*.h5", "*.msgpack", "*.ot", "*.gguf", "*.tflite", "coreml/*"]
 OTHER_FORMATS += ["checkpoint-*/*", "optimizer.pt"]  # left by training
 PICKLED = "pytorch_model*.bin"
+ADAPTER_FILES = "adapter_*"
+WEIGHT_FILES = ["model*.safetensors", "model*.safetensors.index.json", "pytorch_model*"]
 # Part of a module's class name -> the kind of model that it is a part of.
 KINDS = {
     ".sparse_encoder.": "SparseEncoder",
@@ -184,7 +187,7 @@ def refuse_other_kind(folder: Path, label: str, *, pooled: bool = False) -> None
 def _kind(folder: Path) -> str:
     """The kind of model, by sentence-transformers' name; of older folders by their modules or their architecture."""
     settings = folder / "config_sentence_transformers.json"
-    kind = str(read_json_object(settings).get("model_type", DENSE)) if settings.exists() else DENSE
+    kind = str(read_json_object(settings).get("model_type") or DENSE) if settings.exists() else DENSE
     if kind != DENSE:
         return kind
     if (folder / "modules.json").exists():
@@ -252,7 +255,10 @@ def _rewrite(file: Path, target: Path) -> None:
     index = file.with_name("pytorch_model.bin.index.json")
     if index.exists():
         values = read_json_object(index)
-        values["weight_map"] = {weight: renamed(name) for weight, name in values["weight_map"].items()}
+        files = values.get("weight_map")
+        if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
+            raise InputError(f"{index}: expected the name of each weight's file in `weight_map`")
+        values["weight_map"] = {weight: renamed(name) for weight, name in files.items()}
         (target / renamed(index.name)).write_text(json.dumps(values), encoding="utf-8")
 
 
@@ -277,15 +283,17 @@ def pickled_tensors(file: Path) -> dict[str, Any]:
 
 @contextmanager
 def completed(folder: Path, bases: dict[str, Path]) -> Iterator[Path]:
-    """A folder with the same modules in which each transformer that is an adapter has its base's files instead.
+    """A folder with the same modules in which each named transformer has its base's configuration and weights.
 
-    bases: path of a module -> the folder of its base's transformer. Files are linked where the system allows it, and
+    bases: path of a module -> the folder of its base's transformer. The module's own adapter and weights are left out,
+    as sentence-transformers ignores weights beside an adapter. Files are linked where the system allows it, and
     copied elsewhere; the folder goes when the context ends.
     """
     with TemporaryDirectory(prefix="embedtune-", ignore_cleanup_errors=True) as temporary:
         target = Path(temporary) / (folder.name or "model")
         for file in (path for path in sorted(folder.rglob("*")) if path.is_file()):
-            if not (file.name.startswith("adapter_") and str(file.parent.relative_to(folder)) in map(_dotted, bases)):
+            replaced = any(fnmatch(file.name, pattern) for pattern in (ADAPTER_FILES, *WEIGHT_FILES))
+            if not (replaced and str(file.parent.relative_to(folder)) in map(_dotted, bases)):
                 _link(file, target / file.relative_to(folder))
         for path, base in bases.items():
             for file in (path for path in sorted(base.iterdir()) if path.is_file()):

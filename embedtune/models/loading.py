@@ -126,6 +126,7 @@ def _open(model: Model, folder: Path, device: torch.device) -> SentenceTransform
         weights = {"dtype": "float32", "use_safetensors": True, "attn_implementation": attention}
         options = local | {"trust_remote_code": trust, "model_kwargs": weights}
         loaded = opened_as(lambda: SentenceTransformer(str(folder), **options))
+        _refuse_truncation(loaded.truncate_dim, model.label)
         pooled = True
     else:
         module = opened_as(lambda: transformer_in(folder, attention=attention, trust_remote_code=trust))
@@ -140,6 +141,15 @@ def _open(model: Model, folder: Path, device: torch.device) -> SentenceTransform
     if not pooled:
         loaded.append(Pooling(loaded[0].get_embedding_dimension(), model.pooling))
     return loaded
+
+
+def _refuse_truncation(dimensions: Any, label: str) -> None:
+    """Raises InputError unless the folder's truncate_dim is absent or a number of dimensions."""
+    if dimensions is not None and (type(dimensions) is not int or dimensions < 1):
+        raise InputError(
+            f"model {label}: truncate_dim in config_sentence_transformers.json: expected a whole number of at least 1, "
+            f"or no such key, got {dimensions!r}"
+        )
 
 
 def _set_padding(transformer: Any, label: str) -> None:
@@ -190,16 +200,35 @@ def _say_once(note: str) -> None:
 
 def _set_length(loaded: SentenceTransformer, model: Model) -> None:
     """The recipe's length, or the model's own, within the model's positions. Raises InputError for a recipe's length
-    beyond them."""
+    beyond them, and for a length that leaves no token beside the special ones."""
     for transformer in transformers_of(loaded).values():
         rows = _position_rows(transformer.model)
         limit = rows or getattr(transformer.config, "max_position_embeddings", None)
         if limit is not None and model.max_length is not None and model.max_length > limit:
             raise InputError(f"model.max_length: {model.max_length} exceeds the {limit} positions of {model.label}")
-        if rows is not None and (transformer.max_seq_length is None or transformer.max_seq_length > rows):
-            transformer.max_seq_length = rows
+        length = transformer.max_seq_length if model.max_length is None else model.max_length
+        if length is not None:
+            length = _checked_length(length, transformer.tokenizer, model)
+        if rows is not None and (length is None or length > rows):
+            length = rows
+        transformer.max_seq_length = length
     if model.max_length is not None:
         loaded.max_seq_length = model.max_length
+
+
+def _checked_length(length: Any, tokenizer: Any, model: Model) -> int:
+    """Raises InputError for a length that is no whole number, or without room for a token beside the special ones."""
+    special = tokenizer.num_special_tokens_to_add() if hasattr(tokenizer, "num_special_tokens_to_add") else 0
+    whole = type(length) is int or (isinstance(length, float) and length.is_integer())
+    if whole and length > special:
+        return int(length)
+    expected = f"expected a whole number of at least {special + 1} ({special} special tokens and one of the text)"
+    if model.max_length is not None:
+        raise InputError(f"model.max_length: {length} is too short for {model.label}; {expected}")
+    raise InputError(
+        f"model {model.label}: its maximum length is {length!r}; {expected}: correct max_seq_length in "
+        "sentence_bert_config.json or model_max_length in tokenizer_config.json, or set model.max_length"
+    )
 
 
 def _position_rows(backbone: Any) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -80,7 +81,13 @@ def _reads_pooler(model: nn.Module) -> bool:
 
 def _reason(error: BaseException, *, teacher: bool) -> str:
     text = f"{error} {error.__cause__ or ''}".lower()
-    if any(sign in text for sign in ("torchvision", "video processor", "video_processor")):
+    if "unrecognized processing class" in text:  # transformers drops the error of each kind of processor that it tries
+        return (
+            "cannot be loaded: its tokenizer or processor cannot be opened; tokenizer.json, tokenizer_config.json or "
+            "preprocessor_config.json is damaged or missing"
+        )
+    absent = importlib.util.find_spec("torchvision") is None
+    if "torchvision" in text or (absent and ("video processor" in text or "video_processor" in text)):
         return (  # missing, or built for another torch, and then transformers itself cannot be imported
             "needs torchvision, which is not here or was built for another torch: pip install 'embedtune[vlm]', or the "
             "torchvision that is made for your torch"

@@ -82,6 +82,19 @@ def test_an_adapter_folder_that_sentence_transformers_saved_is_read_whole(lora_f
     assert not adapters.adapted(encoder.model)  # merged
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_weights_beside_an_adapter_are_not_its_base(lora_folder: Path, name: str) -> None:
+    expected = load_encoder(str(lora_folder)).encode(ITEMS, "query")
+    weights = load_encoder(str(lora_folder)).model[0].model.state_dict()
+    stale = {key: tensor + 1 for key, tensor in weights.items()}
+    if name.endswith(".bin"):
+        torch.save(stale, lora_folder / name)
+    else:
+        save_file(stale, lora_folder / name)
+    np.testing.assert_array_equal(load_encoder(str(lora_folder)).encode(ITEMS, "query"), expected)
+    assert_equals_sentence_transformers(lora_folder)
+
+
 def router_of(folder: Path, base: Path) -> Path:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Router
@@ -197,6 +210,10 @@ def test_shards_of_bin_weights_are_read(tiny_model: Path, tmp_path: Path) -> Non
     np.testing.assert_array_equal(
         load_encoder(str(folder)).encode(ITEMS, "query"), load_encoder(str(tiny_model)).encode(ITEMS, "query")
     )
+    for damaged in ({"a": 1}, {"weight_map": names}, {"weight_map": {"a": 1}}):
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps(damaged))
+        with pytest.raises(InputError, match=r"pytorch_model\.bin\.index\.json: expected .* in `weight_map`"):
+            load_encoder(str(folder))
 
 
 def cut_short(path: Path, weights: dict[str, torch.Tensor]) -> None:
@@ -347,6 +364,54 @@ def test_a_saved_truncation_is_kept_and_is_part_of_the_identity(tiny_model: Path
     assert encoder.identity != whole.identity
     encoder.model.save_pretrained(str(tmp_path / "saved"), create_model_card=False)
     assert load_encoder(str(tmp_path / "saved")).dimension == 8
+
+
+SETTINGS: dict[str, tuple[str, dict[str, Any], str]] = {
+    **{
+        f"truncate_dim {value!r}": (
+            "config_sentence_transformers.json",
+            {"truncate_dim": value},
+            "truncate_dim in config",
+        )
+        for value in (0, -3, 1.5, "x", True)
+    },
+    **{
+        f"max_seq_length {value!r}": (
+            "sentence_bert_config.json",
+            {"max_seq_length": value},
+            "at least 3 .* in sentence_",
+        )
+        for value in (-1, 0, 2, 2.5, "x", True)
+    },
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_setting_out_of_its_range_is_one_line(setting: str, tiny_model: Path, tmp_path: Path) -> None:
+    file, values, message = SETTINGS[setting]
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "other"))
+    with_json(folder / file, **values)
+    with pytest.raises(InputError, match=f"model .*: .*{message}") as raised:
+        load_encoder(str(folder))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_setting_of_null_counts_as_absent(tiny_model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "other"))
+    with_json(folder / "config_sentence_transformers.json", model_type=None, truncate_dim=None)
+    with_json(folder / "sentence_bert_config.json", max_seq_length=None)
+    assert_equals_sentence_transformers(folder)
+
+
+@pytest.mark.parametrize("content", ["{}", "{"])
+def test_a_damaged_tokenizer_is_named_and_torchvision_is_not(content: str, tiny_model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "other"))
+    (folder / "tokenizer.json").write_text(content)
+    with pytest.raises(
+        InputError, match=r"cannot be loaded: its tokenizer .*; tokenizer\.json, .* is damaged"
+    ) as raised:
+        load_encoder(str(folder))
+    assert "torchvision" not in str(raised.value)
 
 
 def decoder(folder: Path, bare_checkpoint: Path, **special: str | None) -> Path:

@@ -46,6 +46,13 @@ def test_models_that_cannot_be_used(bare_checkpoint: Path, tiny_model: Path, tmp
         load_encoder(str(without))
     with pytest.raises(InputError, match="1000 exceeds the 64 positions"):
         load_encoder(Model(name=str(tiny_model), max_length=1000))
+    for length in (1, 2):
+        with pytest.raises(
+            InputError, match=rf"model\.max_length: {length} is too short for .* of at least 3 \(2 spec"
+        ):
+            load_encoder(Model(name=str(tiny_model), max_length=length))
+    shortest = load_encoder(Model(name=str(tiny_model), max_length=3))
+    assert [item.length for item in shortest.prepare(ITEMS, "query")] == [3] * len(ITEMS)
     with pytest.raises(InputError, match=r"model no-one/nothing: .*cannot be loaded"):
         load_encoder("no-one/nothing")
 
