@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from .errors import InputError
 
 LOCK, GATE = ".lock", ".lock.gate"
-MARK = ".embedtune.json"  # in every result folder: which verb wrote it, and the names of what it wrote
+MARK = ".embedtune.json"  # in every result folder: which verb wrote it, and the path of every file that it wrote
 _RUN = {"recipe.yaml", "environment.json"}
 _INDEX = {"index.faiss", "manifest.json"}
 _MODEL = {"modules.json", "config.json", "adapter_config.json", "config_sentence_transformers.json"}
@@ -47,8 +47,7 @@ class FolderKind:
         names = {path.name for path in folder.iterdir()}
         if MARK not in names:
             return self.unmarked(names)
-        mark = _read_mark(folder)
-        return mark.get("verb") == self.verb and names <= {MARK, *mark.get("names", ())}
+        return _read_mark(folder).get("verb") == self.verb and not _unlisted(folder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +73,13 @@ def check_folder(path: Path, kind: FolderKind, *, overwrite: bool = False, optio
             if any(path.iterdir()):
                 _refuse_other_content(path, kind, overwrite, option)
         _probe(path.parent)
+
+
+def refuse_source(path: Path, *sources: Path, option: str = "--output") -> None:
+    """Raises InputError where `path` is one of the folders that the result is made from, or holds one of them."""
+    for source in sources:
+        if source.resolve().is_relative_to(path.resolve()):
+            raise InputError(f"{path}: the result is made from {source}; choose another {option}")
 
 
 def check_container(path: Path, option: str = "--output") -> None:
@@ -159,10 +165,8 @@ def _refuse_protected(path: Path, option: str) -> None:
 
 def _refuse_other_content(path: Path, kind: FolderKind, overwrite: bool, option: str) -> None:
     if not kind.wrote(path):
-        mark = _read_mark(path)
-        if mark.get("verb") == kind.verb:
-            others = sorted({file.name for file in path.iterdir()} - {MARK, *mark.get("names", ())})
-            why = f"holds {others[0]!r}, which `embedtune {kind.verb}` did not write"
+        if _read_mark(path).get("verb") == kind.verb:
+            why = f"holds {min(_unlisted(path))!r}, which `embedtune {kind.verb}` did not write"
         else:
             content = content_of(path)
             why = f"exists already and {f'holds {content}' if content else 'is no earlier result of this command'}"
@@ -178,6 +182,20 @@ def _read_mark(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return mark if isinstance(mark, dict) else {}
+
+
+def _unlisted(folder: Path) -> set[str]:
+    """What a result folder holds and its mark does not list: paths of files. Earlier marks list the outer names."""
+    mark = _read_mark(folder)
+    if "files" in mark:
+        return _files_in(folder) - {MARK, *mark["files"]}
+    return {path.name for path in folder.iterdir()} - {MARK, *mark.get("names", ())}
+
+
+def _files_in(folder: Path) -> set[str]:
+    """The paths, relative to a folder, of everything in it but folders; of a link, the link's own."""
+    paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return {path.relative_to(folder).as_posix() for path in paths}
 
 
 def _probe(folder: Path) -> None:
@@ -229,8 +247,8 @@ def whole_folder(path: Path, kind: FolderKind, *, overwrite: bool = False) -> It
     check_folder(path, kind, overwrite=overwrite)
     with _temporary_folder(path) as temporary:
         yield temporary
-        names = sorted(file.name for file in temporary.iterdir())
-        (temporary / MARK).write_text(json.dumps({"verb": kind.verb, "names": names}) + "\n", encoding="utf-8")
+        mark = {"verb": kind.verb, "files": sorted(_files_in(temporary))}
+        (temporary / MARK).write_text(json.dumps(mark) + "\n", encoding="utf-8")
         check_folder(path, kind, overwrite=overwrite)
 
 

@@ -79,6 +79,33 @@ def test_a_file_of_another_in_a_result_is_named(tmp_path: Path) -> None:
         check_folder(target, other, overwrite=True)
 
 
+def test_a_file_of_another_below_a_result_is_named(tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+    with whole_folder(target, NOTED) as temporary:
+        (temporary / "part" / "empty").mkdir(parents=True)
+        (temporary / "part" / "0.txt").touch()
+    check_folder(target, NOTED, overwrite=True)
+    (target / "part" / "mine").mkdir()
+    for name in ("0.txt", ".hidden"):
+        (target / "part" / "mine" / name).touch()
+        with pytest.raises(InputError, match=rf"holds 'part/mine/{name}', which `embedtune note` did not write"):
+            check_folder(target, NOTED, overwrite=True)
+        (target / "part" / "mine" / name).unlink()
+    (target / "part" / "link").symlink_to(tmp_path)
+    with pytest.raises(InputError, match="holds 'part/link'"):
+        check_folder(target, NOTED, overwrite=True)
+
+
+def test_a_mark_that_lists_the_outer_names_alone_is_read(tmp_path: Path) -> None:
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "0.txt").touch()
+    (tmp_path / ".embedtune.json").write_text('{"verb": "note", "names": ["part"]}')
+    check_folder(tmp_path, NOTED, overwrite=True)
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(InputError, match=r"holds 'thesis\.tex', which `embedtune note` did not write"):
+        check_folder(tmp_path, NOTED, overwrite=True)
+
+
 def test_a_user_without_a_home_folder_writes_as_others_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def none() -> Path:
         raise RuntimeError("Could not determine home directory.")

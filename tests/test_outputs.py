@@ -64,6 +64,7 @@ FOLDERS: dict[str, Place] = {
     "notes": lambda w, _: notes(w["places"] / "notes"),
     "a result with notes in it": lambda w, _: notes(copied(w, "evaluated")),
     "an export with notes in it": lambda w, _: notes(copied(w, "exported")),
+    "an export with notes deep in it": lambda w, _: notes(copied(w, "exported") / "1_Pooling" / "mine").parents[1],
     "an index with notes in it": lambda w, _: notes(copied(w, "index")),
     "a run with notes in it": lambda w, _: notes(copied(w, "trained")),
     "the home folder": lambda w, home: home,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import InputError
-from ..files import FolderKind, check_folder, fingerprint_of, fingerprint_of_file, whole_folder
+from ..files import FolderKind, check_folder, fingerprint_of, fingerprint_of_file, refuse_source, whole_folder
 from . import huggingface, pairs, records
 from .pairs import Columns
 from .records import LabelledQuery, Row
@@ -57,6 +57,7 @@ def convert(
         raise InputError(f"split {split!r}: expected letters, digits, '.', '_' and '-'")
     notes: list[str] = []
     path = Path(source).expanduser()
+    refuse_source(output, path)
     beside = (path if path.is_dir() else path.parent) if image_files and not is_hub_name(str(source)) else None
     with (
         whole_folder(output, CONVERTED, overwrite=overwrite) as temporary,

@@ -132,7 +132,7 @@ def source_of(family: str, name: str) -> MethodSource:
 
 
 def fingerprint(source: MethodSource, family: str, name: str) -> str:
-    """Of a method's file and of all files of its source that it imports by relative imports."""
+    """Of a method's file and of all files of its source that it imports; of a package, of every file in it."""
     files = sorted(set(_closure(source, source.path(family, name), set())))
     parts = (part for file in files for part in (str(file.relative_to(source.root)), fingerprint_of_file(file)))
     return fingerprint_of(*parts)
@@ -141,13 +141,45 @@ def fingerprint(source: MethodSource, family: str, name: str) -> str:
 def _closure(source: MethodSource, file: Path, seen: set[Path]) -> Iterator[Path]:
     seen.add(file)
     yield file
-    for node in ast.walk(ast.parse(file.read_bytes())):
-        if not isinstance(node, ast.ImportFrom) or not node.level:
-            continue
-        base = file.parents[node.level - 1].joinpath(*(node.module or "").split("."))
-        for path in (base.with_suffix(".py"), base / "__init__.py", *(base / f"{name.name}.py" for name in node.names)):
-            if path.is_file() and path.is_relative_to(source.root) and path not in seen:
-                yield from _closure(source, path, seen)
+    imported = [folder / "__init__.py" for folder in file.parents if folder.parent.is_relative_to(source.root)]
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):  # a file that nothing can import, and so imports nothing
+        tree = ast.Module([], [])
+    for node in ast.walk(tree):
+        imported += [path for target in _targets(source, file, node) for path in _files_of(source, target)]
+    for path in imported:
+        if path.is_file() and path.is_relative_to(source.root) and path not in seen:
+            yield from _closure(source, path, seen)
+
+
+def _targets(source: MethodSource, file: Path, node: ast.AST) -> Iterator[Path]:
+    """The modules and packages of the source that an import may name, without their ending."""
+    prefix = f"{source.package or ''}."
+    if isinstance(node, ast.Import):
+        named = [
+            (source.root, alias.name.removeprefix(prefix), "") for alias in node.names if alias.name.startswith(prefix)
+        ]
+    elif not isinstance(node, ast.ImportFrom):
+        return
+    elif node.level:
+        named = [(file.parents[node.level - 1], node.module or "", alias.name) for alias in node.names]
+    else:
+        module = f"{node.module}."
+        inner = module.removeprefix(prefix).rstrip(".")
+        named = [(source.root, inner, alias.name) for alias in node.names if module.startswith(prefix)]
+    for folder, dotted, name in named:
+        parts = [part for part in (*dotted.split("."), name) if part]
+        yield from (folder.joinpath(*parts[:count]) for count in range(len(parts) + 1))
+
+
+def _files_of(source: MethodSource, target: Path) -> Iterator[Path]:
+    """A module's file; of a package every file, but of the root and of a family only what its import runs."""
+    yield target.parent / f"{target.name}.py"
+    if target == source.root or (target.parent == source.root and target.name in FAMILIES):
+        yield target / "__init__.py"
+    elif target.is_relative_to(source.root):
+        yield from sorted(target.rglob("*.py"))
 
 
 def load(source: MethodSource, family: str, name: str) -> ModuleType:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import InputError
-from ..files import MARK, FolderKind, check_folder, whole_folder
+from ..files import MARK, FolderKind, check_folder, refuse_source, whole_folder
 from ..models.encoder import load_encoder
 from ..models.folders import model_folder
 from ..models.loading import model_of
@@ -36,7 +36,9 @@ def export(
     if form == "onnx" and find_spec("optimum") is None:
         raise InputError(f"--format onnx: needs optimum-onnx; try: {ONNX}")
     model = model_of(model)
-    card = model_folder(model.label) / "README.md"
+    folder = model_folder(model.label)
+    refuse_source(output, folder)
+    card = folder / "README.md"
     loaded: Any = load_encoder(model).model
     with whole_folder(output, EXPORTED, overwrite=overwrite) as temporary:
         loaded.save_pretrained(str(temporary), create_model_card=False)

@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..evaluate.guarded import Point
 from ..evaluate.results import distinct
 from ..evaluate.significance import Paired, paired
-from ..files import FolderKind, check_folder, whole_folder
+from ..files import FolderKind, check_folder, refuse_source, whole_folder
 from ..models.adapters import routed, scale_adapter, scales
 from ..models.folders import ADAPTER_CONFIG, base_of_adapter, locate, model_folder
 from ..models.loading import load_model, model_of
@@ -81,6 +81,7 @@ def merge(
     check_folder(output, MERGED, overwrite=overwrite)
     base, tuned = model_of(base), model_of(tuned)
     adapter = model_folder(tuned.label)
+    refuse_source(output, model_folder(base.label), adapter)
     kind: Literal["model", "adapter"] = "model"
     if (adapter / ADAPTER_CONFIG).exists():
         _refuse_other_base(base, adapter)

@@ -87,6 +87,49 @@ def test_an_edited_file_is_loaded_anew_and_has_another_fingerprint(folder: Path)
     assert not list(folder.rglob("__pycache__"))
 
 
+@pytest.mark.parametrize(
+    ("line", "helper"),
+    [
+        ("from .. import common", "common/__init__.py"),
+        ("from .. import common", "common/inner/deep.py"),
+        ("from ..common import VALUE", "common/__init__.py"),
+        ("from ..common.inner import deep", "common/__init__.py"),
+        ("from ..common.inner import deep", "common/inner/deep.py"),
+        ("from ..loose import part", "loose/part.py"),
+        ("from . import near", "weighting/near/__init__.py"),
+        ("from ._scale import SCALE", "weighting/__init__.py"),
+        ("from . import _scale", "weighting/_through.py"),
+    ],
+)
+def test_an_edited_helper_gives_another_fingerprint(folder: Path, line: str, helper: str) -> None:
+    for path in ("common/__init__.py", "common/inner/deep.py", "loose/part.py", "weighting/near/__init__.py"):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text("VALUE = 1\n")
+    (folder / "common" / "unfinished.py").write_text("def (\n")
+    (folder / "weighting" / "__init__.py").write_text("")
+    (folder / "weighting" / "_through.py").write_text("")
+    (folder / "weighting" / "_scale.py").write_text("from . import _through\nSCALE = 2.0\n")
+    (folder / "weighting" / "closeness.py").write_text(f"{line}\n{CLOSENESS}")
+    (folder / "weighting" / "other.py").write_text(CLOSENESS)
+    methods.use_folders([folder])
+    before = methods.describe("weighting", "closeness").fingerprint
+    (folder / "weighting" / "other.py").write_text(f"{CLOSENESS}\n# edited")
+    assert methods.describe("weighting", "closeness").fingerprint == before
+    (folder / helper).write_text("VALUE = 2\n")
+    assert methods.describe("weighting", "closeness").fingerprint != before
+
+
+@pytest.mark.parametrize("line", ["from plugin.help import VALUE", "from plugin import help", "import plugin.help"])
+def test_an_edited_helper_of_a_package_gives_another_fingerprint(tmp_path: Path, line: str) -> None:
+    source = _sources.MethodSource(tmp_path, "plugin")
+    (tmp_path / "weighting").mkdir()
+    (tmp_path / "weighting" / "close.py").write_text(f"import os\n{line}\n")
+    (tmp_path / "help.py").write_text("VALUE = 1\n")
+    before = _sources.fingerprint(source, "weighting", "close")
+    (tmp_path / "help.py").write_text("VALUE = 2\n")
+    assert _sources.fingerprint(source, "weighting", "close") != before
+
+
 def test_describing_runs_no_code_of_the_file(folder: Path) -> None:
     ran = folder / "ran"
     (folder / "weighting" / "eager.py").write_text(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,21 @@ def test_export_gives_the_merged_model(
     np.testing.assert_allclose(
         embeddings(tmp_path / "out", tiny_dataset), embeddings(tuned.model, tiny_dataset), atol=1e-6
     )
+
+
+def test_a_result_is_not_written_over_what_it_is_made_from(tiny_model: Path, tmp_path: Path, run_cli: RunCli) -> None:
+    output = tmp_path / "out"
+    for command in (["export", output], ["merge", output, tiny_model, "--alpha", "0.5"]):
+        made_from = [tiny_model if part == output else part for part in command]
+        assert run_cli(*made_from, "--output", output).exit_code == 0
+        before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+        result = run_cli(*command, "--output", output, "--overwrite")
+        assert (result.exit_code, result.stderr) == (
+            2,
+            f"error: {output}: the result is made from {output}; choose another --output\n",
+        )
+        assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
+        shutil.rmtree(output)
 
 
 def test_export_says_what_is_missing(tuned: TrainedRun, tmp_path: Path, run_cli: RunCli) -> None:
