@@ -53,6 +53,20 @@ def load_model(model: Model, device: torch.device, *, seed: int = 0) -> Sentence
         return _load(model, device)
 
 
+def load_base(base: Model, tuned: Model, device: torch.device) -> SentenceTransformer:
+    """The base of a tuned model, to mix the two models' weights. A bare checkpoint without the recipe's pooling takes
+    the tuned folder's modules, its pooling among them. Raises InputError as `load_model` does."""
+    if base.compose is not None or base.pooling is not None:
+        return load_model(base, device)
+    checkpoint, folder = model_folder(base.label), model_folder(tuned.label)
+    bare = not any((checkpoint / name).exists() for name in ("modules.json", ADAPTER_CONFIG))
+    if not bare or not (folder / "modules.json").exists():
+        return load_model(base, device)
+    bases = dict.fromkeys(transformer_paths(folder).values(), _base_transformer(base.label))
+    with completed(with_safetensors(folder), bases) as whole:
+        return _open(tuned, whole, device).eval()
+
+
 def _load(model: Model, device: torch.device) -> SentenceTransformer:
     if model.compose is not None:
         from .compose import compose

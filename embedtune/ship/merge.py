@@ -15,7 +15,7 @@ from ..evaluate.significance import Paired, paired
 from ..files import FolderKind, check_folder, refuse_source, whole_folder
 from ..models.adapters import routed, scale_adapter, scales
 from ..models.folders import ADAPTER_CONFIG, base_of_adapter, locate, model_folder
-from ..models.loading import load_model, model_of
+from ..models.loading import load_base, model_of
 from ..models.modules import weights_fingerprint
 from ..models.precision import resolve_device
 from ..recipe import Guard, Model, Precision
@@ -84,7 +84,7 @@ def merge(
     refuse_source(output, model_folder(base.label), adapter)
     kind: Literal["model", "adapter"] = "model"
     if (adapter / ADAPTER_CONFIG).exists():
-        _refuse_other_base(base, adapter)
+        _refuse_other_base(base, tuned, adapter)
         kind = "adapter" if scales(adapter) else "model"
     points: list[Point] = []
     sets: dict[str, Paired] = {}
@@ -115,13 +115,13 @@ def _chosen(mixtures: Mixtures, choice: Choice) -> tuple[float, list[Point], dic
     return alpha, points, {each.label: paired(values(0.0, each), values(alpha, each)) for each in reporting}
 
 
-def _refuse_other_base(base: Model, adapter: Path) -> None:
+def _refuse_other_base(base: Model, tuned: Model, adapter: Path) -> None:
     """Raises InputError unless the adapter was trained on the base: it is scaled without the base being read."""
     name, device = routed(base_of_adapter(adapter))[0], resolve_device("cpu")
     if locate(name).name == locate(base.label).name:
         return
     models = [replace(base, name=name), base]
-    fingerprints = [weights_fingerprint(load_model(model, device)) for model in models]
+    fingerprints = [weights_fingerprint(load_base(model, tuned, device)) for model in models]
     if fingerprints[0] != fingerprints[1]:
         raise InputError(
             f"{adapter}: was trained on {name}, whose weights are not those of {base.label}; name that one"

@@ -14,7 +14,7 @@ from ..evaluate.retrieval import evaluate
 from ..files import inner_folder
 from ..models.adapters import scale_adapter
 from ..models.encoder import Encoder, load_encoder
-from ..models.loading import load_model
+from ..models.loading import load_base, load_model
 from ..models.mixing import Weights, mix_into, weights_of, with_floor
 from ..recipe import Guard, Model, Precision
 from ..types import Dataset
@@ -36,7 +36,7 @@ class Mixtures:
     ) -> None:
         """Raises InputError where the two do not have the same weights."""
         self._encoder = load_encoder(tuned, precision=precision)
-        self._base = weights_of(load_model(base, self._encoder.device))
+        self._base = weights_of(load_base(base, tuned, self._encoder.device))
         self._tuned = weights_of(self._encoder.model)
         self._fisher = fisher
 

@@ -110,6 +110,40 @@ def test_the_adapter_of_a_sentence_transformers_folder_is_scaled_with_all_its_fi
     assert np.abs(embeddings(tmp_path / "lora", tiny_dataset) - base).max() > 1e-3
 
 
+@pytest.mark.parametrize("kind", ["lora", "dora", "bias", "trainable_token_indices", "full"])
+def test_a_bare_base_takes_the_tuned_models_modules(
+    kind: str, bare_checkpoint: Path, tiny_dataset: Path, tmp_path: Path, run_cli: RunCli
+) -> None:
+    from peft import LoraConfig
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
+
+    options: dict[str, dict[str, Any]] = {
+        "dora": {"use_dora": True},
+        "bias": {"bias": "all"},
+        "trainable_token_indices": {"trainable_token_indices": [2, 4]},
+    }
+    torch.manual_seed(0)
+    modules = [Transformer(str(bare_checkpoint)), Pooling(32, "cls"), Dense(32, 16)]
+    model = SentenceTransformer(modules=modules, device="cpu")
+    model.save_pretrained(str(tmp_path / "base"))
+    if kind != "full":
+        model.add_adapter(LoraConfig(r=2, target_modules=["value"], **options.get(kind, {})))
+    with torch.no_grad():
+        for parameter in model[0].parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+    model.save_pretrained(str(tmp_path / "tuned"))
+    copy = shutil.copytree(bare_checkpoint, tmp_path / "copy")  # another name of the same weights
+    for alpha, base in (("0", bare_checkpoint), ("1", copy)):
+        result = run_cli("merge", base, tmp_path / "tuned", "--alpha", alpha, "--output", tmp_path / alpha)
+        assert result.exit_code == 0, result.stderr
+    base_vectors, tuned_vectors = (embeddings(tmp_path / name, tiny_dataset) for name in ("base", "tuned"))
+    assert np.abs(tuned_vectors - base_vectors).max() > 1e-3
+    np.testing.assert_allclose(embeddings(tmp_path / "0", tiny_dataset), base_vectors, atol=1e-6)
+    np.testing.assert_allclose(embeddings(tmp_path / "1", tiny_dataset), tuned_vectors, atol=1e-6)
+
+
 def test_chosen_by_foreign_sets(tiny_model: Path, tuned: TrainedRun, tmp_path: Path, run_cli: RunCli) -> None:
     foreign = write_dataset(tmp_path / "foreign", documents=70, queries=33, seed=7)
     result = run_cli(
