@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -129,7 +130,8 @@ def search(
 def _show(results: list[SearchResult], as_json: bool) -> None:
     pictured = any(result.document.image for result in results)
     columns = ["rank", "score", "id", "title", "text", *(["image"] if pictured else [])]
-    rows = [[r.rank, r.score, r.document.id, r.document.title, _snippet(r.document.text),
+    shown = _snippet if sys.stdout.isatty() and not as_json else str
+    rows = [[r.rank, r.score, r.document.id, r.document.title, shown(r.document.text),
              *([str(r.document.image or "")] if pictured else [])] for r in results]  # fmt: skip
     show_table(columns, rows, as_json=as_json)
 

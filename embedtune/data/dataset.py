@@ -247,7 +247,9 @@ def _qrels_file(folder: Path, split: str, source: str) -> Path:
     if not splits:
         raise InputError(f"{source}: no splits; expected judgements in {folder / 'qrels'}/<split>.tsv")
     if split not in splits:
-        hint = _nearest(split, splits)
+        hint = _nearest(split, splits) or (
+            f"write {source}:{splits[0]}" if len(splits) == 1 and ":" not in source else ""
+        )
         raise InputError(f"{source}: no split {split!r}; it has {', '.join(splits)}" + (f"; {hint}" if hint else ""))
     return path
 

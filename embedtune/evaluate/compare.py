@@ -228,6 +228,7 @@ def _on_dataset(
         note = f"{label}: {means_only[0].where} holds means only, so no test is possible; means are compared"
         return [_of_means(key, name, baseline, other) for other in others for name in names], [note]
     shared, notes = _shared_queries(parts, strict)
+    notes += _protocol_differences(label, parts)
     texts = _Texts(parts)
     if not texts:
         notes.append(f"{label}: queries are shown by id only: the dataset's folder is not there any more")
@@ -253,6 +254,18 @@ def _on_dataset(
         if comparison.seeds is not None and comparison.seeds.difference is None:
             notes.append(f"{label}: {other.name} and {baseline.name} share fewer than two seeds: seeds are not tested")
     return comparisons, notes
+
+
+def _protocol_differences(label: str, parts: Sequence[Measured]) -> list[str]:
+    """A note for each setting of the retrieval that is not the same in all parts that record it."""
+    settings = dict.fromkeys(name for part in parts for name in part.protocol)
+    notes = []
+    for name in settings:
+        values = dict.fromkeys(part.protocol[name] for part in parts if name in part.protocol)
+        if len(values) > 1:
+            listed = " and ".join(map(str, values))
+            notes.append(f"{label}: DIFFERENT SETTINGS: {name} is {listed}, which changes the values by itself")
+    return notes
 
 
 def _measures(parts: Sequence[Measured], wanted: Sequence[str] | None) -> list[str]:

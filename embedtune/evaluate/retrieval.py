@@ -80,6 +80,7 @@ def evaluate(
         run = {query_id: _without(query_id, ranking, depth) for query_id, ranking in run.items()}
     protocol = {"depth": depth, "ignore_identical_ids": without_self, "dimensions": dimensions}
     protocol |= {"judged_only": True} if dataset.judged_only else {}
+    protocol |= {"max_length": encoder.max_length} if encoder.max_length is not None else {}
     fingerprints = {"data": dataset.fingerprint, "model": encoder.fingerprint}
     evaluation = _measured(dataset, run, names, encoder.name, fingerprints, protocol)
     if output is not None:

@@ -26,7 +26,8 @@ class Measured:
 
     measures: measure -> mean. per_query: measure -> query_id -> value, None if only means are known. first_ranks:
     query_id -> rank of its first positive, None if none was retrieved. fingerprint: of the data. folder: the dataset's,
-    if it is known. texts: those of the queries, if the results keep them.
+    if it is known. texts: those of the queries, if the results keep
+    them. protocol: how documents were retrieved, as in `Evaluation`; empty if unknown.
     """
 
     label: str
@@ -38,6 +39,7 @@ class Measured:
     folder: Path | None = None
     split: str = "test"
     texts: dict[str, str] = field(default_factory=dict)
+    protocol: dict[str, int | bool] = field(default_factory=dict)
 
     @property
     def query_ids(self) -> list[str]:
@@ -149,6 +151,7 @@ def read_evaluation(folder: Path) -> Measured:
         fingerprint=summary["fingerprints"]["data"],
         folder=Path(summary["folder"]) if summary.get("folder") else None,
         split=summary["split"],
+        protocol=summary.get("protocol", {}),
     )
     for number, raw in read_lines(lines):
         _add_query(part, parse_object(raw, f"{lines}:{number}"), f"{lines}:{number}")

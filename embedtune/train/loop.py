@@ -158,7 +158,8 @@ def now_and_then(t: Training, state: State) -> None:
     if due(train.checkpoint_every) or improved or stop or out_of_patience(t, state):
         save_checkpoint(t, state)
     if stop and not last:
-        raise Interrupted(f"stopped at step {state.step} of {t.plan.steps}; the state is saved, go on with --resume")
+        again = f"embedtune train {t.folder / 'recipe.yaml'} --output {t.folder} --resume"
+        raise Interrupted(f"stopped at step {state.step} of {t.plan.steps}; the state is saved, go on with: {again}")
 
 
 def out_of_patience(t: Training, state: State) -> bool:

@@ -376,3 +376,14 @@ def test_verbs_without_a_model_import_no_torch(tmp_path: Path, tiny_dataset: Pat
         )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+
+def test_results_that_were_retrieved_in_another_way_are_said_to_differ(
+    tiny_model: Path, tiny_dataset: Path, tmp_path: Path, run_cli: Callable[..., Any]
+) -> None:
+    for tokens in (4, 64):
+        options = ["--max-length", tokens, "--output", tmp_path / str(tokens)]
+        assert run_cli("eval", tiny_model, "--data", tiny_dataset, *options).exit_code == 0
+    compared = run_cli("compare", tmp_path / "4", tmp_path / "64")
+    assert compared.exit_code == 0
+    assert "tiny: DIFFERENT SETTINGS: max_length is 4 and 64, which changes the values by itself" in compared.stderr

@@ -25,6 +25,7 @@ class WordCounts:
     similarity = "cosine"
     fingerprint = "f00d"
     dimension = len(WORDS)
+    max_length = None
 
     def __init__(self) -> None:
         self.encoded: list[tuple[str, list[str]]] = []

