@@ -151,6 +151,8 @@ def _value_problems(method: Method, option: Option, options: dict[str, Any]) -> 
 def expectation(message: str) -> str:
     """What pydantic expects, as a user says it: `a whole number` for `Input should be a valid integer`."""
     phrase = message.removeprefix("Input should be ")
+    if phrase.startswith("List should have at least 1 item"):
+        return "a list that is not empty"
     bound = phrase.startswith(("greater", "less"))
     return _PHRASES.get(phrase, f"a number {phrase}" if bound else phrase)
 

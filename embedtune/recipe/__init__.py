@@ -4,7 +4,7 @@ Paths are relative to the current folder, as in a shell; the resolved recipe tha
 """
 
 from .folders import method_fingerprints
-from .paths import CROSS_ENCODER, JUDGED, REVERSED, refuse_absent, resolve, split_of, without_prefixes
+from .paths import CROSS_ENCODER, JUDGED, REVERSED, refuse_absent, refuse_within, resolve, split_of, without_prefixes
 from .reading import check_recipe, dump, load_recipe, load_recorded, upgrade_recipe
 from .schema import (
     Chosen,
@@ -51,6 +51,7 @@ __all__ = [
     "method_fingerprints",
     "plain",
     "refuse_absent",
+    "refuse_within",
     "resolve",
     "split_of",
     "upgrade_recipe",

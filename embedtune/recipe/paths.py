@@ -41,6 +41,20 @@ def refuse_absent(recipe: Recipe, source: str) -> None:
         raise InputError("\n".join([f"{source}: names what is not there", *problems]))
 
 
+def refuse_within(recipe: Recipe, folder: Path) -> None:
+    """Raises InputError for data, a model or a file of the recipe that lies in a folder which is to be replaced."""
+
+    def check(key: str, name: str) -> str:
+        path = Path(split_of(without_prefixes(name.removeprefix(CROSS_ENCODER)))[0]).expanduser()
+        if path.exists() and path.resolve().is_relative_to(folder.resolve()):
+            raise InputError(
+                f"{folder}: --overwrite would remove {name}, which {key} names; choose another --output, or move it"
+            )
+        return name
+
+    _renamed(recipe, check)
+
+
 def _is_absent(key: str, name: str) -> bool:
     path = Path(split_of(without_prefixes(name))[0]).expanduser()
     if name.startswith(("hf://", "package:")) or path.exists():

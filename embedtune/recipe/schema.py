@@ -95,7 +95,7 @@ class Lora:
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # Dropout on the adapter's input.
     # The modules that are adapted. auto: the linear layers of attention and MLP. all-linear: every linear layer, as in
     # peft. A list: the modules whose names end so.
-    target_modules: Literal["auto", "all-linear"] | list[str] = "auto"
+    target_modules: Literal["auto", "all-linear"] | Annotated[list[str], Field(min_length=1)] = "auto"
 
 
 @_strict
@@ -294,7 +294,7 @@ class Train:
     schedule: Literal["linear", "cosine", "constant"] = "linear"  # The learning rate after the warm-up.
     clip: AboveZero | None = 1.0  # The largest gradient norm. null: not clipped.
     precision: Precision = "auto"  # auto: bf16 where the hardware computes it natively, else fp32.
-    seed: int = 0  # The seed of every random choice.
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0  # The seed of every random choice.
     validate_every: Count | None = None  # Steps between validations. Absent: an epoch.
     checkpoint_every: Count | None = None  # Steps between checkpoints. Absent: an epoch.
     early_stopping: EarlyStopping | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +14,20 @@ from accelerate.utils import broadcast_object_list
 from .. import __version__
 from ..data.jsonl import read_json_object
 from ..errors import InputError
-from ..files import FolderKind, check_folder, write_json, write_text
+from ..files import LOCK, FolderKind, check_folder, write_json, write_text
 from ..recipe import Recipe, dump, load_recorded, method_fingerprints, plain
 from ..recipe.strict_yaml import flattened
 from ..report.record import SUMMARY, read_summary
-from . import checkpoint
+from . import checkpoint, earlier
 from .validation import SHARED_VALUE
 
 _FILES = {"recipe.yaml", "environment.json", "left-out.txt", "log.jsonl", "guard.json", "summary.json", "report.html"}
 _FOLDERS = {"checkpoints", "negatives", "model", "model-unmixed", "adapter", "adapter-unmixed", "mteb", "evaluation",
             "evaluation-base", "evaluation-unmixed"}  # fmt: skip
 _TRACKERS = {"embedtune", "wandb", "trackio"}
-_HIDDEN = re.compile(r"\.(lock.*|finishing|validation|.+\.\w{8})")  # the last: what a killed process was still writing
+_BEFORE_TRAINING = {"recipe.yaml", "left-out.txt", "log.jsonl", "negatives"}  # older than environment.json
+# The last: what a killed process was still writing.
+_HIDDEN = re.compile(r"\.(lock.*|finishing|validation|earlier|earlier-moving|.+\.\w{8})")
 LEFT_OUT = "left-out.txt"  # the items with a broken image, a line each
 Decision = TypeVar("Decision")
 
@@ -36,10 +37,14 @@ def check_output(folder: Path, *, overwrite: bool) -> None:
 
     overwrite: the run must hold nothing but what a run writes, for all of it will be removed. Nothing is written here.
     """
-    started = (folder / "recipe.yaml").is_file()
-    if started and overwrite and (others := _others({path.name for path in folder.iterdir()})):
+    names = {path.name for path in folder.iterdir()} if (folder / "recipe.yaml").is_file() else set()
+    if names and not _is_marked(names):
+        raise InputError(
+            f"{folder}: holds a recipe.yaml and no environment.json, so it is no run; choose another --output"
+        )
+    if names and overwrite and (others := _others(names)):
         raise InputError(f"{folder}: holds {min(others)!r}, which no run writes; move it, or choose another --output")
-    if overwrite or not started:  # else `claim` resumes it or refuses it
+    if overwrite or not names:  # else `claim` resumes it or refuses it
         check_folder(folder, RUN, overwrite=True)
 
 
@@ -47,8 +52,15 @@ def _others(names: set[str]) -> set[str]:
     return {name for name in names - _FILES - _FOLDERS - _TRACKERS if not _HIDDEN.fullmatch(name)}
 
 
+def _is_marked(names: set[str]) -> bool:
+    """Whether a run made the folder with these names: it recorded its environment, or was killed before it did."""
+    shown = {name for name in names if not _HIDDEN.fullmatch(name)}
+    begun = LOCK in names and shown <= _BEFORE_TRAINING
+    return "environment.json" in names or begun or not names.isdisjoint({earlier.EARLIER, earlier.MOVING})
+
+
 def _are_of_run(names: set[str]) -> bool:
-    return not _others(names) and ("recipe.yaml" in names or all(_HIDDEN.fullmatch(name) for name in names))
+    return not _others(names) and (_is_marked(names) or all(_HIDDEN.fullmatch(name) for name in names))
 
 
 RUN = FolderKind(verb="train", unmarked=_are_of_run)
@@ -65,8 +77,11 @@ class Claim:
 def claim(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> Claim:
     """Prepares the folder for a run, under its lock.
 
-    Raises InputError where the folder holds something else, or a run of another recipe.
+    overwrite: an earlier run is set aside, to be removed after the first step. Raises InputError where the folder holds
+    something else, or a run of another recipe.
     """
+    if not (resume and (folder / "recipe.yaml").exists() and (folder / earlier.EARLIER).exists()):
+        earlier.put_back(folder)  # of a start with --overwrite that was killed before its first step
     entries = {path.name for path in folder.iterdir() if not path.name.startswith(".lock")}
     if resume and "recipe.yaml" in entries:
         changed = _changed_keys(folder, recipe)
@@ -76,25 +91,34 @@ def claim(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> Cla
         (folder / SHARED_VALUE).unlink(missing_ok=True)
         return Claim(True, None if changed else read_summary(folder) or None)
     if entries and overwrite:
-        for name in entries:
-            path = folder / name
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        checkpoint.clear_leftovers(folder)
+        earlier.set_aside(folder)
     elif entries:
         raise InputError(
             f"{folder}: exists already; go on with --resume, start again with --overwrite, or choose another --output"
         )
-    write_text(folder / "recipe.yaml", dump(recipe))
+    try:
+        write_text(folder / "recipe.yaml", dump(recipe))
+    except (InputError, OSError):
+        earlier.put_back(folder)
+        raise
     return Claim(False, None)
 
 
 def withdraw(folder: Path) -> None:
-    """Empties the folder of a run that was refused before it did anything, so that it can be tried again."""
+    """Empties the folder of a run that was refused before it did anything, so that it can be tried again.
+
+    Where it was to replace an earlier run, and had done no step, the folder holds that run again.
+    """
+    if (folder / earlier.EARLIER).exists():
+        earlier.put_back(folder)
+        return
     claimed = {".lock", ".lock.gate", "recipe.yaml", "environment.json", LEFT_OUT}
     if any(path.is_file() and path.name not in claimed and path.stat().st_size for path in folder.rglob("*")):
         return
     for path in folder.iterdir():
         if not path.name.startswith(".lock"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            earlier.remove(path)
 
 
 def _changed_keys(folder: Path, recipe: Recipe) -> list[str]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..errors import InputError, Interrupted
 from ..seeds import generator_for, seed_for
-from . import checkpoint
+from . import checkpoint, earlier
 from .checkpoint import State, Training
 from .objective import Observe, Parts, mean_parts
 from .plan import Position
@@ -143,6 +143,8 @@ def pull_to_origins(t: Training) -> None:
 
 def now_and_then(t: Training, state: State) -> None:
     """Validates, mines again, checkpoints and stops, each when it is due."""
+    if state.step == 1 and t.accelerator.is_main_process:
+        earlier.discard(t.folder)  # all that can refuse a run has been asked
     train, last = t.recipe.train, state.step == t.plan.steps
     epoch_ended = state.position.number == 0
 

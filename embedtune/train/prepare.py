@@ -238,7 +238,7 @@ def make_optimizer(recipe: Recipe, encoder: Encoder, objective: Objective) -> to
     """
     named = {name: p for name, p in encoder.model.named_parameters() if p.requires_grad}
     if not named:
-        raise InputError("stay_close.freeze_layers: nothing is left to train; freeze fewer layers")
+        raise InputError(nothing_trained(recipe, encoder.name))
     decay = recipe.stay_close.layer_decay
     layers = {name: layer for name, layer in layers_of_model(encoder.model).items() if name in named}
     scales = rate_scales(layers, decay) if decay < 1 else {}
@@ -256,6 +256,17 @@ def make_optimizer(recipe: Recipe, encoder: Encoder, objective: Objective) -> to
         lr=recipe.train.learning_rate,
         fused=True,  # several times faster than one tensor at a time, on a CPU too
     )
+
+
+def nothing_trained(recipe: Recipe, name: str) -> str:
+    """Which key leaves a model without a weight that is trained."""
+    if recipe.stay_close.freeze_layers and recipe.model.lora is not None:
+        also = "; freeze fewer layers, or name modules of other layers in model.lora.target_modules"
+    elif recipe.stay_close.freeze_layers:
+        also = "; freeze fewer layers"
+    else:
+        return f"model.name: {name} has no weights that can be trained"
+    return f"stay_close.freeze_layers: nothing is left to train{also}"
 
 
 def switch_off_dropout(model: torch.nn.Module) -> None:

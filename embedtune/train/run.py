@@ -29,7 +29,7 @@ from ..models import adapters, store
 from ..models.cached_towers import CachedTowers
 from ..models.encoder import Encoder, load_encoder
 from ..models.loading import load_model
-from ..recipe import Recipe, method_fingerprints, resolve
+from ..recipe import Recipe, method_fingerprints, refuse_within, resolve
 from ..report.card import write_card
 from ..report.record import SUMMARY
 from ..types import Dataset, Items, Role
@@ -85,8 +85,10 @@ def train(
     """Trains by the recipe into the run folder `output`, evaluates base and tuned model, and returns both.
 
     resume: continues from the newest whole checkpoint, or starts where there is none; a finished run is only read.
-    overwrite: replaces an earlier run. Raises InputError for anything wrong with recipe, data, model or folder (before
-    training where it can be known), and Interrupted, with the state saved, on SIGINT and SIGTERM.
+    overwrite: replaces an earlier run, which is removed once the first step is done.
+
+    Raises InputError for anything wrong with recipe, data, model or folder (before training where it can be known), and
+    Interrupted, with the state saved, on SIGINT and SIGTERM.
     """
     recipe, target = resolve(recipe), Path(output)
     use_folders(recipe.methods)
@@ -95,6 +97,8 @@ def train(
 
         def begin() -> run_folder.Claim:
             run_folder.check_output(target, overwrite=overwrite)
+            if overwrite:
+                refuse_within(recipe, target)
             held.enter_context(locked(target))
             return run_folder.claim(target, recipe, resume=resume, overwrite=overwrite)
 

@@ -375,3 +375,20 @@ def test_a_measure_is_kept_under_its_own_name() -> None:
         }
     )
     assert (recipe.evaluate.measure, recipe.evaluate.measures) == ("RR@10", ["nDCG@10", "AP"])
+
+
+@pytest.mark.parametrize(
+    ("block", "sentence"),
+    [
+        ({"train": {"seed": 10**23}}, r"train\.seed: expected a number less than 9223372036854775808, got 1000+"),
+        ({"train": {"seed": -1}}, r"train\.seed: expected a number greater than or equal to 0, got -1"),
+        (
+            {"model": {"name": "m", "lora": {"target_modules": []}}},
+            r"model\.lora\.target_modules: expected 'auto' or 'all-linear' or a list that is not empty, got \[\]",
+        ),
+    ],
+)
+def test_values_that_no_run_can_use(block: dict[str, object], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        check_recipe({**SMALL, **block})
+    assert check_recipe({**SMALL, "train": {"seed": 2**63 - 1}}).train.seed == 2**63 - 1
