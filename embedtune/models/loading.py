@@ -24,7 +24,14 @@ from .folders import (
     transformer_paths,
     with_safetensors,
 )
-from .modules import first_modules, image_processors_of, token_embeddings, transformers_of
+from .modules import (
+    expected_length,
+    first_modules,
+    image_processors_of,
+    own_length,
+    token_embeddings,
+    transformers_of,
+)
 from .opening import Loaded, opened, transformer_in
 
 if TYPE_CHECKING:
@@ -232,17 +239,12 @@ def _set_length(loaded: SentenceTransformer, model: Model) -> None:
 
 def _checked_length(length: Any, tokenizer: Any, model: Model) -> int:
     """Raises InputError for a length that is no whole number, or without room for a token beside the special ones."""
-    special = tokenizer.num_special_tokens_to_add() if hasattr(tokenizer, "num_special_tokens_to_add") else 0
-    whole = type(length) is int or (isinstance(length, float) and length.is_integer())
-    if whole and length > special:
-        return int(length)
-    expected = f"expected a whole number of at least {special + 1} ({special} special tokens and one of the text)"
-    if model.max_length is not None:
+    if model.max_length is None:
+        return own_length(length, tokenizer, f"model {model.label}", hint=", or set model.max_length")
+    expected = expected_length(length, tokenizer)
+    if expected is not None:
         raise InputError(f"model.max_length: {length} is too short for {model.label}; {expected}")
-    raise InputError(
-        f"model {model.label}: its maximum length is {length!r}; {expected}: correct max_seq_length in "
-        "sentence_bert_config.json or model_max_length in tokenizer_config.json, or set model.max_length"
-    )
+    return int(length)
 
 
 def _position_rows(backbone: Any) -> int | None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from ..errors import InputError
+
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
@@ -79,3 +81,25 @@ def weights_fingerprint(model: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def expected_length(length: Any, tokenizer: Any, *, texts: int = 1) -> str | None:
+    """What is expected instead of a maximum length that is no whole number or leaves no token of each text beside the
+    special ones; None for a usable length."""
+    counts = hasattr(tokenizer, "num_special_tokens_to_add")
+    special = tokenizer.num_special_tokens_to_add(pair=texts == 2) if counts else 0
+    whole = type(length) is int or (isinstance(length, float) and length.is_integer())
+    if whole and length >= special + texts:
+        return None
+    return f"expected a whole number of at least {special + texts} ({special} special tokens and one of each text)"
+
+
+def own_length(length: Any, tokenizer: Any, label: str, *, texts: int = 1, hint: str = "") -> int:
+    """The maximum length in a model's files. Raises InputError for one that is not usable."""
+    expected = expected_length(length, tokenizer, texts=texts)
+    if expected is not None:
+        raise InputError(
+            f"{label}: its maximum length is {length!r}; {expected}: correct max_seq_length in "
+            f"sentence_bert_config.json or model_max_length in tokenizer_config.json{hint}"
+        )
+    return int(length)

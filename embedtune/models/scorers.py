@@ -21,7 +21,7 @@ from ..types import Dataset, Item, Items
 from . import store
 from .encoder import Encoder, Progress, load_encoder
 from .folders import model_folder, with_safetensors
-from .modules import processing_of, weights_fingerprint
+from .modules import own_length, processing_of, weights_fingerprint
 from .opening import opened
 from .similarity import as_scored
 
@@ -101,6 +101,8 @@ class CrossEncoderScores:
         self._model: Any = opened(f"cross-encoder {name}", lambda: CrossEncoder(str(folder), device=device, **options))
         if self._model.num_labels != 1:
             raise InputError(f"cross-encoder {name}: gives {self._model.num_labels} numbers a pair, expected one")
+        if self._model.max_seq_length is not None:
+            own_length(self._model.max_seq_length, self._model.tokenizer, f"cross-encoder {name}", texts=2)
 
     @property
     def fingerprint(self) -> str:

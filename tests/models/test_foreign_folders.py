@@ -396,6 +396,22 @@ def test_a_setting_out_of_its_range_is_one_line(setting: str, tiny_model: Path, 
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("length", [-1, 0, 4, "x"])
+def test_a_cross_encoders_length_holds_a_token_of_both_texts(
+    length: Any, bare_checkpoint: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    tiny_models.write_cross_encoder(tmp_path, bare_checkpoint)
+    dataset = load_dataset(tiny_dataset)
+    special = CrossEncoderScores(str(tmp_path), dataset, "cpu")._model.tokenizer.num_special_tokens_to_add(pair=True)
+    with_json(tmp_path / "tokenizer_config.json", model_max_length=length if length != 4 else special + 1)
+    message = "cannot be loaded: '<'" if length == "x" else f"its maximum length is .* of at least {special + 2} "
+    with pytest.raises(InputError, match=f"cross-encoder .*: {message}") as raised:
+        CrossEncoderScores(str(tmp_path), dataset, "cpu")
+    assert "\n" not in str(raised.value)
+    with_json(tmp_path / "tokenizer_config.json", model_max_length=special + 2)
+    CrossEncoderScores(str(tmp_path), dataset, "cpu")
+
+
 def test_a_setting_of_null_counts_as_absent(tiny_model: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_model, tmp_path / "other"))
     with_json(folder / "config_sentence_transformers.json", model_type=None, truncate_dim=None)
