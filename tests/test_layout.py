@@ -159,7 +159,7 @@ negatives:
   refresh: {{every: epoch}}
 weighting: [{{name: hardness, alpha: 5.0}}]
 train: {{batch_size: 8, chunk_size: 4}}
-evaluate: {{in_domain: [{tiny_dataset}], out_of_domain: [{tiny_dataset}], guard: {{interpolate: true}}}}
+evaluate: {{out_of_domain: [{tiny_dataset}], guard: {{interpolate: true}}}}
 """
     )
     loaded = loaded_by("train", str(recipe), "--dry-run")

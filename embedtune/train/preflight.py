@@ -17,6 +17,7 @@ from .. import methods
 from ..data.dataset import load_dataset, load_training
 from ..data.jsonl import read_json_object
 from ..errors import InputError, reason
+from ..evaluate.results import distinct
 from ..models import TOKENS_PER_CHUNK
 from ..models.folders import ADAPTER_CONFIG, base_of_adapter, locate
 from ..recipe import REVERSED, Lora, Recipe
@@ -34,8 +35,7 @@ def preflight(recipe: Recipe, output: Path) -> dict[str, str]:
     would."""
     dataset = load_training(recipe.data)
     refuse_without_texts(recipe, dataset)
-    for name in (*recipe.evaluate.in_domain, *recipe.evaluate.out_of_domain):
-        load_dataset(name)
+    distinct([load_dataset(name) for name in (*recipe.evaluate.in_domain, *recipe.evaluate.out_of_domain)])
     train, validation = recipe.train, recipe.data.validation
     query_ids, _ = sizes.training_queries(dataset, validation, train.seed)
     pairs = sizes.pair_count(dataset, query_ids, recipe.data.positives)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from embedtune.data.dataset import load_dataset
+from embedtune.errors import InputError
 from embedtune.recipe import Recipe, check_recipe
 from embedtune.train import preflight as module
 from embedtune.train import sizes
@@ -76,3 +77,9 @@ def test_preflight_knows_how_many_tokens_a_chunk_holds_on_the_device(
         monkeypatch.setattr(module, "_device", lambda kind=kind: kind)
         gib[kind] = module._memory(recipe, dataclasses.replace(size, hidden=2**14))
     assert (gib["cpu"].split()[3], gib["cuda"].split()[3]) == ("5.0", "80.0")  # 80 bytes x 2 layers x 2,048 or 32,768
+
+
+def test_preflight_refuses_a_set_that_is_evaluated_twice(tiny_model: Path, tiny_dataset: Path) -> None:
+    names = {"in_domain": [str(tiny_dataset)], "out_of_domain": [f"{tiny_dataset}:test"]}
+    with pytest.raises(InputError, match=r"dataset .*tiny \(split test\) is given twice"):
+        preflight(recipe_of(tiny_model, tiny_dataset, evaluate=names), Path("run"))
