@@ -92,6 +92,8 @@ def evaluate(
         if "ignore_identical_ids" in options:
             raise InputError("--keep-identical-ids and --ignore-identical-ids exclude each other; give one of them")
         options["ignore_identical_ids"] = False
+        if run is not None or mteb:  # `request_of` knows the two flags as one
+            raise InputError(f"--keep-identical-ids has no effect with {'--run' if run is not None else '--mteb'}")
     request = request_of(options)
     if isinstance(request, OnMteb):
         if distributed.leads():  # mteb shares no work between processes

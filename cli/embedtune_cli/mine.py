@@ -136,14 +136,18 @@ def _recipe(
 ) -> Recipe:
     """The recipe file, or a recipe without a miner for a dataset and a model."""
     from embedtune import recipe
+    from embedtune.data.convert import is_hub_name
     from embedtune.errors import InputError
 
     if source.endswith((".yaml", ".yml")):
-        if model or max_length or trust_remote_code:
+        if model is not None or max_length or trust_remote_code:
             raise InputError(
                 "--model, --max-length and --trust-remote-code go with DATA; change a recipe with --set model.name=..."
             )
         return recipe.load_recipe(source, changes, methods=methods)
+    name = recipe.without_prefixes(source)
+    if not is_hub_name(name) and not Path(recipe.split_of(name)[0]).expanduser().exists():
+        raise InputError(f"{source}: no such dataset folder; a recipe's name ends in .yaml")
     if changes or methods:
         raise InputError(f"{source}: --set and --methods go with a recipe, and a recipe's name ends in .yaml")
     if model is None or output is None:

@@ -21,21 +21,36 @@ def read_run(path: str | Path) -> Run:
     """Reads a run of 6 columns (`query Q0 document rank score tag`) or 3 (`query document score`).
 
     Ranks may start at 0 and are not used: scores decide. Raises InputError with the file and line for a wrong number
-    of columns, a score that is not a finite number, and a document given twice for a query.
+    of columns, a score that is not a finite number, and a document given twice for a query; and for scores that rise
+    with the rank.
     """
     run: Run = {}
+    last: dict[str, tuple[int, float]] = {}  # each query's rank and score on its line before
+    rising: set[str] = set()  # queries with a score that rises with the rank, from one of their lines to the next
+    falling: set[str] = set()
     for number, raw in read_lines(Path(path)):
         if not raw.strip():
             continue
         where = f"{path}:{number}"
         fields = _fields(raw, where, _RUN)
         query_id, doc_id = fields[0], fields[2 if len(fields) == 6 else 1]
-        if len(fields) == 6:
-            _whole_number(fields[3], "rank", where)
         scores = run.setdefault(query_id, {})
         if doc_id in scores:
             raise LineError(where, "duplicate", f"document {doc_id!r} is given twice for query {query_id!r}")
-        scores[doc_id] = _score(fields[4 if len(fields) == 6 else 2], where)
+        if len(fields) == 3:
+            scores[doc_id] = _score(fields[2], where)
+            continue
+        rank, score = _whole_number(fields[3], "rank", where), _score(fields[4], where)
+        scores[doc_id] = score
+        before = last.get(query_id, (rank, score))
+        if rank != before[0] and score != before[1]:
+            (rising if (rank > before[0]) == (score > before[1]) else falling).add(query_id)
+        last[query_id] = rank, score
+    if len(rising - falling) > len(rising | falling) / 2:
+        raise InputError(
+            f"{path}: column 5 rises with the rank: a distance or a rank stands where a score is expected; give scores "
+            "that are higher for better documents"
+        )
     return run
 
 

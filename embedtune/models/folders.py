@@ -61,6 +61,8 @@ def locate(name: str) -> Location:
 
     Raises InputError for a name that is neither a folder nor shaped like a hub id.
     """
+    if not name.strip():
+        raise InputError("the model's name is empty; give a model folder, a run's folder or a hub id")
     if name.startswith("package:"):
         return Location(str(_in_package(name)))
     path = Path(name).expanduser()

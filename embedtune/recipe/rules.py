@@ -148,7 +148,11 @@ def _at_odds(recipe: Recipe) -> list[str]:
 def _numbers(recipe: Recipe) -> list[str]:
     """Numbers that contradict each other."""
     model, train = recipe.model, recipe.train
-    problems = []
+    problems = [
+        f"loss.{loss.name}.weight: has no effect at 0; leave the loss out" for loss in recipe.loss if loss.weight == 0
+    ]
+    if not problems and not any(loss.weight > 0 for loss in recipe.loss):
+        problems.append("loss: expected at least one loss with a weight above 0")
     if len(set(recipe.matryoshka)) < len(recipe.matryoshka):
         problems.append(f"matryoshka: expected each dimension once, got {recipe.matryoshka}")
     if isinstance(train.warmup, int) and train.max_steps is not None and train.warmup >= train.max_steps:

@@ -62,7 +62,9 @@ class Manifest:
 
     def model_to_load(self, name: str | None = None) -> Model:
         """The model as it was when it built the index, or one of another name under the same settings."""
-        return Model(name=name or self.model, max_length=self.max_length, prompts=Prompts(**self.prompts))
+        return Model(
+            name=self.model if name is None else name, max_length=self.max_length, prompts=Prompts(**self.prompts)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

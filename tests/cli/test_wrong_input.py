@@ -124,7 +124,18 @@ def test_a_dataset_that_is_none(line: str, run_cli: RunCli) -> None:
         refuse(run_cli, line.format(name))
 
 
-MODELS = ["absent", "folder", "empty", "binary", "data", "index", "a/b/c/d", "package:absent_package/model", "package:"]
+MODELS = [
+    "absent",
+    "",
+    "folder",
+    "empty",
+    "binary",
+    "data",
+    "index",
+    "a/b/c/d",
+    "package:absent_package/model",
+    "package:",
+]
 OF_MODELS = [
     "encode data --output out --model {}",
     "eval {} --data data",
@@ -423,6 +434,9 @@ def test_a_finished_command_says_so(wrong: Path, run_cli: RunCli) -> None:
         ("mine data --model model --output out.run --set train.epochs=2", "--set"),
         ("eval model --data data --overwrite", "--overwrite"),
         ("eval --run mined.run --data data --max-length 8", "--max-length"),
+        ("eval --run mined.run --data data --keep-identical-ids", "--keep-identical-ids"),
+        ("eval --run mined.run --data data --ignore-identical-ids", "--ignore-identical-ids"),
+        ("eval model --mteb SciFact --output out --keep-identical-ids", "--keep-identical-ids"),
         ("train recipe.yaml --dry-run --json", "--json"),
         ("train recipe.yaml --resume --overwrite", "--resume"),
         ("doctor --clean --json", "--json"),
@@ -431,6 +445,15 @@ def test_a_finished_command_says_so(wrong: Path, run_cli: RunCli) -> None:
 @pytest.mark.usefixtures("wrong")
 def test_a_flag_without_effect_is_refused_by_its_name(line: str, flag: str, run_cli: RunCli) -> None:
     assert flag in refuse(run_cli, line)
+
+
+@pytest.mark.parametrize("flags", ["", " --model model", " --output out.run"])
+@pytest.mark.parametrize("source", ["absent", "absent:train", "judged:absent", "absent/deep"])
+@pytest.mark.usefixtures("wrong")
+def test_mining_an_absent_dataset_says_so_whatever_else_is_missing(source: str, flags: str, run_cli: RunCli) -> None:
+    assert refuse(run_cli, f"mine {source}{flags}").startswith(
+        f"error: {source}: no such dataset folder; a recipe's name"
+    )
 
 
 def test_a_run_folder_stands_for_its_model(made: Path, tmp_path: Path, run_cli: RunCli) -> None:

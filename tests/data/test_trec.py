@@ -127,3 +127,26 @@ def test_the_real_qrels_round_trip(shared: Path, tmp_path: Path) -> None:
         qrels = read_qrels(shared / name / "qrels" / "test.tsv")
         write_qrels(tmp_path / f"{name}.tsv", qrels)
         assert read_qrels(tmp_path / f"{name}.tsv") == qrels
+
+
+@pytest.mark.parametrize(
+    ("lines", "is_refused"),
+    [
+        (["q1 a 1 0.1", "q1 b 2 0.1", "q1 c 3 0.4"], True),
+        (["q1 a 1 1", "q1 b 2 2", "q2 a 1 1", "q2 b 2 2", "q3 a 1 3", "q3 b 2 2"], True),
+        (["q1 b 2 2", "q2 b 2 2", "q1 a 1 1", "q2 a 1 1"], True),  # in no order
+        (["q1 a 1 1", "q1 b 2 2", "q2 a 1 2", "q2 b 2 1"], False),  # not for most queries
+        (["q1 a 1 1", "q1 b 2 1", "q2 a 1 1"], False),  # one value
+        (["q1 a 0 1", "q1 b 0 2"], False),  # ranks that are not filled in
+        (["q1 a 1 1", "q1 b 2 2", "q1 c 3 1.5"], False),
+        (["q1 a 1 0.9", "q1 b 2 0.1"], False),
+    ],
+)
+def test_scores_that_rise_with_the_rank_are_refused(tmp_path: Path, lines: list[str], is_refused: bool) -> None:
+    rows = [line.split() for line in lines]
+    (tmp_path / "a.run").write_text("".join(f"{q} Q0 {d} {rank} {score} x\n" for q, d, rank, score in rows))
+    if not is_refused:
+        assert read_run(tmp_path / "a.run")
+        return
+    with pytest.raises(InputError, match=r"a\.run: column 5 rises with the rank: a distance or a rank stands where a"):
+        read_run(tmp_path / "a.run")

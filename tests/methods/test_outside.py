@@ -323,6 +323,7 @@ def test_an_installed_packages_method_is_listed_without_importing_it(
         ("loss", torch.zeros(()), "returned Tensor, expected a loss and a dict of its parts"),
         ("loss", (torch.zeros(2), {}), r"returned the shape \(2,\), expected \(\)"),
         ("loss", (torch.tensor(torch.nan), {}), "returned a loss of nan"),
+        ("loss", (torch.tensor(torch.nan, requires_grad=True), {}), "returned a loss of nan"),  # and warns of nothing
         ("loss", (torch.tensor(0.0), {"part": torch.zeros(3)}), "returned the part 'part', expected a number"),
     ],
 )

@@ -137,6 +137,10 @@ def test_each_mistake_is_a_sentence(tmp_path: Path, text: str, message: str) -> 
             "loss.bidirectional_margin: has no effect without made negatives: synthesis",
         ),
         ("loss: soft_alignment", "loss.soft_alignment: goes by a teacher's scores; give negatives.teacher"),
+        ("loss: []", "loss: expected at least one loss with a weight above 0"),
+        ("loss: {name: infonce, weight: -1}", "loss: expected at least one loss with a weight above 0"),
+        ("loss: [infonce, {name: ncu, weight: 0}]", "loss.ncu.weight: has no effect at 0; leave the loss out"),
+        ("loss: {name: infonce, weight: 0}", "loss.infonce.weight: has no effect at 0; leave the loss out"),
         ("matryoshka: [64, 64]", "matryoshka: expected each dimension once, got [64, 64]"),
         (
             "train: {warmup: 100, max_steps: 50}",

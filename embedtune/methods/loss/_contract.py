@@ -143,7 +143,7 @@ def problem_of(returned: Any, scores: Scores, keep: Tensor, log_weights: Tensor)
     value, parts = returned
     problem = tensor_problem(value, (), "float")
     if not problem and bool(scores.student.isfinite().all()) and not bool(value.isfinite()):
-        return f"returned a loss of {float(value)}"
+        return f"returned a loss of {float(value.detach())}"
     for key, part in parts.items():
         tensor = isinstance(part, Tensor) and part.numel() == 1 and not part.requires_grad
         if not tensor and not isinstance(part, int | float):
