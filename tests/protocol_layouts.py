@@ -19,6 +19,7 @@ class Known:
     name = "models/known"
     similarity = "dot"
     fingerprint = "f00d"
+    max_length = None
     dimension = 2
 
     def __init__(self, vectors: dict[str, tuple[float, float]]) -> None:
