@@ -95,8 +95,7 @@ def _reason(error: BaseException, *, teacher: bool) -> str:
     if "trust_remote_code" in text:
         hint = "run it with --trust-remote-code, or model.trust_remote_code in a recipe"
         return "has code of its own; " + ("a teacher's is never run" if teacher else hint)
-    if (
-        isinstance(error, TypeError) and "argument" in text
-    ):  # sentence-transformers passes a module's config.json as arguments
+    # sentence-transformers passes a module's config.json as arguments
+    if isinstance(error, TypeError) and "argument" in text:
         return f"cannot be loaded: the config.json of a module lacks a key or has an unknown one ({first_line(error)})"
     return f"cannot be loaded: {first_line(error)}"

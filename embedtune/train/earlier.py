@@ -18,7 +18,7 @@ def set_aside(folder: Path) -> None:
     moving = folder / MOVING
     moving.mkdir()
     try:
-        for path in _entries(folder):
+        for path in entries(folder):
             path.rename(moving / path.name)
         moving.rename(folder / EARLIER)
     except OSError:
@@ -31,7 +31,7 @@ def put_back(folder: Path) -> None:
     earlier, moving = folder / EARLIER, folder / MOVING
     if earlier.exists():
         (folder / "recipe.yaml").unlink(missing_ok=True)  # first: without it nothing resumes what is half removed
-        for path in _entries(folder):
+        for path in entries(folder):
             remove(path)
         earlier.rename(moving)
     if moving.exists():
@@ -53,7 +53,8 @@ def remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def _entries(folder: Path) -> list[Path]:
+def entries(folder: Path) -> list[Path]:
+    """What a run has in its folder: all but the lock and an earlier run that is set aside."""
     return [
         path for path in folder.iterdir() if not path.name.startswith(".lock") and path.name not in (EARLIER, MOVING)
     ]

@@ -14,21 +14,21 @@ from accelerate.utils import broadcast_object_list
 from .. import __version__
 from ..data.jsonl import read_json_object
 from ..errors import InputError
-from ..files import LOCK, FolderKind, check_folder, write_json, write_text
+from ..files import GATE, LOCK, FolderKind, check_folder, write_json, write_text
 from ..recipe import Recipe, dump, load_recorded, method_fingerprints, plain
 from ..recipe.strict_yaml import flattened
 from ..report.record import SUMMARY, read_summary
 from . import checkpoint, earlier
 from .validation import SHARED_VALUE
 
-_FILES = {"recipe.yaml", "environment.json", "left-out.txt", "log.jsonl", "guard.json", "summary.json", "report.html"}
+LEFT_OUT = "left-out.txt"  # the items with a broken image, a line each
+_FILES = {"recipe.yaml", "environment.json", LEFT_OUT, "log.jsonl", "guard.json", "summary.json", "report.html"}
 _FOLDERS = {"checkpoints", "negatives", "model", "model-unmixed", "adapter", "adapter-unmixed", "mteb", "evaluation",
             "evaluation-base", "evaluation-unmixed"}  # fmt: skip
 _TRACKERS = {"embedtune", "wandb", "trackio"}
-_BEFORE_TRAINING = {"recipe.yaml", "left-out.txt", "log.jsonl", "negatives"}  # older than environment.json
+_BEFORE_TRAINING = {"recipe.yaml", LEFT_OUT, "log.jsonl", "negatives"}  # older than environment.json
 # The last: what a killed process was still writing.
 _HIDDEN = re.compile(r"\.(lock.*|finishing|validation|earlier|earlier-moving|.+\.\w{8})")
-LEFT_OUT = "left-out.txt"  # the items with a broken image, a line each
 Decision = TypeVar("Decision")
 
 
@@ -82,7 +82,7 @@ def claim(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> Cla
     """
     if not (resume and (folder / "recipe.yaml").exists() and (folder / earlier.EARLIER).exists()):
         earlier.put_back(folder)  # of a start with --overwrite that was killed before its first step
-    entries = {path.name for path in folder.iterdir() if not path.name.startswith(".lock")}
+    entries = {path.name for path in earlier.entries(folder)}
     if resume and "recipe.yaml" in entries:
         changed = _changed_keys(folder, recipe)
         _refuse_changed(folder, method_fingerprints(recipe.chosen()))
@@ -113,12 +113,11 @@ def withdraw(folder: Path) -> None:
     if (folder / earlier.EARLIER).exists():
         earlier.put_back(folder)
         return
-    claimed = {".lock", ".lock.gate", "recipe.yaml", "environment.json", LEFT_OUT}
+    claimed = {LOCK, GATE, "recipe.yaml", "environment.json", LEFT_OUT}
     if any(path.is_file() and path.name not in claimed and path.stat().st_size for path in folder.rglob("*")):
         return
-    for path in folder.iterdir():
-        if not path.name.startswith(".lock"):
-            earlier.remove(path)
+    for path in earlier.entries(folder):
+        earlier.remove(path)
 
 
 def _changed_keys(folder: Path, recipe: Recipe) -> list[str]:
