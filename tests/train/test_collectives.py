@@ -76,9 +76,11 @@ measure = validation.Validator(encoder=encoder, dataset=dataset, measure="nDCG@1
                                folder=Path(folder), keep=False)
 if rank == 0:
     with locked(Path(folder)):
+        accelerator.wait_for_everyone()  # as in a run, which is locked before anything is validated
         value = measure()
         accelerator.wait_for_everyone()
 else:
+    accelerator.wait_for_everyone()
     value = measure()
     accelerator.wait_for_everyone()
 Path(folder, f"value-{rank}").write_text(repr(value))
