@@ -29,8 +29,7 @@ def encode(
 
     Several processes share the work: torchrun --nproc-per-node 2 -m embedtune_cli encode ...
     """
-    from embedtune import distributed as processes
-    from embedtune import recipe
+    from embedtune import distributed, recipe
     from embedtune.data.dataset import load_dataset
     from embedtune.models.encoder import load_encoder
     from embedtune.models.export import encode_dataset
@@ -38,7 +37,7 @@ def encode(
     dataset = load_dataset(data)
     block = recipe.Model(name=model, max_length=max_length, trust_remote_code=trust_remote_code)
     encoder = load_encoder(block, device=device, precision=precision)
-    if not processes.leads():
+    if not distributed.leads():
         encoder.encode(dataset.corpus, "document")
         encoder.encode(dataset.queries, "query")
         return

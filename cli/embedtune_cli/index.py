@@ -39,7 +39,7 @@ def index(
 
     Several processes share the encoding: torchrun --nproc-per-node 2 -m embedtune_cli index ...
     """
-    from embedtune import distributed as processes
+    from embedtune import distributed
     from embedtune.errors import InputError
 
     if add and (overwrite or kind != "auto"):
@@ -55,12 +55,12 @@ def index(
     from embedtune.search.folder import open_index
 
     source = read_source(data, broken_images)
-    if processes.leads():
+    if distributed.leads():
         say_left_out(source.left_out)
     block = open_index(output).manifest.model_to_load(model) if add else recipe.Model(name=model)
     block = dataclasses.replace(block, trust_remote_code=trust_remote_code)
     encoder = load_encoder(block, device=device, precision=precision)
-    if not processes.leads():
+    if not distributed.leads():
         encoder.encode(source.documents, "document")
         return
     with progress("encoding") as on_progress:

@@ -75,7 +75,7 @@ def mine(
     Writes a TREC run, and beside it the evidence (.jsonl) and a summary (.json). After a kill, the same command
     continues. Several processes share the encoding: torchrun --nproc-per-node 2 -m embedtune_cli mine ...
     """
-    from embedtune import distributed as processes
+    from embedtune import distributed
     from embedtune.data.dataset import load_training
     from embedtune.recipe.mining_flags import Flags, adjusted
 
@@ -92,7 +92,7 @@ def mine(
     )
     recipe = adjusted(recipe, flags)
     dataset = load_training(recipe.data)
-    if not processes.leads():
+    if not distributed.leads():
         from embedtune.train.negatives import encode_for_recipe
 
         encode_for_recipe(recipe, dataset)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from embedtune import distributed as processes
+from embedtune import distributed
 
 # Control characters that drive a terminal, overrides of the writing direction, and halves of surrogate pairs, which no
 # encoding has. Written as JSON writes them, so that JSON keeps its meaning. Line breaks and tabs stay.
@@ -123,7 +123,7 @@ def progress(description: str) -> Iterator[Callable[..., None]]:
 
     Without a terminal there is no bar, and of several processes one shows it.
     """
-    if not sys.stderr.isatty() or not processes.leads():
+    if not sys.stderr.isatty() or not distributed.leads():
         yield lambda done, total, description=None: None
         return
     from rich.console import Console

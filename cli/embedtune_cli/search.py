@@ -67,7 +67,7 @@ def search(
 
     Example: embedtune search indexes/scifact --queries data/scifact:test --output scifact.run -k 100
     """
-    from embedtune import distributed as processes
+    from embedtune import distributed
     from embedtune.errors import InputError
 
     if words is not None and text is not None:
@@ -86,7 +86,7 @@ def search(
     for message, applies in contradictions.items():
         if applies:
             raise InputError(message)
-    if not processes.leads():  # queries are few: one process does all
+    if not distributed.leads():  # queries are few: one process does all
         return
 
     from embedtune.data.dataset import load_queries

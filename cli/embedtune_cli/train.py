@@ -30,7 +30,7 @@ def train(
 
     Several processes train together: torchrun --nproc-per-node 2 -m embedtune_cli train RECIPE
     """
-    from embedtune import distributed as processes
+    from embedtune import distributed
     from embedtune.errors import BarMissed, InputError
     from embedtune.recipe import dump, load_recipe, resolve
     from embedtune.train.preflight import preflight
@@ -41,7 +41,7 @@ def train(
         raise InputError("--json has no effect with --dry-run, which prints the recipe as YAML")
     checked = load_recipe(recipe, changes, methods=methods)
     folder = output or Path("runs") / recipe.stem
-    leads = processes.leads()
+    leads = distributed.leads()
     for name, text in preflight(checked, folder).items() if leads else ():
         say(f"{name:>10}  {text}")
     if resume and leads and not (folder / "recipe.yaml").exists():

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .. import distributed as processes
+from .. import distributed
 from ..errors import InputError
 
 T = TypeVar("T")
@@ -67,7 +67,7 @@ def _on_threads(work: Callable[[Path], T], paths: Sequence[Path]) -> list[T]:
 def _threads() -> ThreadPoolExecutor | None:
     """A thread for each core that the model leaves free; Pillow decodes most formats without Python's global lock."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores //= processes.local_count()
+    cores //= distributed.local_count()
     return ThreadPoolExecutor(min(MOST_THREADS, cores - 1)) if cores >= ENOUGH_CORES else None
 
 

@@ -101,6 +101,10 @@ class Method:
     def summary(self) -> str:
         return self.docstring.split("\n\n")[0].replace("\n", " ")
 
+    def with_defaults(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options, and the defaults of those that they leave out."""
+        return {option.name: option.default for option in self.options} | dict(options)
+
     @property
     def file(self) -> Path:
         return self.source.path(self.family, self.name)

@@ -115,8 +115,8 @@ def needs(family: str, name: str, options: dict[str, Any]) -> list[Need]:
 
 def _holds(method: Method, options: Mapping[str, Any], condition: Mapping[str, Any]) -> bool:
     """Whether the options, defaults included, have the condition's values."""
-    defaults = {option.name: option.default for option in method.options}
-    return all(options.get(name, defaults[name]) == value for name, value in condition.items())
+    chosen = method.with_defaults(options)
+    return all(chosen[name] == value for name, value in condition.items())
 
 
 def check(family: str, name: str, options: dict[str, Any]) -> list[tuple[str, str]]:

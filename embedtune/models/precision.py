@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from .. import distributed as processes
+from .. import distributed
 from ..errors import InputError, unknown
 from ..recipe import Precision
 
@@ -20,8 +20,8 @@ def resolve_device(device: str = "auto") -> torch.device:
 
     Raises InputError for an unknown name and for a device that this machine does not have.
     """
-    if device == "auto" and processes.count() > 1 and torch.cuda.is_available():
-        return torch.device("cuda", processes.local_rank() % torch.cuda.device_count())
+    if device == "auto" and distributed.count() > 1 and torch.cuda.is_available():
+        return torch.device("cuda", distributed.local_rank() % torch.cuda.device_count())
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.mps.is_available() else "cpu")
     kind = device.partition(":")[0]

@@ -85,8 +85,8 @@ def mine(job: MiningJob, output: Path, *, on_progress: Progress | None = None) -
 
 def asked(negatives: Negatives) -> int:
     """How many negatives the sampling draws for a query."""
-    option = next(o for o in methods.describe("sampling", negatives.sampling.name).options if o.name == "count")
-    return int(negatives.sampling.options.get("count", option.default))
+    sampling = negatives.sampling
+    return int(methods.describe("sampling", sampling.name).with_defaults(sampling.options)["count"])
 
 
 def for_sampling(kept: Sequence[Evidence]) -> tuple[Tensor, float]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import distributed as processes
+from .. import distributed
 from ..errors import InputError, Interrupted, unknown
 from ..recipe import Recipe, dump, load_recipe, load_recorded, resolve
 from ..recipe.strict_yaml import read as read_yaml
@@ -132,7 +132,7 @@ def ablate(recipe: Path, grid: Path, output: Path, *, seeds: int = 3, on_event: 
     installed, curves.svg. Raises InputError for anything wrong with the grid or any of its recipes before the first
     run, and Interrupted, with the state saved, on SIGINT and SIGTERM.
     """
-    if processes.count() > 1:
+    if distributed.count() > 1:
         raise InputError("ablate runs in one process; start it without torchrun or accelerate launch")
     cells = load_grid(grid)
     check_output(output)

@@ -13,8 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from .. import distributed as processes
-from .. import methods
+from .. import distributed, methods
 from ..errors import InputError
 from ..models.encoder import Encoder, Progress, load_encoder
 from ..models.scorers import EncoderScores, other_encoder
@@ -222,7 +221,7 @@ def mined_once(
         report = mine(job, files.run, on_progress=on_progress)
     elif not files.complete:
         encode_for_mining(job, until=lambda: files.complete)
-    processes.wait_for_first(files.run.parents[1], lambda: files.complete, "mine")
+    distributed.wait_for_first(files.run.parents[1], lambda: files.complete, "mine")
     accelerator.wait_for_everyone()
     return report
 

@@ -12,8 +12,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from .. import distributed as processes
-from .. import methods
+from .. import distributed, methods
 from ..data.dataset import load_dataset, load_training
 from ..data.jsonl import read_json_object
 from ..errors import InputError, reason
@@ -35,7 +34,7 @@ def preflight(recipe: Recipe, output: Path) -> dict[str, str]:
     would."""
     dataset = load_training(recipe.data)
     refuse_without_texts(recipe, dataset)
-    distinct([load_dataset(name) for name in (*recipe.evaluate.in_domain, *recipe.evaluate.out_of_domain)])
+    load_suites(recipe)
     train, validation = recipe.train, recipe.data.validation
     query_ids, _ = sizes.training_queries(dataset, validation, train.seed)
     pairs = sizes.pair_count(dataset, query_ids, recipe.data.positives)
@@ -43,7 +42,7 @@ def preflight(recipe: Recipe, output: Path) -> dict[str, str]:
     first, steps = sizes.steps_of(train, sizes.batch_count(pairs, train.batch_size))
     alone = f"; the first {min(first, steps):,} train the projections alone" if first else ""
     share = f"{validation.share:.0%} of the queries, by {recipe.evaluate.measure}" if validation else "none"
-    batch = f"{train.batch_size} queries a batch over {processes.count()} process(es)"
+    batch = f"{train.batch_size} queries a batch over {distributed.count()} process(es)"
     adapter = ", adapter/" if recipe.model.lora else ""
     return {
         "data": _data(dataset),
@@ -57,6 +56,11 @@ def preflight(recipe: Recipe, output: Path) -> dict[str, str]:
         "dropout": "off (model.dropout: off)" if recipe.model.dropout == "off" else "the model's own",
         "writes": f"{output}/: recipe.yaml, model/{adapter}, checkpoints/, log.jsonl, evaluation/",
     }
+
+
+def load_suites(recipe: Recipe) -> list[Dataset]:
+    """The sets to evaluate on: those in domain, then those out of it. Raises InputError for one that is named twice."""
+    return distinct([load_dataset(name) for name in (*recipe.evaluate.in_domain, *recipe.evaluate.out_of_domain)])
 
 
 def _data(dataset: Dataset) -> str:

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 
-from .. import distributed as processes
+from .. import distributed
 from ..data.relevance import Relevance
 from ..errors import InputError
 from ..methods.synthesis.memory_queue import MemoryQueue
@@ -58,7 +58,7 @@ def make_accelerator(recipe: Recipe, folder: Path) -> Accelerator:
     precision = resolve_precision(recipe.train.precision, device)
     mixed = "no" if precision == "fp32" else precision
     os.environ.setdefault("ACCELERATE_LOG_LEVEL", "error")
-    if processes.count() == 1:
+    if distributed.count() == 1:
         # accelerate keeps one precision per Python process; a second run in it may train in another.
         AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(
@@ -69,7 +69,7 @@ def make_accelerator(recipe: Recipe, folder: Path) -> Accelerator:
     )
     if accelerator.distributed_type not in LAUNCHES:
         raise refused_launch(accelerator.distributed_type.value)
-    started = processes.count()
+    started = distributed.count()
     if started != accelerator.num_processes:
         raise InputError(
             f"WORLD_SIZE is {started} but accelerate sees {accelerator.num_processes} process(es): each would train "

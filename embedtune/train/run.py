@@ -16,12 +16,12 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 
-from .. import distributed as processes
-from ..data.dataset import load_dataset, load_training
+from .. import distributed
+from ..data.dataset import load_training
 from ..data.selection import Selection
 from ..errors import InputError
 from ..evaluate.guarded import Point
-from ..evaluate.results import Evaluation, distinct
+from ..evaluate.results import Evaluation
 from ..evaluate.retrieval import encode_for_evaluation, evaluate
 from ..files import fingerprints_of_weights, inner_folder, locked, write_json, write_lines, write_text
 from ..methods import use_folders
@@ -41,7 +41,7 @@ from .live import two_towers
 from .log import Listener, Log
 from .loop import fit
 from .mix import UNMIXED, mix_run
-from .preflight import refuse_without_texts
+from .preflight import load_suites, refuse_without_texts
 from .prepare import make_accelerator, set_up
 
 Which = Literal["base", "tuned", "unmixed"]
@@ -217,11 +217,6 @@ def signals_set(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def load_suites(recipe: Recipe) -> list[Dataset]:
-    """The sets to evaluate on: those in domain, then those out of it."""
-    return distinct([load_dataset(n) for n in (*recipe.evaluate.in_domain, *recipe.evaluate.out_of_domain)])
-
-
 def finish(training: Training, state: State, suites: list[Dataset]) -> TrainedRun:
     """Saves the chosen weights as model/ (and adapter/), evaluates base and tuned, writes model card and summary."""
     folder, recipe, guard = training.folder, training.recipe, training.recipe.evaluate.guard
@@ -277,7 +272,7 @@ def encode_for_finish(training: Training, suites: list[Dataset]) -> None:
 
     for which in both if suites else ():
         if which == "tuned":
-            processes.wait_for_first(folder, saved, "save the model")
+            distributed.wait_for_first(folder, saved, "save the model")
         encode_for_evaluation(suite_encoder(recipe, which, suites, folder, training.log), suites)
 
 

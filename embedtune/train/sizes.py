@@ -68,8 +68,7 @@ def own_negatives(recipe: Recipe) -> int:
     if not recipe.negatives.mining:
         return 0
     sampling = recipe.negatives.sampling
-    options = {option.name: option.default for option in methods.describe("sampling", sampling.name).options}
-    return int((options | sampling.options)["count"])
+    return int(methods.describe("sampling", sampling.name).with_defaults(sampling.options)["count"])
 
 
 def columns(recipe: Recipe) -> int:

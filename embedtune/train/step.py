@@ -216,6 +216,11 @@ class TrainingStep:
     keep: float | None = None
     accumulate: int = 1
 
+    @property
+    def shard(self) -> slice:
+        """This process's rows of a batch's items."""
+        return slice(self.accelerator.process_index, None, self.accelerator.num_processes)
+
     def differentiate(self, loss: Tensor) -> None:
         scaler = self.accelerator.scaler
         divided = loss / self.accumulate
@@ -235,7 +240,7 @@ def accumulate_gradients(
     gradients are then of this process's shard, and their sum over processes is the gradient of the whole batch.
     """
     encoder, objective = step.encoder, step.objective
-    shard = slice(step.accelerator.process_index, None, step.accelerator.num_processes)
+    shard = step.shard
     step.tokens[1].hold(batch.made)
     towers, underway = [], []
     roles: list[tuple[Role, tuple[str, ...]]] = [("query", batch.query_ids), ("document", batch.doc_ids)]
@@ -267,7 +272,7 @@ def accumulate_gradients(
 def slow_documents(step: TrainingStep, batch: Batch, queue: MemoryQueue, trained: Sequence[nn.Parameter]) -> Tensor:
     """(D, H) the batch's documents as the queue's slow copy embeds them, without dropout."""
     step.tokens[1].hold(batch.made)
-    shard = slice(step.accelerator.process_index, None, step.accelerator.num_processes)
+    shard = step.shard
     step.encoder.model.eval()
     with queue.slow_weights(trained):
         items = step.tokens[1](batch.doc_ids[shard])

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from .. import distributed as processes
+from .. import distributed
 from ..data.dataset import subset
 from ..data.selection import Selection
 from ..evaluate.retrieval import Retrieval, evaluate
@@ -92,5 +92,5 @@ class Validator:
             value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"count": 0}
             return value
 
-        processes.wait_for_first(self.folder, lambda: written()["count"] == self.count, "validate")
+        distributed.wait_for_first(self.folder, lambda: written()["count"] == self.count, "validate")
         return float(written()["value"])
