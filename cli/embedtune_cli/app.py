@@ -43,6 +43,7 @@ RENAMED = {
     "search": {"--images": "--image-folder"},
     "split": {"--from": "--source"},  # of `data`
 }
+INTERRUPTED = 130
 MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -145,6 +146,8 @@ def run(args: Sequence[str]) -> int:
     words, debug = _without_debug(args)
     try:
         result = get_command(app).main(words, prog_name="embedtune", standalone_mode=False)
+        if result == INTERRUPTED:  # typer catches the signal and says nothing
+            say("interrupted")
         return result if isinstance(result, int) else 0
     except SystemExit as stop:  # shell completion, or typer's answer to a closed pipe
         if isinstance(stop.__context__, BrokenPipeError):
@@ -175,7 +178,7 @@ def _verdict(error: BaseException) -> tuple[str, int]:
     if isinstance(error, typer.Abort) and isinstance(error.__cause__ or error.__context__, EOFError):
         error = EOFError("a file or stdin ended early")  # typer takes it for an interruption
     if isinstance(error, Interrupted | KeyboardInterrupt | typer.Abort):
-        return f"interrupted: {error}" if str(error) else "interrupted", 130
+        return f"interrupted: {error}" if str(error) else "interrupted", INTERRUPTED
     if isinstance(error, typer.TyperException):
         return _usage(error), 2
     if isinstance(error, OSError) and error.strerror and (error.filename or error.errno in MACHINE):
@@ -192,7 +195,7 @@ def _usage(error: typer.TyperException) -> str:
 
 
 def main() -> None:
-    """The entry point `embedtune`."""
+    """Runs the command line of this process, and ends the process with the exit code."""
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()

@@ -98,10 +98,12 @@ def show_result(result: Any, as_json: bool) -> None:
     """The gain and the cost: base and tuned model on each dataset, with the interval of their difference."""
     from embedtune.report.record import outcome_table, read_record
 
-    columns, rows = outcome_table(read_record(result.folder, negatives=False))
+    record = read_record(result.folder, negatives=False)
+    columns, rows = outcome_table(record)
     if as_json:
         show_json({"folder": str(result.folder), "model": str(result.model), "steps": result.steps,
                    "best_step": result.best_step, "base": result.base, "tuned": result.tuned,
+                   "untouched": result.untouched,
                    "outcome": [dict(zip(columns, row, strict=True)) for row in rows]})  # fmt: skip
         return
     shown = [index for index in range(len(columns)) if any(row[index] is not None for row in rows)]
@@ -109,4 +111,6 @@ def show_result(result: Any, as_json: bool) -> None:
         show_table(
             [columns[index] for index in shown], [[row[index] for index in shown] for row in rows], as_json=False
         )
+    if record.untouched:
+        say(record.untouched)
     say(f"the model is in {result.model}; for its gains and costs: embedtune report {result.folder}")

@@ -22,6 +22,7 @@ from ..negatives.evidence import MiningFiles
 from ..recipe import Data, Model, Recipe, plain
 from ..recipe.strict_yaml import read as read_yaml
 from .learning import Learning, read_learning
+from .wording import model_name
 
 SUMMARY = "summary.json"  # written last: a run with it is finished
 Domain = Literal["in", "out"]
@@ -85,9 +86,21 @@ class RunRecord:
         return [self.domain(comparison.dataset) for comparison in self.main]
 
     @property
+    def untouched(self) -> str | None:
+        """What to use where a run brought nothing: a sentence; None where model/ holds tuned weights."""
+        why = self.summary.get("untouched")
+        if why is None:
+            return None
+        if self.recipe["model"]["compose"] is not None:
+            return f"Tuning brought no gain: {why}. model/ holds the composed model as it was before training."
+        name = model_name(self.recipe["model"])
+        return f"Tuning brought no gain: {why}. Use {name} as it is; this folder has its weights."
+
+    @property
     def notes(self) -> list[str]:
         """What a reader must know before the figures: what is missing, and how it was compared."""
-        return [*self.missing, *(self.compared.notes if self.compared else [])]
+        untouched = [self.untouched] if self.untouched else []
+        return [*untouched, *self.missing, *(self.compared.notes if self.compared else [])]
 
     @property
     def missing(self) -> list[str]:

@@ -36,7 +36,7 @@ from ..types import Dataset, Items, Role
 from . import checkpoint
 from . import folder as run_folder
 from .checkpoint import State, Training
-from .guard import Watched, conclude, refuse_distilled, refuse_overlap, watch
+from .guard import Watched, choose, conclude, refuse_distilled, refuse_overlap, watch
 from .live import two_towers
 from .log import Listener, Log
 from .loop import fit
@@ -46,7 +46,7 @@ from .prepare import make_accelerator, set_up
 
 Which = Literal["base", "tuned", "unmixed"]
 FINISHING = ".finishing"  # a file in the run folder while base and tuned model are evaluated
-SUMMARISED = ("steps", "best_step", "base", "tuned", "missed", "weights")
+SUMMARISED = ("steps", "best_step", "base", "tuned", "missed", "weights", "untouched")
 
 Evaluations = dict[str, Evaluation]
 """dataset label -> its evaluation."""
@@ -57,6 +57,7 @@ class TrainedRun:
     """A finished run. `base` and `tuned` are label -> measure -> value, for the recipe's in- and out-of-domain sets.
 
     missed: a sentence for each guarded set that lost more than its budget. weights: file in model/ -> sha256.
+    untouched: why model/ holds the untouched model's weights; None where it holds tuned ones.
     """
 
     folder: Path
@@ -66,6 +67,7 @@ class TrainedRun:
     tuned: dict[str, dict[str, float]]
     missed: list[str] = field(default_factory=list)
     weights: dict[str, str] = field(default_factory=dict)
+    untouched: str | None = None
     already_finished: bool = False
 
     @property
@@ -227,9 +229,6 @@ def finish(training: Training, state: State, suites: list[Dataset]) -> TrainedRu
             checkpoint.load_training(training, best, weights_only=True)
         except checkpoint.Damaged as damage:
             raise InputError(f"{folder}: the best checkpoint is damaged ({damage}); start a new run") from None
-    if state.best_step == 0:
-        text = f"no step validated above the untouched model ({state.best_value:.4f}); model/ holds its weights"
-        training.log.tell("message", text=text)
     save_model(training.encoder, recipe, folder)
     watched: list[Watched] = []
     points: list[Point] = []
@@ -254,12 +253,22 @@ def finish(training: Training, state: State, suites: list[Dataset]) -> TrainedRu
         tuned={label: evaluation.measures for label, evaluation in evaluations["tuned"].items()},
         missed=missed,
         weights=fingerprints_of_weights(folder / "model"),
+        untouched=why_untouched(recipe.evaluate.measure, state, points),
     )
     summary = {name: getattr(run, name) for name in SUMMARISED}
     write_card(folder, summary)
     write_json(folder / SUMMARY, summary)
     (folder / FINISHING).unlink(missing_ok=True)
     return run
+
+
+def why_untouched(measure: str, state: State, points: list[Point]) -> str | None:
+    """Why a run ends with the untouched model's weights, in a clause; None where it ends with others."""
+    if state.best_step == 0:
+        return f"no step validated above the untouched model ({measure} {state.best_value:.4f} on held-out queries)"
+    if points and choose(points).alpha == 0:
+        return "the guard chose alpha 0: no mixture with the tuned weights kept the budget and validated above it"
+    return None
 
 
 def encode_for_finish(training: Training, suites: list[Dataset]) -> None:

@@ -74,7 +74,7 @@ def test_a_wrong_command_line_is_answered_in_one_line(args: list[str], sentence:
         (InputError("data/x: no such folder"), 2, "error: data/x: no such folder"),
         (BarMissed("nDCG@10 fell by 0.02"), 1, "missed: nDCG@10 fell by 0.02"),
         (Interrupted("step 7 is saved"), 130, "interrupted: step 7 is saved"),
-        (KeyboardInterrupt(), 130, ""),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
         (OSError(errno.ENOSPC, "No space left on device", "out.npy"), 2, "error: out.npy: No space left on device"),
         (KeyError("doc_7"), 70, "unexpected KeyError: 'doc_7'\nThis is likely a bug; run again with --debug"),
     ],
@@ -99,6 +99,14 @@ def test_debug_shows_the_traceback_wherever_it_stands(args: list[str], run_cli: 
     assert result.exit_code == 2
     assert "Traceback (most recent call last)" in result.stderr
     assert result.stderr.splitlines()[-1].startswith("error: unknown recipe 'x'")
+
+
+def test_an_interruption_while_the_verbs_are_imported_is_said_in_one_word() -> None:
+    interrupting = "import sys\nclass Stop:\n  def find_spec(self, name, *_):\n    if name == 'embedtune_cli.app':\n"
+    interrupting += "      raise KeyboardInterrupt\nsys.meta_path.insert(0, Stop())\n"
+    interrupting += "from embedtune_cli.__main__ import main\nmain()"
+    done = subprocess.run([sys.executable, "-c", interrupting], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:

@@ -14,9 +14,11 @@ from torch import nn
 
 from embedtune.errors import InputError, Interrupted
 from embedtune.recipe import Recipe, check_recipe
+from embedtune.report.write import report
 from embedtune.train.objective import mean_parts
 from embedtune.train.run import train
 from embedtune.train.stay_close import freeze, layers_of_model
+from embedtune_cli.train import show_result
 
 
 def recipe_of(model: Path, data: Path, /, **parts: Any) -> Recipe:
@@ -42,12 +44,12 @@ def weights_of(model: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_run_that_only_gets_worse_ends_with_the_untouched_model(
-    tiny_model: Path, tiny_dataset: Path, tmp_path: Path
+    tiny_model: Path, tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    pytest.importorskip("jinja2", reason="pip install 'embedtune[plots]'")
     harmful = {"learning_rate": 0.5, "validate_every": 1, "max_steps": 3, "warmup": 0}
     recipe = recipe_of(tiny_model, tiny_dataset, train=harmful, data={"validation": 0.3})
-    told: list[dict[str, Any]] = []
-    run = train(recipe, tmp_path / "run", on_event=told.append)
+    run = train(recipe, tmp_path / "run")
     validations = events_of(run.folder, "validation")
     assert [event["step"] for event in validations] == [0, 1, 2, 3]
     assert all(event["value"] < validations[0]["value"] for event in validations[1:])  # the test could have failed
@@ -55,9 +57,27 @@ def test_a_run_that_only_gets_worse_ends_with_the_untouched_model(
     assert run.best_step == 0
     before, after = weights_of(tiny_model), weights_of(run.model)
     assert all(torch.equal(before[name], after[name]) for name in before)
-    messages = [event["text"] for event in told if event["event"] == "message"]
-    value = f"{validations[0]['value']:.4f}"
-    assert f"no step validated above the untouched model ({value}); model/ holds its weights" in messages
+    why = f"no step validated above the untouched model (nDCG@10 {validations[0]['value']:.4f} on held-out queries)"
+    assert run.untouched == json.loads((run.folder / "summary.json").read_text())["untouched"] == why
+    advice = f"Tuning brought no gain: {why}. Use tiny as it is; this folder has its weights."
+    assert advice in (run.model / "README.md").read_text()
+    assert advice in report([run.folder], form="md").text
+    show_result(run, as_json=False)
+    assert advice in capsys.readouterr().err
+
+
+def test_a_guard_that_allows_no_tuned_weight_says_what_to_use(
+    tiny_model: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    other = write_dataset(tmp_path / "other", seed=7)
+    guard = {"interpolate": True, "alphas": [0.0, 1.0], "largest_drop": 0.0}
+    harmful = {"learning_rate": 0.5, "max_steps": 3, "warmup": 0}
+    recipe = recipe_of(
+        tiny_model, tiny_dataset, train=harmful, evaluate={"out_of_domain": [str(other)], "guard": guard}
+    )
+    run = train(recipe, tmp_path / "run")
+    assert run.untouched is not None
+    assert run.untouched.startswith("the guard chose alpha 0")
 
 
 def test_a_trained_model_that_equals_the_untouched_one_is_better(
