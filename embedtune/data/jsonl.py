@@ -5,22 +5,28 @@ from __future__ import annotations
 import codecs
 import hashlib
 import json
+import lzma
 import os
 import re
+import zlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
+from importlib import import_module
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, reason
 from ..files import fingerprint_of
 from ..types import Item
 from .images import BrokenImage, identity
 
+COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".xz": "lzma"}  # suffix -> the module of Python that unpacks it
+LONGEST_LINE = 2**28  # bytes of a compressed file that unpacking may bring into memory at once
+_DAMAGED = (EOFError, lzma.LZMAError, zlib.error)
 _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 _BREAKS_COLUMNS = re.compile(r"[\x00-\x20\x7f]")
 
@@ -107,14 +113,32 @@ class JsonLines:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(line number from 1, raw line with its end) for every line; only "\\n" ends one."""
+    """(line number from 1, raw line with its end) for every line; only "\\n" ends one.
+
+    A compressed file is unpacked line by line. Raises InputError for a file that cannot be read, and for a line of a
+    compressed one that is longer than LONGEST_LINE.
+    """
     try:
-        with path.open("rb") as file:
-            yield from enumerate(file, start=1)
+        with reading(path) as file:
+            if path.suffix.lower() not in COMPRESSED:
+                yield from enumerate(file, start=1)
+                return
+            for number, raw in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), start=1):
+                if len(raw) == LONGEST_LINE:
+                    raise InputError(f"{path}:{number}: a line of {LONGEST_LINE:,} bytes or more; unpack the file")
+                yield number, raw
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except (OSError, *_DAMAGED) as error:
+        raise InputError(f"{path}: cannot be read: {reason(error)}") from None
+
+
+def reading(path: Path) -> BinaryIO:
+    """The file, open for its bytes, unpacked where its last suffix names a compression."""
+    module = COMPRESSED.get(path.suffix.lower())
+    opener: Callable[[Path, str], Any] = open if module is None else import_module(module).open
+    file: BinaryIO = opener(path, "rb")
+    return file
 
 
 def decode(raw: bytes, where: str) -> str:

@@ -173,7 +173,7 @@ def test_a_million_characters_in_a_cell(tmp_path: Path) -> None:
             "a.jsonl:1: id '1' has other content than at",
         ),
         ("a.parquet", b"not parquet", "a.parquet: cannot be read as Parquet: "),
-        ("a.txt", b"a b", "a.txt: unknown kind of file; known are .jsonl, .ndjson, .csv, .parquet and dataset folders"),
+        ("a.txt", b"a b", "a.txt: unknown kind of file; known are .jsonl, .ndjson, .json, .csv, .tsv, .parquet, each "),
     ],
 )
 def test_a_fault_is_told_and_nothing_is_written(tmp_path: Path, name: str, content: bytes, message: str) -> None:

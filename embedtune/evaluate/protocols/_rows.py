@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from ...data.jsonl import read_json
 from ...data.records import Row
 from ...data.tables import parquet_columns, rows_of
 from ...errors import InputError
-
-
-def rows(path: Path) -> Iterator[Row]:
-    """The rows of a .jsonl, .csv or .parquet file, or of a .json file with a list or object of objects."""
-    if path.suffix.lower() != ".json":
-        yield from rows_of(path)
-        return
-    content = read_json(path)
-    if isinstance(content, dict):
-        content = [value | {"_key": key} if isinstance(value, dict) else value for key, value in content.items()]
-    if not isinstance(content, list):
-        raise InputError(f"{path}: expected a list of objects, or an object of them")
-    for number, row in enumerate(content, start=1):
-        where = f"{path}: entry {row.get('_key', number) if isinstance(row, dict) else number}"
-        if not isinstance(row, dict):
-            raise InputError(f"{where}: expected an object, got {str(row)[:40]}")
-        yield where, row
 
 
 def has_columns(path: Path, columns: Sequence[str]) -> bool:
@@ -33,7 +15,7 @@ def has_columns(path: Path, columns: Sequence[str]) -> bool:
     try:
         if path.suffix.lower() == ".parquet":
             return set(columns) <= set(parquet_columns(path))
-        first = next(rows(path), None)
+        first = next(rows_of(path), None)
     except InputError:
         return False
     return first is not None and set(columns) <= set(first[1])

@@ -14,11 +14,12 @@ from collections import Counter
 from pathlib import Path
 
 from ...data.records import Row
+from ...data.tables import rows_of
 from ...errors import InputError
 from ...types import Item
 from ..suites import Part, Suite, Task
 from ._images import RowImages, cropped
-from ._rows import rows, text_in
+from ._rows import text_in
 
 RELATION, ATTRIBUTION = "VG-Relation", "VG-Attribution"
 FILES = {
@@ -50,7 +51,7 @@ def read(folder: Path, images: Path | None) -> Suite:
 
 def _task(name: str, file: Path, images: RowImages, folder: Path) -> Task:
     task = Task(label=f"aro-{name}", folder=folder, measures=("accuracy",))
-    for number, row in enumerate(rows(file)):
+    for number, row in enumerate(rows_of(file)):
         where, values = row
         image = images.path(values.get("image_path") or values.get("image"), where)
         if name in (RELATION, ATTRIBUTION):

@@ -15,11 +15,12 @@ from typing import Any
 
 from ...data.dataset import load_dataset
 from ...data.records import Row
+from ...data.tables import rows_of
 from ...errors import InputError
 from ...types import Dataset, Item
 from ..suites import Part, Suite, Task
 from ._images import RowImages
-from ._rows import has_columns, rows
+from ._rows import has_columns
 
 LAYOUT = "files, or folders of files, with rows of qry_text, qry_img_path, tgt_text and tgt_img_path"
 COLUMNS = ("qry_text", "tgt_text")
@@ -88,7 +89,7 @@ def _shards(folder: Path) -> list[Path]:
 
 def _task(name: str, files: list[Path], images: RowImages, folder: Path) -> Task:
     task = Task(label=f"mmeb-{name}", folder=folder, measures=("hit@1",))
-    for number, row in enumerate(row for path in files for row in rows(path)):
+    for number, row in enumerate(row for path in files for row in rows_of(path)):
         query = _item(row, row[1].get("qry_text"), row[1].get("qry_img_path"), row[1].get("qry_inst"), images)
         task.add(str(number), query, ((item, int(index == 0)) for index, item in enumerate(_targets(row, images))))
     return task

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from ...data.records import Row
+from ...data.tables import rows_of
 from ...errors import InputError
 from ...types import Item
 from ..suites import Suite, Task
 from ._images import RowImages
-from ._rows import files_of, has_columns, rows, text_in
+from ._rows import files_of, has_columns, text_in
 
 LAYOUT = "problems.json and images/test/<id>/, or Parquet files with question, choices, answer, hint and image"
 COLUMNS = ("question", "choices", "answer", "hint")
@@ -46,7 +47,7 @@ def read(folder: Path, images: Path | None) -> Suite:
 
 def _test_rows(files: list[Path]) -> Iterator[Row]:
     for path in files:
-        yield from (row for row in rows(path) if row[1].get("split", "test") == "test")
+        yield from (row for row in rows_of(path) if row[1].get("split", "test") == "test")
 
 
 def _add(task: Task, query_id: str, row: Row, images: RowImages) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...data.tables import rows_of
 from ...errors import InputError
 from ...types import Item
 from ..suites import Part, Suite, Task
 from ._images import RowImages
-from ._rows import rows, text_in
+from ._rows import text_in
 
 CATEGORIES = ("add_obj", "add_att", "replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")
 LAYOUT = f"{', '.join(f'{name}.json' for name in CATEGORIES)} (or some of them), and COCO's images"
@@ -36,7 +37,7 @@ def read(folder: Path, images: Path | None) -> Suite:
     tasks = []
     for name, path in _files(folder).items():
         task = Task(label=f"sugarcrepe-{name}", folder=folder, measures=("accuracy",))
-        for number, row in enumerate(rows(path)):
+        for number, row in enumerate(rows_of(path)):
             caption, other = text_in(row, "caption"), text_in(row, "negative_caption")
             if caption == other:
                 raise InputError(f"{row[0]}: both captions are the same")

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ...data.tables import rows_of
 from ...errors import InputError
 from ...types import Item, Qrels, Run
 from ..suites import Reported, Suite, Task
 from ._images import RowImages
-from ._rows import files_of, has_columns, rows, text_in
+from ._rows import files_of, has_columns, text_in
 
 LAYOUT = "examples.jsonl (or Parquet files) with image_0, image_1, caption_0 and caption_1, and the images"
 COLUMNS = ("image_0", "image_1", "caption_0", "caption_1")
@@ -34,7 +35,7 @@ def read(folder: Path, images: Path | None) -> Suite:
     files = _files(folder)
     row_images = RowImages([images, files[0].parent, folder], ("images", ""))
     task = Task(label="winoground", folder=folder, measures=("text", "image", "group"), report=reported)
-    for number, row in enumerate(row for path in files for row in rows(path)):
+    for number, row in enumerate(row for path in files for row in rows_of(path)):
         example = str(row[1].get("id", number))
         captions = [text_in(row, f"caption_{index}") for index in (0, 1)]
         if captions[0] == captions[1]:
