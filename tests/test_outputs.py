@@ -39,6 +39,7 @@ FILE_VERBS: dict[str, Arguments] = {
     "judge": lambda w, t: ["judge", w["mined"], "--model", w["model"], "--output", t, "--overwrite"],
     "search": lambda w, t: ["search", w["index"], "--queries", w["data"], "--output", t, "--overwrite"],
     "search, a sheet": lambda w, t: ["search", w["index"], "river", "--sheet", t, "--overwrite"],
+    "audit, a page": lambda w, t: ["audit", w["mined"], "--html", t, "--overwrite"],
     "audit, a sheet": lambda w, t: ["audit", w["mined"], "--sheet", t, "--overwrite"],
     "audit, relabelled": lambda w, t: ["audit", w["mined"], "--relabel", t, "--above", "0"],
     "report": lambda w, t: ["report", w["trained"], "--output", t, "--overwrite"],

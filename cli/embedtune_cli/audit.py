@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from . import options
 from .options import option, switch
-from .output import Table, say, say_missing_images, show_json, show_tables
+from .output import Table, say, say_missing_images, show_json, show_table, show_tables
 
 if TYPE_CHECKING:
     from embedtune.negatives.audit import Audit, Suspect
+    from embedtune.negatives.evidence import MiningFiles
     from embedtune.types import Dataset
 
 WIDTH = 40  # characters of the longest bar
@@ -37,6 +38,13 @@ def audit(
     judge: Annotated[
         Path | None, option("FILE", "With --relabel: decide by the scores that `embedtune judge` wrote.")
     ] = None,
+    decisions: Annotated[
+        list[Path],
+        option("FILE...", "Decisions saved on the page of --html, a file for each person: show how far people agree."),
+    ] = [],  # noqa: B006
+    html: Annotated[
+        Path | None, option("FILE", "Also write a page on which people judge the suspects, kept and dropped.", "--html")
+    ] = None,
     sheet: options.Sheet = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
@@ -50,34 +58,46 @@ def audit(
     Example: embedtune audit runs/emoji/negatives/mined.run --suspects 20 --sheet suspects.png
 
     Example: embedtune audit mined.run --relabel data/scifact/qrels/train-relabelled.tsv --above 0.02
+
+    Example: embedtune audit mined.run --suspects 40 --html judging.html
+
+    Example: embedtune audit mined.run --decisions anna.jsonl --decisions ben.jsonl --relabel qrels.tsv
     """
     from embedtune.errors import InputError
     from embedtune.negatives import audit as auditing
     from embedtune.negatives.evidence import files_of
+    from embedtune.report.judging import check_page, write_page
     from embedtune.report.sheet import refuse, rows_of_suspects, write_sheet
 
-    if (relabel is None) != (above is None):
-        raise InputError("--relabel FILE and --above MARGIN go together")
-    if judge is not None and relabel is None:
-        raise InputError("--judge has no effect without --relabel")
-    if overwrite and sheet is None:
-        raise InputError("--overwrite has no effect without --sheet")
-    if sheet is not None and not suspects:
-        raise InputError("--sheet draws the suspects; leave --suspects 0 out")
+    if relabel is not None and (above is None) == (not decisions):
+        raise InputError("--relabel needs --above MARGIN, or --decisions FILE that people saved")
+    if above is not None and relabel is None:
+        raise InputError("--above has no effect without --relabel FILE")
+    if judge is not None and above is None:
+        raise InputError("--judge has no effect without --relabel FILE --above MARGIN")
+    if overwrite and sheet is None and html is None:
+        raise InputError("--overwrite has no effect without --sheet or --html")
+    for flag, target in (("--sheet", sheet), ("--html", html)):
+        if target is not None and not suspects:
+            raise InputError(f"{flag} shows the suspects; leave --suspects 0 out")
     if sheet is not None:
         refuse(sheet, overwrite=overwrite)
+    if html is not None:
+        check_page(html, overwrite=overwrite)
     files = files_of(negatives)
-    if relabel is not None and above is not None:
-        shows = {"--sheet": sheet, "--threshold": threshold, "--per-query": per_query, "--json": as_json}
-        for option, value in shows.items():
+    if relabel is not None or decisions:
+        shows = {"--sheet": sheet, "--html": html, "--threshold": threshold, "--per-query": per_query}
+        for flag, value in ({**shows, "--json": as_json} if relabel else shows).items():
             if value:
-                raise InputError(f"{option} has no effect with --relabel, which only writes judgements")
-        added = auditing.relabel(negatives, auditing.dataset_of(files, data), relabel, above=above, judge=judge)
-        say(f"written: {relabel}; {added:,} candidates are positives in it")
+                raise InputError(f"{flag} has no effect with {'--relabel' if relabel else '--decisions'}")
+        if decisions:
+            _show_agreement(decisions, relabel, as_json)
+        if relabel is not None:
+            _relabel(files, data, relabel, above=above, judge=judge, decisions=decisions)
         return
     chosen = auditing.parse_threshold(threshold) if threshold is not None else None
     result = auditing.audit(negatives, threshold=chosen, suspects=suspects)
-    wants_texts = suspects and (data or files.complete or sheet)
+    wants_texts = suspects and (data or files.complete or sheet or html)
     dataset = auditing.dataset_of(files, data) if wants_texts else None
     if dataset is not None:
         auditing.refuse_other_data(result, dataset)
@@ -90,10 +110,60 @@ def audit(
         say_missing_images(missing)
     elif sheet is not None:
         say(f"{sheet}: not written; no candidate is kept, so there is no suspect to draw")
+    if html is not None and dataset is not None:
+        left_out = write_page(html, result, dataset)
+        say(f"written: {html}; open it in a browser, and read the decisions with --decisions")
+        if left_out:
+            say(f"warning: {left_out:,} pictures are left out of it: damaged, or the page holds 50 MB of them")
     if as_json:
         show_json(_as_json(result, dataset))
         return
     _show(result, dataset, per_query)
+
+
+def _show_agreement(files: list[Path], relabel: Path | None, as_json: bool) -> None:
+    """How far every two people agree: the result, or beside judgements a remark."""
+    from embedtune.data.decisions import agreements, read_decisions
+    from embedtune.errors import InputError
+
+    if len(set(files)) < len(files):
+        raise InputError("--decisions: a file is named twice; name one file for each person")
+    people = {str(path): read_decisions(path) for path in files}
+    if len(people) == 1 and relabel is None:
+        raise InputError("--decisions: one file alone shows no agreement; name a second one, or --relabel FILE")
+    rows: list[list[object]] = [
+        [first, second, both.pairs, both.alike, both.kappa] for first, second, both in agreements(people)
+    ]
+    columns = ["first", "second", "pairs both decided", "decided alike", "Cohen's kappa"]
+    if relabel is None:
+        show_table(columns, rows, as_json=as_json)
+        return
+    for first, second, both in agreements(people):
+        kappa = "" if both.kappa is None else f", Cohen's kappa {both.kappa:.2f}"
+        say(f"{first} and {second}: {both.alike:,} of {both.pairs:,} pairs decided alike{kappa}")
+
+
+def _relabel(
+    files: MiningFiles,
+    data: str | None,
+    output: Path,
+    *,
+    above: float | None,
+    judge: Path | None,
+    decisions: list[Path],
+) -> None:
+    from embedtune.negatives import audit as auditing
+
+    dataset = auditing.dataset_of(files, data)
+    if above is not None:
+        added = auditing.relabel(files.run, dataset, output, above=above, judge=judge)
+        say(f"written: {output}; {added:,} candidates are positives in it")
+        return
+    relevant, other, disputed = auditing.relabel_by_people(dataset, output, decisions)
+    say(f"written: {output}; {relevant:,} suspects are positives in it, {other:,} are judged not relevant")
+    if disputed:
+        pairs = ", ".join(f"{query_id} {doc_id}" for query_id, doc_id in disputed[:5])
+        say(f"people disagree on {len(disputed):,} pairs, which stay as they were: {pairs}")
 
 
 def _show(result: Audit, dataset: Dataset | None, per_query: bool) -> None:

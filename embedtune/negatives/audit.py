@@ -19,6 +19,7 @@ import torch
 
 from .. import methods
 from ..data.dataset import load_dataset, load_training
+from ..data.decisions import agreed, read_decisions
 from ..data.jsonl import read_json_object
 from ..data.trec import read_run, write_qrels
 from ..errors import InputError
@@ -265,6 +266,34 @@ def relabel(path: str | Path, dataset: Dataset, output: Path, *, above: float, j
         raise InputError(f"{path}: the evidence is empty")
     write_qrels(output, qrels)
     return added
+
+
+def relabel_by_people(dataset: Dataset, output: Path, paths: Sequence[Path]) -> tuple[int, int, list[tuple[str, str]]]:
+    """Writes the split's judgements with what people decided; returns how many pairs are relevant, how many are not,
+    and those on which people disagree, which stay as they were.
+
+    paths: one file of decisions for each person. A pair that is relevant gets relevance 1, one that is not relevance 0.
+    Raises InputError where `output` exists, for a pair that is not in the dataset and for a positive that people call
+    not relevant.
+    """
+    check_file(output, None, option="--relabel")
+    qrels = {query_id: dict(judged) for query_id, judged in dataset.qrels.items()}
+    people = [read_decisions(path) for path in paths]
+    decisions, disputed = agreed(people)
+    for (query_id, doc_id), relevant in decisions.items():
+        if query_id not in qrels or doc_id not in dataset.corpus:
+            raise InputError(
+                f"{paths[0]}: query {query_id!r} and document {doc_id!r} are not in {dataset.folder}, split "
+                f"{dataset.split}; give --data DIR as it was mined"
+            )
+        if not relevant and qrels[query_id].get(doc_id, 0) > 0:
+            raise InputError(f"{paths[0]}: document {doc_id!r} is a positive of query {query_id!r}; it was not mined")
+        qrels[query_id].setdefault(doc_id, 0)
+        if relevant:
+            qrels[query_id][doc_id] = max(1, qrels[query_id][doc_id])
+    write_qrels(output, qrels)
+    relevant_pairs = sum(decisions.values())
+    return relevant_pairs, len(decisions) - relevant_pairs, disputed
 
 
 def _lead(judged: Mapping[str, float], candidate: Evidence, dataset: Dataset) -> float | None:

@@ -62,10 +62,10 @@ def small(path: Path, side: int, *, enlarge: bool = False) -> Image.Image:
     return ImageOps.contain(image, (side, side), Image.Resampling.LANCZOS)
 
 
-def thumbnail(path: Path) -> str | None:
-    """A data URI, WebP of at most 96 pixels high and wide; None for a file that cannot be opened as an image."""
+def thumbnail(path: Path, side: int = SIDE) -> str | None:
+    """A data URI, WebP of at most `side` pixels high and wide; None for a file that cannot be opened as an image."""
     try:
-        image = small(path, SIDE)
+        image = small(path, side)
     except BrokenImage:
         return None
     buffer = io.BytesIO()

@@ -269,7 +269,8 @@ def test_the_verbs(tiny_model: Path, tiny_dataset: Path, tmp_path: Path, run_cli
     assert sum(row["kept"] + row["dropped"] for row in tried["scores"]) == tried["sources"][0]["candidates"]
     assert sum(q["kept"] for q in tried["queries"]) < int(table["kept"])
     wrong = run_cli("audit", out, "--relabel", tmp_path / "x.tsv")
-    assert (wrong.exit_code, wrong.stderr) == (2, "error: --relabel FILE and --above MARGIN go together\n")
+    message = "error: --relabel needs --above MARGIN, or --decisions FILE that people saved\n"
+    assert (wrong.exit_code, wrong.stderr) == (2, message)
     assert run_cli("audit", out, "--relabel", tmp_path / "x.tsv", "--above", "-0.001").exit_code == 0
     assert (tmp_path / "x.tsv").exists()
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...data.decisions import AT_LEAST, holds_decisions, run_of_decisions
 from ...data.trec import read_run
 from ...errors import InputError
 from ...types import Run, Scores
@@ -15,7 +16,8 @@ SPEC = MethodSpec(by_query=True)
 class Judge:
     """Drops candidates that a judge scored like the positive (UniME-V2, arXiv 2510.13515), by scores from a file.
 
-    path: a TREC run with the judge's scores, such as an MLLM's probability of yes, of candidates and positives.
+    path: a TREC run with the judge's scores, such as an MLLM's probability of yes, of candidates and positives; or the
+        decisions that people saved on the page of `embedtune audit --html`: those judged relevant are dropped.
     margin: a candidate is dropped where score > p - margin, p being the lowest judged score among the query's
         positives; without a judged positive this rule drops nothing. null switches it off.
     at_least: a candidate is dropped where its score is at least this; absent, this rule is off.
@@ -27,9 +29,10 @@ class Judge:
     def __init__(self, *, path: str, margin: float | None = 0.01, at_least: float | None = None) -> None:
         if margin is None and at_least is None:
             raise InputError("filtering.judge: both rules are off; give margin or at_least")
-        self.run = read_run(path)
+        by_people = holds_decisions(path)
+        self.run = run_of_decisions(path) if by_people else read_run(path)
         self.margin = margin
-        self.at_least = at_least
+        self.at_least = AT_LEAST if by_people and at_least is None else at_least
 
     def __call__(self, scores: Scores) -> Tensor:
         judge_scores = judged(self.run, scores, "filtering.judge")
