@@ -13,6 +13,7 @@ from ..files import cache_folder, fingerprint_of, lock
 from ..recipe import JUDGED, REVERSED, Data, split_of, without_prefixes
 from ..types import Dataset, Items, Qrels
 from .broken import broken, pictured
+from .formats import is_dataset_folder
 from .jsonl import JsonLines
 from .mixture import mixture_of, own_qrels
 from .selection import Selection
@@ -205,17 +206,14 @@ def _fingerprint(corpus: Items, queries: Items, qrels: Qrels) -> str:
 
 def _folder_of(source: str, split: str) -> tuple[Path, str]:
     """The folder of a dataset, or of its conversion, and the dataset's name."""
-    from .convert import fingerprint_of_source, is_hub_name
+    from .convert import fingerprint_of_source, is_hub_name, label_of
 
     path = Path(source).expanduser()
     if not is_hub_name(source) and not path.exists():
         raise InputError(_missing(path))
-    if (path / "corpus.jsonl").exists():
+    if is_dataset_folder(path):
         return path, path.resolve().name
-    if is_hub_name(source):
-        label = source.rpartition("/")[2].partition("@")[0]
-    else:
-        label = path.resolve().name if path.is_dir() else path.stem
+    label = source.rpartition("/")[2].partition("@")[0] if is_hub_name(source) else label_of(path)
     folder = cache_folder() / "datasets" / fingerprint_of(fingerprint_of_source(source), split)
     _convert_once(folder, source, split)
     return folder, label

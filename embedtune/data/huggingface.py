@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import InputError
-from ..types import Item
-from .jsonl import LineError, id_in
-from .records import Row, texts
-from .writer import FolderWriter
+from .records import Row
 
 HUB = "hf://"
 Table = Any
@@ -27,7 +24,10 @@ def is_source(source: str | Path) -> bool:
 
 
 def open_tables(source: str, split: str) -> dict[str, Table]:
-    """split -> table. A dataset without splits gets the name `split`. Only `hf://` uses the network."""
+    """split -> table. A dataset without splits gets the name `split`. Only `hf://` uses the network.
+
+    Of a retrieval set on the hub, whose configurations are corpus, queries and judgements: `configuration/split`.
+    """
     if source.startswith(HUB):
         return _from_hub(source)
     from datasets import DatasetDict, load_from_disk
@@ -37,14 +37,22 @@ def open_tables(source: str, split: str) -> dict[str, Table]:
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{source}: cannot be read as a saved dataset: {_first_line(error)}") from None
     tables = dict(loaded) if isinstance(loaded, DatasetDict) else {split: loaded}
-    return {name: _as_stored(table) for name, table in tables.items()}
+    return {name: _as_stored(table, source) for name, table in tables.items()}
 
 
-def _as_stored(table: Table) -> Table:
-    """The table with images as their stored bytes, not decoded."""
+def _as_stored(table: Table, source: str) -> Table:
+    """The table with images as their stored bytes, not decoded.
+
+    Raises InputError for a column of datasets' type Json: its strings are parsed, so that the id "007" comes back as 7.
+    """
     from datasets import Image, List
 
     for name, feature in table.features.items():
+        if "Json(" in repr(feature) and not name.startswith("meta"):  # metadata is not read
+            raise InputError(
+                f"{source}: column {name!r} has values of several types, which datasets stores as Json and gives back "
+                'changed ("007" as 7); make all of them strings and save the dataset again'
+            )
         if isinstance(feature, Image):
             table = table.cast_column(name, Image(decode=False))
         elif isinstance(feature, List) and isinstance(feature.feature, Image):
@@ -55,35 +63,6 @@ def _as_stored(table: Table) -> Table:
 def rows_of(table: Table, where: str) -> Iterator[Row]:
     for number, row in enumerate(table, start=1):
         yield f"{where}: row {number}", row
-
-
-def is_beir(tables: Mapping[str, Table]) -> bool:
-    """Whether these are a corpus, queries and judgements, as retrieval sets are on the hub."""
-    return {"corpus", "queries"} < set(tables)
-
-
-def copy_beir(tables: Mapping[str, Table], writer: FolderWriter, source: str) -> None:
-    """Writes corpus (`_id`, `title`, `text`, `image`), queries and judgements (`query-id`, `corpus-id`, `score`)."""
-    for name, written in (("corpus", writer.documents), ("queries", writer.queries)):
-        for where, values in rows_of(tables[name], f"{source} ({name})"):
-            item_id = id_in(values, "_id", where) or id_in(values, "id", where)
-            if not item_id:
-                raise LineError(where, "missing id", 'no "_id"; every row needs one')
-            title, text = ("".join(texts((where, values), key)) for key in ("title", "text"))
-            image = next(writer.images.of((where, values), "image"), None)
-            written.add(Item(id=item_id, title=title, text=text, image=image), where)
-    for split, table in tables.items():
-        if split not in ("corpus", "queries"):
-            for where, values in rows_of(table, f"{source} ({split})"):
-                writer.judge(split, *(_judgement(values, where)))
-
-
-def _judgement(values: dict[str, Any], where: str) -> tuple[str, str, int]:
-    query_id, doc_id = id_in(values, "query-id", where), id_in(values, "corpus-id", where)
-    score = values.get("score")
-    if query_id and doc_id and isinstance(score, int | float) and float(score).is_integer():
-        return query_id, doc_id, int(score)
-    raise LineError(where, "malformed line", f'expected "query-id", "corpus-id" and a whole "score", got {values}')
 
 
 def pinned(source: str) -> str:
@@ -103,11 +82,7 @@ def _from_hub(source: str) -> dict[str, Table]:
     configs = [] if config else _asking(source, lambda: get_dataset_config_names(name, revision=revision))
     if not {"corpus", "queries"} <= set(configs):
         return _load(source, config)
-    tables: dict[str, Table] = {}
-    for part in configs:
-        loaded = _load(source, part)
-        tables |= {part: next(iter(loaded.values()))} if part in ("corpus", "queries") else loaded
-    return tables
+    return {f"{part}/{split}": table for part in configs for split, table in _load(source, part).items()}
 
 
 def _load(source: str, config: str) -> dict[str, Table]:
@@ -115,7 +90,7 @@ def _load(source: str, config: str) -> dict[str, Table]:
 
     name, _, revision = _parts(source)
     tables = _asking(source, lambda: load_dataset(name, config or None, revision=revision))
-    return {split: _as_stored(table) for split, table in tables.items()}
+    return {split: _as_stored(table, source) for split, table in tables.items()}
 
 
 def _parts(source: str) -> tuple[str, str, str]:

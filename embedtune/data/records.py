@@ -1,13 +1,12 @@
-"""Rows of training files as labelled queries: the common form, and the readers of FlagEmbedding and Tevatron files."""
+"""Rows of training files as labelled queries: the form that all readers give."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from ..types import Item
-from .jsonl import LineError, id_in
+from .jsonl import LineError
 
 Row = tuple[str, dict[str, Any]]
 """The row's position (`file:line`), and its columns by name."""
@@ -15,12 +14,16 @@ Row = tuple[str, dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelledQuery:
-    """A query with its positives and given negatives, best first. An item has an empty id if the source gives none."""
+    """A query with its positives and given negatives, best first. An item has an empty id if the source gives none.
+
+    teacher: a teacher's scores of the positives, then of the negatives, None where it has none; or empty.
+    """
 
     where: str
     query: Item
     positives: tuple[Item, ...]
     negatives: tuple[Item, ...] = ()
+    teacher: tuple[float | None, ...] = ()
 
 
 def texts(row: Row, column: str) -> tuple[str, ...]:
@@ -48,46 +51,3 @@ def missing(row: Row, *columns: str) -> LineError:
     """The error for a row without a query or a positive in the columns that should hold it."""
     named = " and ".join(repr(column) for column in columns if column)
     return LineError(row[0], "missing text", f"{named} is empty; every line needs one")
-
-
-def flagembedding(rows: Iterable[Row]) -> Iterator[LabelledQuery]:
-    """FlagEmbedding's `{"query", "pos": [...], "neg": [...], "prompt"?}`; `prompt` is the query's instruction.
-
-    `pos_scores`, `neg_scores` and `id` are not used.
-    """
-    for row in rows:
-        if not texts(row, "pos"):
-            raise missing(row, "pos")
-        yield LabelledQuery(
-            where=row[0],
-            query=Item(id="", text=one_text(row, "query"), instruction=next(iter(texts(row, "prompt")), None)),
-            positives=tuple(Item(id="", text=text) for text in texts(row, "pos")),
-            negatives=tuple(Item(id="", text=text) for text in texts(row, "neg")),
-        )
-
-
-def tevatron(rows: Iterable[Row]) -> Iterator[LabelledQuery]:
-    """Tevatron's `query_id`, `query`, `positive_passages` and `negative_passages`, which list `docid, title?, text`."""
-    for row in rows:
-        where, values = row
-        positives = tuple(_passages(row, "positive_passages"))
-        if not positives:
-            raise missing(row, "positive_passages")
-        yield LabelledQuery(
-            where=where,
-            query=Item(id=id_in(values, "query_id", where), text=one_text(row, "query")),
-            positives=positives,
-            negatives=tuple(_passages(row, "negative_passages")),
-        )
-
-
-def _passages(row: Row, column: str) -> Iterator[Item]:
-    where, values = row
-    passages = values.get(column) or []
-    if not isinstance(passages, list) or not all(isinstance(passage, dict) for passage in passages):
-        raise LineError(where, "wrong type", f'{column!r} must be a list of {{"docid", "title", "text"}}')
-    for passage in passages:
-        title, text = (next(iter(texts((where, passage), key)), "") for key in ("title", "text"))
-        if not title and not text:
-            raise LineError(where, "missing text", f"a document in {column!r} has no text")
-        yield Item(id=id_in(passage, "docid", where), title=title, text=text)

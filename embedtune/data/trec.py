@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ..errors import InputError
@@ -14,6 +14,7 @@ from .jsonl import LineError, decode, fault_of_id, read_lines
 
 _BLANKS = re.compile(r"[ \t]+")  # not str.split(): an id may hold U+00A0 and other Unicode spaces
 _QRELS = {3: "`query-id corpus-id score`", 4: "`query 0 document relevance`"}
+_PAIRS = "`query-id corpus-id`"  # NanoBEIR's judgements: each is of relevance 1
 _RUN = {6: "`query Q0 document rank score tag`", 3: "`query document score`"}
 
 
@@ -91,8 +92,9 @@ def _run_lines(run: Run, tag: str) -> Iterator[str]:
 def read_qrels(path: str | Path) -> Qrels:
     """Reads judgements: BEIR's 3 columns with or without the header `query-id corpus-id score`, or TREC's 4 without.
 
-    Relevance is a whole number, graded, and may be negative; above 0 is positive. Raises InputError with the file and
-    line for anything else, and for a pair that is judged twice with different relevance.
+    Under a header of 2 columns, `query-id corpus-id`, each relevance is 1. Relevance is a whole number, graded, and may
+    be negative; above 0 is positive. Raises InputError with the file and line for anything else, and for a pair that is
+    judged twice with different relevance.
     """
     qrels: Qrels = {}
     for where, query_id, doc_id, relevance in judgements(path):
@@ -116,6 +118,24 @@ def _qrels_lines(qrels: Qrels) -> Iterator[str]:
             yield f"{query_id}\t{doc_id}\t{relevance}"
 
 
+EXCLUDED = "excluded.tsv"  # in a dataset folder: documents that are never ranked for a query
+
+
+def read_excluded(path: Path) -> dict[str, frozenset[str]]:
+    """query_id -> the documents that are never ranked for it, from lines of `query-id corpus-id` under that header."""
+    excluded: dict[str, set[str]] = {}
+    for _, query_id, doc_id, _ in judgements(path):
+        excluded.setdefault(query_id, set()).add(doc_id)
+    return {query_id: frozenset(doc_ids) for query_id, doc_ids in excluded.items()}
+
+
+def write_excluded(path: Path, excluded: Iterable[tuple[str, str]]) -> None:
+    """Writes (query_id, doc_id) as `read_excluded` reads them."""
+    for query_id, doc_id in excluded:
+        _refuse_unwritable(query_id, doc_id)
+    write_lines(path, ["query-id\tcorpus-id", *(f"{query_id}\t{doc_id}" for query_id, doc_id in excluded)])
+
+
 def _raise(fault: LineError) -> None:
     raise fault
 
@@ -129,9 +149,12 @@ def judgements(path: str | Path, on_fault: Callable[[LineError], None] = _raise)
             if not raw.strip():
                 continue
             if number == 1 and _is_header(decode(raw, where)):
-                columns = {3: _QRELS[3]}
+                count = len(_BLANKS.split(decode(raw, where).strip()))
+                columns = {2: _PAIRS} if count == 2 else {3: _QRELS[3]}
                 continue
             fields = _fields(raw, where, columns)
+            if len(fields) == 2:
+                fields = [*fields, "1"]
             judgement = (where, fields[0], fields[-2], _whole_number(fields[-1], "relevance", where))
         except LineError as fault:
             on_fault(fault)

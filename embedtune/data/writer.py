@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
@@ -10,9 +12,11 @@ from typing import TextIO
 from ..errors import InputError
 from ..files import fingerprint_of
 from ..types import Item, Qrels, Run
+from .contents import Contents
 from .image_columns import ImageFiles
+from .jsonl import LineError
 from .records import LabelledQuery
-from .trec import write_qrels, write_run
+from .trec import EXCLUDED, write_excluded, write_qrels, write_run
 
 
 class _Written:
@@ -52,13 +56,44 @@ class FolderWriter:
         self.qrels: dict[str, Qrels] = {}  # split -> judgements
         self.negatives: dict[str, dict[str, None]] = {}  # query_id -> doc_ids, in the order given
         self.contradicted = 0  # given negatives that are positives of the same query
+        self.excluded: list[tuple[str, str]] = []  # (query_id, doc_id) that are never ranked
+        self.teacher: Run = {}  # a teacher's scores of positives and negatives, where the source gives them
 
     def add(self, split: str, labelled: LabelledQuery) -> None:
         query_id = self.queries.add(labelled.query, labelled.where)
-        for document in labelled.positives:
-            self.judge(split, query_id, self.documents.add(document, labelled.where), 1)
-        for document in labelled.negatives:
-            self.negatives.setdefault(query_id, {})[self.documents.add(document, labelled.where)] = None
+        positives = [self.documents.add(document, labelled.where) for document in labelled.positives]
+        negatives = [self.documents.add(document, labelled.where) for document in labelled.negatives]
+        for doc_id in positives:
+            self.judge(split, query_id, doc_id, 1)
+        if negatives:
+            self.negatives.setdefault(query_id, {}).update(dict.fromkeys(negatives))
+        for doc_id, score in zip((*positives, *negatives), labelled.teacher, strict=False):
+            if score is not None:
+                self.teacher.setdefault(query_id, {})[doc_id] = score
+
+    def write(self, contents: Contents) -> Counter[str]:
+        """Writes a published dataset. Returns split -> judgements left out, because their query is absent."""
+        for where, document in contents.documents:
+            self.documents.add(document, where)
+        for where, query in contents.queries:
+            instruction = query.instruction or contents.instructions.get(query.id)
+            self.queries.add(replace(query, instruction=instruction), where)
+        absent: Counter[str] = Counter()
+        for split, judged in contents.judgements.items():
+            for where, query_id, doc_id, relevance in judged:
+                if query_id not in self.queries.seen:
+                    absent[split] += 1
+                    continue
+                before = self.qrels.get(split, {}).get(query_id, {}).get(doc_id, relevance)
+                if before != relevance:
+                    message = f"document {doc_id!r} is judged {before} and {relevance} for query {query_id!r}"
+                    raise LineError(where, "contradiction", message)
+                self.judge(split, query_id, doc_id, relevance)
+        for query_id, doc_id in contents.negatives:
+            if query_id in self.queries.seen and doc_id in self.documents.seen:
+                self.negatives.setdefault(query_id, {})[doc_id] = None
+        self.excluded += contents.excluded
+        return absent
 
     def judge(self, split: str, query_id: str, doc_id: str, relevance: int) -> None:
         self.qrels.setdefault(split, {}).setdefault(query_id, {})[doc_id] = relevance
@@ -72,8 +107,12 @@ class FolderWriter:
         if kind is None:
             for split, qrels in self.qrels.items():
                 write_qrels(self.folder / "qrels" / f"{split}.tsv", qrels)
+            if self.excluded:
+                write_excluded(self.folder / EXCLUDED, self.excluded)
             if run := self._negatives_as_run():
                 write_run(self.folder / "negatives" / "given.run", run, "given")
+            if self.teacher:
+                write_run(self.folder / "negatives" / "teacher.run", self.teacher, "teacher")
 
     def _negatives_as_run(self) -> Run:
         """The given negatives, the first of each query scored highest, without any judged positive."""
