@@ -71,8 +71,6 @@ def judgements_of(rows: Iterable[Row]) -> Iterator[Judgement]:
     for where, values in rows:
         query_id, doc_id = (_first_id(values, keys, where) for keys in (_QUERY_ID, _DOC_ID))
         score = values.get("score", 1)
-        if isinstance(score, str) and score.lstrip("-").isdecimal():
-            score = int(score)
         if not (query_id and doc_id and isinstance(score, int | float) and float(score).is_integer()):
             expected = 'expected "query-id", "corpus-id" and a whole "score"'
             raise LineError(where, "malformed line", f"{expected}, got {values}")
