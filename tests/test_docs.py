@@ -12,6 +12,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from conftest import write_dataset
 from typer.main import get_command
 
 from embedtune.data.dataset import load_dataset
+from embedtune.demo import sample_sets
 from embedtune_cli.app import app
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -112,6 +114,8 @@ def test_commands_run(
         pytest.importorskip("jinja2", reason="pip install 'embedtune[plots]'")
     shutil.copytree(prepared, tmp_path / "work")
     monkeypatch.chdir(tmp_path / "work")
+    small = {name: partial(write_dataset, seed=seed) for seed, name in enumerate(sample_sets.OFFLINE, start=7)}
+    monkeypatch.setattr(sample_sets, "MAKERS", small)
     if name != "your-data":
         run_page("your-data", run_cli)
     run_page(name, run_cli)

@@ -25,6 +25,7 @@ LAYERS = [
     {"train"},
     {"ship"},
     {"demo"},
+    {"start"},
 ]
 MODULES = sorted(path for path in (ROOT / "embedtune").rglob("*.py") if path != ROOT / "embedtune/__init__.py")
 

@@ -25,7 +25,7 @@ from .options import switch
 from .output import say
 
 GROUPS = {
-    "Start": ("quickstart", "doctor", "recipes", "methods"),
+    "Start": ("quickstart", "init", "doctor", "recipes", "methods"),
     "Data": ("data",),
     "Train": ("train", "ablate"),
     "Measure": ("eval", "compare", "report"),

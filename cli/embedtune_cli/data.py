@@ -11,7 +11,7 @@ import typer
 from embedtune.errors import BarMissed
 
 from . import options
-from .options import argument, option, output_option, switch
+from .options import OUTPUT_HELP, argument, option, output_option, switch
 from .output import say, show_json, show_table, show_tables
 
 app = typer.Typer(no_args_is_help=True, help="Check, convert and split dataset folders.\n\n"
@@ -131,3 +131,32 @@ def split(
     rows = [[name, len(qrels), sum(map(len, qrels.values()))] for name, qrels in parts.items()]
     show_table(["split", "queries", "judgements"], rows, as_json=as_json, title=str(target))
     say(f"written: {target}")
+
+
+@app.command("sample-sets")
+def sample_sets(
+    names: Annotated[
+        list[str] | None,
+        argument("NAME...", "functions, prose, openmoji, twemoji, or hf://OWNER/NAME@REVISION.", "functions and prose"),
+    ] = None,
+    output: Annotated[Path, option("DIR", OUTPUT_HELP, "--output", "-o")] = Path("sample-sets"),
+) -> None:
+    """Make small real datasets, to see what a model forgets. No network, except for a set that hf:// names.
+
+    functions: the standard library's functions and their docstrings. prose: docstrings of installed packages. openmoji
+    and twemoji: pictures and their names; they need embedtune\\[images]. A set that is there already stays.
+
+    Example: embedtune data sample-sets
+
+    Example: embedtune data sample-sets openmoji --output sample-sets
+    """
+    from embedtune.data.dataset import load_dataset, splits_of
+    from embedtune.demo.sample_sets import OFFLINE, sample_set
+
+    rows: list[list[object]] = []
+    for name in names or OFFLINE:
+        folder = sample_set(name, output)
+        for split in splits_of(folder):
+            dataset = load_dataset(folder, split)
+            rows.append([str(folder), split, len(dataset.corpus), len(dataset.qrels)])
+    show_table(["folder", "split", "documents", "queries"], rows, as_json=False)

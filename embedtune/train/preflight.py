@@ -116,11 +116,11 @@ def _model(recipe: Recipe) -> dict[str, str]:
     names = {"model": recipe.model.label} if compose is None else {"text": compose.text, "image": compose.image}
     facts, models, pictured = {}, [], compose is not None
     for part, name in names.items():
-        folder = _with_weights(locate(name).folder)
+        folder = with_weights(locate(name).folder)
         if folder is None:
             facts[part] = f"{name}, from the hub"
             continue
-        model = _model_size(folder, recipe.model.max_length)
+        model = model_size(folder, recipe.model.max_length)
         how = "frozen" if compose is not None and compose.towers == "frozen" else _trained(model, lora)
         length = f", {model.length} tokens at most" if part != "image" else ""
         facts[part] = f"{name}: {model.parameters:,} parameters, {how}{length}"
@@ -140,14 +140,22 @@ def _model(recipe: Recipe) -> dict[str, str]:
     return facts
 
 
-def _trained(model: _ModelSize, lora: Lora | None) -> str:
+def _trained(model: ModelSize, lora: Lora | None) -> str:
     if lora is None:
         return "all trained"
     count = model.adapter(lora.rank)  # 0: of a kind that it is not known for
     return f"LoRA of rank {lora.rank}" + (f", about {count:,} trained" if count else "")
 
 
-def _memory(recipe: Recipe, model: _ModelSize) -> str:
+def _memory(recipe: Recipe, model: ModelSize) -> str:
+    return (
+        f"at most about {training_bytes(recipe, model) / 2**30:.1f} GiB and the libraries' own 0.7 GiB; "
+        "train.chunk_size bounds it for any batch"
+    )
+
+
+def training_bytes(recipe: Recipe, model: ModelSize) -> int:
+    """Bytes of weights, optimizer and activations at most, where every item has the recipe's maximum length."""
     lora, train = recipe.model.lora, recipe.train
     if train.chunk_size is None:
         encoded = 1 if recipe.negatives.live is not None else 2 + sizes.own_negatives(recipe)  # items a query
@@ -155,15 +163,11 @@ def _memory(recipe: Recipe, model: _ModelSize) -> str:
     else:
         tokens = min(train.chunk_size * model.length, TOKENS_PER_CHUNK[_device()])
     trained = model.adapter(lora.rank) if lora else model.parameters
-    memory = 4 * model.parameters + 12 * trained + ACTIVATION_BYTES * tokens * model.layers * model.hidden
-    return (
-        f"at most about {memory / 2**30:.1f} GiB and the libraries' own 0.7 GiB; train.chunk_size bounds it for any "
-        "batch"
-    )
+    return 4 * model.parameters + 12 * trained + ACTIVATION_BYTES * tokens * model.layers * model.hidden
 
 
 @dataclass(frozen=True)
-class _ModelSize:
+class ModelSize:
     """A model's size, by its files. length: tokens of the longest item that the recipe allows."""
 
     parameters: int
@@ -177,20 +181,20 @@ class _ModelSize:
         return rank * 18 * self.hidden * self.layers
 
 
-def _with_weights(folder: Path | None) -> Path | None:
+def with_weights(folder: Path | None) -> Path | None:
     """The folder with a model's weights: an adapter's is its base's. None for a model on the hub."""
     while folder is not None and (folder / ADAPTER_CONFIG).exists():
         folder = locate(base_of_adapter(folder)).folder
     return folder
 
 
-def _model_size(folder: Path, max_length: int | None) -> _ModelSize:
+def model_size(folder: Path, max_length: int | None) -> ModelSize:
     files = next((files for end in ("safetensors", "bin", "pth") if (files := [*folder.rglob(f"*.{end}")])), [])
     parameters = sum(_parameters(file) if file.suffix == ".safetensors" else file.stat().st_size // 4 for file in files)
     config = _config(folder)
     language = config if "hidden_size" in config else config.get("text_config", {})
     length = max_length or language.get("max_position_embeddings", 512)
-    return _ModelSize(parameters, language.get("hidden_size", 0), language.get("num_hidden_layers", 0), length, config)
+    return ModelSize(parameters, language.get("hidden_size", 0), language.get("num_hidden_layers", 0), length, config)
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def test_preflight_knows_how_many_tokens_a_chunk_holds_on_the_device(
     tiny_model: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = recipe_of(tiny_model, tiny_dataset, train={"chunk_size": 4096}, model={"max_length": 64})
-    size = module._model_size(tiny_model, 64)
+    size = module.model_size(tiny_model, 64)
     gib = {}
     for kind in ("cpu", "cuda"):
         monkeypatch.setattr(module, "_device", lambda kind=kind: kind)
