@@ -137,7 +137,11 @@ def split(
 def sample_sets(
     names: Annotated[
         list[str] | None,
-        argument("NAME...", "functions, prose, openmoji, twemoji, or hf://OWNER/NAME@REVISION.", "functions and prose"),
+        argument(
+            "NAME...",
+            "The set: functions, prose, openmoji, twemoji, or hf://OWNER/NAME@REVISION.",
+            "functions and prose",
+        ),
     ] = None,
     output: Annotated[Path, option("DIR", OUTPUT_HELP, "--output", "-o")] = Path("sample-sets"),
 ) -> None:

@@ -32,7 +32,7 @@ class Names:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class Reasoned:
     """YAML lines, and the reason for them."""
 
     yaml: str
@@ -52,14 +52,14 @@ def recipe_text(names: Names, data: DataFacts, model: ModelFacts | None, machine
         f"# yaml-language-server: $schema={SCHEMA_FILE}",
     ]
     composed = names.compose is not None
-    choices = [Choice(yaml="version: 1"), _model(names, data, model, machine), _data(names, data)]
+    choices = [Reasoned(yaml="version: 1"), _model(names, data, model, machine), _data(names, data)]
     if not composed:
         choices.append(_negatives(data, model))
     choices += [_loss(composed), _train(data, model, machine, chunk), _evaluate(names, data, composed)]
     return "\n".join([*head, *map(_shown, choices)]) + "\n"
 
 
-def _shown(choice: Choice) -> str:
+def _shown(choice: Reasoned) -> str:
     wrapped = [line for part in choice.reason.split("\n") for line in textwrap.wrap(part, 112)]
     return "\n".join([*(f"# {line}" for line in wrapped), choice.yaml])
 
@@ -85,13 +85,13 @@ def smallest_difference(queries: int) -> float:
     return HALF_WIDTH * math.sqrt(AT_QUERIES / max(1, queries))
 
 
-def _model(names: Names, data: DataFacts, model: ModelFacts | None, machine: Machine) -> Choice:
+def _model(names: Names, data: DataFacts, model: ModelFacts | None, machine: Machine) -> Reasoned:
     if names.compose is not None:
         text, image = names.compose
         yaml = (
             f"model:\n  compose:\n    text: {_q(text)}\n    image: {_q(image)}\n    dimension: 1024\n    towers: frozen"
         )
-        return Choice(yaml=yaml, reason=(
+        return Reasoned(yaml=yaml, reason=(
             f"Queries are {data.modalities['query']}, documents {data.modalities['document']}, and no model was named "
             "that reads both. Two frozen encoders with trained projections into one space are what installed packages "
             "make (recipes/image/quickstart: nDCG@10 .012 -> .290 on unseen names of emoji). A pretrained model of "
@@ -121,7 +121,7 @@ def _model(names: Names, data: DataFacts, model: ModelFacts | None, machine: Mac
             f"{1 - data.latin:.0%} of the letters are not Latin. all-MiniLM-L6-v2 was trained on English: a "
             "multilingual model (intfloat/multilingual-e5-small, BAAI/bge-m3) is the better start."
         )
-    return Choice(yaml=f"model: {{{', '.join(parts)}}}", reason="\n".join(reason))
+    return Reasoned(yaml=f"model: {{{', '.join(parts)}}}", reason="\n".join(reason))
 
 
 def _adapted(model: ModelFacts, machine: Machine) -> bool:
@@ -131,7 +131,7 @@ def _adapted(model: ModelFacts, machine: Machine) -> bool:
     return model.size.parameters > LARGE or 16 * model.size.parameters > machine.memory / 2
 
 
-def _data(names: Names, data: DataFacts) -> Choice:
+def _data(names: Names, data: DataFacts) -> Reasoned:
     parts = [f"train: {_q(names.train)}", f"split: {names.split}"]
     reason = [
         f"{data.queries:,} queries with {data.positives:,} positives ({data.positives_a_query:.1f} a query"
@@ -156,15 +156,15 @@ def _data(names: Names, data: DataFacts) -> Choice:
             f"positives: {data.drawn} a query are drawn every epoch; with all {data.positives_a_query:.0f} the queries "
             "with many would dominate."
         )
-    return Choice(yaml=f"data: {{{', '.join(parts)}}}", reason="\n".join(reason))
+    return Reasoned(yaml=f"data: {{{', '.join(parts)}}}", reason="\n".join(reason))
 
 
-def _negatives(data: DataFacts, model: ModelFacts | None) -> Choice:
+def _negatives(data: DataFacts, model: ModelFacts | None) -> Reasoned:
     assert model is not None
     if data.documents < FEW_DOCUMENTS:
-        return Choice(yaml="negatives: {}", reason=f"No mining: the corpus has {data.documents} documents.")
+        return Reasoned(yaml="negatives: {}", reason=f"No mining: the corpus has {data.documents} documents.")
     depth = min(100, max(10, data.documents // 5))
-    return Choice(
+    return Reasoned(
         yaml=f"negatives:\n  mining: [{{name: dense, depth: {depth}}}]\n  filtering: [{{name: guide, margin: 0.0}}]\n"
         f"  teacher: {_q(model.name)}\n  sampling: {{name: top, count: 2}}",
         reason=(
@@ -179,16 +179,18 @@ def _negatives(data: DataFacts, model: ModelFacts | None) -> Choice:
     )
 
 
-def _loss(composed: bool) -> Choice:
+def _loss(composed: bool) -> Reasoned:
     if composed:
-        return Choice(
+        return Reasoned(
             yaml="loss: {name: infonce, temperature: 0.07, directions: [query_document, document_query]}",
             reason="loss: both directions, as CLIP is trained; as in recipes/image/quickstart.",
         )
-    return Choice(yaml="loss: {name: infonce, temperature: 0.05}", reason="loss: as in all recipes that were measured.")
+    return Reasoned(
+        yaml="loss: {name: infonce, temperature: 0.05}", reason="loss: as in all recipes that were measured."
+    )
 
 
-def _train(data: DataFacts, model: ModelFacts | None, machine: Machine, chunk: int | None) -> Choice:
+def _train(data: DataFacts, model: ModelFacts | None, machine: Machine, chunk: int | None) -> Reasoned:
     size, pairs = batch_size(data, machine), data.pairs
     epochs = 12 if model is None else 2 if pairs <= 20_000 else 1
     rate, why = _rate(model, machine)
@@ -206,7 +208,7 @@ def _train(data: DataFacts, model: ModelFacts | None, machine: Machine, chunk: i
             f"chunk_size: a whole batch would need more than half of the {_gib(machine.memory)} that are free. It "
             "decides memory, not results."
         )
-    return Choice(yaml=f"train: {{{', '.join(parts)}}}", reason="\n".join(reason))
+    return Reasoned(yaml=f"train: {{{', '.join(parts)}}}", reason="\n".join(reason))
 
 
 def _rate(model: ModelFacts | None, machine: Machine) -> tuple[str, str]:
@@ -220,7 +222,7 @@ def _rate(model: ModelFacts | None, machine: Machine) -> tuple[str, str]:
     return "4e-5", "as in recipes/text/scifact-mined, which was measured with a model of 22 million parameters"
 
 
-def _evaluate(names: Names, data: DataFacts, composed: bool) -> Choice:
+def _evaluate(names: Names, data: DataFacts, composed: bool) -> Reasoned:
     lines = ["evaluate:", f"  in_domain: [{_q(names.test)}]"]
     reason = [
         f"in_domain: {data.tested:,} test queries; differences of nDCG@10 under about "
@@ -242,7 +244,7 @@ def _evaluate(names: Names, data: DataFacts, composed: bool) -> Choice:
             f"largest_drop: half of {min(names.guards.values()):,} queries choose, so that much smaller drops are "
             "chance."
         )
-    return Choice(yaml="\n".join(lines), reason="\n".join(reason))
+    return Reasoned(yaml="\n".join(lines), reason="\n".join(reason))
 
 
 def _gib(count: int) -> str:
