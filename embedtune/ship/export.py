@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from ..errors import InputError
 from ..files import MARK, FolderKind, check_folder, refuse_source, whole_folder
+from ..models import saving
 from ..models.encoder import load_encoder
 from ..models.folders import model_folder
 from ..models.loading import model_of
@@ -41,7 +42,7 @@ def export(
     card = folder / "README.md"
     loaded: Any = load_encoder(model).model
     with whole_folder(output, EXPORTED, overwrite=overwrite) as temporary:
-        loaded.save_pretrained(str(temporary), create_model_card=False)
+        saving.save_model(loaded, temporary)
         if card.exists():
             shutil.copyfile(card, temporary / "README.md")
         if form == "onnx":

@@ -12,6 +12,7 @@ import torch
 from ..evaluate.guarded import Point
 from ..evaluate.retrieval import evaluate
 from ..files import inner_folder
+from ..models import saving
 from ..models.adapters import scale_adapter
 from ..models.encoder import Encoder, load_encoder
 from ..models.loading import load_base, load_model
@@ -51,7 +52,7 @@ class Mixtures:
 
     def save(self, alpha: float, folder: Path) -> None:
         """Saves the mixed model into the empty folder."""
-        self.at(alpha).model.save_pretrained(str(folder), create_model_card=False)
+        saving.save_model(self.at(alpha).model, folder)
 
 
 def mix_run(t: Training, guard: Guard, watched: Sequence[Watched], validation: Dataset | None) -> list[Point]:

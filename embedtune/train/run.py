@@ -25,7 +25,7 @@ from ..evaluate.results import Evaluation
 from ..evaluate.retrieval import encode_for_evaluation, evaluate
 from ..files import fingerprints_of_weights, inner_folder, locked, write_json, write_lines, write_text
 from ..methods import use_folders
-from ..models import adapters, store
+from ..models import adapters, saving, store
 from ..models.cached_towers import CachedTowers
 from ..models.encoder import Encoder, load_encoder
 from ..models.loading import load_model
@@ -295,7 +295,7 @@ def save_model(encoder: Encoder, recipe: Recipe, folder: Path) -> None:
     if recipe.negatives.live is not None:
         model = two_towers(model, load_model(recipe.model, encoder.device))
     with inner_folder(folder / "model") as temporary:
-        model.save_pretrained(str(temporary), create_model_card=False)
+        saving.save_model(model, temporary)
 
 
 def evaluate_suites(recipe: Recipe, which: Which, suites: list[Dataset], folder: Path, log: Log) -> Evaluations:
