@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from . import options
-from .options import DATA_HELP, IMAGE_FOLDER_HELP, MEASURES_HELP, MODEL_HELP, option, output_option, switch
+from .options import (
+    DATA_HELP,
+    IMAGE_FOLDER_HELP,
+    MEASURES_HELP,
+    MODEL_HELP,
+    QUANTIZE_HELP,
+    option,
+    output_option,
+    switch,
+)
 from .output import progress, say, show_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from embedtune.evaluate.requests import Measurement, OnMteb
+    from embedtune.evaluate.requests import Measurement, OnData, OnMteb
+    from embedtune.evaluate.sizes import Sizes
 
 FEW = 12  # categories of a dataset that a table shows
 Mteb = Annotated[
@@ -45,9 +56,19 @@ def evaluate(
     ] = None,
     mteb: Mteb = None,
     run: Annotated[Path | None, option("FILE", "Measure this TREC run instead of a model.")] = None,
-    truncate_dim: Annotated[
-        int | None, option("N", "Use only the first N dimensions of the embeddings.", min=1)
+    truncate_dim: options.TruncateDim = None,
+    quantize: Annotated[str, option("FORMAT[,FORMAT...]", QUANTIZE_HELP)] = "none",
+    sizes: Annotated[
+        str | None,
+        option(
+            "N,N,...",
+            "Measure the vectors at these numbers of dimensions, each at each FORMAT of --quantize.",
+            "--sizes",
+            default="the model's own",
+        ),
     ] = None,
+    rescore: options.Rescore = None,
+    calibrate: options.Calibrate = None,
     max_length: options.MaxLength = None,
     precision: options.ModelPrecision = "fp32",
     device: options.Device = "auto",
@@ -73,7 +94,13 @@ def evaluate(
     and folders laid out as MMEB, ARO, SugarCrepe, Winoground or ScienceQA. Those are measured by their protocols, in
     which each query has its own candidates. The results of --baseline stand in OUTPUT/baseline/.
 
+    --sizes, or several formats of --quantize, give one row for each way to store the documents' vectors: its bytes, and
+    its first measure beside that of the whole vectors, with the interval of the difference and its p-value (Holm over
+    the rows). OUTPUT/DATASET/ then also holds sizes.json and, with matplotlib, the plot sizes.svg.
+
     Example: embedtune eval runs/scifact/model --data data/scifact --data data/cranfield --output results/tuned
+
+    Example: embedtune eval runs/scifact/model --data data/scifact --sizes 384,128,64 --quantize none,int8,binary
 
     Example: embedtune eval runs/emoji/model --data reversed:data/emoji --data benchmarks/MMEB-eval --output results
 
@@ -100,16 +127,50 @@ def evaluate(
             _on_mteb(request, as_json)
         return
     with progress("Encoding") as on_progress:
-        measurement = measure_run(request) if isinstance(request, OfRun) else measure_on_data(request, on_progress)
+        if isinstance(request, OfRun):
+            measurement = measure_run(request)
+        else:
+            measurement = measure_on_data(request, on_progress, _plot(request))
     if measurement is None:
         return
     if measurement.written:
         say(f"written: {', '.join(map(str, measurement.written))}")
     for note in measurement.notes:
         say(note)
+    if measurement.sizes:
+        show_table(*_table_of_sizes(measurement.sizes), as_json=as_json)
+        return
     beside = _lines(measurement.baseline) if measurement.baseline is not None else None
     columns, rows = _table(_lines(measurement), beside)
     show_table(columns, rows, as_json=as_json)
+
+
+def _plot(request: OnData) -> Callable[[Mapping[str, Sizes]], str] | None:
+    """What draws the sizes, None without matplotlib, which is an extra."""
+    if importlib.util.find_spec("matplotlib") is None:
+        if request.output is not None and request.sizes is not None:
+            say("no plot is drawn: pip install 'embedtune[plots]'")
+        return None
+
+    def draw(sizes: Mapping[str, Sizes]) -> str:
+        from embedtune.report.drawings import quality_by_bytes  # imports what few evaluations need
+        from embedtune.report.figures import as_file
+
+        return as_file(quality_by_bytes("Quality against bytes", sizes))
+
+    return draw
+
+
+def _table_of_sizes(measured: Mapping[str, Sizes]) -> tuple[list[str], list[list[object]]]:
+    """A row for each dataset and way to store vectors."""
+    rows: list[list[object]] = []
+    for label, sizes in measured.items():
+        for cell in sizes.cells:
+            stored = cell.quantize if cell.rescore is None else f"{cell.quantize}, rescored by {cell.rescore}"
+            rows.append([label, cell.dimensions, stored, cell.bytes + cell.rescore_bytes, cell.measures[sizes.measure],
+                         cell.difference, cell.low, cell.high, cell.holm])  # fmt: skip
+    measure = next(iter(measured.values())).measure
+    return ["dataset", "dimensions", "stored", "bytes", measure, "difference", "low", "high", "p (Holm)"], rows
 
 
 def _is_set(context: typer.Context, name: str) -> bool:

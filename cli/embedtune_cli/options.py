@@ -39,6 +39,7 @@ MODEL_HELP = "A model folder, a training run's folder or a hub id."
 DATA_HELP = "A dataset folder, or DIR:split for one of its splits."
 OUTPUT_HELP = "Where to write the result."
 FORMAT_HELP = "The format of the result."
+QUANTIZE_HELP = "How documents' vectors are stored: none (float32), float16, int8 or binary. Queries stay float32."
 IMAGE_FOLDER_HELP = "A folder in which images are read, if they lie elsewhere."
 MEASURES_HELP = "Measures with cut-offs, as in 'nDCG@10 R@100': nDCG, R, RR (MRR), AP (MAP), P, Success, hit."
 
@@ -67,6 +68,29 @@ ModelPrecision = Annotated[
 ]
 MaxLength = Annotated[
     int | None, option("TOKENS", "Cut texts to this length.", "--max-length", default="the model's own", min=1)
+]
+TruncateDim = Annotated[
+    int | None,
+    option("N", "Use only the first N dimensions of the vectors.", "--truncate-dim", default="all", min=1),
+]
+Quantize = Annotated[Literal["none", "float16", "int8", "binary"], option("FORMAT", QUANTIZE_HELP, "--quantize")]
+Rescore = Annotated[
+    Literal["int8", "float32"] | None,
+    option(
+        "FORMAT",
+        "Keep a second vector of each document, in which the 1,000 nearest are scored again: int8 or float32.",
+        "--rescore",
+        default="the stored vectors",
+    ),
+]
+Calibrate = Annotated[
+    str | None,
+    option(
+        "DIR[:SPLIT]",
+        "The dataset whose documents give int8 its ranges.",
+        "--calibrate",
+        default="the documents that are stored",
+    ),
 ]
 TrustRemoteCode = Annotated[
     bool, switch("--trust-remote-code", "Run the Python code in the model's folder. Only if you trust its author.")

@@ -14,10 +14,12 @@ from ..data.jsonl import JsonLines
 from ..data.relevance import item_key
 from ..errors import InputError, unknown
 from .measures import parse_compared
-from .results import distinct
+from .results import Protocol, distinct
 from .significance import TIE, holm, paired, randomisation_p, t_test_p
 from .sources import Measured, Source, read_source, unchanged
 
+# What a protocol without the setting has: results record it only where it is another.
+UNRECORDED: Protocol = {"quantize": "none", "rescore": "none", "calibration": "the corpus itself"}
 _BAR = re.compile(r"\s*(\S+)\s*<\s*baseline\s*(?:([+-])\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*)?")
 
 
@@ -257,11 +259,13 @@ def _on_dataset(
 
 
 def _protocol_differences(label: str, parts: Sequence[Measured]) -> list[str]:
-    """A note for each setting of the retrieval that is not the same in all parts that record it."""
+    """A note for each setting of the retrieval that is not the same in all parts that record it. Of a setting in
+    UNRECORDED the absence is recorded."""
     settings = dict.fromkeys(name for part in parts for name in part.protocol)
     notes = []
     for name in settings:
-        values = dict.fromkeys(part.protocol[name] for part in parts if name in part.protocol)
+        protocols = [UNRECORDED | part.protocol for part in parts if part.protocol]
+        values = dict.fromkeys(protocol[name] for protocol in protocols if name in protocol)
         if len(values) > 1:
             listed = " and ".join(map(str, values))
             notes.append(f"{label}: DIFFERENT SETTINGS: {name} is {listed}, which changes the values by itself")

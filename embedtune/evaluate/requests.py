@@ -12,18 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import distributed
-from ..data.dataset import without_broken
+from ..data.dataset import load_texts, without_broken
 from ..errors import InputError
 from ..files import check_container
 from ..models.folders import locate
 from ..recipe import Model, Precision
 from ..recipe.measures import parse
+from ..search.storage import Rescore, dimensions_of
 from ..types import Dataset
 from .measures import DEFAULT_MEASURES
 from .mteb_tasks import TaskScore, evaluate_tasks, home_of, tasks_of
 from .protocols import open_data
 from .results import BASELINE, MEANS, Evaluation, prepare, remove_others
-from .retrieval import Retrieval, dimensions_of, encode_for_evaluation, evaluate, evaluate_run
+from .retrieval import Retrieval, encode_for_evaluation, evaluate, evaluate_run
+from .sizes import Sizes, evaluate_sizes, parse_quantize, stored_ways
 from .suites import Mean, Suite, evaluate_suite, means_of
 
 if TYPE_CHECKING:
@@ -46,6 +48,10 @@ class OnData:
     protocol: str | None = None
     image_folder: Path | None = None
     truncate_dim: int | None = None
+    sizes: str | None = None
+    quantize: str = "none"
+    rescore: Rescore | None = None
+    calibrate: str | None = None
     max_length: int | None = None
     precision: Precision = "fp32"
     device: str = "auto"
@@ -87,12 +93,14 @@ Request = OnData | OfRun | OnMteb
 class Measurement:
     """The evaluations of one model or run, the means that protocols report over them, and those of the baseline.
 
-    notes: sentences for the reader. written: the result folders.
+    sizes: label -> the ways to store vectors that were measured, where several were asked for. notes: sentences for the
+    reader. written: the result folders.
     """
 
     evaluations: list[Evaluation]
     means: list[Mean] = field(default_factory=list)
     baseline: Measurement | None = None
+    sizes: dict[str, Sizes] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     written: list[Path] = field(default_factory=list)
 
@@ -118,11 +126,16 @@ def request_of(options: Mapping[str, Any]) -> Request:
     return kind(**options)
 
 
-def measure_on_data(request: OnData, on_progress: Callable[..., None] | None = None) -> Measurement | None:
+def measure_on_data(
+    request: OnData,
+    on_progress: Callable[..., None] | None = None,
+    draw: Callable[[Mapping[str, Sizes]], str] | None = None,
+) -> Measurement | None:
     """Measures the model and the baseline on all data, and writes the results if the request has an output.
 
-    on_progress: called with (done, total, description). Returns None in the processes of a launch that only help to
-    encode. Raises InputError as `evaluate` and `open_data` do, and for an output that may not be written.
+    on_progress: called with (done, total, description). draw: makes the plot of label -> sizes. Returns None in the
+    processes of a launch that only help to encode. Raises InputError as `evaluate` and `open_data` do, and for an
+    output that may not be written.
     """
     _measures(request)  # a misspelt one is refused before anything is read
     models = [name for name in (request.model, request.baseline) if name is not None]
@@ -130,6 +143,7 @@ def measure_on_data(request: OnData, on_progress: Callable[..., None] | None = N
         locate(name)
     datasets, suites = open_data(request.data, request.protocol, request.image_folder)
     _refuse_without_datasets(request, datasets, suites)
+    _refuse_with_sizes(request, suites)
     datasets, notes = _without_broken(datasets, request.broken_images)
     if not distributed.leads():
         for name in models:
@@ -141,6 +155,9 @@ def measure_on_data(request: OnData, on_progress: Callable[..., None] | None = N
         labels = [dataset.label for dataset in datasets] + [label for suite in suites for label in suite.labels]
         of_baseline = [f"{BASELINE}/{label}" for label in labels if request.baseline is not None]
         prepare(output, request.overwrite, [*labels, *of_baseline])
+    if measures_sizes(request):
+        sized = _measured_sizes(request, output, datasets, on_progress, draw)
+        return _finished(output, replace(sized, notes=notes), suites)
     measurement = _measured(request, request.model, output, (datasets, suites), on_progress)
     if request.baseline is not None:
         folder = output / BASELINE if output is not None else None
@@ -158,10 +175,11 @@ def _measured(
 ) -> Measurement:
     """The measurement of one of the request's models on datasets and suites."""
     encoder, (datasets, suites) = _encoder(request, name), data
-    retrieval = Retrieval(truncate_dim=request.truncate_dim, ignore_identical_ids=request.ignore_identical_ids)
-    options: dict[str, Any] = {"output": output}
-    if on_progress is not None:
-        options["on_progress"] = partial(on_progress, description=f"Encoding for {name}")
+    (quantize,) = parse_quantize(request.quantize)
+    retrieval = replace(
+        _retrieval(request), truncate_dim=request.truncate_dim, quantize=quantize, rescore=request.rescore
+    )
+    options = _options(name, output, on_progress)
     evaluations = [
         evaluate(encoder, dataset, measures=_measures(request), retrieval=retrieval, **options) for dataset in datasets
     ]
@@ -169,6 +187,65 @@ def _measured(
         evaluations += evaluate_suite(encoder, suite, truncate_dim=request.truncate_dim, **options)
     means = [mean for suite in suites for mean in means_of(suite, evaluations)]
     return Measurement(evaluations=evaluations, means=means)
+
+
+def _retrieval(request: OnData) -> Retrieval:
+    """How the request searches, apart from the vectors' size and precision."""
+    calibrate = load_texts(request.calibrate)[0] if request.calibrate is not None else None
+    return Retrieval(ignore_identical_ids=request.ignore_identical_ids, calibrate=calibrate)
+
+
+def _options(name: str, output: Path | None, on_progress: Callable[..., None] | None) -> dict[str, Any]:
+    options: dict[str, Any] = {"output": output}
+    if on_progress is not None:
+        options["on_progress"] = partial(on_progress, description=f"Encoding for {name}")
+    return options
+
+
+def measures_sizes(request: OnData) -> bool:
+    """Whether the request names several ways to store vectors."""
+    return request.sizes is not None or len(parse_quantize(request.quantize)) > 1
+
+
+def _measured_sizes(
+    request: OnData,
+    output: Path | None,
+    datasets: Sequence[Dataset],
+    on_progress: Callable[..., None] | None,
+    draw: Callable[[Mapping[str, Sizes]], str] | None,
+) -> Measurement:
+    """The measurement of the model's whole vectors, and of every way to store them."""
+    encoder, retrieval = _encoder(request, request.model), _retrieval(request)
+    options = _options(request.model, output, on_progress) | {"measures": _measures(request), "retrieval": retrieval}
+    wanted = stored_ways(request.sizes, request.quantize, request.rescore, encoder.dimension)
+    measured = [evaluate_sizes(encoder, dataset, wanted, draw=draw, **options) for dataset in datasets]
+    return Measurement(
+        evaluations=[evaluation for evaluation, _ in measured],
+        sizes={evaluation.label: sizes for evaluation, sizes in measured},
+    )
+
+
+def _refuse_with_sizes(request: OnData, suites: Sequence[Suite]) -> None:
+    """Raises InputError for options that do not go with the vectors' sizes and precisions."""
+    several, stored = measures_sizes(request), request.quantize != "none" or request.calibrate is not None
+    wrong = {
+        "--sizes and --truncate-dim both name sizes; leave out --truncate-dim": request.sizes is not None
+        and request.truncate_dim is not None,
+        "several values of --quantize go with --sizes, not with --truncate-dim": several
+        and request.truncate_dim is not None,
+        "--sizes and several values of --quantize compare a model with its own whole vectors; leave out --baseline, "
+        "and measure the other model by itself": several and request.baseline is not None,
+        "--sizes and --quantize are of corpora; --data names a protocol, whose candidates are scored as float32": bool(
+            suites
+        )
+        and (several or stored),
+        "--calibrate has no effect: int8 alone has ranges; add --quantize int8 or --rescore int8": request.calibrate
+        is not None
+        and "int8" not in [*parse_quantize(request.quantize), request.rescore],
+    }
+    for message, applies in wrong.items():
+        if applies:
+            raise InputError(message)
 
 
 def measure_run(request: OfRun) -> Measurement | None:
@@ -201,7 +278,7 @@ def measure_on_mteb(request: OnMteb, on_task: Callable[[int, int, str], None] | 
     tasks = [task for name in request.mteb for task in tasks_of(name)]
     encoder = _encoder(request, request.model)
     if request.truncate_dim is not None:
-        encoder.model.truncate_dim = dimensions_of(encoder, request.truncate_dim)
+        encoder.model.truncate_dim = dimensions_of(encoder.name, encoder.dimension, request.truncate_dim)
     yield from evaluate_tasks(encoder, tasks, folder, measures=names, on_task=on_task)
 
 

@@ -12,12 +12,23 @@ from pathlib import Path
 
 from ..data.trec import write_run
 from ..errors import InputError
-from ..files import FileKind, FolderKind, check_container, check_folder, whole_folder, write_json, write_lines
+from ..files import (
+    FileKind,
+    FolderKind,
+    check_container,
+    check_folder,
+    whole_folder,
+    write_json,
+    write_lines,
+    write_text,
+)
 from ..types import Dataset, Qrels, Run
 from .measures import mean, ranked
 
 BASELINE = "baseline"
 MEANS = "-means.json"  # behind a protocol's name
+Protocol = dict[str, int | bool | str]
+"""How documents were retrieved: setting -> value."""
 EVALUATION = FolderKind(verb="eval", unmarked={"measures.json", "per-query.jsonl", "run.trec"}.__eq__)
 
 
@@ -40,7 +51,7 @@ class Evaluation:
     file. per_query: measure -> query_id -> value, for every judged query. protocol: how documents were retrieved: the
     depth, whether documents with the query's own id were removed, the number of dimensions. groups: category -> its
     number of queries and the means over them, if the data has categories. texts: query_id -> how it is shown, if that
-    is not in the data's own queries.jsonl.
+    is not in the data's own queries.jsonl. files: name -> text of more files in its folder.
     """
 
     dataset: str
@@ -51,9 +62,10 @@ class Evaluation:
     per_query: dict[str, dict[str, float]] = field(repr=False)
     run: Run = field(repr=False)
     qrels: Qrels = field(repr=False)
-    protocol: dict[str, int | bool] = field(default_factory=dict)
+    protocol: Protocol = field(default_factory=dict)
     groups: dict[str, dict[str, float]] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict, repr=False)
+    files: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def label(self) -> str:
@@ -99,6 +111,8 @@ def write(evaluation: Evaluation, output: Path) -> Path:
         write_json(temporary / "measures.json", {name: getattr(evaluation, name) for name in shown})
         write_lines(temporary / "per-query.jsonl", _per_query_lines(evaluation))
         write_run(temporary / "run.trec", evaluation.run, Path(evaluation.model).name)
+        for name, text in evaluation.files.items():
+            write_text(temporary / name, text)
     return folder
 
 

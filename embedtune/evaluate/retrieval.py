@@ -17,12 +17,14 @@ from ..data.trec import read_run
 from ..errors import InputError
 from ..files import fingerprint_of_file
 from ..recipe.measures import parse
-from ..types import Dataset, Run
+from ..search.storage import Quantize, Rescore, Storage, dimensions_of
+from ..types import Dataset, Items, Run
 from .measures import DEFAULT_MEASURES, deepest, per_query
-from .results import Evaluation, write
+from .results import Evaluation, Protocol, write
 
 if TYPE_CHECKING:
     from ..models.encoder import Encoder, Progress
+    from ..search.exact import Floats, Rows
 
 # Sets whose queries are themselves documents under the same id: each would retrieve itself first. In other sets where
 # ids coincide (numbered queries and numbered documents, as in MS MARCO or FiQA) the document is another text.
@@ -35,12 +37,37 @@ class Retrieval:
 
     depth: the number of documents kept for each query; a measure with a deeper cut-off raises it.
     ignore_identical_ids: leave out the document that has the query's own id; by default only in ArguAna and Quora.
-    truncate_dim: use this number of first dimensions; all by default.
+    truncate_dim: use this number of first dimensions; all by default. quantize, rescore, calibrate: how the documents'
+    vectors are stored (search/storage.py).
     """
 
     depth: int = 1000
     ignore_identical_ids: bool | None = None
     truncate_dim: int | None = None
+    quantize: Quantize = "none"
+    rescore: Rescore | None = None
+    calibrate: Items | None = None
+
+    @property
+    def storage(self) -> Storage:
+        """Raises InputError for options without effect."""
+        return Storage(
+            truncate_dim=self.truncate_dim, quantize=self.quantize, rescore=self.rescore, calibrate=self.calibrate
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """A dataset's judged queries and its corpus as the model gives them, encoded once for every way to store them.
+
+    queries: (Q, H). documents: (D, H). calibration: (n, H) of other documents that int8 takes its ranges from.
+    """
+
+    query_ids: list[str]
+    queries: Floats
+    documents: Floats
+    tie_order: Rows
+    calibration: Floats | None
 
 
 def evaluate(
@@ -57,42 +84,76 @@ def evaluate(
     measures: names such as `nDCG@10`. output: also write the folder `output/<dataset's label>/`. Raises InputError for
     an unknown measure, for more dimensions than the model has, and for a model whose numbers are not finite.
     """
-    from ..search.exact import as_run, exact_search, tie_order  # imports torch, which a run's measures do not need
-
     names = parse(measures)
-    dimensions = dimensions_of(encoder, retrieval.truncate_dim)
-    without_self = retrieval.ignore_identical_ids
-    if without_self is None:
-        without_self = is_self_retrieval(dataset)
-    depth = max(retrieval.depth, deepest(names))
-    query_ids, doc_ids = list(dataset.qrels), dataset.corpus.ids
-    queries = encoder.encode([dataset.queries[query_id] for query_id in query_ids], "query")
-    documents = encoder.encode(dataset.corpus, "document", on_progress=on_progress)
-    scores, rows = exact_search(
-        queries[:, :dimensions],
-        documents[:, :dimensions],
-        depth + without_self,
-        similarity=encoder.similarity,
-        tie_order=tie_order(doc_ids),
-    )
-    run = as_run(query_ids, doc_ids, scores, rows)
-    if without_self:
-        run = {query_id: _without(query_id, ranking, depth) for query_id, ranking in run.items()}
-    protocol = {"depth": depth, "ignore_identical_ids": without_self, "dimensions": dimensions}
-    protocol |= {"judged_only": True} if dataset.judged_only else {}
-    protocol |= {"max_length": encoder.max_length} if encoder.max_length is not None else {}
-    fingerprints = {"data": dataset.fingerprint, "model": encoder.fingerprint}
-    evaluation = _measured(dataset, run, names, encoder.name, fingerprints, protocol)
+    dimensions_of(encoder.name, encoder.dimension, retrieval.truncate_dim)  # refused before anything is encoded
+    storage = retrieval.storage
+    encoded = encode(encoder, dataset, storage.calibrate, on_progress=on_progress)
+    evaluation = evaluate_encoded(encoder, dataset, encoded, names, retrieval)
     if output is not None:
         write(evaluation, Path(output))
     return evaluation
 
 
-def dimensions_of(encoder: Encoder, truncate_dim: int | None) -> int:
-    """The number of dimensions to use. Raises InputError for more than the model has."""
-    if truncate_dim is not None and not 1 <= truncate_dim <= encoder.dimension:
-        raise InputError(f"cannot truncate to {truncate_dim} dimensions: {encoder.name} has {encoder.dimension}")
-    return truncate_dim or encoder.dimension
+def encode(
+    encoder: Encoder, dataset: Dataset, calibrate: Items | None = None, *, on_progress: Progress | None = None
+) -> Encoded:
+    """Encodes the judged queries and the corpus."""
+    from ..search.exact import tie_order  # imports torch, which a run's measures do not need
+
+    query_ids = list(dataset.qrels)
+    return Encoded(
+        query_ids=query_ids,
+        queries=encoder.encode([dataset.queries[query_id] for query_id in query_ids], "query"),
+        documents=encoder.encode(dataset.corpus, "document", on_progress=on_progress),
+        tie_order=tie_order(dataset.corpus.ids),
+        calibration=encoder.encode(calibrate, "document") if calibrate is not None else None,
+    )
+
+
+def evaluate_encoded(
+    encoder: Encoder, dataset: Dataset, encoded: Encoded, names: Sequence[str], retrieval: Retrieval
+) -> Evaluation:
+    """The evaluation of embeddings, by measures as `parse` gives them; nothing is encoded or written."""
+    from ..search.exact import as_run
+
+    dimensions = dimensions_of(encoder.name, encoder.dimension, retrieval.truncate_dim)
+    without_self = retrieval.ignore_identical_ids
+    if without_self is None:
+        without_self = is_self_retrieval(dataset)
+    depth = max(retrieval.depth, deepest(names))
+    scores, rows = _ranked(encoder, encoded, dimensions, retrieval.storage, depth + without_self)
+    run = as_run(encoded.query_ids, dataset.corpus.ids, scores, rows)
+    if without_self:
+        run = {query_id: _without(query_id, ranking, depth) for query_id, ranking in run.items()}
+    protocol: Protocol = {"depth": depth, "ignore_identical_ids": without_self, "dimensions": dimensions}
+    protocol |= retrieval.storage.protocol
+    protocol |= {"judged_only": True} if dataset.judged_only else {}
+    protocol |= {"max_length": encoder.max_length} if encoder.max_length is not None else {}
+    fingerprints = {"data": dataset.fingerprint, "model": encoder.fingerprint}
+    return _measured(dataset, run, names, encoder.name, fingerprints, protocol)
+
+
+def _ranked(encoder: Encoder, encoded: Encoded, dimensions: int, storage: Storage, k: int) -> tuple[Floats, Rows]:
+    """Scores and rows (Q, k) of the documents, stored as `storage` says."""
+    from ..search.exact import exact_search, scored_block
+    from ..search.vectors import forms_of, ranges_of, search
+
+    similarity = encoder.similarity
+    queries, documents = encoded.queries[:, :dimensions], encoded.documents[:, :dimensions]
+    if storage.quantize == "none":
+        return exact_search(queries, documents, k, similarity=similarity, tie_order=encoded.tie_order)
+    ranges = None
+    if "int8" in (storage.quantize, storage.rescore):
+        source = documents if encoded.calibration is None else encoded.calibration
+        ranges = ranges_of(source, dimensions, similarity)
+    form, second = forms_of(storage, dimensions, similarity, ranges)
+    return search(
+        scored_block(queries, 0, len(queries), similarity, "query"),
+        form.store(documents),
+        k,
+        rescored_by=second.store(documents) if second is not None else None,
+        tie_order=encoded.tie_order,
+    )
 
 
 def encode_for_evaluation(encoder: Encoder, datasets: Sequence[Dataset]) -> None:
@@ -161,7 +222,7 @@ def _measured(
     names: Sequence[str],
     model: str,
     fingerprints: dict[str, str],
-    protocol: dict[str, int | bool],
+    protocol: Protocol,
 ) -> Evaluation:
     return Evaluation(
         dataset=dataset.name,

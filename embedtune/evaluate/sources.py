@@ -16,7 +16,7 @@ from ..recipe import without_prefixes
 from ..recipe.strict_yaml import read as read_yaml
 from ..types import Dataset
 from .measures import DEFAULT_MEASURES, MAIN_SCORE, from_mteb, mean
-from .results import BASELINE, MEANS
+from .results import BASELINE, MEANS, Protocol
 from .retrieval import evaluate_run
 
 
@@ -39,7 +39,7 @@ class Measured:
     folder: Path | None = None
     split: str = "test"
     texts: dict[str, str] = field(default_factory=dict)
-    protocol: dict[str, int | bool] = field(default_factory=dict)
+    protocol: Protocol = field(default_factory=dict)
 
     @property
     def query_ids(self) -> list[str]:

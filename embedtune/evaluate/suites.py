@@ -17,10 +17,11 @@ import numpy.typing as npt
 
 from ..errors import InputError
 from ..files import check_file, fingerprint_of, fingerprint_of_file, write_json
+from ..search.storage import dimensions_of
 from ..types import Dataset, Item, Qrels, Role, Run
 from .measures import per_query
 from .results import MEANS, MEANS_FILE, Evaluation, write
-from .retrieval import Retrieval, dimensions_of, evaluate
+from .retrieval import Retrieval, evaluate
 
 if TYPE_CHECKING:
     from ..models.encoder import Encoder, Progress
@@ -193,7 +194,7 @@ def evaluate_task(
     on_progress: Progress | None = None,
 ) -> Evaluation:
     """Ranks each query's own candidates. With an output, also writes `output/<label>/` as retrieval does."""
-    dimensions = dimensions_of(encoder, truncate_dim)
+    dimensions = dimensions_of(encoder.name, encoder.dimension, truncate_dim)
     queries = _embedded(encoder, task.queries, "query", dimensions, None)
     documents = _embedded(encoder, task.documents, "document", dimensions, on_progress)
     run: Run = {}

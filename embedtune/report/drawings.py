@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ..evaluate.compare import Comparison
 from ..evaluate.guarded import Guarded
+from ..evaluate.sizes import Sizes
 from ..negatives.audit import Audit
 from .figures import SERIES, Points, histograms, lines, spans
 from .learning import Curve, Learning
@@ -30,6 +31,19 @@ def differences(title: str, comparisons: Sequence[Comparison], groups: Sequence[
         for c, group in zip(comparisons, groups, strict=True)
     ]
     return spans(rows, across=f"difference in {comparisons[0].measure}, with its 95% interval", title=title)
+
+
+def quality_by_bytes(title: str, measured: Mapping[str, Sizes]) -> str:
+    """The measure of each way to store vectors over its bytes: a line for each dataset and precision."""
+    curves: dict[str, list[Points]] = {}
+    for label, sizes in measured.items():
+        for quantize in dict.fromkeys(cell.quantize for cell in sizes.cells):
+            cells = sorted((c for c in sizes.cells if c.quantize == quantize), key=lambda cell: cell.bytes)
+            name = "float32" if quantize == "none" else quantize
+            points = [c.bytes + c.rescore_bytes for c in cells], [c.measures[sizes.measure] for c in cells]
+            curves[f"{label}: {name}" if len(measured) > 1 else name] = [points]
+    measure = next(iter(measured.values())).measure
+    return lines(curves, title=title, across="bytes of one stored vector", up=measure, doublings=True)
 
 
 def loss(title: str, learning: Learning) -> str:

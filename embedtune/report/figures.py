@@ -86,11 +86,12 @@ def lines(
     up: str,
     mark: tuple[float, float, str] | None = None,
     level: tuple[float, str] | None = None,
+    doublings: bool = False,
 ) -> str:
     """A line for each name: of several curves their mean, where all have a point, and each one thin beside it.
 
     mark: (x, y, text) of a point; level: (y, text) of a line across. The vertical axis begins at 0 where the values
-    come near it. Two names or more have a legend.
+    come near it. Two names or more have a legend. doublings: the horizontal axis has equal steps for equal ratios.
     """
     need("matplotlib", "plots")
     from matplotlib.ticker import MaxNLocator
@@ -113,7 +114,13 @@ def lines(
                           textcoords="offset points", fontsize=8, color=COLOURS["worse"])  # fmt: skip
         points = [point for seeds in curves.values() for curve in seeds for point in zip(*curve, strict=True)]
         counted = all(float(x).is_integer() for x, _ in points)
-        axes.xaxis.set_major_locator(MaxNLocator(7, integer=counted, steps=[1, 2, 5, 10]))
+        if doublings:
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(sorted({x for x, _ in points}), [f"{x:g}" for x in sorted({x for x, _ in points})])
+            axes.minorticks_off()
+            axes.tick_params(axis="x", labelrotation=60, labelsize=7)
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(7, integer=counted, steps=[1, 2, 5, 10]))
         if 0 <= min(y for _, y in points) < max(y for _, y in points) / 3:
             axes.set_ylim(bottom=0)
         axes.set_xlabel(across)

@@ -6,7 +6,7 @@ The recipe is read as plain values, so that a report needs none of the methods t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..evaluate.compare import Compared, Comparison, Group, compare_groups
 from ..evaluate.guarded import Guarded, GuardedSet, read_guard
 from ..evaluate.results import distinct
+from ..evaluate.sizes import AtSize, beside_base, read_sizes
 from ..evaluate.sources import Measured, Source, read_source
 from ..negatives.audit import Audit, audit
 from ..negatives.evidence import MiningFiles
@@ -50,6 +51,7 @@ class RunRecord:
     compared: tuned against base, on the sets that both were evaluated on; None where there are none.
     domains: label in lower case -> whether the recipe evaluates it in or out of domain.
     mined: the files of every mining.
+    sizes: of a run with `matryoshka`, the tuned model beside the base at each size, by the recipe's measure.
     """
 
     folder: Path
@@ -65,6 +67,7 @@ class RunRecord:
     compared: Compared | None
     domains: dict[str, Domain]
     guard: Guarded | None
+    sizes: list[AtSize] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -174,7 +177,18 @@ def read_record(folder: Path, *, negatives: bool = True, summary: dict[str, Any]
         compared=compare_groups(groups) if base.measured.keys() & tuned.measured.keys() else None,
         domains=domains,
         guard=read_guard(folder),
+        sizes=_sizes(base, tuned),
     )
+
+
+def _sizes(base: Source, tuned: Source) -> list[AtSize]:
+    """Both models at each size, over the datasets on which both were evaluated at several."""
+    rows: list[AtSize] = []
+    for key in (key for key in tuned.measured if key in base.measured):
+        before, after = read_sizes(base.measured[key].where), read_sizes(tuned.measured[key].where)
+        if before is not None and after is not None:
+            rows += beside_base(tuned.measured[key].label, before, after)
+    return rows
 
 
 def outcome_table(record: RunRecord) -> tuple[list[str], list[list[object]]]:

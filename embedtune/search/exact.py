@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,16 @@ from ..types import Role, Run
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 
+
+class Vectors(Protocol):
+    """Rows (D, H) that are read as float32 in blocks: an array, or stored vectors (vectors.py)."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: slice | Rows, /) -> Floats: ...
+
+
 _QUERIES = 256  # queries scored at once
 _DOCUMENTS = 16384  # documents scored at once; fewer where embeddings are wide
 _NUMBERS = 2**24  # numbers of document embeddings held at once
@@ -23,7 +34,7 @@ _NUMBERS = 2**24  # numbers of document embeddings held at once
 
 def exact_search(
     queries: Floats,
-    documents: Floats,
+    documents: Vectors,
     k: int,
     *,
     similarity: Similarity = "dot",
@@ -68,7 +79,7 @@ def exact_search(
     return scores, row_of[positions]
 
 
-def scored_block(embeddings: Floats, start: int, stop: int, similarity: Similarity, role: Role) -> Floats:
+def scored_block(embeddings: Vectors, start: int, stop: int, similarity: Similarity, role: Role) -> Floats:
     """(stop - start, H) float32 rows as they are scored: a copy. Raises InputError for rows that are not finite."""
     rows = np.array(embeddings[start:stop], dtype=np.float32)
     finite = np.isfinite(rows).all(axis=1)

@@ -22,7 +22,8 @@ from ..data.selection import Selection
 from ..errors import InputError
 from ..evaluate.guarded import Point
 from ..evaluate.results import Evaluation
-from ..evaluate.retrieval import encode_for_evaluation, evaluate
+from ..evaluate.retrieval import Retrieval, encode_for_evaluation, evaluate
+from ..evaluate.sizes import StoredAs, evaluate_sizes
 from ..files import fingerprints_of_weights, inner_folder, locked, write_json, write_lines, write_text
 from ..methods import use_folders
 from ..models import adapters, saving, store
@@ -300,7 +301,7 @@ def save_model(encoder: Encoder, recipe: Recipe, folder: Path) -> None:
 
 def evaluate_suites(recipe: Recipe, which: Which, suites: list[Dataset], folder: Path, log: Log) -> Evaluations:
     """Evaluates one of the run's models on every set; results by label. They replace evaluation/ (tuned),
-    evaluation-base/ or evaluation-unmixed/."""
+    evaluation-base/ or evaluation-unmixed/. Of a run with `matryoshka` each also holds sizes.json."""
     output = folder / ("evaluation" if which == "tuned" else f"evaluation-{which}")
     shutil.rmtree(output, ignore_errors=True)
     if not suites:
@@ -308,12 +309,16 @@ def evaluate_suites(recipe: Recipe, which: Which, suites: list[Dataset], folder:
     encoder = suite_encoder(recipe, which, suites, folder, log)
     guarded = [recipe.evaluate.guard.measure] if recipe.evaluate.guard and recipe.evaluate.guard.measure else []
     measures = list(dict.fromkeys([recipe.evaluate.measure, *guarded, *recipe.evaluate.measures]))
+    shorter = [StoredAs(dimensions=dimensions) for dimensions in recipe.matryoshka]
+    options: dict[str, Any] = {"measures": measures, "output": output, "on_progress": log.progress}
     evaluations = {}
     for dataset in suites:
         log.tell("phase", name=f"evaluate the {which} model on {dataset.label}")
-        evaluations[dataset.label] = evaluate(
-            encoder, dataset, measures=measures, output=output, on_progress=log.progress
-        )
+        if shorter:
+            evaluation, _ = evaluate_sizes(encoder, dataset, shorter, retrieval=Retrieval(), **options)
+        else:
+            evaluation = evaluate(encoder, dataset, **options)
+        evaluations[dataset.label] = evaluation
     return evaluations
 
 
