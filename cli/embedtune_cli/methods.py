@@ -36,8 +36,15 @@ def show(
     Example: embedtune methods show --from ./my_methods
     """
     from embedtune import methods as known
+    from embedtune.recipe.keys import named as keys_named
 
     known.use_folders(folders)
+    keys = [] if name is None or name in known.FAMILIES else keys_named(name)
+    if name is not None and keys and not any(name in known.names(family) for family in known.FAMILIES):
+        say(f"{name} is a key of recipes and no method; more with: embedtune recipes keys {name}")
+        rows: list[list[object]] = [[key.path, key.type, key.default, key.example, key.text] for key in keys]
+        show_table(["key", "type", "default", "example", "what it does"], rows, as_json=as_json)
+        return
     if name is not None and name not in known.FAMILIES:
         described = known.find(name)
         if as_json:

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from . import options
-from .options import argument
-from .output import say, show_table, show_text
+from .options import argument, output_option
+from .output import say, show_json, show_table, show_text
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -59,17 +59,41 @@ def copy(
 
 @app.command()
 def keys(
-    prefix: Annotated[str, argument("KEY", "A key, as in train or model.lora.", default="every key")] = "",
+    section: Annotated[
+        str, argument("KEY", "A key, as in train or model.lora, or a word to look for.", default="every key")
+    ] = "",
     as_json: options.Json = False,
 ) -> None:
-    """List the keys of a recipe, with the type, the default and the meaning of each.
+    """List the keys of a recipe: the type, the default, an example and the meaning of each.
 
     Example: embedtune recipes keys model.lora
+
+    Example: embedtune recipes keys pooling
     """
     from embedtune.recipe.keys import keys as known
 
-    rows = [[key.path, key.type, key.default, key.text] for key in known(prefix)]
-    show_table(["key", "type", "default", "what it does"], rows, as_json=as_json)
+    rows = [[key.path, key.type, key.default, key.example, key.text] for key in known(section)]
+    show_table(["key", "type", "default", "example", "what it does"], rows, as_json=as_json)
+
+
+@app.command()
+def schema(output: Annotated[Path | None, output_option("FILE", "stdout")] = None) -> None:
+    """Print the JSON Schema of recipes, by which editors complete and check them.
+
+    Editors with yaml-language-server read it where a recipe says so in a line of its own:
+    # yaml-language-server: $schema=recipe.schema.json
+
+    Example: embedtune recipes schema --output recipe.schema.json
+    """
+    from embedtune.files import check_file, write_json
+    from embedtune.recipe.json_schema import WRITTEN, json_schema
+
+    if output is None:
+        show_json(json_schema())
+        return
+    check_file(output, WRITTEN, overwrite=True)
+    write_json(output, json_schema())
+    say(f"written: {output}")
 
 
 @app.command()
@@ -78,13 +102,20 @@ def check(
     changes: options.Changes = [],  # noqa: B006
     methods: options.MethodFolders = [],  # noqa: B006
 ) -> None:
-    """Check a recipe, and whether its local data, models and files exist. Any problem ends with exit code 2.
+    """Check a recipe: its keys, the values of its methods, and whether its local data, models and files exist.
+
+    The methods are made and tried on small data. Any problem ends with exit code 2.
 
     Example: embedtune recipes check my-recipe.yaml --set train.epochs=2
     """
+    from embedtune.errors import InputError
+    from embedtune.methods.values import value_problems
     from embedtune.recipe import load_recipe, refuse_absent
 
-    refuse_absent(load_recipe(recipe, changes, methods=methods), str(recipe))
+    checked = load_recipe(recipe, changes, methods=methods)
+    refuse_absent(checked, str(recipe))
+    if problems := value_problems(checked.chosen(), checked.train.batch_size):
+        raise InputError("\n".join([f"{recipe}: values that a method refuses", *(f"  {text}" for text in problems)]))
     say(f"{recipe}: no problem found")
 
 

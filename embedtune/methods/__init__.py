@@ -20,6 +20,7 @@ from ._seam import (
     listing,
     names,
     needs,
+    option_schema,
 )
 from ._sources import FAMILIES, MethodSource, use_folders
 
@@ -43,5 +44,6 @@ __all__ = [
     "listing",
     "names",
     "needs",
+    "option_schema",
     "use_folders",
 ]

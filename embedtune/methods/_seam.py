@@ -176,6 +176,11 @@ def _schedule_problems(method: Method, option: Option, schedule: dict[str, Any],
     return []
 
 
+def option_schema(annotation: str) -> dict[str, Any]:
+    """The JSON Schema of an option's type."""
+    return _adapter(annotation).json_schema()
+
+
 @cache
 def _adapter(annotation: str) -> TypeAdapter[Any]:
     return TypeAdapter(eval(annotation, {"Literal": Literal}))  # of names that `_reading` allows

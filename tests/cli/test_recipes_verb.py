@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from embedtune.methods.values import value_problems
+from embedtune.recipe import load_recipe, shipped
+
 RunCli = Callable[..., Any]
 
 
@@ -56,3 +59,30 @@ def test_check_takes_overrides(run_cli: RunCli, tmp_path: Path, monkeypatch: pyt
     run_cli("recipes", "copy", "text/quickstart", tmp_path / "r.yaml")
     assert run_cli("recipes", "check", tmp_path / "r.yaml", "--set", "train.epochs=3").exit_code == 0
     assert run_cli("recipes", "check", tmp_path / "r.yaml", "--set", "train.epochs=0").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ("loss={name: infonce, temperature: -1}", "loss.infonce.temperature: must be above 0, got -1"),
+        ("weighting={name: hcl, temperature: 0.0}", "weighting.hcl.temperature: must be above 0, got 0.0"),
+        ("batching={name: length, window: 0}", "batching.length.window: must be at least 1, got 0"),
+        ("loss={name: infonce, label_smoothing: 1.0}", "loss.infonce.label_smoothing: expected 0 to below 1, got 1.0"),
+    ],
+)
+def test_check_tries_the_values_inside_a_method(
+    change: str, problem: str, run_cli: RunCli, tmp_path: Path, tiny_dataset: Path
+) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"version: 1\nmodel: {{name: some/model}}\ndata: {{train: {tiny_dataset}}}\n")
+    assert run_cli("recipes", "check", recipe).exit_code == 0
+    result = run_cli("recipes", "check", recipe, "--set", change)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == [f"error: {recipe}: values that a method refuses", f"  {problem}"]
+
+
+@pytest.mark.parametrize("name", shipped.names())
+def test_no_value_of_a_shipped_recipe_is_refused(name: str) -> None:
+    recipe = load_recipe(shipped.path(name))
+    chosen = [(family, one) for family, one in recipe.chosen() if "path" not in one.options]
+    assert value_problems(chosen, recipe.train.batch_size) == []
