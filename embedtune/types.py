@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -59,7 +59,8 @@ class Dataset:
 
     parts: the datasets of a mixture, whose ids carry their label in front; empty for a single dataset.
     reversed: queries are the folder's documents, and documents its queries. judged_only: the corpus is without the
-    documents that the split does not judge.
+    documents that the split does not judge. incomplete: documents that are judged may be absent. excluded: query_id ->
+    documents that are never ranked for it.
     """
 
     folder: Path
@@ -72,6 +73,8 @@ class Dataset:
     parts: tuple[Dataset, ...] = ()
     reversed: bool = False
     judged_only: bool = False
+    incomplete: bool = False
+    excluded: Mapping[str, frozenset[str]] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()  # a sentence for each item whose image is broken
 
     @property

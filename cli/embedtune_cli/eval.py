@@ -37,10 +37,10 @@ IgnoreIdentical = Annotated[
     bool,
     switch(
         "--ignore-identical-ids",
-        "Never rank the document that has the query's own id, as is always done for ArguAna and Quora.",
+        "Never rank the document that has the query's own id. Done without this flag where it is the query's text.",
     ),
 ]
-KeepIdentical = Annotated[bool, switch("--keep-identical-ids", "Rank it, also for ArguAna and Quora.")]
+KeepIdentical = Annotated[bool, switch("--keep-identical-ids", "Rank it, even where it is the query's text.")]
 
 
 def evaluate(
@@ -119,8 +119,8 @@ def evaluate(
         if "ignore_identical_ids" in options:
             raise InputError("--keep-identical-ids and --ignore-identical-ids exclude each other; give one of them")
         options["ignore_identical_ids"] = False
-        if run is not None or mteb:  # `request_of` knows the two flags as one
-            raise InputError(f"--keep-identical-ids has no effect with {'--run' if run is not None else '--mteb'}")
+        if mteb:  # `request_of` knows the two flags as one
+            raise InputError("--keep-identical-ids has no effect with --mteb")
     request = request_of(options)
     if isinstance(request, OnMteb):
         if distributed.leads():  # mteb shares no work between processes

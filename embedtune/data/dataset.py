@@ -5,19 +5,19 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from ..errors import InputError
 from ..files import cache_folder, fingerprint_of, lock
-from ..recipe import JUDGED, REVERSED, Data, split_of, without_prefixes
+from ..recipe import INCOMPLETE, JUDGED, REVERSED, Data, split_of, without_prefixes
 from ..types import Dataset, Items, Qrels
 from .broken import broken, pictured
 from .formats import is_dataset_folder
 from .jsonl import JsonLines
 from .mixture import mixture_of, own_qrels
 from .selection import Selection
-from .trec import read_qrels
+from .trec import EXCLUDED, read_excluded, read_qrels
 
 LAYOUT = "corpus.jsonl, queries.jsonl and qrels/<split>.tsv"
 
@@ -27,8 +27,9 @@ def load_dataset(name: str | Path, split: str | None = None) -> Dataset:
 
     `name` may also be a source that `embedtune data convert` reads (pairs in a .jsonl, .csv or .parquet file, a Hugging
     Face dataset saved on disk, `hf://name@revision`); it is converted once and kept in the cache. A file holds one
-    split, that of the name. With `reversed:` before the name the documents are the queries; with `judged:` before that,
-    the corpus holds only the documents that the split judges. Raises InputError for a missing folder, file or split, an
+    split, that of the name. With `incomplete:` before the name the documents that are judged may be absent; with
+    `reversed:` before that, the documents are the queries; with `judged:` before that, the corpus holds only the
+    documents that the split judges. Raises InputError for a missing folder, file or split, an
     empty corpus, judgements of absent ids, and a split without a positive.
     """
     if str(name).startswith(JUDGED):
@@ -39,7 +40,8 @@ def load_dataset(name: str | Path, split: str | None = None) -> Dataset:
         if rest.startswith(JUDGED):
             raise InputError(f"{name}: write {JUDGED}{REVERSED}{rest.removeprefix(JUDGED)}, in this order")
         return reverse(load_dataset(rest, split))
-    source, named = split_of(str(name))
+    incomplete = str(name).startswith(INCOMPLETE)
+    source, named = split_of(str(name).removeprefix(INCOMPLETE))
     if named and split and named != split:
         raise InputError(f"{name}: names the split {named!r}, but {split!r} is asked for; name one of them")
     split = named or split or "test"
@@ -47,7 +49,8 @@ def load_dataset(name: str | Path, split: str | None = None) -> Dataset:
     path = _qrels_file(folder, split, source)
     corpus, queries, qrels = JsonLines(folder / "corpus.jsonl"), JsonLines(folder / "queries.jsonl"), read_qrels(path)
     _refuse_empty(corpus, queries, qrels, folder, path)
-    _refuse_absent(corpus, queries, qrels, folder, path)
+    _refuse_absent(corpus, queries, qrels, path, incomplete)
+    excluded = read_excluded(folder / EXCLUDED) if (folder / EXCLUDED).exists() else {}
     return Dataset(
         folder=folder,
         name=label,
@@ -55,7 +58,9 @@ def load_dataset(name: str | Path, split: str | None = None) -> Dataset:
         corpus=corpus,
         queries=queries,
         qrels=qrels,
-        fingerprint=_fingerprint(corpus, queries, qrels),
+        fingerprint=_fingerprint(corpus, queries, qrels, excluded),
+        incomplete=incomplete,
+        excluded=excluded,
     )
 
 
@@ -66,9 +71,22 @@ def load_training(data: Data) -> Dataset:
     """
     names = [data.train] if isinstance(data.train, str) else data.train
     splits = [None if split_of(without_prefixes(name))[1] else data.split for name in names]
-    loaded = [load_dataset(name, split) for name, split in zip(names, splits, strict=True)]
+    loaded = [_without_absent(load_dataset(name, split)) for name, split in zip(names, splits, strict=True)]
     datasets = [without_broken(dataset, data.broken_images) for dataset in loaded]
     return datasets[0] if len(datasets) == 1 else mixture_of(datasets)
+
+
+def _without_absent(dataset: Dataset) -> Dataset:
+    """An incomplete dataset without the judgements of absent documents, which cannot be trained on."""
+    if not dataset.incomplete:
+        return dataset
+    qrels = {
+        query_id: {doc_id: grade for doc_id, grade in judged.items() if doc_id in dataset.corpus}
+        for query_id, judged in dataset.qrels.items()
+    }
+    qrels = {query_id: judged for query_id, judged in qrels.items() if judged}
+    fingerprint = _fingerprint(dataset.corpus, dataset.queries, qrels, dataset.excluded)
+    return dataclasses.replace(dataset, qrels=qrels, fingerprint=fingerprint)
 
 
 def load_texts(name: str | Path) -> tuple[Items, Items]:
@@ -111,7 +129,8 @@ def reverse(dataset: Dataset) -> Dataset:
     qrels: Qrels = {}
     for query_id, judged in dataset.qrels.items():
         for doc_id, relevance in judged.items():
-            qrels.setdefault(doc_id, {})[query_id] = relevance
+            if doc_id in dataset.corpus:
+                qrels.setdefault(doc_id, {})[query_id] = relevance
     return dataclasses.replace(
         dataset,
         name=f"{dataset.name}-reversed",
@@ -120,6 +139,7 @@ def reverse(dataset: Dataset) -> Dataset:
         qrels=qrels,
         fingerprint=_fingerprint(dataset.queries, dataset.corpus, qrels),
         reversed=not dataset.reversed,
+        excluded={},
     )
 
 
@@ -136,6 +156,7 @@ def judged_documents(dataset: Dataset) -> Dataset:
 def source_of(dataset: Dataset) -> str:
     """The name by which `load_dataset` finds the folder again, without the split."""
     prefixes = (JUDGED if dataset.judged_only else "") + (REVERSED if dataset.reversed else "")
+    prefixes += INCOMPLETE if dataset.incomplete else ""
     return prefixes + str(dataset.folder.resolve())
 
 
@@ -162,7 +183,7 @@ def without_broken(dataset: Dataset, share: float) -> Dataset:
     }
     if not any(grade > 0 for judged in qrels.values() for grade in judged.values()):
         raise InputError(f"{dataset.folder}: no positive is left without the broken images, first {left_out[0]}")
-    fingerprint = _fingerprint(corpus, queries, qrels)
+    fingerprint = _fingerprint(corpus, queries, qrels, dataset.excluded)
     return dataclasses.replace(
         dataset, corpus=corpus, queries=queries, qrels=qrels, fingerprint=fingerprint, left_out=left_out
     )
@@ -189,7 +210,7 @@ def readable(items: Items, share: float, name: str) -> tuple[Items, tuple[str, .
 def subset(dataset: Dataset, query_ids: Collection[str]) -> Dataset:
     """The dataset with the judgements of these queries only. Corpus and queries stay the same."""
     qrels = {query_id: dataset.qrels[query_id] for query_id in query_ids}
-    fingerprint = _fingerprint(dataset.corpus, dataset.queries, qrels)
+    fingerprint = _fingerprint(dataset.corpus, dataset.queries, qrels, dataset.excluded)
     parts = tuple(subset(part, part_qrels) for part in dataset.parts if (part_qrels := own_qrels(qrels, part.label)))
     return dataclasses.replace(dataset, qrels=qrels, fingerprint=fingerprint, parts=parts)
 
@@ -199,8 +220,11 @@ def splits_of(folder: Path) -> list[str]:
     return sorted(file.stem for file in (folder / "qrels").glob("*.tsv"))
 
 
-def _fingerprint(corpus: Items, queries: Items, qrels: Qrels) -> str:
+def _fingerprint(
+    corpus: Items, queries: Items, qrels: Qrels, excluded: Mapping[str, Collection[str]] | None = None
+) -> str:
     judged = sorted(f"{q}\t{d}\t{relevance}" for q, documents in qrels.items() for d, relevance in documents.items())
+    judged += sorted(f"{q}\t{d}" for q, documents in (excluded or {}).items() for d in documents)
     return fingerprint_of(corpus.fingerprint, queries.fingerprint, *judged)
 
 
@@ -261,13 +285,16 @@ def _refuse_empty(corpus: Items, queries: Items, qrels: Qrels, folder: Path, pat
         raise InputError(f"{path}: no positive; every split needs judgements above 0")
 
 
-def _refuse_absent(corpus: Items, queries: Items, qrels: Qrels, folder: Path, path: Path) -> None:
+def _refuse_absent(corpus: Items, queries: Items, qrels: Qrels, path: Path, incomplete: bool) -> None:
     """Judgements of absent queries or documents would make every measure wrong without a word."""
     absent_queries = [query_id for query_id in qrels if query_id not in queries]
     absent_documents = list(dict.fromkeys(d for judged in qrels.values() for d in judged if d not in corpus))
+    advice = f"run `embedtune data check {path.parent.parent}`"
+    on = f"; to go on as BEIR and mteb do, which count them as never retrieved, write {INCOMPLETE} before the dataset"
     for kind, absent, file in (("queries", absent_queries, "queries"), ("documents", absent_documents, "corpus")):
-        if absent:
+        if absent and not (incomplete and kind == "documents"):
             raise InputError(
                 f"{path}: {len(absent)} judged {kind} are not in {file}.jsonl, the first {absent[0]!r}; "
-                f"run `embedtune data check {folder}`"
+                + advice
+                + (on if kind == "documents" else "")
             )

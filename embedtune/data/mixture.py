@@ -79,6 +79,11 @@ def mixture_of(datasets: Sequence[Dataset]) -> Dataset:
         },
         fingerprint=fingerprint_of(*(text for label in labels for text in (label, named[label].fingerprint))),
         parts=tuple(datasets),
+        excluded={
+            prefixed(label, query_id): frozenset(prefixed(label, doc_id) for doc_id in doc_ids)
+            for label, dataset in named.items()
+            for query_id, doc_ids in dataset.excluded.items()
+        },
     )
 
 

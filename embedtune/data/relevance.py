@@ -1,17 +1,23 @@
-"""What may never be a negative of a query: its positives, and everything with the same content.
+"""What may never be a negative of a query: its positives, itself, and everything with the same content.
 
 It stands with the data because training, evaluation and mining ask it alike.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import cache, cached_property
 
 from ..files import fingerprint_of
-from ..types import Dataset, Item
+from ..types import Dataset, Item, Items
 from .images import identity
+
+# Sets whose queries are documents, also where their texts or ids no longer show it.
+_SELF_RETRIEVAL = {"arguana", "quora", "quoraretrieval"}
+COMPARED = 100  # queries whose texts decide whether a set's queries are documents
+_WORDS = re.compile(r"\w+")
 
 
 def text_key(text: str) -> str:
@@ -30,6 +36,44 @@ def _folded(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
+def is_same_text(query: Item, document: Item) -> bool:
+    """Whether a document is the query itself: equal keys, or four fifths of their words, title or not."""
+    if item_key(query) == item_key(document):
+        return True
+    words = set(_WORDS.findall(query.content.casefold()))
+    if not words or document.image is not None:
+        return False
+    texts = (set(_WORDS.findall(text.casefold())) for text in (document.text, document.content))
+    return any(len(words & text) >= 0.8 * len(words | text) for text in texts)
+
+
+def is_self_retrieval(dataset: Dataset) -> bool:
+    """Whether queries are documents too, under their own ids: each would retrieve itself first.
+
+    Known by the names of ArguAna and Quora, else by texts: of the judged queries whose id is a document's, at least
+    half are the same text, and none is judged to be its own positive. Where ids coincide otherwise, such as the numbers
+    of MS MARCO's queries and documents, the document is another text.
+    """
+    names = {re.sub("[^a-z]", "", name.lower()) for name in (dataset.name, dataset.folder.name)}
+    if any(re.sub("^(beir|nano)", "", name) in _SELF_RETRIEVAL for name in names):
+        return True
+    shared = [query_id for query_id in dataset.qrels if query_id in dataset.corpus and query_id in dataset.queries]
+    if not shared or any(dataset.qrels[query_id].get(query_id, 0) > 0 for query_id in shared):
+        return False
+    compared = shared[:: max(1, len(shared) // COMPARED)]
+    same = sum(is_same_text(dataset.queries[query_id], dataset.corpus[query_id]) for query_id in compared)
+    return 2 * same >= len(compared)
+
+
+def never_ranked(dataset: Dataset, identical_ids: bool) -> dict[str, frozenset[str]]:
+    """query_id -> documents never ranked for it: those excluded by the data and, with identical_ids, that of its id."""
+    return {
+        query_id: dataset.excluded.get(query_id, frozenset()) | ({query_id} if identical_ids else frozenset())
+        for query_id in dataset.qrels
+        if identical_ids or query_id in dataset.excluded
+    }
+
+
 class Relevance:
     """Judgements by id, extended to queries of the same content and documents of the same content.
 
@@ -42,10 +86,15 @@ class Relevance:
             for query_id, judged in dataset.qrels.items()
         }
         # The caches belong to the object: a cache on a method belongs to the class, and would keep every object alive.
-        self.document_key = cache(lambda doc_id: item_key(dataset.corpus[doc_id]))
+        self.document_keys = cache(lambda doc_id: _document_keys(dataset.corpus, doc_id))
         self.query_key = cache(lambda query_id: item_key(dataset.queries[query_id]))
         self.is_made = cache(lambda query_id: dataset.queries[query_id].made)
         self._forbidden: dict[str, frozenset[str]] = {}
+        self.forbidden_ids = cache(lambda query_id: _forbidden_ids(dataset, query_id))
+
+    def document_key(self, doc_id: str) -> str:
+        """The document's `item_key`."""
+        return self.document_keys(doc_id)[0]
 
     def forbidden_keys(self, query_id: str) -> frozenset[str]:
         """The `item_key`s of everything that may not be a negative of the query: the positives of the query and of
@@ -66,5 +115,23 @@ class Relevance:
 
     def forbidden(self, query_id: str, doc_ids: Iterable[str]) -> list[bool]:
         """True where a document may not be a negative of the query."""
-        keys = self.forbidden_keys(query_id)
-        return [self.document_key(doc_id) in keys for doc_id in doc_ids]
+        keys, ids = self.forbidden_keys(query_id), self.forbidden_ids(query_id)
+        return [doc_id in ids or not keys.isdisjoint(self.document_keys(doc_id)) for doc_id in doc_ids]
+
+
+def _document_keys(corpus: Items, doc_id: str) -> tuple[str, ...]:
+    """The keys of a document's content, and of its text where it has a title: a query has none.
+
+    A judged document that is absent has no content; its id stands for it.
+    """
+    if doc_id not in corpus:
+        return (doc_id,)
+    document = corpus[doc_id]
+    titled = document.title and document.text and document.image is None
+    return (item_key(document), text_key(document.text)) if titled else (item_key(document),)
+
+
+def _forbidden_ids(dataset: Dataset, query_id: str) -> frozenset[str]:
+    """The documents that the data excludes for a query, and the one that is the query itself under its own id."""
+    is_document = query_id in dataset.corpus and is_same_text(dataset.queries[query_id], dataset.corpus[query_id])
+    return dataset.excluded.get(query_id, frozenset()) | ({query_id} if is_document else frozenset())

@@ -68,6 +68,7 @@ class OfRun:
     output: Path | None = None
     overwrite: bool = False
     measures: str | None = None
+    ignore_identical_ids: bool | None = None
     broken_images: float | None = None
 
 
@@ -163,6 +164,7 @@ def measure_on_data(
         folder = output / BASELINE if output is not None else None
         baseline = _measured(request, request.baseline, folder, (datasets, suites), on_progress)
     notes += [note for suite in suites for note in suite.notes]
+    notes += _notes_on_own(measurement.evaluations, request.ignore_identical_ids)
     return _finished(output, replace(measurement, baseline=baseline, notes=notes), suites)
 
 
@@ -263,8 +265,22 @@ def measure_run(request: OfRun) -> Measurement | None:
     datasets, notes = _without_broken(datasets, request.broken_images)
     if request.output is not None:
         prepare(request.output, request.overwrite, [datasets[0].label])
-    evaluation = evaluate_run(request.run, datasets[0], measures=names, output=request.output)
+    ignored = request.ignore_identical_ids
+    evaluation = evaluate_run(
+        request.run, datasets[0], measures=names, ignore_identical_ids=ignored, output=request.output
+    )
+    notes += _notes_on_own([evaluation], ignored)
     return _finished(request.output, Measurement(evaluations=[evaluation], notes=notes), [])
+
+
+def _notes_on_own(evaluations: Sequence[Evaluation], asked: bool | None) -> list[str]:
+    """A sentence for each dataset whose own documents are left out without having been asked to be."""
+    return [
+        f"{evaluation.label}: the queries are documents of the same ids, which are not ranked for themselves; "
+        "--keep-identical-ids ranks them"
+        for evaluation in evaluations
+        if asked is None and evaluation.protocol.get("ignore_identical_ids")
+    ]
 
 
 def measure_on_mteb(request: OnMteb, on_task: Callable[[int, int, str], None] | None = None) -> Iterator[TaskScore]:

@@ -6,13 +6,13 @@ cosines or inner products in float32, as the model declares. https://arxiv.org/a
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data.dataset import source_of
+from ..data.relevance import is_self_retrieval, never_ranked
 from ..data.trec import read_run
 from ..errors import InputError
 from ..files import fingerprint_of_file
@@ -25,10 +25,6 @@ from .results import Evaluation, Protocol, write
 if TYPE_CHECKING:
     from ..models.encoder import Encoder, Progress
     from ..search.exact import Floats, Rows
-
-# Sets whose queries are themselves documents under the same id: each would retrieve itself first. In other sets where
-# ids coincide (numbered queries and numbered documents, as in MS MARCO or FiQA) the document is another text.
-_SELF_RETRIEVAL = {"arguana", "quora", "quoraretrieval"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,11 +116,11 @@ def evaluate_encoded(
     without_self = retrieval.ignore_identical_ids
     if without_self is None:
         without_self = is_self_retrieval(dataset)
-    depth = max(retrieval.depth, deepest(names))
-    scores, rows = _ranked(encoder, encoded, dimensions, retrieval.storage, depth + without_self)
+    depth, left_out = max(retrieval.depth, deepest(names)), never_ranked(dataset, without_self)
+    deeper = depth + max(map(len, left_out.values()), default=0)
+    scores, rows = _ranked(encoder, encoded, dimensions, retrieval.storage, deeper)
     run = as_run(encoded.query_ids, dataset.corpus.ids, scores, rows)
-    if without_self:
-        run = {query_id: _without(query_id, ranking, depth) for query_id, ranking in run.items()}
+    run = {query_id: _without(left_out.get(query_id, ()), ranking, depth) for query_id, ranking in run.items()}
     protocol: Protocol = {"depth": depth, "ignore_identical_ids": without_self, "dimensions": dimensions}
     protocol |= retrieval.storage.protocol
     protocol |= {"judged_only": True} if dataset.judged_only else {}
@@ -165,14 +161,8 @@ def encode_for_evaluation(encoder: Encoder, datasets: Sequence[Dataset]) -> None
         encoder.encode(dataset.corpus, "document")
 
 
-def is_self_retrieval(dataset: Dataset) -> bool:
-    """Whether the set is known, by its name, for queries that are documents as well."""
-    names = {re.sub("[^a-z]", "", name.lower()) for name in (dataset.name, dataset.folder.name)}
-    return any(re.sub("^(beir|nano)", "", name) in _SELF_RETRIEVAL for name in names)
-
-
-def _without(query_id: str, scores: dict[str, float], depth: int) -> dict[str, float]:
-    others = [(doc_id, score) for doc_id, score in scores.items() if doc_id != query_id]
+def _without(left_out: Collection[str], scores: dict[str, float], depth: int | None = None) -> dict[str, float]:
+    others = [(doc_id, score) for doc_id, score in scores.items() if doc_id not in left_out]
     return dict(others[:depth])
 
 
@@ -181,10 +171,12 @@ def evaluate_run(
     dataset: Dataset,
     *,
     measures: str | Sequence[str] = DEFAULT_MEASURES,
+    ignore_identical_ids: bool | None = None,
     output: str | Path | None = None,
 ) -> Evaluation:
     """Measures a run, or a TREC run file, of any retrieval system.
 
+    ignore_identical_ids: leave out the document that has the query's own id; by default where `is_self_retrieval`.
     Raises InputError for queries or documents that the dataset does not have, for a run without any judged query, and
     for a score that is NaN.
     """
@@ -195,7 +187,11 @@ def evaluate_run(
     else:
         name, scores, fingerprints = "run", run, {}
     _refuse_unknown(scores, dataset, name)
-    evaluation = _measured(dataset, scores, names, name, {"data": dataset.fingerprint, **fingerprints}, {})
+    without_self = is_self_retrieval(dataset) if ignore_identical_ids is None else ignore_identical_ids
+    left_out = never_ranked(dataset, without_self)
+    scores = {query_id: _without(left_out.get(query_id, ()), ranking) for query_id, ranking in scores.items()}
+    protocol: Protocol = {"ignore_identical_ids": without_self}
+    evaluation = _measured(dataset, scores, names, name, {"data": dataset.fingerprint, **fingerprints}, protocol)
     if output is not None:
         write(evaluation, Path(output))
     return evaluation

@@ -224,6 +224,7 @@ def _by_judgements(path: Path, dataset: Dataset, measures: Sequence[str] | None)
         fingerprint=dataset.fingerprint,
         folder=Path(source_of(dataset)),
         split=dataset.split,
+        protocol=evaluation.protocol,
     )
 
 

@@ -4,7 +4,17 @@ Paths are relative to the current folder, as in a shell; the resolved recipe tha
 """
 
 from .folders import method_fingerprints
-from .paths import CROSS_ENCODER, JUDGED, REVERSED, refuse_absent, refuse_within, resolve, split_of, without_prefixes
+from .paths import (
+    CROSS_ENCODER,
+    INCOMPLETE,
+    JUDGED,
+    REVERSED,
+    refuse_absent,
+    refuse_within,
+    resolve,
+    split_of,
+    without_prefixes,
+)
 from .reading import check_recipe, dump, load_recipe, load_recorded, upgrade_recipe
 from .schema import (
     Chosen,
@@ -27,6 +37,7 @@ from .schema import (
 
 __all__ = [
     "CROSS_ENCODER",
+    "INCOMPLETE",
     "JUDGED",
     "REVERSED",
     "Chosen",

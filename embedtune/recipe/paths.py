@@ -13,6 +13,7 @@ from .schema import Chosen, Model, Recipe
 CROSS_ENCODER = "cross-encoder:"  # in front of a teacher's name
 REVERSED = "reversed:"  # in front of a dataset's name: its documents are the queries, its queries the documents
 JUDGED = "judged:"  # in front of these: only the documents that the split judges are ranked
+INCOMPLETE = "incomplete:"  # in front of its path: documents that are judged may be absent, as for BEIR and mteb
 
 Change = Callable[[str, str], str]
 """(key, name) -> the name to put in its place."""
@@ -133,7 +134,7 @@ def _options(key: str, options: Any, change: Change) -> Any:
 
 def _absolute(name: str) -> str:
     """An existing path (with or without `:split`) as an absolute one; hub names as they are."""
-    for prefix in (JUDGED, REVERSED):
+    for prefix in (JUDGED, REVERSED, INCOMPLETE):
         if name.startswith(prefix):
             return prefix + _absolute(name.removeprefix(prefix))
     path, split = split_of(name)
@@ -143,8 +144,8 @@ def _absolute(name: str) -> str:
 
 
 def without_prefixes(name: str) -> str:
-    """`judged:reversed:DIR` as DIR."""
-    return name.removeprefix(JUDGED).removeprefix(REVERSED)
+    """`judged:reversed:incomplete:DIR` as DIR."""
+    return name.removeprefix(JUDGED).removeprefix(REVERSED).removeprefix(INCOMPLETE)
 
 
 def split_of(name: str) -> tuple[str, str | None]:

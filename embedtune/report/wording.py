@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..recipe import CROSS_ENCODER, JUDGED, REVERSED, split_of
+from ..recipe import CROSS_ENCODER, split_of, without_prefixes
 
 MINUS = "\N{MINUS SIGN}"
-_PREFIXES = (JUDGED + REVERSED, JUDGED, REVERSED, CROSS_ENCODER)  # before a path in a recipe
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -106,7 +105,7 @@ def without_folders(value: Any) -> Any:
         return [without_folders(part) for part in value]
     if not isinstance(value, str):
         return value
-    start = next((len(prefix) for prefix in _PREFIXES if value.startswith(prefix)), 0)
+    start = len(value) - len(without_prefixes(value.removeprefix(CROSS_ENCODER)))
     path, split = split_of(value[start:])
     if not Path(path).is_absolute():
         return value

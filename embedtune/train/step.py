@@ -88,11 +88,13 @@ def lay_out(
         own_negatives[row, [column[d] for d in negatives.get(query_id, ())]] = True
         own_negatives[row, [column[item.id] for item in made.get(query_id, ())]] = True
     with_key: dict[str, list[int]] = {}  # content -> its columns
-    for index, key in enumerate([*map(relevance.document_key, real), *map(item_key, items.values())]):
-        with_key.setdefault(key, []).append(index)
+    for index, keys in enumerate([*map(relevance.document_keys, real), *((item_key(i),) for i in items.values())]):
+        for key in keys:
+            with_key.setdefault(key, []).append(index)
     candidate = ~positive
     for row, query_id in enumerate(query_ids):
         candidate[row, [c for key in relevance.forbidden_keys(query_id) for c in with_key.get(key, ())]] = False
+        candidate[row, [column[d] for d in relevance.forbidden_ids(query_id) if d in column]] = False
     return Batch(
         query_ids=query_ids,
         doc_ids=doc_ids,

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from embedtune.data.dataset import load_dataset, subset
+from embedtune.data.dataset import load_dataset, load_training, source_of, subset
+from embedtune.data.relevance import Relevance
 from embedtune.errors import InputError
+from embedtune.evaluate.retrieval import evaluate_run
+from embedtune.recipe import Data
 
 MakeFolder = Callable[..., Path]
 HEADER = "query-id\tcorpus-id\tscore\n"
@@ -103,9 +106,25 @@ def test_judgements_of_absent_ids(make_folder: MakeFolder) -> None:
     folder = make_folder(qrels={"test": HEADER + "q1\td1\t1\nq1\td7\t0\nq2\td8\t1\nq2\td7\t1\n"})
     path = folder / "qrels" / "test.tsv"
     advice = f"run `embedtune data check {folder}`"
-    assert refusal(folder) == f"{path}: 2 judged documents are not in corpus.jsonl, the first 'd7'; {advice}"
+    message = f"{path}: 2 judged documents are not in corpus.jsonl, the first 'd7'; {advice}; to go on as BEIR"
+    assert refusal(folder).startswith(message)
     folder = make_folder(qrels={"test": "d1\td1\t1\n"}, name="queries")
     assert "1 judged queries are not in queries.jsonl, the first 'd1'" in refusal(folder)
+
+
+def test_judgements_of_absent_documents_count_as_never_retrieved(make_folder: MakeFolder) -> None:
+    folder = make_folder(qrels={"test": HEADER + "q1\td1\t1\nq1\td7\t1\nq2\td8\t1\n"})
+    dataset = load_dataset(f"incomplete:{folder}")
+    assert (dataset.qrels, dataset.name) == ({"q1": {"d1": 1, "d7": 1}, "q2": {"d8": 1}}, folder.name)
+    measured = evaluate_run({"q1": {"d1": 1.0}, "q2": {"d1": 1.0}}, dataset, measures="R@10")
+    assert measured.per_query["R@10"] == {"q1": 0.5, "q2": 0.0}
+    assert load_dataset(source_of(dataset)).qrels == dataset.qrels
+    trained = load_training(Data(train=f"incomplete:{folder}", split="test"))
+    assert trained.qrels == {"q1": {"d1": 1}}
+    assert load_dataset(f"reversed:incomplete:{folder}").qrels == {"d1": {"q1": 1}}
+    assert Relevance(dataset).forbidden("q1", ["d1", "d2"]) == [True, False]
+    queries = make_folder(qrels={"test": HEADER + "d1\td1\t1\n"}, name="queries")
+    assert "1 judged queries are not in queries.jsonl, the first 'd1'" in refusal(f"incomplete:{queries}")
 
 
 def test_a_split_without_positive(make_folder: MakeFolder) -> None:

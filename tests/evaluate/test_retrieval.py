@@ -1,18 +1,19 @@
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from embedtune.data.dataset import load_dataset
+from embedtune.data.relevance import is_self_retrieval
 from embedtune.data.trec import read_run, write_run
 from embedtune.errors import InputError
 from embedtune.evaluate.measures import mean, per_query
 from embedtune.evaluate.results import distinct, prepare, remove_others, write
-from embedtune.evaluate.retrieval import Retrieval, evaluate, evaluate_run, is_self_retrieval
+from embedtune.evaluate.retrieval import Retrieval, evaluate, evaluate_run
 from embedtune.types import Dataset, Item, Qrels
 
 WORDS = ["river", "engine", "music", "garden", "planet", "bread"]
@@ -80,12 +81,13 @@ def dataset(qrels: Qrels, folder: str = "data/made", split: str = "test") -> Dat
     )
 
 
+KEPT = Retrieval(ignore_identical_ids=False)  # the query q1 is a document too
 QRELS = {"q1": {"d2": 2, "d1": 1}, "q2": {"d3": 1}}
 
 
 def test_by_hand() -> None:
     encoder = WordCounts()
-    found = evaluate(encoder, dataset(QRELS), measures="nDCG@10 R@2 RR@10 AP")
+    found = evaluate(encoder, dataset(QRELS), measures="nDCG@10 R@2 RR@10 AP", retrieval=KEPT)
     # q1 "river": q1, d5 and d1 tie at 1 and stand by id from high to low, then d2 ("river engine"), then the rest.
     assert list(found.run["q1"]) == ["q1", "d5", "d1", "d2", "d4", "d3"]
     assert list(found.run["q1"].values()) == pytest.approx([1, 1, 1, math.sqrt(0.5), 0, 0])
@@ -102,23 +104,46 @@ def test_by_hand() -> None:
 
 
 def test_a_query_finds_itself_unless_that_is_removed() -> None:
-    kept = evaluate(WordCounts(), dataset(QRELS), measures="RR@1", retrieval=Retrieval(depth=3))
+    retrieval = Retrieval(depth=3, ignore_identical_ids=False)
+    kept = evaluate(WordCounts(), dataset(QRELS), measures="RR@1", retrieval=retrieval)
     assert list(kept.run["q1"]) == ["q1", "d5", "d1"]
-    removed = evaluate(
-        WordCounts(), dataset(QRELS), measures="RR@1", retrieval=Retrieval(depth=3, ignore_identical_ids=True)
-    )
+    removed = evaluate(WordCounts(), dataset(QRELS), measures="RR@1", retrieval=Retrieval(depth=3))
     assert list(removed.run["q1"]) == ["d5", "d1", "d2"]
     assert len(removed.run["q2"]) == 3
     assert removed.protocol == {"depth": 3, "ignore_identical_ids": True, "dimensions": 6}
 
 
-def test_self_retrieval_is_known_by_name() -> None:
+def other_texts(data: Dataset, text: str, title: str = "") -> Dataset:
+    """The dataset with another text of the document that has a query's id."""
+    corpus = [replace(item, text=text, title=title) if item.id == "q1" else item for item in data.corpus]
+    return replace(data, corpus=Listed(corpus))
+
+
+def test_self_retrieval_is_known_by_name_and_by_texts() -> None:
     names = {"data/arguana": True, "data/ArguAna": True, "data/NanoArguAna": True, "beir-quora": True,
              "scifact": False, "fiqa": False, "arguana-notes": False}  # fmt: skip
-    assert {name: is_self_retrieval(dataset(QRELS, name)) for name in names} == names
-    assert "q1" not in evaluate(WordCounts(), dataset(QRELS, "data/arguana")).run["q1"]
-    kept = evaluate(WordCounts(), dataset(QRELS, "data/arguana"), retrieval=Retrieval(ignore_identical_ids=False))
-    assert "q1" in kept.run["q1"]
+    strangers = {name: other_texts(dataset(QRELS, name), "engine") for name in names}
+    assert {name: is_self_retrieval(data) for name, data in strangers.items()} == names
+    assert is_self_retrieval(dataset(QRELS))
+    assert is_self_retrieval(other_texts(dataset(QRELS), "river", title="engine music"))
+    assert not is_self_retrieval(dataset({**QRELS, "q1": {"q1": 1}}))  # its own positive: it is asked for
+    assert not is_self_retrieval(dataset({"q2": {"d3": 1}}))
+
+
+def test_documents_that_the_data_excludes_are_never_ranked() -> None:
+    data = replace(dataset(QRELS), excluded={"q1": frozenset({"d5"})})
+    measured = evaluate(WordCounts(), data, measures="RR@1", retrieval=Retrieval(depth=3, ignore_identical_ids=False))
+    assert list(measured.run["q1"]) == ["q1", "d1", "d2"]
+    run = {"q1": {"d5": 3.0, "d1": 2.0}, "q2": {"d5": 1.0}}
+    assert evaluate_run(run, data).run == {"q1": {"d1": 2.0}, "q2": {"d5": 1.0}}
+
+
+def test_a_run_follows_the_protocol_of_a_model() -> None:
+    run = {"q1": {"q1": 3.0, "d2": 2.0, "d1": 1.0}, "q2": {"d3": 1.0}}
+    measured = evaluate_run(run, dataset(QRELS), measures="nDCG@10")
+    assert (measured.measures, measured.protocol) == ({"nDCG@10": 1.0}, {"ignore_identical_ids": True})
+    kept = evaluate_run(run, dataset(QRELS), measures="RR@10", ignore_identical_ids=False)
+    assert (kept.per_query["RR@10"]["q1"], kept.protocol) == (0.5, {"ignore_identical_ids": False})
 
 
 def test_depth_reaches_the_deepest_measure() -> None:
@@ -126,7 +151,9 @@ def test_depth_reaches_the_deepest_measure() -> None:
 
 
 def test_truncated_dimensions() -> None:
-    found = evaluate(WordCounts(), dataset(QRELS), measures="RR", retrieval=Retrieval(truncate_dim=1))
+    found = evaluate(
+        WordCounts(), dataset(QRELS), measures="RR", retrieval=Retrieval(truncate_dim=1, ignore_identical_ids=False)
+    )
     assert list(found.run["q1"])[:3] == ["q1", "d5", "d2"]  # "engine" is cut off: d2 is as good as d1
     assert set(found.run["q2"].values()) == {0.0}
     for dimensions in (0, 7):
@@ -135,7 +162,9 @@ def test_truncated_dimensions() -> None:
 
 
 def test_files(tmp_path: Path) -> None:
-    found = evaluate(WordCounts(), dataset(QRELS, split="dev"), measures=["nDCG@10", "R@2"], output=tmp_path)
+    found = evaluate(
+        WordCounts(), dataset(QRELS, split="dev"), measures=["nDCG@10", "R@2"], output=tmp_path, retrieval=KEPT
+    )
     folder = tmp_path / "made-dev"
     assert sorted(file.name for file in folder.iterdir()) == [
         ".embedtune.json",
