@@ -12,7 +12,7 @@ from embedtune.errors import BarMissed
 
 from . import options
 from .options import OUTPUT_HELP, argument, option, output_option, switch
-from .output import say, show_json, show_table, show_tables
+from .output import say, say_left_out, show_json, show_table, show_tables
 
 app = typer.Typer(no_args_is_help=True, help="Check, convert and split dataset folders.\n\n"
                   "Example: embedtune data check data/scifact")  # fmt: skip
@@ -50,10 +50,18 @@ def _first_lines(where: tuple[str, ...]) -> str:
 
 @app.command()
 def convert(
-    source: Annotated[str, argument("SOURCE", "A file, a saved Hugging Face dataset, or hf://owner/name@revision.")],
+    source: Annotated[str, argument("SOURCE", "A file, folder or archive, or hf://owner/name@revision.")],
     output: options.OutputFolder,
     split: Annotated[str, option("NAME", "The split to write, if the source has no splits of its own.")] = "train",
+    corpus: Annotated[
+        list[Path] | None,
+        option("FILE...", "Documents, one a row; the positives in SOURCE are their ids.", default="texts in SOURCE"),
+    ] = None,
+    query_file: Annotated[
+        Path | None, option("FILE", "Queries, one a row; SOURCE holds their ids.", default="texts in SOURCE")
+    ] = None,
     query_column: Annotated[str, option("COLUMN", "The column of queries.", default="by name")] = "",
+    query_id_column: Annotated[str, option("COLUMN", "The column of queries' ids.", default="by name")] = "",
     positive_column: Annotated[str, option("COLUMN", "The column of positives.", default="by name")] = "",
     negative_column: Annotated[
         list[str] | None, option("COLUMN...", "A column of negatives.", default="by name")
@@ -64,40 +72,88 @@ def convert(
     positive_image_column: Annotated[
         str, option("COLUMN", "Images of positives that also have text.", default="by name")
     ] = "",
+    id_column: options.IdColumn = "",
+    title_column: options.TitleColumn = "",
+    text_column: options.TextColumn = None,
+    label_column: Annotated[
+        str, option("COLUMN", "Labels or scores: which pairs are positives, which negatives.", default="by name")
+    ] = "",
+    label_threshold: Annotated[
+        float | None, option("SCORE", "Pairs that score at least this are positives, others negatives.")
+    ] = None,
+    negative_threshold: Annotated[
+        float | None, option("SCORE", "Only pairs that score below this are negatives.", default="--label-threshold")
+    ] = None,
+    positive_label: Annotated[list[str] | None, option("VALUE...", "A label of positives.", default="1, yes")] = None,
+    negative_label: Annotated[
+        list[str] | None, option("VALUE...", "A label of negatives.", default="all that are not positive")
+    ] = None,
+    ignore_column: Annotated[list[str] | None, option("COLUMN...", "A column to leave unused.")] = None,
+    skip_bad: Annotated[int, option("N", "Leave out up to N bad lines, and list them.", min=0)] = 0,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
-    """Turn pairs, triplets and other tools' training files into a dataset folder.
+    """Turn pairs, triplets, labelled lists and other tools' data into a dataset folder.
 
-    SOURCE is a .jsonl, .csv or .parquet file of pairs or triplets, a FlagEmbedding or Tevatron .jsonl file, a Hugging
-    Face dataset saved on disk, or hf://owner/name@revision. Columns are recognised by name (query; positive or
-    document; negative, negative_1, ...), else by position. Negatives in SOURCE are written to negatives/given.run.
+    SOURCE is a file of pairs, triplets or lists (.jsonl, .json, .csv, .tsv or .parquet, plain or .gz), a FlagEmbedding
+    or Tevatron file, a published dataset as downloaded, a Hugging Face dataset saved on disk, or
+    hf://owner/name@revision. Columns are found by name (query, question; positive, document, answer; negative,
+    negative_1; label, score); where the names do not show what a column holds, the error says which flags do.
+
+    Pairs of ids are read with --corpus, and with --query-file where they name queries by ids too. --query-column is
+    then the column of texts in the file of queries. All documents of these files become part of the corpus.
+
+    Labels 1 and 0 are read as positives and given negatives; scores want --label-threshold, other labels
+    --positive-label. Given negatives are written to negatives/given.run.
 
     A column may hold images: paths inside SOURCE's folder, bytes, data: URIs, Hugging Face's Image. The names
     query_image, positive_image, document_image, negative_image and image are recognised. A text and an image of one
     role are one item. Images are copied to images/.
 
-    Example: embedtune data convert pairs.csv --output data/mine --query-column question --positive-column answer
+    Example: embedtune data convert pairs.csv --output data/mine --query-column frage --positive-column antwort
 
-    Example: embedtune data convert captions.parquet --output data/photos --query-column caption
-    --positive-column image
+    Example: embedtune data convert pairs.csv --corpus articles.jsonl --output data/mine
     """
     from embedtune.data.convert import convert as convert_source
+    from embedtune.data.documents import TextColumns, TextFiles
+    from embedtune.data.labels import Labels
     from embedtune.data.pairs import Columns
 
     columns = Columns(
-        query=query_column,
+        query="" if query_file else query_column,
+        query_id=query_id_column,
         positive=positive_column,
+        title="" if corpus else title_column,
         negatives=tuple(negative_column or ()),
         query_image=query_image_column,
         positive_image=positive_image_column,
+        label=label_column,
+        ignored=tuple(ignore_column or ()),
+        labels=Labels(
+            threshold=label_threshold,
+            negative_threshold=negative_threshold,
+            positive=tuple(positive_label or ()),
+            negative=tuple(negative_label or ()),
+        ),
     )
-    converted = convert_source(source, output, split=split, columns=columns, overwrite=overwrite)
+    files = TextFiles(
+        corpora=tuple(corpus or ()),
+        queries=query_file,
+        columns=TextColumns(id=id_column, title=title_column, texts=tuple(text_column or ())),
+        query_columns=TextColumns(texts=(query_column,) if query_column else ()),
+    )
+    converted = convert_source(
+        source, output, split=split, columns=columns, files=files, skip_bad=skip_bad, overwrite=overwrite
+    )
+    say_left_out(converted.left_out)
     for note in converted.notes:
         say(note)
-    rows: list[list[object]] = [["documents", converted.documents], ["queries", converted.queries]]
-    rows += [[f"{name}: judgements", count] for name, count in converted.judgements.items()]
-    show_table(["what", "count"], [*rows, ["negatives", converted.negatives]], as_json=as_json, title=str(output))
+    if as_json:
+        show_json({**asdict(converted), "folder": str(output)})
+    else:
+        rows: list[list[object]] = [["documents", converted.documents], ["queries", converted.queries]]
+        rows += [[f"{name}: judgements", count] for name, count in converted.judgements.items()]
+        show_table(["what", "count"], [*rows, ["negatives", converted.negatives]], as_json=False, title=str(output))
     say(f"written: {output}; next: embedtune data check {output}")
 
 

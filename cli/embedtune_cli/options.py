@@ -106,6 +106,12 @@ BrokenImages = Annotated[
         max=1,
     ),
 ]
+IdColumn = Annotated[str, option("COLUMN", "The column of documents' ids.", "--id-column", default="by name")]
+TitleColumn = Annotated[str, option("COLUMN", "The column of documents' titles.", "--title-column", default="by name")]
+TextColumn = Annotated[
+    list[str] | None,
+    option("COLUMN...", "A column of documents' texts; several are joined.", "--text-column", default="by name"),
+]
 Sheet = Annotated[
     Path | None, option("FILE", "Also draw the listed items, with their images, in one .png, .jpg or .webp.", "--sheet")
 ]

@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 
 from .. import __version__
 from ..errors import InputError
 from ..files import FolderKind, check_folder, fingerprint_of, fingerprint_of_file, refuse_source, whole_folder
-from . import huggingface, pairs
+from ..types import Role
+from . import huggingface
+from .columns import ID_SHARE
 from .contents import Contents
+from .documents import TextColumns, TextFiles, items_in
 from .formats import beir, folder_format, folder_formats, is_dataset_folder, row_format, tevatron2
-from .pairs import Columns
+from .jsonl import LineError
+from .pairs import Columns, PairReader, choose_columns
 from .records import LabelledQuery, Row
 from .source_folder import is_archive, source_folder, unpacked
-from .tables import rows_of
+from .tables import BadLines, rows_of
 from .writer import FolderWriter
 
 CONVERTED = FolderKind(verb="data convert")
 PEEK = 100  # rows that decide the format and the columns
+FEW_PAIRS = 20  # below them one query may have half of the pairs without a word
+JUDGEMENTS_ALONE = (
+    "judgements alone, without corpus and queries; name the folder that has all three, or the two files with --corpus "
+    "FILE and --query-file FILE"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +45,20 @@ class Converted:
     judgements: dict[str, int]  # split -> count
     negatives: int
     notes: tuple[str, ...]
+    left_out: tuple[str, ...] = ()  # a sentence for each bad line
+
+
+@dataclass(kw_only=True)
+class _Conversion:
+    """A source while it is converted. rows: how many were read of tables."""
+
+    source: str
+    writer: FolderWriter
+    columns: Columns
+    files: TextFiles
+    bad: BadLines
+    notes: list[str] = field(default_factory=list)
+    rows: int = 0
 
 
 def convert(
@@ -43,41 +67,50 @@ def convert(
     *,
     split: str = "train",
     columns: Columns | None = None,
+    files: TextFiles | None = None,
+    skip_bad: int = 0,
     image_files: bool = True,
     overwrite: bool = False,
 ) -> Converted:
     """Writes `source` as a dataset folder, whole or not at all.
 
-    `source` is a file of pairs or triplets or in a `RowFormat`, a folder or archive in a `FolderFormat`, a Hugging Face
-    dataset saved on disk, or `hf://name@revision` (the only one that uses the network). `split` names the judgements of
-    a source without splits of its own, and chooses among several datasets in one source. Equal documents become one, as
-    do equal queries; ids come from content where the source gives none. Given negatives become `negatives/given.run`,
-    the first of each query with the highest score, and a teacher's scores `negatives/teacher.run`. Images
-    (bytes, `data:` URIs, Hugging Face's Image, and, with image_files, paths inside the source's folder) become files of
-    the folder, named by their content. Raises InputError for an output that exists and for input that cannot be read,
-    with its line.
+    `source` is a file of pairs, triplets or lists or in a `RowFormat`, a folder or archive in a `FolderFormat`, a
+    Hugging Face dataset saved on disk, or `hf://name@revision` (the only one that uses the network). `split` names the
+    judgements of a source without splits of its own, and chooses among several datasets in one source. files: the
+    documents, and perhaps the queries, that pairs of ids name; all of them become part of the folder. skip_bad: how
+    many bad lines are left out.
+
+    Equal documents become one, as do equal queries; ids come from content where the source gives none. Given negatives
+    become `negatives/given.run`, the first of each query with the highest score, and a teacher's scores
+    `negatives/teacher.run`. Images (bytes, `data:` URIs, Hugging Face's Image, and, with image_files, paths inside the
+    source's folder) become files of the folder, named by their content. Raises InputError for an output that exists,
+    for columns that do not show what they hold, and for input that cannot be read, with its line.
     """
     check_folder(output, CONVERTED, overwrite=overwrite)
     if not re.fullmatch(r"\w[\w.-]*", split):
         raise InputError(f"split {split!r}: expected letters, digits, '.', '_' and '-'")
-    notes: list[str] = []
-    path = Path(source).expanduser()
-    refuse_source(output, path)
+    path, files = Path(source).expanduser(), files or TextFiles()
+    _refuse_idle(columns or Columns(), files)
+    refuse_source(output, path, *files.paths)
     beside = (path if path.is_dir() else path.parent) if image_files and not is_hub_name(str(source)) else None
     with (
         whole_folder(output, CONVERTED, overwrite=overwrite) as temporary,
         FolderWriter(temporary, beside) as writer,
     ):
+        conversion = _Conversion(
+            source=str(source), writer=writer, columns=columns or Columns(), files=files, bad=BadLines(skip_bad)
+        )
+        _add_files(conversion)
         if huggingface.is_source(source):
-            _add_tables(writer, split, str(source), columns, notes)
+            _add_tables(conversion, split)
         elif (existing := _existing(path)).is_file() and not is_archive(existing):
-            _add_rows(writer, split, str(source), rows_of(existing), columns, notes)
+            _add_rows(conversion, split, str(source), rows_of(existing, conversion.bad))
         else:
             with unpacked(path, temporary.parent) if path.is_file() else nullcontext(path) as folder:
-                _add_folder(writer, split, str(source), folder, notes)
+                _add_folder(conversion, split, folder)
         if not writer.qrels:
-            raise InputError(f"{source}: no rows")
-    return _summary(output, writer, notes)
+            raise InputError(f"{source}: {'no positive in its rows' if conversion.rows else 'no rows'}")
+    return _summary(output, conversion)
 
 
 def fingerprint_of_source(source: str) -> str:
@@ -114,66 +147,125 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _add_folder(writer: FolderWriter, split: str, source: str, folder: Path, notes: list[str]) -> None:
+def _refuse_idle(columns: Columns, files: TextFiles) -> None:
+    """Raises InputError for what would have no effect."""
+    labels, documents = columns.labels, files.columns
+    low, high = labels.negative_threshold, labels.threshold
+    idle = [
+        (documents.id or documents.texts, files.corpora, "--id-column and --text-column go with --corpus"),
+        (
+            labels.negative_threshold is not None,
+            labels.threshold is not None,
+            "--negative-threshold goes with --label-threshold",
+        ),
+        (labels.negative, labels.positive, "--negative-label goes with --positive-label"),
+        (labels.positive, high is None, "--label-threshold and --positive-label exclude each other"),
+    ]
+    for option, partner, sentence in idle:
+        if option and not partner:
+            raise InputError(sentence)
+    if low is not None and high is not None and low > high:
+        raise InputError("--negative-threshold must not be above --label-threshold")
+
+
+def _add_files(conversion: _Conversion) -> None:
+    """Writes the documents and queries that pairs of ids name."""
+    files, writer = conversion.files, conversion.writer
+    roles: list[tuple[Role, tuple[Path, ...], TextColumns]] = [
+        ("document", files.corpora, files.columns),
+        ("query", (files.queries,) if files.queries else (), files.query_columns),
+    ]
+    for role, paths, columns in roles:
+        written = writer.documents if role == "document" else writer.queries
+        for path in paths:
+            for where, item in items_in(path, role, columns, writer.images, conversion.notes, conversion.bad):
+                try:
+                    written.add(item, where)
+                except LineError as fault:
+                    conversion.bad(fault)
+
+
+def _add_folder(conversion: _Conversion, split: str, folder: Path) -> None:
     """Writes the contents of a folder in a published layout."""
-    files = source_folder(folder)
+    files, source = source_folder(folder), conversion.source
     layout = folder_format(files)
     if layout is None:
         raise InputError(
             f"{source}: neither a dataset folder (no corpus.jsonl) nor a Hugging Face dataset saved on disk, nor the "
             f"files of {', '.join(folder_formats())}"
         )
-    _add_contents(writer, source, layout.read(files, split, writer.images), notes)
+    _add_contents(conversion, layout.read(files, split, conversion.writer.images))
 
 
-def _add_tables(writer: FolderWriter, split: str, source: str, columns: Columns | None, notes: list[str]) -> None:
+def _add_tables(conversion: _Conversion, split: str) -> None:
     """Writes the tables of a Hugging Face dataset: a retrieval set, or rows in one table a split."""
+    source = conversion.source
     tables = huggingface.open_tables(source, split)
-    contents = beir.of_tables(tables, split, source, writer.images)
+    contents = beir.of_tables(tables, split, source, conversion.writer.images)
     if contents is not None:
-        _add_contents(writer, source, contents, notes)
+        _add_contents(conversion, contents)
         return
     for name, table in tables.items():
         where = f"{source} ({name})"
-        _add_rows(writer, name, where, huggingface.rows_of(table, where), columns, notes)
+        _add_rows(conversion, name, where, huggingface.rows_of(table, where))
 
 
-def _add_contents(writer: FolderWriter, source: str, contents: Contents, notes: list[str]) -> None:
+def _add_contents(conversion: _Conversion, contents: Contents) -> None:
+    source, writer = conversion.source, conversion.writer
+    if conversion.files.paths:
+        raise InputError(f"{source}: has documents of its own; --corpus and --query-file go with a file of pairs")
     for name, count in writer.write(contents).items():
         if name not in writer.qrels:
             raise InputError(f"{source}: none of the queries that split {name!r} judges is there")
-        notes.append(f"{source}: {count:,} judgements of split {name!r} are of queries that are not there; left out")
+        conversion.notes.append(
+            f"{source}: {count:,} judgements of split {name!r} are of queries that are not there; left out"
+        )
 
 
-def _add_rows(
-    writer: FolderWriter, split: str, source: str, rows: Iterator[Row], columns: Columns | None, notes: list[str]
-) -> None:
+def _add_rows(conversion: _Conversion, split: str, where: str, rows: Iterator[Row]) -> None:
     """Writes the rows as the split's queries, by the format that the first of them show."""
     first = list(islice(rows, PEEK))
-    for labelled in _labelled_queries(source, first, rows, columns, writer, notes) if first else ():
-        writer.add(split, labelled)
+    if not first:
+        return
+    read = _reader_of(conversion, where, first)
+    for row in chain(first, rows):
+        conversion.rows += 1
+        try:
+            for labelled in read([row]):
+                conversion.writer.add(split, labelled)
+        except LineError as fault:
+            conversion.bad(fault)
+    if isinstance(read, PairReader) and read.neither:
+        names = f"a label in {read.columns.label!r} that makes them neither positive nor negative"
+        conversion.notes.append(f"{where}: {read.neither:,} pairs have {names}; left out")
 
 
-def _labelled_queries(
-    source: str, first: list[Row], rest: Iterator[Row], columns: Columns | None, writer: FolderWriter, notes: list[str]
-) -> Iterator[LabelledQuery]:
-    rows, (where, keys) = chain(first, rest), first[0]
-    if "_id" in keys:
-        raise InputError(f"{where}: a corpus or queries file; name the dataset folder that it is in")
-    if tevatron2.POSITIVES in keys:
-        raise InputError(f"{where}: {tevatron2.ALONE}")
-    if {"query-id", "corpus-id"} <= keys.keys():
-        raise InputError(f"{where}: judgements alone, without corpus and queries; name the folder that has all three")
-    if (known := row_format(keys)) is not None:
-        return known.read(rows)
-    chosen, assumed = pairs.choose_columns(source, first, columns or Columns())
-    notes.extend(assumed)
-    return pairs.labelled_queries(rows, chosen, writer.images)
+def _reader_of(
+    conversion: _Conversion, source: str, first: list[Row]
+) -> Callable[[Iterable[Row]], Iterator[LabelledQuery]]:
+    files, writer, (where, keys) = conversion.files, conversion.writer, first[0]
+    queries = writer.queries.seen if files.queries else None
+    documents = writer.documents.seen if files.corpora else None
+    if not files.paths:
+        if "_id" in keys and not conversion.columns.names:
+            raise InputError(f"{where}: a corpus or queries file; name the dataset folder that it is in")
+        if tevatron2.POSITIVES in keys:
+            raise InputError(f"{where}: {tevatron2.ALONE}")
+        if {"query-id", "corpus-id"} <= keys.keys():
+            raise InputError(f"{where}: {JUDGEMENTS_ALONE}")
+        if (known := row_format(keys)) is not None and conversion.columns == Columns():
+            return known.read
+    columns, assumed = choose_columns(source, first, conversion.columns, queries, documents)
+    conversion.notes.extend(assumed)
+    return PairReader(columns=columns, images=writer.images, queries=queries, documents=documents)
 
 
-def _summary(output: Path, writer: FolderWriter, notes: list[str]) -> Converted:
+def _summary(output: Path, conversion: _Conversion) -> Converted:
+    writer, notes = conversion.writer, conversion.notes
     if writer.contradicted:
         notes.append(f"{writer.contradicted} given negatives are positives of the same query; left out")
+    if writer.unanswered:
+        notes.append(f"{writer.unanswered:,} queries have negatives and no positive; their negatives are left out")
     if unreadable := writer.images.unreadable:
         notes.append(f"{len(unreadable)} images are none by their first bytes, the first at {unreadable[0]}")
     return Converted(
@@ -181,6 +273,26 @@ def _summary(output: Path, writer: FolderWriter, notes: list[str]) -> Converted:
         documents=len(writer.documents.seen),
         queries=len(writer.queries.seen),
         judgements={split: sum(map(len, qrels.values())) for split, qrels in writer.qrels.items()},
-        negatives=sum(map(len, writer.negatives.values())) - writer.contradicted,
-        notes=tuple(notes),
+        negatives=writer.negatives_written,
+        notes=(*notes, *doubts_of(writer)),
+        left_out=tuple(map(str, conversion.bad.faults)),
     )
+
+
+def doubts_of(writer: FolderWriter) -> Iterator[str]:
+    """Sentences about what looks wrong: ids or URLs for texts, one query or document in most of the pairs."""
+    for noun, written, file in (
+        ("documents", writer.documents, "--corpus"),
+        ("queries", writer.queries, "--query-file"),
+    ):
+        if written.like_ids and len(written.like_ids) >= ID_SHARE * len(written.seen):
+            count = f"{len(written.like_ids):,} of {len(written.seen):,} {noun}"
+            yield f"warning: {count} look like ids or URLs, such as {written.like_ids[0]!r}; {file} names their texts"
+    for split, qrels in writer.qrels.items():
+        queries = Counter({query_id: len(judged) for query_id, judged in qrels.items()})
+        documents = Counter(doc_id for judged in qrels.values() for doc_id in judged)
+        pairs = queries.total()
+        for noun, counts in (("query", queries), ("document", documents)):
+            item_id, most = counts.most_common(1)[0]
+            if pairs >= FEW_PAIRS and most >= pairs / 2:
+                yield f"warning: {most:,} of the {pairs:,} judgements in {split!r} are of one {noun}, {item_id!r}"

@@ -16,13 +16,16 @@ Row = tuple[str, dict[str, Any]]
 class LabelledQuery:
     """A query with its positives and given negatives, best first. An item has an empty id if the source gives none.
 
-    teacher: a teacher's scores of the positives, then of the negatives, None where it has none; or empty.
+    A string in the stead of an item is the id of one that is written already. relevances: those of the positives; 1
+    each where it is empty. teacher: a teacher's scores of the positives, then of the negatives, None where it has none;
+    or empty.
     """
 
     where: str
-    query: Item
-    positives: tuple[Item, ...]
-    negatives: tuple[Item, ...] = ()
+    query: Item | str
+    positives: tuple[Item | str, ...]
+    negatives: tuple[Item | str, ...] = ()
+    relevances: tuple[int, ...] = ()
     teacher: tuple[float | None, ...] = ()
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
-from ..errors import InputError
 from ..files import fingerprint_of
 from ..types import Item, Qrels, Run
+from .columns import looks_like_id
 from .contents import Contents
 from .image_columns import ImageFiles
 from .jsonl import LineError
@@ -20,25 +20,37 @@ from .trec import EXCLUDED, write_excluded, write_qrels, write_run
 
 
 class _Written:
-    """A .jsonl file while it is written. seen: id -> (fingerprint of the content, the row that it first came from)."""
+    """A .jsonl file while it is written. seen: id -> (fingerprint of the content, the row that it first came from).
+
+    like_ids: the texts that look like ids or URLs.
+    """
 
     def __init__(self, path: Path) -> None:
         self.folder = path.parent
         self.file: TextIO = path.open("w", encoding="utf-8")
         self.seen: dict[str, tuple[str, str]] = {}
+        self.like_ids: list[str] = []
 
-    def add(self, item: Item, where: str) -> str:
-        """Writes the item unless the file holds it already, and returns its id."""
+    def add(self, item: Item | str, where: str) -> str:
+        """Writes the item unless the file holds it already, and returns its id. A string is an id already.
+
+        Raises LineError for an id that the file holds with other content.
+        """
+        if isinstance(item, str):
+            return item
         image = "" if item.image is None else str(item.image.relative_to(self.folder))  # named by its content
         content = fingerprint_of(item.title, item.text, item.instruction or "", *filter(None, [image]))
         item_id = item.id or content[:20]
         if item_id not in self.seen:
             self.seen[item_id] = (content, where)
+            if looks_like_id(item.content):
+                self.like_ids.append(item.content)
             fields = {"title": item.title, "text": item.text, "image": image, "instruction": item.instruction}
             line = {key: value for key, value in fields.items() if value or (key == "text" and not image)}
             self.file.write(json.dumps({"_id": item_id, **line}, ensure_ascii=False) + "\n")
         elif self.seen[item_id][0] != content:
-            raise InputError(f"{where}: id {item_id!r} has other content than at {self.seen[item_id][1]}")
+            message = f"id {item_id!r} has other content than at {self.seen[item_id][1]}"
+            raise LineError(where, "repeated id", message)
         return item_id
 
 
@@ -56,15 +68,18 @@ class FolderWriter:
         self.qrels: dict[str, Qrels] = {}  # split -> judgements
         self.negatives: dict[str, dict[str, None]] = {}  # query_id -> doc_ids, in the order given
         self.contradicted = 0  # given negatives that are positives of the same query
+        self.unanswered = 0  # queries with given negatives and without a positive
+        self.negatives_written = 0  # given negatives that are written
         self.excluded: list[tuple[str, str]] = []  # (query_id, doc_id) that are never ranked
         self.teacher: Run = {}  # a teacher's scores of positives and negatives, where the source gives them
 
     def add(self, split: str, labelled: LabelledQuery) -> None:
-        query_id = self.queries.add(labelled.query, labelled.where)
+        """Writes a query with its documents and judgements. Raises LineError before it judges anything."""
         positives = [self.documents.add(document, labelled.where) for document in labelled.positives]
         negatives = [self.documents.add(document, labelled.where) for document in labelled.negatives]
-        for doc_id in positives:
-            self.judge(split, query_id, doc_id, 1)
+        query_id = self.queries.add(labelled.query, labelled.where)
+        for doc_id, relevance in zip(positives, labelled.relevances or [1] * len(positives), strict=True):
+            self.judge(split, query_id, doc_id, max(relevance, self._relevance(split, query_id, doc_id)))
         if negatives:
             self.negatives.setdefault(query_id, {}).update(dict.fromkeys(negatives))
         for doc_id, score in zip((*positives, *negatives), labelled.teacher, strict=False):
@@ -95,6 +110,9 @@ class FolderWriter:
         self.excluded += contents.excluded
         return absent
 
+    def _relevance(self, split: str, query_id: str, doc_id: str) -> int:
+        return self.qrels.get(split, {}).get(query_id, {}).get(doc_id, 0)
+
     def judge(self, split: str, query_id: str, doc_id: str, relevance: int) -> None:
         self.qrels.setdefault(split, {}).setdefault(query_id, {})[doc_id] = relevance
 
@@ -121,8 +139,12 @@ class FolderWriter:
             positives = {
                 d for qrels in self.qrels.values() for d, relevance in qrels.get(query_id, {}).items() if relevance > 0
             }
+            if not positives:
+                self.unanswered += 1
+                continue
             kept = [doc_id for doc_id in listed if doc_id not in positives]
             self.contradicted += len(listed) - len(kept)
+            self.negatives_written += len(kept)
             if kept:
                 run[query_id] = {doc_id: float(len(kept) - rank) for rank, doc_id in enumerate(kept)}
         return run

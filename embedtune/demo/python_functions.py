@@ -60,7 +60,7 @@ def make_functions(folder: Path, *, seed: int = 0, documents: int = 1000, librar
 
 def _functions_of(library: Path) -> dict[str, list[LabelledQuery]]:
     """module -> its functions whose docstring and code are of a fit length."""
-    pairs: dict[str, tuple[str, LabelledQuery]] = {}  # the code -> module and pair
+    pairs: dict[str, tuple[str, str, LabelledQuery]] = {}  # the code -> module, query and pair
     for path in _sources(library):
         module = _name_of(path, library)
         for name, node in _definitions(_parsed(path)):
@@ -71,11 +71,11 @@ def _functions_of(library: Path) -> dict[str, list[LabelledQuery]]:
                 document = Item(id=doc_id, title=doc_id, text=ast.unparse(node))
                 pair = LabelledQuery(where=doc_id, query=Item(id=f"q-{doc_id}", text=query), positives=(document,))
                 if len(document.text.splitlines()) in LINES_OF_CODE:
-                    pairs.setdefault(_without_name(node), (module, pair))
-    asked = Counter(pair.query.text.lower() for _, pair in pairs.values())
+                    pairs.setdefault(_without_name(node), (module, query, pair))
+    asked = Counter(query.lower() for _, query, _ in pairs.values())
     by_module: dict[str, dict[str, LabelledQuery]] = defaultdict(dict)
-    for module, pair in pairs.values():
-        if asked[pair.query.text.lower()] == 1:
+    for module, query, pair in pairs.values():
+        if asked[query.lower()] == 1:
             by_module[module].setdefault(pair.where, pair)  # a second definition under an `if` is left out
     return {module: list(by_id.values()) for module, by_id in by_module.items()}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,18 +81,6 @@ def test_pairs_in_parquet_and_json_lines_are_the_same_folder(tmp_path: Path) -> 
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
-def test_columns_by_position_are_said(tmp_path: Path) -> None:
-    source = tmp_path / "a.csv"
-    source.write_text("row,label,question,score,answer,url\n1,,what flows,0.5,rivers,lava\n")
-    converted = convert(source, tmp_path / "out")
-    assert contents(tmp_path / "out") == ({"what flows": {"rivers"}}, {"what flows": ["lava"]})
-    assert converted.notes == (
-        f"{source}: no columns named query and positive: "
-        "took 'question' as query, 'answer' as positive, 'url' as negative by position",
-        f"{source}: columns not used: row, label, score",
-    )
-
-
 def test_columns_that_are_named(tmp_path: Path) -> None:
     source = lines(tmp_path / "a.jsonl", {"id": 1, "answer": "rivers", "question": "what flows", "bad": ["lava"]})
     columns = Columns(query="question", positive="answer", negatives=("bad",))
@@ -154,10 +143,11 @@ def test_a_million_characters_in_a_cell(tmp_path: Path) -> None:
         (
             "a.csv",
             b"only,number\na,1\n",
-            "a.csv: expected a column of queries and one of positives, got only, number; ",
+            "a.csv: no column is named as queries and positives are; the first row is only='a', number='1'; name ",
         ),
         ("a.jsonl", b'{"query": "a", "positive": "b"}\n{"query":', "a.jsonl:2: not valid JSON: Expecting value"),
-        ("a.jsonl", b'{"query": "a", "positive": 1}', "a.jsonl:1: 'positive' must be text or a list of texts, got 1"),
+        ("a.jsonl", b'{"query": "a", "positive": 1}', "a.jsonl: 'positive' looks like ids or URLs, not like texts; "),
+        ("a.jsonl", b'{"query": "a", "positive": {}}', "a.jsonl:1: 'positive' must be text or a list of texts, got {}"),
         ("a.jsonl", b'{"query": ["a", "b"], "positive": "c"}', "a.jsonl:1: 'query' must be one text, got a list of 2"),
         ("a.jsonl", b'{"_id": "d1", "text": "c"}', "a.jsonl:1: a corpus or queries file; name the dataset folder that"),
         ("a.jsonl", b'{"query": "a", "pos": []}', "a.jsonl:1: 'pos' is empty; every line needs one"),
@@ -189,9 +179,9 @@ def test_what_is_asked_for_and_not_there(tmp_path: Path) -> None:
     source = lines(tmp_path / "a.jsonl", {"question": "q", "answer": "x", "query": "r"})
     with pytest.raises(InputError, match=r"a\.jsonl: unknown column 'answr': did you mean 'answer'\?$"):
         convert(source, tmp_path / "out", columns=Columns(positive="answr"))
-    named = r"no column 'positive'; name it with --positive-column \(of question, answer, query\)$"
+    named = r"no column is named as positives are; the first row is question='q', other='x'; name it with --positive-c"
     with pytest.raises(InputError, match=named):
-        convert(source, tmp_path / "out", columns=Columns(query="question"))
+        convert(lines(tmp_path / "b.jsonl", {"question": "q", "other": "x"}), tmp_path / "out")
     with pytest.raises(InputError, match=r"split '\.\./up': expected letters"):
         convert(source, tmp_path / "out", split="../up")
     with pytest.raises(InputError, match=r"none\.csv: no such file or folder$"):
@@ -209,18 +199,19 @@ def test_an_output_that_exists_is_kept(tmp_path: Path) -> None:
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["precious"]
 
 
-def test_the_command_converts_and_says_what_it_assumed(tmp_path: Path, run_cli: Callable[..., object]) -> None:
-    source = lines(
-        tmp_path / "a.jsonl", {"question": "what flows", "answer": "rivers", "bad": "lava", "worse": "stone"}
-    )
+def test_the_command_asks_for_columns_and_takes_them(tmp_path: Path, run_cli: Callable[..., Any]) -> None:
+    source = lines(tmp_path / "a.jsonl", {"frage": "what flows", "antwort": "rivers", "bad": "lava", "worse": "stone"})
     result = run_cli("data", "convert", source, "--output", tmp_path / "a", "--split", "dev")
-    assert result.exit_code == 0
-    assert "took 'question' as query, 'answer' as positive, 'bad' as negative by position" in result.stderr
-    assert result.stdout.splitlines()[1:] == ["documents\t2", "queries\t1", "dev: judgements\t1", "negatives\t1"]
-    named = ["--query-column", "question", "--positive-column", "answer"]
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"error: {source}: no column is named as queries and positives are; the first row is frage='what flows', "
+        "antwort='rivers', bad='lava', worse='stone'; name it with --query-column and --positive-column\n",
+    )
+    named = ["--query-column", "frage", "--positive-column", "antwort"]
     negatives = ["--negative-column", "worse", "--negative-column", "bad"]
-    assert run_cli("data", "convert", source, "-o", tmp_path / "b", *named, *negatives).exit_code == 0
-    assert contents(tmp_path / "b") == ({"what flows": {"rivers"}}, {"what flows": ["stone", "lava"]})
+    result = run_cli("data", "convert", source, "-o", tmp_path / "b", "--split", "dev", *named, *negatives)
+    assert result.stdout.splitlines()[1:] == ["documents\t3", "queries\t1", "dev: judgements\t1", "negatives\t2"]
+    assert contents(tmp_path / "b", "dev") == ({"what flows": {"rivers"}}, {"what flows": ["stone", "lava"]})
     result = run_cli("data", "convert", source, "--output", tmp_path / "b")
     assert (result.exit_code, result.stderr) == (
         2, f"error: {tmp_path / 'b'}: exists already; choose another --output, or replace it with --overwrite\n"

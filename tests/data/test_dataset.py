@@ -139,11 +139,11 @@ def test_invalid_utf8_on_line_3(make_folder: MakeFolder) -> None:
 
 def test_a_file_of_pairs_is_converted_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "pairs.csv"
-    path.write_text("question,answer\nwhat is baked,bread\nwhat flows,rivers\n")
+    path.write_text("question,answer,by\nwhat is baked,bread,me\nwhat flows,rivers,me\n")
     dataset = load_dataset(path, "train")
     assert (dataset.name, dataset.split, len(dataset.corpus), len(dataset.qrels)) == ("pairs", "train", 2, 2)
     assert dataset.folder.parent == Path(os.environ["EMBEDTUNE_CACHE"]) / "datasets"
-    assert "took 'question' as query, 'answer' as positive by position" in caplog.text
+    assert caplog.messages == [f"{path}: columns not used: by"]
     before = (dataset.folder / "corpus.jsonl").stat().st_mtime_ns
     assert load_dataset(f"{path}:train").folder == dataset.folder
     assert (dataset.folder / "corpus.jsonl").stat().st_mtime_ns == before
@@ -153,7 +153,7 @@ def test_a_file_of_pairs_is_converted_once(tmp_path: Path, caplog: pytest.LogCap
 
 def test_processes_that_load_at_once_convert_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "pairs.csv"
-    path.write_text("question,answer\n" + "".join(f"q{n},d{n}\n" for n in range(300)))
+    path.write_text("question,answer,by\n" + "".join(f"query {n},text {n},me\n" for n in range(300)))
     with ThreadPoolExecutor(4) as pool:
         folders = {dataset.folder for dataset in pool.map(load_dataset, [f"{path}:train"] * 4)}
     assert len(folders) == 1

@@ -367,7 +367,7 @@ def test_flagembedding_keeps_a_teachers_scores(tmp_path: Path) -> None:
     scores = {query[q]: {text[d]: score for d, score in scored.items()} for q, scored in teacher.items()}
     assert scores == {"what flows": {"rivers": 0.9, "lava": 0.8, "stone": 1.0}}
     folder(tmp_path, {"a.jsonl": lines([row | {"neg_scores": [1, 2]}])})
-    with pytest.raises(InputError, match=r"a\.jsonl:1: 2 'neg_scores' for 1 documents; give one for each$"):
+    with pytest.raises(InputError, match=r"a\.jsonl:1: 2 'neg_scores' for 1 documents; give one for each "):
         convert(source, tmp_path / "again")
 
 

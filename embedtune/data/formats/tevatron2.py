@@ -19,7 +19,10 @@ from . import FolderFormat
 
 POSITIVES, NEGATIVES = "positive_document_ids", "negative_document_ids"
 _QUERY_ID = "query_id"
-ALONE = f'"{POSITIVES}" are ids (Tevatron 2); name a folder with these rows as train.jsonl and their corpus.jsonl'
+ALONE = (
+    f'"{POSITIVES}" are ids (Tevatron 2); name a folder with these rows as train.jsonl and their corpus.jsonl, or name '
+    "the documents with --corpus FILE"
+)
 _ROWS = r"(train[\w.-]*|(train|data)/train[\w.-]*)\.(jsonl|parquet)(\.gz)?"
 
 

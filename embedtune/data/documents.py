@@ -1,0 +1,155 @@
+"""Files of documents and of queries, one a row: id, title and text by the names of their columns."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..types import Item, Role
+from .columns import DOCUMENT_ID, QUERY, QUERY_ID, TEXT, TITLE, FirstRows, key
+from .image_columns import ImageFiles
+from .jsonl import LineError, id_in
+from .records import Row, texts
+from .tables import OnFault, raise_fault, rows_of
+
+PEEK = 100  # rows that decide the columns
+_OWN_ID = (("_id",), ("id",))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextColumns:
+    """The columns of a file of documents or queries; empty ones are found by name. texts: joined by a line break."""
+
+    id: str = ""
+    title: str = ""
+    texts: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for name in (self.id, self.title, *self.texts) if name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextFiles:
+    """The files that pairs of ids refer to. columns: those of the documents; a queries file has `query_columns`."""
+
+    corpora: tuple[Path, ...] = ()
+    queries: Path | None = None
+    columns: TextColumns = TextColumns()
+    query_columns: TextColumns = TextColumns()
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return self.corpora if self.queries is None else (*self.corpora, self.queries)
+
+
+def items_in(
+    path: Path,
+    role: Role,
+    columns: TextColumns,
+    images: ImageFiles,
+    notes: list[str],
+    on_fault: OnFault = raise_fault,
+) -> Iterator[tuple[str, Item]]:
+    """The items of a file with the line of each; an item has an empty id where the file has no column of ids.
+
+    A dataset folder stands for its corpus.jsonl or queries.jsonl. A row without text goes to `on_fault`. Raises
+    InputError for an empty file and for columns that do not show what they hold; `notes` receives what was assumed.
+    """
+    if path.is_dir():
+        path = path / ("corpus.jsonl" if role == "document" else "queries.jsonl")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    rows = rows_of(path, on_fault)
+    first = list(islice(rows, PEEK))
+    if not first:
+        raise InputError(f"{path}: no rows")
+    chosen, assumed = choose_text_columns(FirstRows(str(path), first), role, columns)
+    notes.extend(assumed)
+    for row in chain(first, rows):
+        try:
+            item = _item(row, chosen, images)
+        except LineError as fault:
+            on_fault(fault)
+        else:
+            yield row[0], item
+
+
+def _item(row: Row, columns: TextColumns, images: ImageFiles) -> Item:
+    where, values = row
+    item_id = ""
+    if columns.id:
+        item_id = id_in(_with_whole_number(values, columns.id), columns.id, where)
+        if not item_id:
+            raise LineError(where, "missing id", f"{columns.id!r} is empty; every line needs an id")
+    title = " ".join(texts(row, columns.title)) if columns.title else ""
+    parts = [part for name in columns.texts for part in texts(row, name)]
+    image = next(images.of(row, "image"), None) if "image" in values else None
+    if not title and not parts and image is None:
+        names = " and ".join(map(repr, filter(None, (columns.title, *columns.texts))))
+        raise LineError(where, "missing text", f"{names} is empty; every line needs a text")
+    instruction = " ".join(texts(row, "instruction")) if "instruction" in values else ""
+    return Item(id=item_id, title=title, text="\n".join(parts), image=image, instruction=instruction or None)
+
+
+def _with_whole_number(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """A row whose id is a whole number: where cells of the column are absent, Parquet holds the others as fractions."""
+    value = values.get(name)
+    return values | {name: int(value)} if isinstance(value, float) and value.is_integer() else values
+
+
+def choose_text_columns(first: FirstRows, role: Role, asked: TextColumns) -> tuple[TextColumns, list[str]]:
+    """The columns of ids, titles and texts, and sentences about what was assumed and what is not used.
+
+    Raises InputError, which shows the first row, where the texts cannot be told.
+    """
+    first.require(asked.names)
+    ids = QUERY_ID if role == "query" else DOCUMENT_ID
+    item_id = asked.id or _own_id(first, (*ids[0], *ids[1]), (*asked.names,))
+    columns = dataclasses.replace(asked, id=item_id)
+    notes = (
+        [] if item_id else [f"{first.source}: no column of ids: ids are made from the texts (--id-column names one)"]
+    )
+    flag = "--query-column" if role == "query" else "--text-column"
+    if role == "document" and not columns.title:
+        columns = dataclasses.replace(columns, title=first.named(TITLE, "name it with --title-column", columns.names))
+    if not columns.texts:
+        known = (*QUERY, ("text",)) if role == "query" else TEXT
+        text = _text(first, known, columns, flag)
+        columns = dataclasses.replace(columns, texts=(text,) if text else ())
+    unused = [name for name in first.names if name not in (*columns.names, "image", "instruction", "metadata")]
+    if unused:
+        notes.append(f"{first.source}: columns not used: {', '.join(unused)}")
+    return columns, notes
+
+
+def _own_id(first: FirstRows, known: Sequence[str], taken: Sequence[str]) -> str:
+    """The column of ids: one of the known names, or the only one named as ids are with another one in each row."""
+    for names in (("_id",), known, ("id",)):
+        fitting = [name for name in first.names if key(name) in names or name in names]
+        if len(fitting) == 1:
+            return fitting[0]
+    free = [name for name in first.names if name not in taken and first.is_unique_id(name)]
+    if len(free) > 1:
+        raise first.ask(f"{' and '.join(map(repr, free))} may both be the id", "name it with --id-column")
+    return free[0] if free else ""
+
+
+def _text(first: FirstRows, known: Sequence[Sequence[str]], columns: TextColumns, flag: str) -> str:
+    many = "; several are joined" if flag == "--text-column" else ""
+    role = tuple(known[0]), tuple(one for names in known[1:] for one in names)
+    name = first.named(role, f"name it with {flag}{many}", columns.names)
+    if name:
+        return name
+    usable = [name for name in first.names if name not in columns.names and first.is_text(name)]
+    prose = [name for name in usable if first.is_prose(name) and name not in first.pictured]
+    if len(prose) == 1:
+        return prose[0]
+    if columns.title or "image" in first.names:
+        return ""
+    raise first.ask("no column is named as texts are", f"name it with {flag}{many}")
