@@ -37,6 +37,7 @@ PANELS = {verb: panel for panel, verbs in GROUPS.items() for verb in verbs}
 RENAMED = {
     "audit": {"--queries": "--per-query"},
     "eval": {"--images": "--image-folder"},
+    "encode": {"--dtype": "--quantize"},
     "judge": {"--by": "--model"},
     "merge": {"--try": "--alphas"},
     "report": {"--markdown": "--format=md"},

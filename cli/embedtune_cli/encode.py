@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-import typer
-
 from . import options
-from .output import progress, say
+from .output import progress, say, say_outside
 
 
 def encode(
@@ -15,15 +11,18 @@ def encode(
     model: options.Model,
     output: options.OutputFolder,
     precision: options.ModelPrecision = "fp32",
-    dtype: Annotated[
-        Literal["float32", "float16"], typer.Option(help="The number format of the stored vectors.")
-    ] = "float32",
+    truncate_dim: options.TruncateDim = None,
+    quantize: options.Quantize = "none",
+    calibrate: options.Calibrate = None,
     device: options.Device = "auto",
     max_length: options.MaxLength = None,
     overwrite: options.Overwrite = False,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Encode a dataset's corpus and queries into .npy files, with their ids and a manifest.
+
+    Vectors are cut and quantised as sentence-transformers does, without being normalised again. Beside int8 vectors
+    stands calibration.npy, the smallest and the largest value of each dimension.
 
     Example: embedtune encode data/scifact --model sentence-transformers/all-MiniLM-L6-v2 --output embeddings/scifact
 
@@ -32,8 +31,12 @@ def encode(
     from embedtune import distributed, recipe
     from embedtune.data.dataset import load_dataset
     from embedtune.models.encoder import load_encoder
-    from embedtune.models.export import encode_dataset
+    from embedtune.search.build import read_source
+    from embedtune.search.embeddings import encode_dataset
+    from embedtune.search.storage import Storage
 
+    documents = read_source(calibrate).documents if calibrate is not None else None
+    storage = Storage(truncate_dim=truncate_dim, quantize=quantize, calibrate=documents)
     dataset = load_dataset(data)
     block = recipe.Model(name=model, max_length=max_length, trust_remote_code=trust_remote_code)
     encoder = load_encoder(block, device=device, precision=precision)
@@ -42,5 +45,9 @@ def encode(
         encoder.encode(dataset.queries, "query")
         return
     with progress("encoding") as on_progress:
-        manifest = encode_dataset(encoder, dataset, output, dtype=dtype, overwrite=overwrite, on_progress=on_progress)
-    say(f"{output}: {manifest['corpus']} documents, {manifest['queries']} queries, {manifest['dimension']} dimensions")
+        written = encode_dataset(
+            encoder, dataset, output, storage=storage, overwrite=overwrite, on_progress=on_progress
+        )
+    counts = f"{written['corpus']} documents, {written['queries']} queries, {written['dimension']} dimensions"
+    say(f"{output}: {counts}, {written['bytes']} bytes a document")
+    say_outside(written.get("outside_calibration", 0.0))

@@ -9,7 +9,7 @@ import typer
 
 from . import options
 from .options import model_option, switch
-from .output import progress, say, say_left_out, show_table
+from .output import progress, say, say_left_out, say_outside, show_table
 
 
 def index(
@@ -24,6 +24,10 @@ def index(
     replace: Annotated[
         bool, switch("--replace", "With --add: replace documents that the index already holds.")
     ] = False,
+    truncate_dim: options.TruncateDim = None,
+    quantize: options.Quantize = "none",
+    rescore: options.Rescore = None,
+    calibrate: options.Calibrate = None,
     overwrite: options.Overwrite = False,
     broken_images: options.BrokenImages = None,
     precision: options.ModelPrecision = "fp32",
@@ -35,6 +39,10 @@ def index(
 
     Example: embedtune index data/scifact --model runs/scifact/model --output indexes/scifact
 
+    The calibration of int8 vectors is kept in the folder, and --add stores by it.
+
+    Example: embedtune index data/scifact --model runs/scifact/model --output indexes/small --quantize int8
+
     Example: embedtune index data/new-documents --output indexes/scifact --add
 
     Several processes share the encoding: torchrun --nproc-per-node 2 -m embedtune_cli index ...
@@ -44,6 +52,10 @@ def index(
 
     if add and (overwrite or kind != "auto"):
         raise InputError("--add keeps the index's kind and documents: leave out --overwrite and --kind")
+    if add and (truncate_dim is not None or quantize != "none" or rescore is not None or calibrate is not None):
+        raise InputError(
+            "--add stores vectors as the index does: leave out --truncate-dim, --quantize, --rescore and --calibrate"
+        )
     if replace and not add:
         raise InputError("--replace goes with --add; to build the index again use --overwrite")
     if model is None and not add:
@@ -53,7 +65,10 @@ def index(
     from embedtune.models.encoder import load_encoder
     from embedtune.search.build import add_documents, build, read_source
     from embedtune.search.folder import open_index
+    from embedtune.search.storage import Storage
 
+    documents = read_source(calibrate).documents if calibrate is not None else None
+    storage = Storage(truncate_dim=truncate_dim, quantize=quantize, rescore=rescore, calibrate=documents)
     source = read_source(data, broken_images)
     if distributed.leads():
         say_left_out(source.left_out)
@@ -67,10 +82,15 @@ def index(
         if add:
             built = add_documents(encoder, source.documents, output, replace=replace, on_progress=on_progress)
         else:
-            built = build(encoder, source, output, kind=kind, overwrite=overwrite, on_progress=on_progress)
+            built = build(
+                encoder, source, output, kind=kind, storage=storage, overwrite=overwrite, on_progress=on_progress
+            )
     if built.recall:
         measured = "{queries:.0f} queries over {documents:.0f} documents".format(**built.recall)
         say(f"recall@{built.recall['k']:.0f} against exact search was measured with {measured}")
-    row = [str(output), built.documents, built.kind, built.dimension, built.model,
+    say_outside(built.outside)
+    row = [str(output), built.documents, built.kind, built.dimension, built.quantize, built.bytes, built.model,
            built.recall and built.recall["value"]]  # fmt: skip
-    show_table(["index", "documents", "kind", "dimension", "model", "recall@10"], [row], as_json=as_json)
+    show_table(
+        ["index", "documents", "kind", "dimension", "stored", "bytes", "model", "recall@10"], [row], as_json=as_json
+    )

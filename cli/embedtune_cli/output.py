@@ -17,7 +17,7 @@ _ESCAPES = {
     for code in range(*span)
     if chr(code) not in "\n\t"
 }
-
+_NOTED = 0.01  # the share of int8 values outside the calibration that a user is told of
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[object]]]
 """A title, the names of the columns, and the rows."""
@@ -31,6 +31,13 @@ def printable(text: str) -> str:
 def say(text: str) -> None:
     """A line for the person who watches."""
     print(printable(text), file=sys.stderr, flush=True)
+
+
+def say_outside(share: float) -> None:
+    """A line where many values lay outside the calibration that they were stored by."""
+    if share > _NOTED:
+        say(f"{share:.1%} of the values lie outside the calibration and are stored as its ends; calibrate by documents "
+            "like these, with --calibrate or by storing all of them again")  # fmt: skip
 
 
 def show_text(text: str) -> None:

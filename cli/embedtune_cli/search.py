@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from . import options
-from .options import IMAGE_FOLDER_HELP, MODEL_HELP, argument, option, output_option
+from .options import IMAGE_FOLDER_HELP, MODEL_HELP, QUANTIZE_HELP, argument, option, output_option
 from .output import say, say_missing_images, show_table
 
 if TYPE_CHECKING:
@@ -51,6 +51,12 @@ def search(
             default="the index's model",
         ),
     ] = None,
+    truncate_dim: options.TruncateDim = None,
+    quantize: Annotated[
+        Literal["none", "float16", "int8", "binary"] | None,
+        option("FORMAT", QUANTIZE_HELP, "--quantize", default="as the index stores them"),
+    ] = None,
+    rescore: options.Rescore = None,
     overwrite: options.Overwrite = False,
     device: options.Device = "auto",
     trust_remote_code: options.TrustRemoteCode = False,
@@ -60,6 +66,8 @@ def search(
 
     --model says where the index's model is now, if it has moved. A sheet of --queries shows the first 12 of them. It
     shows only images in the folder that was indexed and in folders named by --image-folder.
+
+    --truncate-dim and --quantize try a smaller index: the vectors of an exact float32 index are stored so in memory.
 
     Example: embedtune search indexes/scifact "does vitamin D prevent influenza" -k 5
 
@@ -101,7 +109,7 @@ def search(
         check_file(output, SEARCHED, overwrite=overwrite)
     if sheet is not None:
         refuse(sheet, overwrite=overwrite)
-    opened = open_index(index)
+    opened = open_index(index).stored_as(truncate_dim, quantize, rescore)
     block = dataclasses.replace(opened.manifest.model_to_load(model), trust_remote_code=trust_remote_code)
     if queries is not None:
         items = load_queries(queries)

@@ -22,7 +22,9 @@ from ..types import Items
 from . import faiss_kinds
 from .exact import Floats, exact_search, tie_order
 from .faiss_kinds import Kind
-from .folder import Index, Manifest, open_index
+from .folder import Index, Manifest, fingerprint_of_array, open_index
+from .storage import Storage, dimensions_of
+from .vectors import forms_of, outside, ranges_of
 
 if TYPE_CHECKING:
     from ..models.encoder import Encoder, Progress
@@ -74,40 +76,53 @@ def build(
     folder: Path,
     *,
     kind: Kind | Literal["auto"] = "auto",
+    storage: Storage | None = None,
     overwrite: bool = False,
     on_progress: Progress | None = None,
 ) -> Manifest:
     """Indexes a corpus. `auto` is exact below 50,000 documents, HNSW below a million, else IVF-PQ.
 
-    The recall of an approximate index is measured with the source's queries; without queries, with documents.
+    storage: how vectors are stored, whole by default; bits are always searched exactly. The recall of an index that is
+    approximate, or stores less than float32, is measured with the source's queries; without queries, with documents.
     Raises InputError for a folder that exists, unless it is an index and may be overwritten.
     """
     check_folder(folder, INDEX, overwrite=overwrite)
-    documents, chosen = source.documents, faiss_kinds.kind_for(len(source.documents)) if kind == "auto" else kind
-    parameters = faiss_kinds.parameters(chosen, len(documents), encoder.dimension)
+    storage = storage or Storage()
+    documents, quantize = source.documents, storage.quantize
+    chosen = faiss_kinds.kind_for(len(documents), quantize) if kind == "auto" else kind
+    dimension = dimensions_of(encoder.name, encoder.dimension, storage.truncate_dim)
+    parameters = faiss_kinds.parameters(chosen, len(documents), dimension, quantize)
     embeddings = encoder.encode(documents, "document", on_progress=on_progress)
+    ranges = _ranges(encoder, storage, embeddings, dimension)
+    form, second = forms_of(storage, dimension, encoder.similarity, ranges)
     manifest = Manifest(
         model=_absolute(encoder.name),
         identity=encoder.identity,
         max_length=encoder.max_length,
         prompts={"query": encoder.prompt("query") or "", "document": encoder.prompt("document") or ""},
         similarity=encoder.similarity,
-        dimension=encoder.dimension,
+        dimension=dimension,
         kind=chosen,
         parameters=parameters,
         documents=len(documents),
         data=[documents.fingerprint],
         recall=None,
         images=_image_folders(documents, folder),
+        quantize=quantize,
+        rescore=storage.rescore,
+        calibration=fingerprint_of_array(ranges) if ranges is not None else None,
+        outside=outside(embeddings, second if form.ranges is None and second is not None else form),
     )
     index = Index(
         folder=folder,
         manifest=manifest,
-        faiss=faiss_kinds.build(chosen, parameters, embeddings, encoder.similarity),
+        faiss=faiss_kinds.build(chosen, parameters, embeddings, form),
         ids=list(documents.ids),
         offsets=np.zeros(len(documents), np.int64),
+        ranges=ranges,
+        rescoring=second.store(embeddings) if second is not None else None,
     )
-    if chosen != "exact":
+    if chosen != "exact" or quantize != "none":
         recall = _recall(index, embeddings, _sample_of(encoder, source.queries, embeddings))
         index = dataclasses.replace(index, manifest=dataclasses.replace(manifest, recall=recall))
     _write(index, _lines(documents, folder))
@@ -131,16 +146,30 @@ def add_documents(
             f"{folder}: holds {len(known)} of the documents already, the first is {known[0]!r}; --replace replaces them"
         )
     embeddings = encoder.encode(documents, "document", on_progress=on_progress)
-    faiss_kinds.add(index.faiss, embeddings, index.manifest.similarity)
+    faiss_kinds.add(index.faiss, embeddings, index.form)
+    again = index.rescoring
+    if again is not None:
+        values = np.concatenate([again.values, again.form.store(embeddings).values])
+        again = dataclasses.replace(again, values=values)
+    ranged = again.form if again is not None and index.form.ranges is None else index.form
     manifest = dataclasses.replace(
         index.manifest,
         documents=len(rows) + len(documents) - len(known),
         data=[*index.manifest.data, documents.fingerprint],
         images=list(dict.fromkeys([*index.manifest.images, *_image_folders(documents, folder)])),
+        outside=outside(embeddings, ranged),
     )
     kept = _kept_lines(index, {rows[doc_id] for doc_id in known})
-    _write(dataclasses.replace(index, manifest=manifest), chain(kept, _lines(documents, folder)))
+    _write(dataclasses.replace(index, manifest=manifest, rescoring=again), chain(kept, _lines(documents, folder)))
     return manifest
+
+
+def _ranges(encoder: Encoder, storage: Storage, embeddings: Floats, dimension: int) -> Floats | None:
+    """(2, H) the ranges of int8, from the documents to calibrate with; None where nothing is stored as int8."""
+    if "int8" not in (storage.quantize, storage.rescore):
+        return None
+    source = embeddings if storage.calibrate is None else encoder.encode(storage.calibrate, "document")
+    return ranges_of(source, dimension, encoder.similarity)
 
 
 def _absolute(name: str) -> str:
@@ -159,7 +188,8 @@ def _sample_of(encoder: Encoder, queries: Items | None, embeddings: Floats) -> F
 def _recall(index: Index, embeddings: Floats, sample: Floats) -> dict[str, float]:
     k = min(_RECALL_AT, index.manifest.documents)
     similarity = index.manifest.similarity
-    _, exact = exact_search(sample, embeddings, k, similarity=similarity, tie_order=tie_order(index.ids))
+    sample, whole = (rows[:, : index.manifest.dimension] for rows in (sample, embeddings))
+    _, exact = exact_search(sample, whole, k, similarity=similarity, tie_order=tie_order(index.ids))
     _, approximate = index.nearest(sample, k)
     shared = sum(len(set(a) & set(b)) for a, b in zip(exact.tolist(), approximate.tolist(), strict=True))
     return {"k": k, "value": shared / (k * len(sample)), "queries": len(sample), "documents": index.manifest.documents}
@@ -203,5 +233,9 @@ def _write(index: Index, lines: Iterable[tuple[str, bytes | None]]) -> None:
                 end += file.write(line or b"")
         faiss_kinds.write(index.faiss, temporary / "index.faiss")
         np.save(temporary / "offsets.npy", np.array(offsets, dtype=np.int64))
+        if index.ranges is not None:
+            np.save(temporary / "calibration.npy", index.ranges)
+        if index.rescoring is not None:
+            np.save(temporary / "rescoring.npy", index.rescoring.values)
         (temporary / "ids.json").write_text(json.dumps(ids, ensure_ascii=False), encoding="utf-8")
         write_json(temporary / "manifest.json", dataclasses.asdict(index.manifest))

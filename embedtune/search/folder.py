@@ -4,7 +4,9 @@
     documents.jsonl  the documents, as in a corpus; images stay where they are, and their paths are noted
     offsets.npy      (D,) where each row's document starts in documents.jsonl; -1: removed
     ids.json         each row's document id
-    manifest.json    the model, its similarity, the kind of index, its measured recall
+    manifest.json    the model, its similarity, the kind of index, how vectors are stored, the measured recall
+    calibration.npy  of int8: (2, H) the smallest and the largest value of each dimension
+    rescoring.npy    of an index with rescoring: (D, H) the vectors that candidates are scored with, float32 or uint8
 
 Rows are never taken out of the FAISS index, because HNSW cannot: a replaced document leaves a row that is skipped.
 """
@@ -23,12 +25,15 @@ import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import InputError, reason
+from ..files import fingerprint_of
 from ..models.similarity import Similarity, as_scored
 from ..recipe import Model, Prompts
 from ..types import Item, Items, Run
 from . import faiss_kinds
-from .exact import Floats, Rows, as_run, exact_search, scored_block, tie_order
+from .exact import Floats, Rows, as_run, scored_block, tie_order
 from .faiss_kinds import Kind
+from .storage import CANDIDATES, Quantize, Rescore, Storage, bytes_of
+from .vectors import Form, Stored, forms_of, ranges_of, rescored, search
 
 if TYPE_CHECKING:
     from ..models.encoder import Encoder
@@ -43,6 +48,9 @@ class Manifest:
     model: the name it was loaded by. identity: the model itself. data: fingerprints of what was indexed, in order.
     recall: the share of exact search's first 10 documents that are among this index's first 10, with the numbers of
     queries and documents that it was measured on; None where search is exact.
+    dimension: of the stored vectors, which may be the model's first ones alone. quantize, rescore: how they are stored
+    (storage.py). calibration: the fingerprint of calibration.npy. outside: the share of int8 values that lay outside
+    the calibration, of the documents that were stored last.
     images: the folders of the documents' images, absolute, and relative to the index folder.
     """
 
@@ -59,6 +67,19 @@ class Manifest:
     data: list[str]
     recall: dict[str, float] | None
     images: list[str] = field(default_factory=list)
+    quantize: Quantize = "none"
+    rescore: Rescore | None = None
+    calibration: str | None = None
+    outside: float = 0.0
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of one vector that is searched."""
+        return bytes_of(self.dimension, self.quantize)
+
+    def forms(self, ranges: Floats | None) -> tuple[Form, Form | None]:
+        """How vectors are searched, and how they are scored again."""
+        return forms_of(Storage(quantize=self.quantize, rescore=self.rescore), self.dimension, self.similarity, ranges)
 
     def model_to_load(self, name: str | None = None) -> Model:
         """The model as it was when it built the index, or one of another name under the same settings."""
@@ -76,6 +97,18 @@ class Index:
     faiss: Any
     ids: list[str]
     offsets: Rows  # (D,)
+    ranges: Floats | None = None  # (2, H) of int8
+    rescoring: Stored | None = None
+    smaller: Stored | None = None  # made of the FAISS index's vectors, and searched in their place
+
+    @cached_property
+    def form(self) -> Form:
+        return self.manifest.forms(self.ranges)[0]
+
+    @cached_property
+    def vectors(self) -> Stored:
+        """The vectors of an exact index."""
+        return self.smaller or faiss_kinds.vectors(self.faiss, self.form)
 
     @cached_property
     def removed(self) -> Rows:
@@ -97,22 +130,54 @@ class Index:
         for query in queries:
             if not query.content.strip() and query.image is None:
                 raise InputError(f"query {query.id!r} is empty; there is nothing to search for")
-        return self.nearest(_encoded(encoder, queries), k)
+        return self.nearest(_encoded(encoder, queries, self.manifest.dimension), k)
 
     def nearest(self, embeddings: Floats, k: int) -> tuple[Floats, Rows]:
-        """The same for query embeddings (Q, H) as the model gives them. Equal scores: by id, from high to low."""
-        asked = scored_block(embeddings, 0, len(embeddings), self.manifest.similarity, "query")
-        k = min(k, self.manifest.documents)
-        if self.manifest.kind == "exact":  # as `eval` searches, to the last bit
-            vectors = faiss_kinds.vectors(self.faiss)
-            return exact_search(asked, vectors, k, tie_order=self._tie_order, removed=self.removed)
-        wide = min(k + _MORE, self.manifest.documents)
-        scores, rows = faiss_kinds.search(self.faiss, self.manifest.parameters, asked, wide, self.removed)
+        """The same for query embeddings (Q, at least H) as the model gives them. Equal scores: by id, high to low."""
+        m = self.manifest
+        asked = scored_block(embeddings[:, : m.dimension], 0, len(embeddings), m.similarity, "query")
+        k = min(k, m.documents)
+        if m.kind == "exact":  # as `eval` searches, to the last bit
+            again = self.rescoring
+            return search(asked, self.vectors, k, rescored_by=again, tie_order=self._tie_order, removed=self.removed)
+        wide = min(k + _MORE if self.rescoring is None else max(k, CANDIDATES), m.documents)
+        scores, rows = faiss_kinds.search(self.faiss, m.parameters, asked, wide, self.removed)
+        if self.rescoring is not None:
+            return rescored(asked, self.rescoring, rows, k, self._tie_order)
         for query in np.flatnonzero((scores[:, 1:] == scores[:, :-1]).any(axis=1)):
             keys = [(row >= 0, score, self.ids[row]) for row, score in zip(rows[query], scores[query], strict=True)]
             order = sorted(range(wide), key=keys.__getitem__, reverse=True)
             scores[query], rows[query] = scores[query, order], rows[query, order]
         return scores[:, :k], rows[:, :k]
+
+    def stored_as(
+        self, truncate_dim: int | None = None, quantize: Quantize | None = None, rescore: Rescore | None = None
+    ) -> Index:
+        """The index with its vectors stored smaller, in memory; itself where they are stored so. None: as they are.
+
+        Raises InputError for an index that holds less than is asked for, and for one that is approximate.
+        """
+        m = self.manifest
+        dimension = m.dimension if truncate_dim is None else truncate_dim
+        quantize, rescore = quantize or m.quantize, rescore or m.rescore
+        if (dimension, quantize, rescore) == (m.dimension, m.quantize, m.rescore):
+            return self
+        if m.kind != "exact" or m.quantize != "none" or dimension > m.dimension:
+            raise InputError(
+                f"{self.folder}: an {m.kind} index of {m.dimension} dimensions, stored as {m.quantize}; only an exact "
+                "one stored as none is searched in fewer dimensions or at another precision; leave the flags out, or "
+                "build one with `embedtune index --truncate-dim N --quantize FORMAT`"
+            )
+        storage, values = Storage(quantize=quantize, rescore=rescore), self.vectors.values
+        ranges = ranges_of(values, dimension, m.similarity) if "int8" in (quantize, rescore) else None
+        form, second = forms_of(storage, dimension, m.similarity, ranges)
+        return replace(
+            self,
+            manifest=replace(m, dimension=dimension, quantize=quantize, rescore=rescore),
+            ranges=ranges,
+            rescoring=second.store(values) if second is not None else None,
+            smaller=form.store(values),
+        )
 
     def refuse_other_model(self, encoder: Encoder) -> None:
         """Raises InputError, naming both, where the encoder is not the model that built the index."""
@@ -201,12 +266,12 @@ def readable_images(
     return [[checked(result) for result in ranked] for ranked in results], left_out
 
 
-def _encoded(encoder: Encoder, queries: Items | Sequence[Item]) -> Floats:
-    """(Q, H) embeddings of the queries, as `Index.search` says."""
+def _encoded(encoder: Encoder, queries: Items | Sequence[Item], dimension: int) -> Floats:
+    """(Q, at least `dimension`) embeddings of the queries, as `Index.search` says."""
     parts = [_parts(encoder, query) for query in queries]
     if all(len(of_query) == 1 for of_query in parts):
         return encoder.encode(queries, "query")  # a set of queries as it is has its embeddings cached
-    embeddings = encoder.encode([part for of_query in parts for part in of_query], "query")
+    embeddings = encoder.encode([part for of_query in parts for part in of_query], "query")[:, :dimension]
     ends = np.cumsum([len(of_query) for of_query in parts])
     groups = np.split(embeddings, ends[:-1])  # (1 or 2, H) each
     return np.stack([rows[0] if len(rows) == 1 else as_scored(rows, "cosine").mean(axis=0) for rows in groups])
@@ -219,13 +284,36 @@ def _parts(encoder: Encoder, query: Item) -> list[Item]:
     return [replace(query, image=None), replace(query, text="", title="")]
 
 
-def _read_offsets(path: Path) -> npt.NDArray[np.int64]:
-    """Where each document begins in documents.jsonl, in bytes. Raises ValueError that names the file."""
+def _read_array(path: Path, mapped: bool = False) -> npt.NDArray[Any]:
+    """An array of an index folder. Raises ValueError that names the file."""
     try:
-        offsets: npt.NDArray[np.int64] = np.load(path, allow_pickle=False)
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{path.name}: {reason(error)}") from None
-    return offsets
+    return array
+
+
+def _read_storage(folder: Path, manifest: Manifest, mapped: bool) -> tuple[Floats | None, Stored | None]:
+    """The ranges of int8 and the vectors for rescoring, of an index that has them.
+
+    Raises ValueError for files that are not those of the manifest.
+    """
+    ranges = None
+    if "int8" in (manifest.quantize, manifest.rescore):
+        ranges = _read_array(folder / "calibration.npy")
+        if ranges.shape != (2, manifest.dimension) or fingerprint_of_array(ranges) != manifest.calibration:
+            raise ValueError("calibration.npy is not the calibration that the vectors were stored with")
+    _, second = manifest.forms(ranges)
+    if second is None:
+        return ranges, None
+    values = _read_array(folder / "rescoring.npy", mapped)
+    if values.dtype != second.dtype or values.shape[1:] != (second.width,):
+        raise ValueError(f"rescoring.npy: expected {second.width} numbers a document, {second.dtype}")
+    return ranges, Stored(form=second, values=values)
+
+
+def fingerprint_of_array(array: npt.NDArray[Any]) -> str:
+    return fingerprint_of(str(array.dtype), str(array.shape), array.tobytes().hex())
 
 
 def open_index(folder: Path, *, mapped: bool = True) -> Index:
@@ -237,7 +325,8 @@ def open_index(folder: Path, *, mapped: bool = True) -> Index:
     try:
         manifest = TypeAdapter(Manifest).validate_json((folder / "manifest.json").read_bytes())
         ids = TypeAdapter(list[str]).validate_json((folder / "ids.json").read_bytes())
-        offsets = _read_offsets(folder / "offsets.npy")
+        offsets = _read_array(folder / "offsets.npy")
+        ranges, again = _read_storage(folder, manifest, mapped)
     except ValidationError as error:
         first, *others = error.errors()
         name = "manifest.json" if error.title == "Manifest" else "ids.json"
@@ -248,13 +337,16 @@ def open_index(folder: Path, *, mapped: bool = True) -> Index:
         raise _damaged(folder, reason(error)) from None
     if not (folder / "documents.jsonl").is_file():
         raise _damaged(folder, "documents.jsonl is absent")
-    faiss = faiss_kinds.read(folder / "index.faiss", mapped=mapped)
-    if not faiss.ntotal == len(ids) == len(offsets):
+    faiss = faiss_kinds.read(folder / "index.faiss", manifest.quantize, mapped=mapped)
+    if not faiss.ntotal == len(ids) == len(offsets) == (len(ids) if again is None else len(again)):
         raise _damaged(folder, f"{faiss.ntotal} vectors, {len(ids)} ids")
-    if not faiss_kinds.is_kind(faiss, manifest.kind) or faiss.d != manifest.dimension:
-        kind = f"an {manifest.kind} index of {manifest.dimension} dimensions"
+    if not faiss_kinds.is_kind(faiss, manifest.kind, manifest.forms(ranges)[0]):
+        stored = "" if manifest.quantize == "none" else f", stored as {manifest.quantize}"
+        kind = f"an {manifest.kind} index of {manifest.dimension} dimensions{stored}"
         raise _damaged(folder, f"index.faiss is not {kind}, as the manifest says")
-    return Index(folder=folder, manifest=manifest, faiss=faiss, ids=ids, offsets=offsets)
+    return Index(
+        folder=folder, manifest=manifest, faiss=faiss, ids=ids, offsets=offsets, ranges=ranges, rescoring=again
+    )
 
 
 def _damaged(folder: Path, why: str) -> InputError:

@@ -13,7 +13,7 @@ from ..models.similarity import Similarity
 from .exact import Floats, Rows, exact_search, scored_block
 from .storage import CANDIDATES, Quantize, Rescore, Storage, bytes_of
 
-_BLOCK = 65_536  # rows quantised at once
+BLOCK = 65_536  # rows quantised at once
 _LARGEST_FLOAT16 = 65504.0
 
 
@@ -71,8 +71,8 @@ class Form:
     def store(self, embeddings: Floats) -> Stored:
         """All of the model's embeddings (D, at least H)."""
         values = np.empty((len(embeddings), self.width), dtype=self.dtype)
-        for start in range(0, len(embeddings), _BLOCK):
-            stop = min(start + _BLOCK, len(embeddings))
+        for start in range(0, len(embeddings), BLOCK):
+            stop = min(start + BLOCK, len(embeddings))
             values[start:stop] = self.block(embeddings, start, stop)
         return Stored(form=self, values=values)
 
@@ -111,10 +111,21 @@ def forms_of(
 def ranges_of(embeddings: Floats, dimension: int, similarity: Similarity) -> Floats:
     """(2, H) the smallest and the largest value of each dimension over embeddings (D, at least H), cut, as scored."""
     low, high = np.full(dimension, np.inf, np.float32), np.full(dimension, -np.inf, np.float32)
-    for start in range(0, len(embeddings), _BLOCK):
-        rows = scored_block(embeddings[:, :dimension], start, start + _BLOCK, similarity, "document")
+    for start in range(0, len(embeddings), BLOCK):
+        rows = scored_block(embeddings[:, :dimension], start, start + BLOCK, similarity, "document")
         low, high = np.minimum(low, rows.min(axis=0)), np.maximum(high, rows.max(axis=0))
     return np.stack([low, high])
+
+
+def outside(embeddings: Floats, form: Form) -> float:
+    """The share of the values of embeddings (D, at least H) that lie outside the ranges of int8, and are clipped."""
+    if form.ranges is None:
+        return 0.0
+    (low, high), count = form.ranges, 0
+    for start in range(0, len(embeddings), BLOCK):
+        rows = scored_block(embeddings[:, : form.dimension], start, start + BLOCK, form.similarity, "document")
+        count += int(np.count_nonzero((rows < low) | (rows > high)))
+    return count / max(1, len(embeddings) * form.dimension)
 
 
 def search(

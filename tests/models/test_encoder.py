@@ -17,10 +17,11 @@ from embedtune.data.dataset import load_dataset
 from embedtune.errors import InputError
 from embedtune.models import store
 from embedtune.models.encoder import Encoder, load_encoder
-from embedtune.models.export import encode_dataset
 from embedtune.models.prepared import Prepared, chunks_by_length, collated, separated
 from embedtune.models.similarity import as_scored, scored
 from embedtune.recipe import Model, Prompts
+from embedtune.search.embeddings import encode_dataset
+from embedtune.search.storage import Storage
 from embedtune.types import Item, Role
 
 TEXTS = [
@@ -186,7 +187,7 @@ def test_a_killed_encoding_goes_on_where_it_was(
 
 def test_encode_dataset_writes_arrays_ids_and_a_manifest(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
     encoder, dataset = load_encoder(str(tiny_model)), load_dataset(tiny_dataset)
-    manifest = encode_dataset(encoder, dataset, tmp_path / "out", dtype="float16")
+    manifest = encode_dataset(encoder, dataset, tmp_path / "out", storage=Storage(quantize="float16"))
     rows = np.load(tmp_path / "out" / "corpus.npy", mmap_mode="r")
     assert rows.dtype == np.float16
     np.testing.assert_allclose(rows, encoder.encode(dataset.corpus, "document"), atol=1e-3)
