@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,7 @@ from ..files import fingerprint_of
 from ..types import Item, Qrels
 from .dataset import LAYOUT, splits_of
 from .images import faults_of, identity
-from .jsonl import LineError, parse_item, read_lines
+from .jsonl import LineError, parse_item, read_blocks, read_lines, read_texts
 from .trec import judgements
 
 Severity = Literal["error", "warning"]
@@ -82,43 +83,92 @@ def check(folder: str | Path) -> FolderCheck:
 def _check_items(root: Path, name: str, noun: str, report: FolderCheck) -> Collection[str]:
     """Checks corpus.jsonl or queries.jsonl and returns its ids."""
     file = f"{name}.jsonl"
-    lines: list[LineError] = []
-    line_of: dict[str, int] = {}  # id -> line
-    contents: dict[str, str] = {}  # fingerprint of content -> the first id that has it
-    images: dict[str, Path] = {}  # where -> its image
-    empty, equal, damaged = [], [], []
+    scan = _Scan(path=root / file)
     try:
-        for number, raw in read_lines(root / file):
-            where = f"{root / file}:{number}"
-            if not raw.strip():
-                continue
-            try:
-                item = parse_item(raw, where, root)
-                if item.id in line_of:
-                    raise LineError(where, "duplicate id", f"_id {item.id!r} is also on line {line_of[item.id]}")
-            except LineError as fault:
-                lines.append(fault)
-                continue
-            line_of[item.id] = number
-            if not item.content.strip() and not item.image:
-                empty.append(f"{where}: {item.id!r} has no text and no image")
-            elif (first := contents.setdefault(_content(item), item.id)) != item.id:
-                equal.append(f"{where}: {item.id!r} is the same as {first!r}")
-            if "\N{REPLACEMENT CHARACTER}" in item.content:
-                damaged.append(f"{where}: {item.id!r} holds U+FFFD, left by an earlier decoding error")
-            if item.image:
-                images[f"{where}: {item.id!r} names {item.image.relative_to(root)}"] = item.image
+        scan.read()
+        equal = _equal(scan.path, scan.alike)
     except InputError as error:
         report.add("error", "missing file", file, [str(error)])
-        return line_of
-    report.counts[noun] = len(line_of)
-    report.add_lines(file, lines)
-    report.add("error", f"no {noun}", file, [] if line_of else [f"{root / file}: no {noun}"])
-    _check_images(file, images, report)
-    report.add("warning", f"empty {noun}", file, empty)
+        return scan.line_of
+    report.counts[noun] = len(scan.line_of)
+    report.add_lines(file, scan.faults)
+    report.add("error", f"no {noun}", file, [] if scan.line_of else [f"{root / file}: no {noun}"])
+    _check_images(file, scan.images, report)
+    report.add("warning", f"empty {noun}", file, scan.empty)
     report.add("warning", f"equal {noun}", file, equal)
-    report.add("warning", "damaged text", file, damaged)
-    return line_of
+    report.add("warning", "damaged text", file, scan.damaged)
+    return scan.line_of
+
+
+@dataclass(kw_only=True)
+class _Scan:
+    """What one reading of a .jsonl file of items finds. The lists hold sentences.
+
+    line_of: id -> line. images: a sentence with line and id -> the image that the line names. alike: the lines whose
+    contents begin and end with the same words as another one's.
+    """
+
+    path: Path
+    line_of: dict[str, int] = field(default_factory=dict)
+    faults: list[LineError] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    images: dict[str, Path] = field(default_factory=dict)
+    alike: set[int] = field(default_factory=set)
+
+    def read(self) -> None:
+        first_of: dict[int, int] = {}  # the words at both ends of a content -> the first line that has them
+        for first, lines in read_blocks(self.path):
+            for number, item_id, content, image in self._items(first, lines):
+                if image is None and not content.strip():
+                    self.empty.append(f"{self.path}:{number}: {item_id!r} has no text and no image")
+                elif (earlier := first_of.setdefault(_ends(content), number)) != number:
+                    self.alike |= {earlier, number}
+                if "\N{REPLACEMENT CHARACTER}" in content:
+                    sentence = f"{self.path}:{number}: {item_id!r} holds U+FFFD, left by an earlier decoding error"
+                    self.damaged.append(sentence)
+                if image is not None:
+                    name = image.relative_to(self.path.parent)
+                    self.images[f"{self.path}:{number}: {item_id!r} names {name}"] = image
+
+    def _items(self, first: int, lines: list[bytes]) -> Iterable[tuple[int, str, str, Path | None]]:
+        """(number, id, content, image) of the lines that hold an item with an id of its own."""
+        texts, numbers = read_texts(lines), range(first, first + len(lines))
+        if texts is None or not self.line_of.keys().isdisjoint(texts.ids):
+            return filter(None, map(self._item, numbers, lines))
+        self.line_of.update(zip(texts.ids, numbers, strict=True))
+        return zip(numbers, texts.ids, texts.contents, repeat(None))
+
+    def _item(self, number: int, raw: bytes) -> tuple[int, str, str, Path | None] | None:
+        where = f"{self.path}:{number}"
+        if not raw.strip():
+            return None
+        try:
+            item = parse_item(raw, where, self.path.parent)
+            if item.id in self.line_of:
+                raise LineError(where, "duplicate id", f"_id {item.id!r} is also on line {self.line_of[item.id]}")
+        except LineError as fault:
+            self.faults.append(fault)
+            return None
+        self.line_of[item.id] = number
+        return number, item.id, item.content, item.image
+
+
+def _ends(content: str) -> int:
+    """Equal for texts that differ only in case and white space, and for some others."""
+    return hash(" ".join((*content.split(None, 3)[:3], *content.rsplit(None, 3)[-3:])).casefold())
+
+
+def _equal(path: Path, alike: Collection[int]) -> list[str]:
+    """A sentence for each of these lines that has the content of an earlier one."""
+    first_of: dict[str, str] = {}  # fingerprint of content -> the first id that has it
+    sentences = []
+    for number, raw in read_lines(path) if alike else ():
+        if number in alike:
+            item = parse_item(raw, f"{path}:{number}", path.parent)
+            if (first := first_of.setdefault(_content(item), item.id)) != item.id:
+                sentences.append(f"{path}:{number}: {item.id!r} is the same as {first!r}")
+    return sentences
 
 
 def _check_images(file: str, images: dict[str, Path], report: FolderCheck) -> None:
@@ -143,24 +193,25 @@ def _check_split(
     root: Path, split: str, queries: Collection[str], documents: Collection[str], report: FolderCheck
 ) -> Qrels:
     file = f"qrels/{split}.tsv"
+    path = root / file
     lines: list[LineError] = []
     qrels: Qrels = {}
     lost_queries: dict[str, str] = {}
     lost_documents: dict[str, str] = {}
     repeated = []
-    for where, query_id, doc_id, relevance in judgements(root / file, lines.append):
+    for number, query_id, doc_id, relevance in judgements(path, lines.append):
         if query_id not in queries:
-            lost_queries.setdefault(query_id, f"{where}: query {query_id!r} is not in queries.jsonl")
+            lost_queries.setdefault(query_id, f"{path}:{number}: query {query_id!r} is not in queries.jsonl")
         if doc_id not in documents:
-            lost_documents.setdefault(doc_id, f"{where}: document {doc_id!r} is not in corpus.jsonl")
+            lost_documents.setdefault(doc_id, f"{path}:{number}: document {doc_id!r} is not in corpus.jsonl")
         judged = qrels.setdefault(query_id, {})
         if doc_id not in judged:
             judged[doc_id] = relevance
         elif judged[doc_id] == relevance:
-            repeated.append(f"{where}: document {doc_id!r} is judged again for query {query_id!r}")
+            repeated.append(f"{path}:{number}: document {doc_id!r} is judged again for query {query_id!r}")
         else:
             message = f"document {doc_id!r} is judged {judged[doc_id]} and {relevance} for query {query_id!r}"
-            lines.append(LineError(where, "contradiction", message))
+            lines.append(LineError(f"{path}:{number}", "contradiction", message))
     without = [q for q, judged in qrels.items() if max(judged.values()) <= 0]
     report.counts[f"{split}: queries"] = len(qrels)
     report.counts[f"{split}: judgements"] = sum(map(len, qrels.values()))
@@ -171,7 +222,7 @@ def _check_split(
     report.add("error", "absent query", file, lost_queries.values())
     report.add("error", "absent document", file, lost_documents.values())
     if len(without) == len(qrels):
-        report.add("error", "no positive", file, [f"{root / file}: no judgement is above 0"])
+        report.add("error", "no positive", file, [f"{path}: no judgement is above 0"])
     else:
         report.add("warning", "query without positive", file, (f"query {q!r} has no positive" for q in without))
     report.add("warning", "judged twice", file, repeated)

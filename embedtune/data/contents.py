@@ -103,7 +103,10 @@ def judgements_in(paths: Sequence[Path]) -> Iterator[Judgement]:
     """The judgements of files: .tsv as TREC and BEIR write them, and tables."""
     for path in paths:
         name = path.name.removesuffix(".gz")
-        yield from judgements(path) if name.endswith(".tsv") else judgements_of(rows_of(path))
+        if name.endswith(".tsv"):
+            yield from ((f"{path}:{number}", q, d, relevance) for number, q, d, relevance in judgements(path))
+        else:
+            yield from judgements_of(rows_of(path))
 
 
 def chosen_split(source: str | Path, split: str, splits: Iterable[str]) -> str:

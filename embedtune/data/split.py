@@ -60,7 +60,8 @@ def _files(folder: Path) -> Iterator[Path]:
     """The files of a dataset and the images that it names, without other datasets in a folder of it."""
     for part in (folder, folder / "qrels", folder / "negatives"):
         yield from (file for file in sorted(part.glob("[!.]*")) if file.is_file())
-    images = {item.image for name in ("corpus", "queries") for item in JsonLines(folder / f"{name}.jsonl")}
+    sets = [JsonLines(folder / f"{name}.jsonl") for name in ("corpus", "queries")]
+    images = {item.image for items in sets if items.images for item in items}
     for image in sorted(image for image in images if image):
         if not image.is_file():
             raise InputError(f"{image}: no such image; run `embedtune data check {folder}`")

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ..errors import InputError
 from ..files import FileKind, first_line, write_lines
 from ..types import Qrels, Run
-from .jsonl import LineError, decode, fault_of_id, read_lines
+from .jsonl import LineError, decode, fault_of_id, read_blocks
 
 _BLANKS = re.compile(r"[ \t]+")  # not str.split(): an id may hold U+00A0 and other Unicode spaces
-_QRELS = {3: "`query-id corpus-id score`", 4: "`query 0 document relevance`"}
-_PAIRS = "`query-id corpus-id`"  # NanoBEIR's judgements: each is of relevance 1
-_RUN = {6: "`query Q0 document rank score tag`", 3: "`query document score`"}
 
 
 def read_run(path: str | Path) -> Run:
@@ -26,33 +28,37 @@ def read_run(path: str | Path) -> Run:
     with the rank.
     """
     run: Run = {}
-    last: dict[str, tuple[int, float]] = {}  # each query's rank and score on its line before
-    rising: set[str] = set()  # queries with a score that rises with the rank, from one of their lines to the next
-    falling: set[str] = set()
-    for number, raw in read_lines(Path(path)):
-        if not raw.strip():
-            continue
-        where = f"{path}:{number}"
-        fields = _fields(raw, where, _RUN)
-        query_id, doc_id = fields[0], fields[2 if len(fields) == 6 else 1]
-        scores = run.setdefault(query_id, {})
-        if doc_id in scores:
-            raise LineError(where, "duplicate", f"document {doc_id!r} is given twice for query {query_id!r}")
-        if len(fields) == 3:
-            scores[doc_id] = _score(fields[2], where)
-            continue
-        rank, score = _whole_number(fields[3], "rank", where), _score(fields[4], where)
-        scores[doc_id] = score
-        before = last.get(query_id, (rank, score))
-        if rank != before[0] and score != before[1]:
-            (rising if (rank > before[0]) == (score > before[1]) else falling).add(query_id)
-        last[query_id] = rank, score
-    if len(rising - falling) > len(rising | falling) / 2:
+    ranked: list[Sequence[list[Any]]] = []  # columns of query ids, ranks and scores
+    for block in _blocks(Path(path), _RUN):
+        for number, query_id, doc_id, score in zip(itertools.count(block.first), *block.ids, block.numbers[-1]):
+            scores = run.setdefault(query_id, {})
+            if doc_id in scores:
+                message = f"document {doc_id!r} is given twice for query {query_id!r}"
+                raise LineError(f"{path}:{number}", "duplicate", message)
+            scores[doc_id] = score
+        if len(block.numbers) == 2:
+            ranked.append((block.ids[0], *block.numbers))
+    if ranked and _rises(ranked):
         raise InputError(
             f"{path}: column 5 rises with the rank: a distance or a rank stands where a score is expected; give scores "
             "that are higher for better documents"
         )
     return run
+
+
+def _rises(ranked: Sequence[Sequence[list[Any]]]) -> bool:
+    """Whether scores rise with the rank, from one line of a query to its next, for most queries where either changes.
+
+    Queries in which they rise and fall as well count as falling.
+    """
+    query_ids, *numbers = (itertools.chain.from_iterable(column) for column in zip(*ranked, strict=True))
+    row_of: dict[str, int] = {}
+    rows = np.fromiter((row_of.setdefault(query_id, len(row_of)) for query_id in query_ids), dtype=np.int64)
+    order = np.argsort(rows, kind="stable")
+    rows, (ranks, scores) = rows[order], (np.array(list(column))[order] for column in numbers)
+    steps = np.sign(np.diff(ranks)) * np.sign(np.diff(scores))
+    rising, falling = (np.unique(rows[1:][(np.diff(rows) == 0) & (steps == sign)]) for sign in (1, -1))
+    return len(np.setdiff1d(rising, falling)) > len(np.union1d(rising, falling)) / 2
 
 
 def tag_of_run(path: Path) -> str:
@@ -97,11 +103,11 @@ def read_qrels(path: str | Path) -> Qrels:
     judged twice with different relevance.
     """
     qrels: Qrels = {}
-    for where, query_id, doc_id, relevance in judgements(path):
+    for number, query_id, doc_id, relevance in judgements(path):
         judged = qrels.setdefault(query_id, {})
         if judged.setdefault(doc_id, relevance) != relevance:
             message = f"document {doc_id!r} is judged {judged[doc_id]} and {relevance} for query {query_id!r}"
-            raise LineError(where, "contradiction", message)
+            raise LineError(f"{path}:{number}", "contradiction", message)
     return qrels
 
 
@@ -140,55 +146,115 @@ def _raise(fault: LineError) -> None:
     raise fault
 
 
-def judgements(path: str | Path, on_fault: Callable[[LineError], None] = _raise) -> Iterator[tuple[str, str, str, int]]:
-    """(where, query_id, doc_id, relevance) for each line. A line that cannot be read goes to `on_fault`."""
-    columns = _QRELS
-    for number, raw in read_lines(Path(path)):
-        where = f"{path}:{number}"
-        try:
-            if not raw.strip():
-                continue
-            if number == 1 and _is_header(decode(raw, where)):
-                count = len(_BLANKS.split(decode(raw, where).strip()))
-                columns = {2: _PAIRS} if count == 2 else {3: _QRELS[3]}
-                continue
-            fields = _fields(raw, where, columns)
-            if len(fields) == 2:
-                fields = [*fields, "1"]
-            judgement = (where, fields[0], fields[-2], _whole_number(fields[-1], "relevance", where))
-        except LineError as fault:
-            on_fault(fault)
-        else:
-            yield judgement
+def judgements(path: str | Path, on_fault: Callable[[LineError], None] = _raise) -> Iterator[tuple[int, str, str, int]]:
+    """(line number, query_id, doc_id, relevance) for each judgement. A line that cannot be read goes to `on_fault`."""
+    for block in _blocks(Path(path), _QRELS, on_fault):
+        relevances = block.numbers[0] if block.numbers else itertools.repeat(1)
+        yield from zip(itertools.count(block.first), *block.ids, relevances)
 
 
-def _is_header(text: str) -> bool:
-    return _BLANKS.split(text.strip())[0].lower().replace("_", "-") == "query-id"
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Form:
+    """The columns of a kind of line. names: as errors show them. numbers: column -> its name, and int or float."""
+
+    names: str
+    doc_id: int
+    numbers: Mapping[int, tuple[str, type]]
 
 
-def _fields(raw: bytes, where: str, columns: dict[int, str]) -> list[str]:
+_QRELS = {
+    3: _Form(names="`query-id corpus-id score`", doc_id=1, numbers={2: ("relevance", int)}),
+    4: _Form(names="`query 0 document relevance`", doc_id=2, numbers={3: ("relevance", int)}),
+}
+_PAIRS = _Form(names="`query-id corpus-id`", doc_id=1, numbers={})  # NanoBEIR's judgements: each is of relevance 1
+_RUN = {
+    6: _Form(names="`query Q0 document rank score tag`", doc_id=2, numbers={3: ("rank", int), 4: ("score", float)}),
+    3: _Form(names="`query document score`", doc_id=1, numbers={2: ("score", float)}),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Block:
+    """Consecutive lines of one form. first: the number of the first. ids: the columns of query and document ids."""
+
+    first: int
+    ids: tuple[list[str], list[str]]
+    numbers: list[list[Any]]
+
+
+def _blocks(path: Path, forms: Mapping[int, _Form], on_fault: Callable[[LineError], None] = _raise) -> Iterator[_Block]:
+    """The lines of a file, without a header of qrels. A line that cannot be read goes to `on_fault`."""
+    for first, lines in read_blocks(path):
+        if first == 1 and forms is _QRELS and (columns := _columns_of_header(lines[0])):
+            first, lines, forms = 2, lines[1:], {2: _PAIRS} if columns == 2 else {3: _QRELS[3]}
+        block = _block(first, lines, forms)
+        if block is not None:
+            yield block
+            continue
+        for number, raw in enumerate(lines, start=first):
+            try:
+                line = _line(number, raw, f"{path}:{number}", forms) if raw.strip() else None
+            except LineError as fault:
+                on_fault(fault)
+            else:
+                if line is not None:
+                    yield line
+
+
+def _block(first: int, lines: Sequence[bytes], forms: Mapping[int, _Form]) -> _Block | None:
+    """Lines of one form with one tab or blank between their fields, read at once; None for any others."""
+    try:
+        text = b"".join(lines).decode("utf-8").replace("\r\n", "\n").removesuffix("\n")
+        fields = text.replace("\t", " ").replace("\n", " \n ").split(" ")  # each line's end is a field by itself
+        width, rest = divmod(len(fields) + 1, max(len(lines), 1))
+        form, ends = forms.get(width - 1), fields[width - 1 :: width]
+        if (
+            form is None
+            or rest
+            or ends.count("\n") != len(lines) - 1
+            or "" in fields
+            or "\r" in text
+            or "\ufeff" in text
+        ):
+            return None
+        numbers = [_numbers(fields[column::width], kind) for column, (_, kind) in form.numbers.items()]
+    except ValueError:
+        return None
+    return _Block(first=first, ids=(fields[::width], fields[form.doc_id :: width]), numbers=numbers)
+
+
+def _line(number: int, raw: bytes, where: str, forms: Mapping[int, _Form]) -> _Block:
+    """One line. Raises LineError for one that cannot be read."""
     fields = _BLANKS.split(decode(raw, where).strip(" \t\r\n"))
-    if len(fields) not in columns:
-        expected = " or ".join(f"{count} columns {names}" for count, names in columns.items())
+    form = forms.get(len(fields))
+    if form is None:
+        expected = " or ".join(f"{count} columns {form.names}" for count, form in forms.items())
         raise LineError(where, "malformed line", f"expected {expected}, got {len(fields)}")
-    return fields
+    numbers = []
+    for column, (name, kind) in form.numbers.items():
+        try:
+            numbers.append(_numbers([fields[column]], kind))
+        except ValueError:
+            expected = f"{name} must be a {'whole' if kind is int else 'finite'} number"
+            raise LineError(where, "malformed line", f"{expected}, got {fields[column]!r}") from None
+    return _Block(first=number, ids=([fields[0]], [fields[form.doc_id]]), numbers=numbers)
 
 
-def _whole_number(text: str, column: str, where: str) -> int:
+def _numbers(texts: Sequence[str], kind: type) -> list[Any]:
+    """The numbers that texts stand for. Raises ValueError for one that is none, or not finite."""
+    numbers = list(map(kind, texts))
+    if kind is float and not all(map(math.isfinite, numbers)):
+        raise ValueError("not finite")
+    return numbers
+
+
+def _columns_of_header(raw: bytes) -> int:
+    """The number of columns that a line of judgements names; 0 where it is no header."""
     try:
-        return int(text)
-    except ValueError:
-        raise LineError(where, "malformed line", f"{column} must be a whole number, got {text!r}") from None
-
-
-def _score(text: str, where: str) -> float:
-    try:
-        score = float(text)
-    except ValueError:
-        score = math.nan
-    if not math.isfinite(score):
-        raise LineError(where, "malformed line", f"score must be a finite number, got {text!r}")
-    return score
+        names = _BLANKS.split(decode(raw, "").strip())
+    except LineError:  # told of when the line is read
+        return 0
+    return len(names) if names[0].lower().replace("_", "-") == "query-id" else 0
 
 
 def _refuse_unwritable(*ids: str) -> None:

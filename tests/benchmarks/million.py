@@ -1,69 +1,71 @@
-"""A dataset of a million lines and a run of another million, for `data check`, `data split` and `eval --run`.
+"""A dataset whose files have a million lines each, and a run, for `data check`, `data split` and `eval --run`.
 
     python tests/benchmarks/million.py million
-    python tests/benchmarks/baseline.py run ../baseline --alternations 3 -- data check million
-    python tests/benchmarks/baseline.py run ../baseline -- data split million --test 0.1 --output {output}
+    python tests/benchmarks/baseline.py run ../baseline -- data check million
+    python tests/benchmarks/baseline.py run ../baseline -- data split million --validation 0.1 --output {output}
     python tests/benchmarks/baseline.py run ../baseline -- eval --run million/bm25.run --data million:train
 
-Eight of ten lines are documents, one is a query, one a judgement; the run has ten documents for each query. Words are
-drawn by Zipf's law. The same seed gives the same files.
+There are as many documents as queries; each query has one positive, and a tenth of the queries are those of `test`.
+Words are drawn by Zipf's law. The same options give the same files.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-WORDS, DEPTH, BLOCK = 50_000, 10, 10_000
+WORDS, BLOCK = 50_000, 10_000
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--lines", type=int, default=1_000_000)
-    parser.add_argument("--words", type=int, default=40, help="words in a document; a query has a fifth")
+    parser.add_argument("--lines", type=int, default=1_000_000, help="of each file")
+    parser.add_argument("--words", type=int, default=16, help="words in a document; a query has half as many")
+    parser.add_argument("--depth", type=int, default=1, help="documents that the run has for each query")
     arguments = parser.parse_args()
-    write(arguments.folder, arguments.lines, arguments.words)
+    write(arguments.folder, arguments.lines, arguments.words, arguments.depth)
 
 
-def write(folder: Path, lines: int, words: int) -> None:
-    """Writes corpus, queries, `qrels/train.tsv`, `qrels/test.tsv` (a tenth of the queries) and `bm25.run`."""
+def write(folder: Path, lines: int, words: int = 16, depth: int = 1) -> None:
+    """Writes corpus, queries, `qrels/train.tsv`, `qrels/test.tsv` and `bm25.run`."""
     generator = np.random.default_rng(0)
-    documents, queries = lines * 8 // 10, lines // 10
     (folder / "qrels").mkdir(parents=True)
-    texts = _texts(generator, documents, words)
-    titled = (f'"title": "{text[:40].rpartition(" ")[0]}", "text": "{text}"' for text in texts)
-    _write(folder / "corpus.jsonl", (f'{{"_id": "d{row}", {fields}}}' for row, fields in enumerate(titled)))
-    texts = _texts(generator, queries, max(1, words // 5))
-    _write(folder / "queries.jsonl", (f'{{"_id": "q{row}", "text": "{text}"}}' for row, text in enumerate(texts)))
-    positives = generator.integers(documents, size=queries)
-    for split, rows in (("train", range(queries // 10, queries)), ("test", range(queries // 10))):
+    for name, letter, length in (("corpus", "d", words), ("queries", "q", max(1, words // 2))):
+        texts = enumerate(_texts(generator, lines, length))
+        _write(folder / f"{name}.jsonl", (f'{{"_id": "{letter}{row}", "text": "{text}"}}' for row, text in texts))
+    positives = generator.integers(lines, size=lines)
+    for split, rows in (("train", range(lines // 10, lines)), ("test", range(lines // 10))):
         judged = (f"q{row}\td{positives[row]}\t1" for row in rows)
         _write(folder / "qrels" / f"{split}.tsv", ("query-id\tcorpus-id\tscore", *judged))
-    _write(folder / "bm25.run", _run_lines(generator, positives, documents))
+    _write(folder / "bm25.run", _run_lines(generator, positives, depth))
 
 
 def _texts(generator: np.random.Generator, count: int, words: int) -> Iterator[str]:
     letters = np.array(list("abcdefghijklmnopqrstuvwxyzé"))
-    lengths = generator.integers(2, 12, size=WORDS)
-    vocabulary = np.array(["".join(generator.choice(letters, size=length)) for length in lengths])
+    vocabulary = np.array(
+        ["".join(generator.choice(letters, size=length)) for length in generator.integers(2, 12, size=WORDS)]
+    )
+    share = 1 / np.arange(1, WORDS + 1)
     for start in range(0, count, BLOCK):
-        for row in vocabulary[generator.zipf(1.2, size=(min(BLOCK, count - start), words)) % WORDS]:
-            yield " ".join(row)
+        drawn = generator.choice(vocabulary, size=(min(BLOCK, count - start), words), p=share / share.sum())
+        yield from map(" ".join, drawn)
 
 
-def _run_lines(generator: np.random.Generator, positives: np.ndarray, documents: int) -> Iterator[str]:
+def _run_lines(generator: np.random.Generator, positives: np.ndarray, depth: int) -> Iterator[str]:
+    """The positive of half of the queries, at a rank by chance, and other documents."""
     for query, positive in enumerate(positives):
-        ranked = list(dict.fromkeys([*generator.integers(documents, size=DEPTH - 1), positive]))
-        generator.shuffle(ranked)
-        for rank, document in enumerate(ranked, start=1):
+        documents = list(dict.fromkeys(generator.integers(len(positives), size=depth)))
+        if query % 2 and positive not in documents:
+            documents[generator.integers(len(documents))] = positive
+        for rank, document in enumerate(documents, start=1):
             yield f"q{query} Q0 d{document} {rank} {20 - rank * 1.37:.4f} bm25"
 
 
-def _write(path: Path, lines: Iterator[str] | tuple[str, ...]) -> None:
+def _write(path: Path, lines: Iterable[str]) -> None:
     with path.open("w", encoding="utf-8") as file:
         file.writelines(line + "\n" for line in lines)
 

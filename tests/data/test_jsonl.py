@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from embedtune.data.jsonl import JsonLines
+from embedtune.data.jsonl import JsonLines, parse_item, read_texts
 from embedtune.errors import InputError
 from embedtune.types import Item
 
@@ -113,3 +113,59 @@ def test_a_file_that_changes_while_in_use_is_noticed(tmp_path: Path) -> None:
         items["d2"]
     with pytest.raises(InputError, match=r"changed while it was in use \('d1' has moved\)"):
         list(items)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"_id": "d1", "title": "T", "text": "a", "instruction": "i", "made": true, "metadata": {"a": [1, NaN]}}\r\n',
+        b'{"_id": 12345678901234567890123, "title": null, "text": ""}\n',
+        '{"_id": "ä", "text": "\\u00e9 \\ud83d\\ude00\u2028", "_id": "b"}\n'.encode(),
+        b'{"_id": -0, "text": "a", "made": false, "image": null}',
+    ],
+)
+def test_lines_read_together_are_the_items_read_one_by_one(line: bytes) -> None:
+    texts = read_texts([line])
+    assert texts is not None
+    item = parse_item(line, "", Path())
+    assert (texts.ids, texts.contents, texts.instructions) == ([item.id], [item.content], [item.instruction])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\n",
+        b"\xef\xbb\xbf{}",
+        b'{"_id": "d", "text": "\xff"}',
+        b'{"_id": "d", "m": "\xed\xa0\x80"}',
+        b'{"_id": "d", "m": "\\ud800"}',
+        b'{"_id": "d", "m": 01}',
+        b'{"_id": "d", "m": "\x01"}',
+        b'{"_id": "d", "m": ' + b"9" * 5000 + b"}",
+        b'{"_id": "d", "m": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+        b'{"_id": "d"}{"_id": "e"}',
+        b'["_id"]',
+        b'{"_id": 1.0}',
+        b'{"_id": true}',
+        b'{"_id": ""}',
+        b'{"_id": null}',
+        b'{"_id": "a\x7f"}',
+        b'{"_id": "d", "title": 1}',
+        b'{"_id": "d", "made": null}',
+        b'{"_id": "d", "image": "a.png"}',
+        b'{"_id": "c"}',
+    ],
+)
+def test_a_line_that_is_no_plain_text_is_read_by_itself(line: bytes) -> None:
+    assert read_texts([b'{"_id": "c"}']) is not None
+    assert read_texts([b'{"_id": "c"}', line]) is None
+
+
+def test_a_fault_far_into_a_file_is_told_with_its_line(tmp_path: Path) -> None:
+    lines = [b'{"_id": "d%d", "text": "%s"}' % (n, b"x" * 100) for n in range(10_000)]
+    path = write(tmp_path / "corpus.jsonl", *lines, b'{"_id": "d5000", "text": "again"}')
+    with pytest.raises(InputError, match=r"corpus.jsonl:10001: _id 'd5000' is also on line 5001$"):
+        JsonLines(path)
+    items = JsonLines(write(path, *lines))
+    assert [items[item_id].id for item_id in ("d0", "d4999", "d9999")] == ["d0", "d4999", "d9999"]
+    assert items.ids[7777] == "d7777"
