@@ -56,6 +56,10 @@ def evaluate(
     ] = None,
     mteb: Mteb = None,
     run: Annotated[Path | None, option("FILE", "Measure this TREC run instead of a model.")] = None,
+    slices: Annotated[
+        str | None,
+        option("NAMES", "Also measure by these columns of queries.jsonl, such as language, or by length (in words)."),
+    ] = None,
     truncate_dim: options.TruncateDim = None,
     quantize: Annotated[str, option("FORMAT[,FORMAT...]", QUANTIZE_HELP)] = "none",
     sizes: Annotated[
@@ -197,7 +201,7 @@ def _lines(measurement: Measurement) -> list[Line]:
     lines: list[Line] = []
     for evaluation in measurement.evaluations:
         lines.append((evaluation.label, evaluation.queries, evaluation.measures))
-        if len(evaluation.groups) <= FEW:
+        if evaluation.slices or len(evaluation.groups) <= FEW:
             for group, values in evaluation.groups.items():
                 means = {name: values[name] for name in evaluation.measures}
                 lines.append((f"{evaluation.label} {group}", int(values["queries"]), means))

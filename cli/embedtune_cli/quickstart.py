@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from . import options
 from .options import output_option, switch
-from .output import progress, say, show_table
-from .train import Watcher
-
-if TYPE_CHECKING:
-    from embedtune.demo.quickstart import Quickstart
+from .output import progress, say
+from .train import Watcher, show_outcome
 
 NEXT = """
 Search the index:
@@ -58,6 +55,7 @@ def quickstart(
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # model and data are on this machine: never wait for a network
     from embedtune.demo import quickstart as library
+    from embedtune.report.record import read_record
 
     plan = library.IMAGES if images else library.TEXT
     folder = output or Path("quickstart-images" if images else "quickstart")
@@ -67,18 +65,6 @@ def quickstart(
     for result in made.results:
         say(f"  {result.rank}. {result.score:.3f}  {result.document.title or result.document.id}")
     say("")
-    untuned = "untrained" if images else "base"
-    columns = ["domain", "dataset", "measure", "queries", untuned, "tuned", "change", "low", "high"]
-    show_table(columns, _rows(made), as_json=False)
-    say("low and high: the 95% bootstrap interval of the change, over the same queries")
+    show_outcome(read_record(made.run.folder, negatives=False))
     next_steps = NEXT_IMAGES if images else NEXT
     say(next_steps.format(index=made.index, sheet=made.sheet, picture=made.picture))
-
-
-def _rows(made: Quickstart) -> list[list[object]]:
-    """The recipe's datasets in their order: the first is of the training domain (other modules), the second is not."""
-    domain = dict(zip(made.run.tuned, ["in domain", "out of domain"], strict=True))
-    return [
-        [domain[dataset], dataset, measure, c.queries, c.baseline, c.value, c.difference, c.low, c.high]
-        for (dataset, measure), c in made.changes.items()
-    ]

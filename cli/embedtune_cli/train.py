@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from . import options
 from .options import output_option, switch
-from .output import progress, say, show_json, show_table, show_text
+from .output import progress, say, show_json, show_tables, show_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from embedtune.report.record import RunRecord
 
 
 def train(
@@ -96,21 +98,28 @@ class Watcher:
 
 def show_result(result: Any, as_json: bool) -> None:
     """The gain and the cost: base and tuned model on each dataset, with the interval of their difference."""
-    from embedtune.report.record import outcome_table, read_record
+    from embedtune.report.outcome import as_json as outcome_as_json
+    from embedtune.report.record import read_record
 
     record = read_record(result.folder, negatives=False)
-    columns, rows = outcome_table(record)
     if as_json:
         show_json({"folder": str(result.folder), "model": str(result.model), "steps": result.steps,
                    "best_step": result.best_step, "base": result.base, "tuned": result.tuned,
-                   "untouched": result.untouched,
-                   "outcome": [dict(zip(columns, row, strict=True)) for row in rows]})  # fmt: skip
+                   "untouched": result.untouched, **outcome_as_json(record)})  # fmt: skip
         return
-    shown = [index for index in range(len(columns)) if any(row[index] is not None for row in rows)]
-    if rows:
-        show_table(
-            [columns[index] for index in shown], [[row[index] for index in shown] for row in rows], as_json=False
-        )
+    show_outcome(record)
     if record.untouched:
         say(record.untouched)
     say(f"the model is in {result.model}; for its gains and costs: embedtune report {result.folder}")
+
+
+def show_outcome(record: RunRecord) -> None:
+    """The tables that end a run: rounded on a terminal, every column apart in a pipe."""
+    from embedtune.report.outcome import plain_tables, tables
+
+    for number, table in enumerate(tables(record) if sys.stdout.isatty() else plain_tables(record)):
+        if number:
+            print()
+        show_tables([(table.title, table.columns, table.rows)])
+        if table.note:
+            say(table.note)

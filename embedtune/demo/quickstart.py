@@ -15,7 +15,6 @@ from pathlib import Path
 
 from ..data.dataset import load_dataset
 from ..errors import InputError, Interrupted
-from ..evaluate.significance import Paired, paired
 from ..evaluate.sources import read_evaluation
 from ..files import check_container, write_text
 from ..models.encoder import Encoder, load_encoder
@@ -73,14 +72,12 @@ IMAGES = Job(
 class Quickstart:
     """The results: the recipe, the run with its measures, the index, and the documents found for the example query.
 
-    changes: (dataset, measure) -> the comparison of base and tuned model over the same queries, with its interval.
     sheet, picture: where documents are pictures, a contact sheet of some queries with their results, and the picture of
     the first result in the other style.
     """
 
     recipe: Path
     run: TrainedRun
-    changes: dict[tuple[str, str], Paired]
     index: Path
     query: str
     results: list[SearchResult]
@@ -123,22 +120,12 @@ def quickstart(
     return Quickstart(
         recipe=recipe_file,
         run=run,
-        changes=_changes(run),
         index=output / "index",
         query=job.example,
         results=results,
         sheet=_sheet(index, encoder, tested, run.folder / "evaluation", output / "sheet.png") if pictured else None,
         picture=Path(recipe.evaluate.out_of_domain[0]) / "images" / pictured.name if pictured else None,
     )
-
-
-def _changes(run: TrainedRun) -> dict[tuple[str, str], Paired]:
-    changes = {}
-    for label, measures in run.tuned.items():
-        base, tuned = (read_evaluation(run.folder / name / label) for name in ("evaluation-base", "evaluation"))
-        for measure in measures:
-            changes[label, measure] = paired(base.values(measure), tuned.values(measure))
-    return changes
 
 
 def _begins(file: Path, head: str) -> bool:

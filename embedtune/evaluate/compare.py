@@ -109,12 +109,14 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Across:
-    """One run by one measure over several datasets: the mean difference (backward transfer), the worst, and the number
-    of datasets on which it is lower. Datasets are not pooled into one sample, so there is no test."""
+    """One run by one measure over several datasets: both means, the mean difference (backward transfer), the worst, and
+    the number of datasets on which it is lower. Datasets are not pooled into one sample, so there is no test."""
 
     measure: str
     run: str
     datasets: int
+    baseline: float
+    value: float
     mean: float
     worst: float
     worst_dataset: str
@@ -434,6 +436,8 @@ def _across(comparisons: Sequence[Comparison]) -> list[Across]:
                     measure=measure,
                     run=run,
                     datasets=len(of_run),
+                    baseline=_mean([one.baseline for one in of_run]),
+                    value=_mean([one.value for one in of_run]),
                     mean=_mean([one.difference for one in of_run]),
                     worst=worst.difference,
                     worst_dataset=worst.dataset,

@@ -26,6 +26,7 @@ from .protocols import open_data
 from .results import BASELINE, MEANS, Evaluation, prepare, remove_others
 from .retrieval import Retrieval, encode_for_evaluation, evaluate, evaluate_run
 from .sizes import Sizes, evaluate_sizes, parse_quantize, stored_ways
+from .slices import refuse_unknown_slices
 from .suites import Mean, Suite, evaluate_suite, means_of
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class OnData:
     measures: str | None = None
     ignore_identical_ids: bool | None = None
     broken_images: float | None = None
+    slices: str | None = None
     protocol: str | None = None
     image_folder: Path | None = None
     truncate_dim: int | None = None
@@ -145,6 +147,7 @@ def measure_on_data(
     datasets, suites = open_data(request.data, request.protocol, request.image_folder)
     _refuse_without_datasets(request, datasets, suites)
     _refuse_with_sizes(request, suites)
+    refuse_unknown_slices(_slices(request), datasets)
     datasets, notes = _without_broken(datasets, request.broken_images)
     if not distributed.leads():
         for name in models:
@@ -194,7 +197,8 @@ def _measured(
 def _retrieval(request: OnData) -> Retrieval:
     """How the request searches, apart from the vectors' size and precision."""
     calibrate = load_texts(request.calibrate)[0] if request.calibrate is not None else None
-    return Retrieval(ignore_identical_ids=request.ignore_identical_ids, calibrate=calibrate)
+    ignored, slices = request.ignore_identical_ids, tuple(_slices(request))
+    return Retrieval(ignore_identical_ids=ignored, calibrate=calibrate, slices=slices)
 
 
 def _options(name: str, output: Path | None, on_progress: Callable[..., None] | None) -> dict[str, Any]:
@@ -307,6 +311,10 @@ def _measures(request: Request) -> list[str]:
     return parse(request.measures if request.measures is not None else DEFAULT_MEASURES)
 
 
+def _slices(request: OnData) -> list[str]:
+    return (request.slices or "").replace(",", " ").split()
+
+
 def _encoder(request: OnData | OnMteb, name: str) -> Encoder:
     from ..models.encoder import load_encoder
 
@@ -317,7 +325,7 @@ def _encoder(request: OnData | OnMteb, name: str) -> Encoder:
 
 def _refuse_without_datasets(request: OnData, datasets: Sequence[Dataset], suites: Sequence[Suite]) -> None:
     """Raises InputError for an option about datasets if all data is of protocols."""
-    for name in ("measures", "ignore_identical_ids", "broken_images"):
+    for name in ("measures", "ignore_identical_ids", "broken_images", "slices"):
         if getattr(request, name) is not None and not datasets:
             option = f"--{name.replace('_', '-')}"
             raise InputError(f"{option} has no effect: the protocol {suites[0].protocol} determines what is measured")

@@ -51,7 +51,8 @@ class Evaluation:
     file. per_query: measure -> query_id -> value, for every judged query. protocol: how documents were retrieved: the
     depth, whether documents with the query's own id were removed, the number of dimensions. groups: category -> its
     number of queries and the means over them, if the data has categories. texts: query_id -> how it is shown, if that
-    is not in the data's own queries.jsonl. files: name -> text of more files in its folder.
+    is not in the data's own queries.jsonl. files: name -> text of more files in its folder. slices: query_id -> the
+    slices that it is in, which are groups, too.
     """
 
     dataset: str
@@ -66,6 +67,7 @@ class Evaluation:
     groups: dict[str, dict[str, float]] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict, repr=False)
     files: dict[str, str] = field(default_factory=dict, repr=False)
+    slices: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
 
     @property
     def label(self) -> str:
@@ -125,6 +127,8 @@ def _per_query_lines(evaluation: Evaluation) -> Iterator[str]:
         }
         if query_id in evaluation.texts:
             line["text"] = evaluation.texts[query_id]
+        if query_id in evaluation.slices:
+            line["slices"] = evaluation.slices[query_id]
         yield json.dumps(line, ensure_ascii=False)
 
 

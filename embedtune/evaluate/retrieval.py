@@ -7,7 +7,7 @@ cosines or inner products in float32, as the model declares. https://arxiv.org/a
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from ..search.storage import Quantize, Rescore, Storage, dimensions_of
 from ..types import Dataset, Items, Run
 from .measures import DEFAULT_MEASURES, deepest, per_query
 from .results import Evaluation, Protocol, write
+from .slices import group_means, slices_of
 
 if TYPE_CHECKING:
     from ..models.encoder import Encoder, Progress
@@ -29,12 +30,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Retrieval:
-    """How a corpus is searched.
+    """How a corpus is searched, and by what its queries are grouped.
 
     depth: the number of documents kept for each query; a measure with a deeper cut-off raises it.
-    ignore_identical_ids: leave out the document that has the query's own id; by default only in ArguAna and Quora.
-    truncate_dim: use this number of first dimensions; all by default. quantize, rescore, calibrate: how the documents'
-    vectors are stored (search/storage.py).
+    ignore_identical_ids: leave out the document that has the query's own id; by default where queries are documents as
+    well (`is_self_retrieval`). truncate_dim: use this number of first dimensions; all by default. quantize, rescore,
+    calibrate: how the documents' vectors are stored (search/storage.py). slices: what the queries are grouped by, as in
+    `slices_of`; the means over each group are the evaluation's `groups`.
     """
 
     depth: int = 1000
@@ -43,6 +45,7 @@ class Retrieval:
     quantize: Quantize = "none"
     rescore: Rescore | None = None
     calibrate: Items | None = None
+    slices: tuple[str, ...] = ()
 
     @property
     def storage(self) -> Storage:
@@ -126,7 +129,11 @@ def evaluate_encoded(
     protocol |= {"judged_only": True} if dataset.judged_only else {}
     protocol |= {"max_length": encoder.max_length} if encoder.max_length is not None else {}
     fingerprints = {"data": dataset.fingerprint, "model": encoder.fingerprint}
-    return _measured(dataset, run, names, encoder.name, fingerprints, protocol)
+    evaluation = _measured(dataset, run, names, encoder.name, fingerprints, protocol)
+    if not retrieval.slices:
+        return evaluation
+    groups = slices_of(dataset, retrieval.slices)
+    return replace(evaluation, slices=groups, groups=group_means(groups, evaluation.per_query))
 
 
 def _ranked(encoder: Encoder, encoded: Encoded, dimensions: int, storage: Storage, k: int) -> tuple[Floats, Rows]:

@@ -27,7 +27,7 @@ class Measured:
     measures: measure -> mean. per_query: measure -> query_id -> value, None if only means are known. first_ranks:
     query_id -> rank of its first positive, None if none was retrieved. fingerprint: of the data. folder: the dataset's,
     if it is known. texts: those of the queries, if the results keep
-    them. protocol: how documents were retrieved, as in `Evaluation`; empty if unknown.
+    them. protocol: how documents were retrieved, as in `Evaluation`; empty if unknown. slices: slice -> its queries.
     """
 
     label: str
@@ -40,6 +40,7 @@ class Measured:
     split: str = "test"
     texts: dict[str, str] = field(default_factory=dict)
     protocol: Protocol = field(default_factory=dict)
+    slices: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def query_ids(self) -> list[str]:
@@ -171,6 +172,8 @@ def _add_query(part: Measured, line: dict[str, Any], where: str) -> None:
         part.first_ranks[query_id] = line["first_positive"]["rank"] if line["first_positive"] else None
     if isinstance(line.get("text"), str):
         part.texts[query_id] = line["text"]
+    for name in line.get("slices", ()):
+        part.slices.setdefault(str(name), []).append(query_id)
 
 
 def _finite(value: Any, where: str, advice: str = "") -> float:
@@ -250,6 +253,8 @@ def _mteb(path: Path, datasets: Sequence[Dataset]) -> list[Measured]:
 
 
 def _mteb_means(path: Path, scores: Mapping[str, Any]) -> dict[str, float]:
-    """The retrieval measures by embedtune's names; of other tasks the main score."""
-    names = {key: measure for key in scores if (measure := from_mteb(key)) is not None} or {MAIN_SCORE: MAIN_SCORE}
+    """The task's main score, and the retrieval measures by embedtune's names."""
+    names = {key: measure for key in scores if (measure := from_mteb(key)) is not None}
+    if MAIN_SCORE in scores or not names:
+        names = {MAIN_SCORE: MAIN_SCORE} | names
     return {measure: _finite(scores.get(key), f"{path}: {key}") for key, measure in names.items()}

@@ -22,6 +22,7 @@ from ..types import Dataset, Item, Qrels, Role, Run
 from .measures import per_query
 from .results import MEANS, MEANS_FILE, Evaluation, write
 from .retrieval import Retrieval, evaluate
+from .slices import group_means
 
 if TYPE_CHECKING:
     from ..models.encoder import Encoder, Progress
@@ -215,7 +216,7 @@ def evaluate_task(
         run=reported.run,
         qrels=reported.qrels,
         protocol={"dimensions": dimensions, "ties": sum(_tied(scores) for scores in run.values())},
-        groups=_group_means(task.groups, reported.values),
+        groups=group_means(task.groups, reported.values),
         texts=task.shown | {query_id: _shown(task.queries[row]) for query_id, row in task.asked.items()},
     )
     if output is not None:
@@ -243,20 +244,3 @@ def _shown(item: Item) -> str:
 def _tied(scores: Mapping[str, float]) -> bool:
     """Whether the best score is shared."""
     return list(scores.values()).count(max(scores.values())) > 1
-
-
-def _group_means(
-    groups: Mapping[str, tuple[str, ...]], values: Mapping[str, Mapping[str, float]]
-) -> dict[str, dict[str, float]]:
-    """group -> its number of queries and the mean of each measure over them."""
-    members: dict[str, list[str]] = {}
-    for query_id, of_query in groups.items():
-        for group in of_query:
-            members.setdefault(group, []).append(query_id)
-    return {
-        group: {
-            "queries": len(query_ids),
-            **{name: float(np.mean([of_query[q] for q in query_ids])) for name, of_query in values.items()},
-        }
-        for group, query_ids in sorted(members.items())
-    }

@@ -352,6 +352,9 @@ class Evaluate:
     out_of_domain: list[str] = field(default_factory=list)  # Datasets that the model was not tuned for.
     measure: Measure = "nDCG@10"  # The measure that chooses the best checkpoint.
     measures: list[Measure] = field(default_factory=lambda: ["nDCG@10", "R@100", "RR@10"])  # Measures to report.
+    # Also report by slices of the queries: by a column of queries.jsonl or of its metadata, or by length (in words).
+    slices: Annotated[list[str], BeforeValidator(_listed)] = field(default_factory=lambda: ["language"])
+    bm25: bool = True  # Measure BM25 as well, where queries and documents are texts. It keeps a corpus in memory.
     precision: Precision = "fp32"  # The precision of the evaluation.
     guard: Guard | None = None
 

@@ -26,6 +26,7 @@ from .learning import Learning, read_learning
 from .wording import model_name
 
 SUMMARY = "summary.json"  # written last: a run with it is finished
+BY_WORDS = "evaluation-bm25"  # BM25's evaluations in a run folder
 Domain = Literal["in", "out"]
 EXAMPLES = 6  # of caught false negatives
 
@@ -47,7 +48,8 @@ class Mining:
 class RunRecord:
     """recipe: the resolved recipe's plain values, every key present.
     minings: the first and, where the student mined again, the last.
-    base, tuned: measurements by label, in the recipe's order. mteb: the results of `embedtune eval RUN/model --mteb`.
+    base, tuned, bm25: measurements by label, in the recipe's order. mteb: the results of `embedtune eval RUN/model
+    --mteb`.
     compared: tuned against base, on the sets that both were evaluated on; None where there are none.
     domains: label in lower case -> whether the recipe evaluates it in or out of domain.
     mined: the files of every mining.
@@ -63,6 +65,7 @@ class RunRecord:
     minings: list[Mining]
     base: dict[str, Measured]
     tuned: dict[str, Measured]
+    bm25: dict[str, Measured]
     mteb: dict[str, Measured]
     compared: Compared | None
     domains: dict[str, Domain]
@@ -173,6 +176,7 @@ def read_record(folder: Path, *, negatives: bool = True, summary: dict[str, Any]
         minings=[Mining(files=files, audit=audit(files.run, suspects=EXAMPLES)) for files in audited],
         base=base.measured,
         tuned=tuned.measured,
+        bm25=_source(folder / BY_WORDS, "BM25", list(domains)).measured,
         mteb=read_source(folder / "mteb").measured if (folder / "mteb").is_dir() else {},
         compared=compare_groups(groups) if base.measured.keys() & tuned.measured.keys() else None,
         domains=domains,
@@ -189,21 +193,6 @@ def _sizes(base: Source, tuned: Source) -> list[AtSize]:
         if before is not None and after is not None:
             rows += beside_base(tuned.measured[key].label, before, after)
     return rows
-
-
-def outcome_table(record: RunRecord) -> tuple[list[str], list[list[object]]]:
-    """Columns and rows of what a run gained and lost: the tuned model against the base model on each dataset."""
-    columns = ["dataset", "domain", "measure", "queries", "base", "tuned", "difference", "low", "high", "guard",
-               "alpha"]  # fmt: skip
-    rows: list[list[object]] = []
-    for c in record.compared.comparisons if record.compared else []:
-        guarded, verdict, alpha = record.guarded(c.dataset), None, None
-        if record.guard and guarded and c.measure == record.guard.measure:
-            verdict, alpha = "over budget" if guarded.missed else "within budget", record.guard.chosen
-        domain = record.domain(c.dataset)
-        values = [c.queries, c.baseline, c.value, c.difference, c.low, c.high]
-        rows.append([c.dataset, domain, c.measure, *values, verdict, alpha])
-    return columns, rows
 
 
 def _recipe(path: Path) -> dict[str, Any]:

@@ -25,6 +25,22 @@ def signed(value: float | None, digits: int = 4) -> str:
     return text.replace("-", MINUS) if float(text) else text[1:]
 
 
+def rounded(value: float | None) -> str:
+    """Three digits without the leading 0, as papers print measures: `.840`; `1.000`."""
+    if value is None:
+        return ""
+    text = f"{value:.3f}"
+    return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
+
+
+def rounded_difference(value: float | None) -> str:
+    """As `rounded`, with its sign; a value that rounds to 0 has none."""
+    if value is None:
+        return ""
+    sign = "" if not float(f"{value:.3f}") else MINUS if value < 0 else "+"
+    return sign + rounded(abs(value))
+
+
 def interval(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"{signed(low)} to {signed(high)}"
 
@@ -113,7 +129,7 @@ def without_folders(value: Any) -> Any:
 
 
 FILTERS = (
-    *(number, signed, interval, probability, thousands, percent, short, plural, shortened, duration),
+    *(number, signed, rounded, interval, probability, thousands, percent, short, plural, shortened, duration),
     *(model_name, trained_on, data_name, split_of, quoted),
 )
 """What the templates print with."""

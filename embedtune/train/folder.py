@@ -24,7 +24,7 @@ from .validation import SHARED_VALUE
 LEFT_OUT = "left-out.txt"  # the items with a broken image, a line each
 _FILES = {"recipe.yaml", "environment.json", LEFT_OUT, "log.jsonl", "guard.json", "summary.json", "report.html"}
 _FOLDERS = {"checkpoints", "negatives", "model", "model-unmixed", "adapter", "adapter-unmixed", "mteb", "evaluation",
-            "evaluation-base", "evaluation-unmixed"}  # fmt: skip
+            "evaluation-base", "evaluation-unmixed", "evaluation-bm25"}  # fmt: skip
 _TRACKERS = {"embedtune", "wandb", "trackio"}
 _BEFORE_TRAINING = {"recipe.yaml", LEFT_OUT, "log.jsonl", "negatives"}  # older than environment.json
 # The last: what a killed process was still writing.

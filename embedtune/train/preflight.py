@@ -17,6 +17,7 @@ from ..data.dataset import load_dataset, load_training
 from ..data.jsonl import read_json_object
 from ..errors import InputError, reason
 from ..evaluate.results import distinct
+from ..evaluate.slices import refuse_unknown_slices
 from ..models import TOKENS_PER_CHUNK
 from ..models.folders import ADAPTER_CONFIG, base_of_adapter, locate
 from ..recipe import REVERSED, Lora, Recipe
@@ -59,8 +60,13 @@ def preflight(recipe: Recipe, output: Path) -> dict[str, str]:
 
 
 def load_suites(recipe: Recipe) -> list[Dataset]:
-    """The sets to evaluate on: those in domain, then those out of it. Raises InputError for one that is named twice."""
-    return distinct([load_dataset(name) for name in (*recipe.evaluate.in_domain, *recipe.evaluate.out_of_domain)])
+    """The sets to evaluate on: those in domain, then those out of it.
+
+    Raises InputError for one that is named twice, and for `evaluate.slices` that none of them has.
+    """
+    suites = distinct([load_dataset(name) for name in (*recipe.evaluate.in_domain, *recipe.evaluate.out_of_domain)])
+    refuse_unknown_slices(recipe.evaluate.slices, suites)
+    return suites
 
 
 def _data(dataset: Dataset) -> str:

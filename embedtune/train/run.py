@@ -21,6 +21,7 @@ from ..data.dataset import load_training
 from ..data.selection import Selection
 from ..errors import InputError
 from ..evaluate.guarded import Point
+from ..evaluate.lexical import INSTALL, can_rank, evaluate_bm25, is_installed
 from ..evaluate.results import Evaluation
 from ..evaluate.retrieval import Retrieval, encode_for_evaluation, evaluate
 from ..evaluate.sizes import StoredAs, evaluate_sizes
@@ -32,7 +33,7 @@ from ..models.encoder import Encoder, load_encoder
 from ..models.loading import load_model
 from ..recipe import Recipe, method_fingerprints, refuse_within, resolve
 from ..report.card import write_card
-from ..report.record import SUMMARY
+from ..report.record import BY_WORDS, SUMMARY
 from ..types import Dataset, Items, Role
 from . import checkpoint
 from . import folder as run_folder
@@ -245,6 +246,7 @@ def finish(training: Training, state: State, suites: list[Dataset]) -> TrainedRu
     evaluations: dict[str, Evaluations] = {}
     for which in models:
         evaluations[which] = evaluate_suites(recipe, which, suites, folder, training.log)
+    evaluate_by_words(recipe, suites, folder, training.log)
     missed = conclude(recipe, watched, points, evaluations, folder) if guard is not None else []
     run = TrainedRun(
         folder=folder,
@@ -307,19 +309,38 @@ def evaluate_suites(recipe: Recipe, which: Which, suites: list[Dataset], folder:
     if not suites:
         return {}
     encoder = suite_encoder(recipe, which, suites, folder, log)
-    guarded = [recipe.evaluate.guard.measure] if recipe.evaluate.guard and recipe.evaluate.guard.measure else []
-    measures = list(dict.fromkeys([recipe.evaluate.measure, *guarded, *recipe.evaluate.measures]))
     shorter = [StoredAs(dimensions=dimensions) for dimensions in recipe.matryoshka]
-    options: dict[str, Any] = {"measures": measures, "output": output, "on_progress": log.progress}
+    options: dict[str, Any] = {"output": output, "on_progress": log.progress}
+    options |= {"measures": measures_of(recipe), "retrieval": Retrieval(slices=tuple(recipe.evaluate.slices))}
     evaluations = {}
     for dataset in suites:
         log.tell("phase", name=f"evaluate the {which} model on {dataset.label}")
         if shorter:
-            evaluation, _ = evaluate_sizes(encoder, dataset, shorter, retrieval=Retrieval(), **options)
+            evaluation, _ = evaluate_sizes(encoder, dataset, shorter, **options)
         else:
             evaluation = evaluate(encoder, dataset, **options)
         evaluations[dataset.label] = evaluation
     return evaluations
+
+
+def measures_of(recipe: Recipe) -> list[str]:
+    """The measures of a run's evaluations: the one that chooses, the guard's, and those to report."""
+    guard = recipe.evaluate.guard
+    guarded = [guard.measure] if guard and guard.measure else []
+    return list(dict.fromkeys([recipe.evaluate.measure, *guarded, *recipe.evaluate.measures]))
+
+
+def evaluate_by_words(recipe: Recipe, suites: list[Dataset], folder: Path, log: Log) -> None:
+    """Measures BM25 on every set of texts; the results replace evaluation-bm25/."""
+    output = folder / BY_WORDS
+    shutil.rmtree(output, ignore_errors=True)
+    textual = [dataset for dataset in suites if can_rank(dataset)] if recipe.evaluate.bm25 else []
+    if textual and not is_installed():
+        log.tell("message", text=f"BM25 is not measured: it needs bm25s; try: {INSTALL}, or evaluate.bm25=false")
+        return
+    for dataset in textual:
+        log.tell("phase", name=f"evaluate BM25 on {dataset.label}")
+        evaluate_bm25(dataset, measures=measures_of(recipe), output=output)
 
 
 def suite_encoder(recipe: Recipe, which: Which, suites: Sequence[Dataset], folder: Path, log: Log) -> Encoder:

@@ -73,13 +73,18 @@ def smaller(monkeypatch: pytest.MonkeyPatch, model_of: Callable[[Model], Model])
 def test_it_ends_with_one_table_and_goes_on_where_it_stopped(run_cli: RunCli, tmp_path: Path) -> None:
     first = run_cli("quickstart", "--output", tmp_path / "out")
     assert first.exit_code == 0, first.stderr
-    header, *rows = (line.split("\t") for line in first.stdout.splitlines())
-    assert header == ["domain", "dataset", "measure", "queries", "base", "tuned", "change", "low", "high"]
-    assert [row[:2] for row in rows[::2]] == [["in domain", "functions"], ["out of domain", "prose"]]
+    title, header, *rows = (line.split("\t") for line in first.stdout.splitlines())
+    assert title == ["# Outcome"]
+    assert header == [
+        "dataset", "domain", "measure", "queries", "bm25", "untouched", "tuned", "difference", "low", "high", "p_holm",
+        "verdict",
+    ]  # fmt: skip
+    assert [row[:2] for row in rows[::2]] == [["functions", "in domain"], ["prose", "out of domain"]]
     for row in rows:
-        queries, base, tuned, change, low, high = map(float, row[3:])
+        queries, bm25, untouched, tuned, change, low, high = map(float, row[3:10])
         assert queries == 10
-        assert change == pytest.approx(tuned - base)
+        assert 0 <= bm25 <= 1
+        assert change == pytest.approx(tuned - untouched, abs=1e-5)  # six digits are shown
         assert low <= change <= high
     assert "The tuned model's answer to 'send an email':\n  1. " in first.stderr
     assert "embedtune train my-recipe.yaml" in first.stderr
@@ -118,9 +123,9 @@ def test_with_pictures_it_ends_with_a_table_and_a_sheet(run_cli: RunCli, tmp_pat
     out = tmp_path / "out"
     done = run_cli("quickstart", "--images", "--output", out)
     assert done.exit_code == 0, done.stderr
-    header, *rows = (line.split("\t") for line in done.stdout.splitlines())
-    assert header == ["domain", "dataset", "measure", "queries", "untrained", "tuned", "change", "low", "high"]
-    assert [row[:2] for row in rows[::3]] == [["in domain", "openmoji-held-out"], ["out of domain", "twemoji-held-out"]]
+    _, header, *rows = (line.split("\t") for line in done.stdout.splitlines())
+    assert header[:6] == ["dataset", "domain", "measure", "queries", "untouched", "tuned"]  # no BM25 of pictures
+    assert [row[:2] for row in rows[::3]] == [["openmoji-held-out", "in domain"], ["twemoji-held-out", "out of domain"]]
     with Image.open(out / "sheet.png") as sheet:
         assert (sheet.width // 196, sheet.height // 250) == (11, 8)  # 8 queries and their 10 documents
     assert "The untrained model ranks by chance" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -12,10 +13,12 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import write_dataset
 
 from embedtune.data.dataset import load_dataset
 from embedtune.errors import InputError
 from embedtune.evaluate.compare import Compared, compare, parse_bar
+from embedtune.evaluate.results import write
 from embedtune.evaluate.retrieval import evaluate_run
 
 Values = dict[str, float]
@@ -220,12 +223,10 @@ def test_mteb_results_hold_means_only(tmp_path: Path, tiny_dataset: Path) -> Non
     write_mteb(tmp_path / "one" / "Tiny.json", 0.5)
     other = write_mteb(tmp_path / "two" / "Tiny.json", 0.75)
     found = compare(tmp_path / "one", [other])
-    assert (only(found).measure, only(found).difference, only(found).p, only(found).holm) == (
-        "nDCG@10",
-        0.25,
-        None,
-        None,
-    )
+    assert [(c.measure, c.difference, c.p, c.holm) for c in found.comparisons] == [
+        ("main_score", 0.25, None, None),
+        ("nDCG@10", 0.25, None, None),
+    ]
     assert "holds means only, so no test is possible; means are compared" in found.notes[0]
     mixed = compare(write_evaluation(tmp_path / "ours", nDCG10=BEFORE), [other])  # Tiny is tiny
     assert only(mixed).difference == 0.25
@@ -248,6 +249,29 @@ def test_mteb_tasks_that_are_no_retrieval_have_their_main_score(tmp_path: Path) 
     shutil.copytree(paths[1] / "results" / "local__two", paths[0] / "results" / "local__two")
     with pytest.raises(InputError, match=r"results of 2 models or revisions \(results/local__one/rev, .*name one's"):
         compare(paths[0], paths[1:])
+
+
+def test_the_main_score_of_retrieval_tasks_is_there_with_its_mean(tmp_path: Path) -> None:
+    tasks = {"News21": ("p_mrr", [0.1, 0.3]), "CoIR": ("ndcg_at_10", [0.5, 0.6])}  # News21's main score is no nDCG
+    for run in (0, 1):
+        for task, (kind, values) in tasks.items():
+            scores = {"hf_subset": "default", "main_score": values[run], kind: values[run], "ndcg_at_10": 0.5}
+            path = tmp_path / str(run) / f"{task}.json"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps({"task_name": task, "scores": {"test": [scores]}}))
+    compared = compare(tmp_path / "0", [tmp_path / "1"], measures="main_score")
+    assert {c.dataset: round(c.difference, 6) for c in compared.comparisons} == {"News21": 0.2, "CoIR": 0.1}
+    (across,) = compared.across
+    assert (across.measure, across.datasets) == ("main_score", 2)
+    assert (across.baseline, across.value, across.mean) == pytest.approx((0.3, 0.45, 0.15))
+
+
+def test_runs_with_and_without_their_queries_as_documents_are_told_apart(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path / "claims")
+    found = evaluate_run({"q0": {"d0": 1.0}}, load_dataset(folder), output=tmp_path / "kept")
+    write(dataclasses.replace(found, protocol={"ignore_identical_ids": True}), tmp_path / "removed")
+    notes = compare(tmp_path / "kept", [tmp_path / "removed"]).notes
+    assert any("DIFFERENT SETTINGS: ignore_identical_ids is False and True" in note for note in notes)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ from report.conftest import recipe_for
 from embedtune.errors import InputError
 from embedtune.report import markdown
 from embedtune.report.markdown import MARK
-from embedtune.report.record import outcome_table, read_record
+from embedtune.report.outcome import as_json, outcomes, tables
+from embedtune.report.record import read_record
 from embedtune.report.write import report
 from embedtune.train.run import train
 
@@ -332,19 +333,32 @@ def test_the_final_table_has_queries_interval_and_the_guards_verdict(finished_ru
              "curve": [], "sets": [guarded]}  # fmt: skip
     (run / "guard.json").write_text(json.dumps(guard))
     record = read_record(run, negatives=False)
-    columns, rows = outcome_table(record)
-    table = [dict(zip(columns, row, strict=True)) for row in rows]
-    assert [(row["dataset"], row["measure"], row["guard"], row["alpha"]) for row in table] == [
+    rows = outcomes(record)
+    assert [(row.dataset, row.measure, row.guard, row.alpha) for row in rows] == [
         ("tiny", "nDCG@10", None, None),
         ("tiny", "RR@10", None, None),
         ("other", "nDCG@10", "over budget", 0.25),
         ("other", "RR@10", None, None),
     ]
     summary = json.loads((run / "summary.json").read_text())
-    for row in table:
-        assert (row["queries"], row["tuned"]) == (10, pytest.approx(summary["tuned"][row["dataset"]][row["measure"]]))
-        assert row["low"] <= row["difference"] <= row["high"]
-        assert row["difference"] == pytest.approx(row["tuned"] - row["base"])
+    for row in rows:
+        assert (row.queries, row.tuned) == (10, pytest.approx(summary["tuned"][row.dataset][row.measure]))
+        assert row.low is not None
+        assert row.high is not None
+        assert row.low <= row.difference <= row.high
+        assert row.difference == pytest.approx(row.tuned - row.untouched)
+        bm25 = json.loads((run / "evaluation-bm25" / row.dataset / "measures.json").read_text())["measures"]
+        assert row.bm25 == bm25[row.measure]
+    shown = tables(record)
+    assert [table.title for table in shown] == ["nDCG@10 in domain", "nDCG@10 out of domain", "Other measures"]
+    assert shown[0].columns == [
+        "dataset", "queries", "BM25", "untouched", "tuned", "difference [95% interval]", "verdict"
+    ]  # fmt: skip
+    assert shown[1].note == (
+        "The guard's budget (a drop of at most 0.01 nDCG@10) is missed on other with alpha 0.25: 25% tuned and 75% "
+        "untouched weights."
+    )
+    assert as_json(record)["outcome"][2]["difference"] == rows[2].difference  # every digit
 
 
 def test_markdown_links_figures_where_asked(finished_run: Path, tmp_path: Path, run_cli: Callable[..., Any]) -> None:

@@ -67,7 +67,7 @@ def test_a_run_folder_is_complete_and_self_contained(tiny_model: Path, tiny_data
     names = {path.name for path in run.folder.iterdir() if not path.name.startswith(".")}
     assert names == {
         "recipe.yaml", "environment.json", "log.jsonl", "checkpoints", "model", "adapter", "evaluation",
-        "evaluation-base", "summary.json",
+        "evaluation-base", "evaluation-bm25", "summary.json",
     }  # fmt: skip
     losses = [json.loads(line).get("loss") for line in (run.folder / "log.jsonl").read_text().splitlines()]
     assert min(loss for loss in losses[2:] if loss is not None) < 0.7 * losses[0]  # it learns
@@ -310,9 +310,10 @@ def test_the_command_line_says_what_it_does(
     assert not (tmp_path / "out").exists()
     done = run_cli("train", path, "--output", tmp_path / "out", "--set", f"evaluate.in_domain=[{tiny_dataset}]")
     assert done.exit_code == 0, done.stderr
-    header, first, *_ = done.stdout.splitlines()
-    columns = ["dataset", "domain", "measure", "queries", "base", "tuned", "difference", "low", "high"]
-    assert header.split("\t") == columns  # nothing is guarded, and no column is empty
+    title, header, first, *_ = done.stdout.splitlines()
+    assert title == "# Outcome"
+    columns = ["dataset", "domain", "measure", "queries", "bm25", "untouched", "tuned", "difference", "low", "high"]
+    assert header.split("\t") == [*columns, "p_holm", "verdict"]  # nothing is guarded, and no column is empty
     assert first.split("\t")[:4] == ["tiny", "in domain", "nDCG@10", "10"]
     assert "step 3/3" in done.stderr
     again = run_cli("train", path, "--output", tmp_path / "out")

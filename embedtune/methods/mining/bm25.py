@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy.typing as npt
 from ...errors import InputError
 from ...models.encoder import Encoder, Progress
 from ...search.exact import tie_order
-from ...types import Dataset
+from ...types import Dataset, Run
 from . import Sourced
 from ._ranking import check_ranks, most_positives, queries_of, ranks
 
@@ -35,15 +36,19 @@ class Bm25:
         self._index: tuple[str, Any] | None = None
 
     def __call__(self, dataset: Dataset, encoder: Encoder, *, on_progress: Progress | None = None) -> Sourced:
+        run = self.search(dataset, queries_of(dataset), self.depth + most_positives(dataset))
+        return {"bm25": ranks(run, dataset.qrels, first=self.first, depth=self.depth)}
+
+    def search(self, dataset: Dataset, query_ids: Sequence[str], depth: int) -> Run:
+        """Each query's `depth` best documents, positives among them. Raises InputError as the class says."""
         index, doc_ids = self._index_of(dataset), dataset.corpus.ids
-        order, wanted = tie_order(doc_ids), self.depth + most_positives(dataset)
-        run = {}
-        for query_id in queries_of(dataset):
+        order, run = tie_order(doc_ids), {}
+        for query_id in query_ids:
             words = self._words([dataset.queries[query_id].content])[0]
             known = [word for word in words if word in index.vocab_dict]
             scores = index.get_scores(known) if known else np.zeros(len(doc_ids), dtype=np.float32)
-            run[query_id] = {doc_ids[row]: float(scores[row]) for row in _best(scores, order, wanted)}
-        return {"bm25": ranks(run, dataset.qrels, first=self.first, depth=self.depth)}
+            run[query_id] = {doc_ids[row]: float(scores[row]) for row in _best(scores, order, depth)}
+        return run
 
     def _index_of(self, dataset: Dataset) -> Any:
         if self._index is None or self._index[0] != dataset.corpus.fingerprint:
