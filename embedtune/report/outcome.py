@@ -21,9 +21,10 @@ class Outcome:
     """The tuned model against the untouched one on one dataset by one measure, or on a slice of its queries.
 
     untouched, tuned, bm25: means over the queries; bm25 is None where it was not measured. low, high: the 95% interval
-    of the difference. verdict: better, worse or unclear, by the test with Holm's correction, and for a slice
-    or a number of dimensions by its interval; means where there is no test. guard: within budget, over budget, or None for a set that is not guarded.
-    dimensions: of the embeddings, None for all. chosen_on: the queries that chose alpha, which do not report.
+    of the difference. verdict: better, worse or unclear, by the test with Holm's correction, and for a slice or a
+    number of dimensions by its interval; means where there is no test. guard: within budget, over budget, or None for
+    a set that is not guarded. dimensions: of the embeddings, None for all. chosen_on: the queries that chose alpha,
+    which do not report.
     """
 
     dataset: str
