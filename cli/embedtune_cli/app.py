@@ -31,7 +31,7 @@ GROUPS = {
     "Measure": ("eval", "compare", "report"),
     "Search": ("index", "search", "encode"),
     "Negatives": ("mine", "audit", "judge"),
-    "Ship": ("merge", "export"),
+    "Ship": ("merge", "export", "parity"),
 }
 PANELS = {verb: panel for panel, verbs in GROUPS.items() for verb in verbs}
 RENAMED = {
