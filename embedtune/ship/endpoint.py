@@ -121,9 +121,9 @@ class Endpoint:
             with urllib.request.urlopen(request, timeout=SECONDS) as response:
                 text = response.read(MOST_BYTES + 1)
         except urllib.error.HTTPError as error:
-            said = " ".join(error.read(2000).decode("utf-8", "replace").split())[:200]
+            message = " ".join(error.read(2000).decode("utf-8", "replace").split())[:200]
             kind = Refused if 400 <= error.code < 500 else InputError
-            raise kind(f"{url}: answered {error.code} {error.reason}: {said}") from None
+            raise kind(f"{url}: answered {error.code} {error.reason}: {message}") from None
         except (OSError, ValueError) as error:
             raise InputError(f"{url}: cannot be asked: {reason(error)}") from None
         if len(text) > MOST_BYTES:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 Vectors = npt.NDArray[np.float32]  # (n, H)
-SAME = 0.9995  # the cosine from which two vectors are those of one setting, whatever the number format
+SAME = 0.9995  # the cosine from which two vectors are those of one setting in any number format
 EXPLAINED = 0.98  # the mean cosine from which a setting counts as the server's
 LONGEST = 4096  # tokens of the longest text that is tried
 LENGTHS = (16, 32, 64, 128, 192, 256, 384, 512, 768, 1024, 2048, LONGEST)
@@ -57,7 +57,7 @@ class Setting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
+class Cosines:
     """The cosines between the server's vectors and the model's, of the texts of one kind, lowest first in `worst`."""
 
     kind: str
@@ -77,7 +77,7 @@ class Parity:
     the server's vectors of each role.
     """
 
-    groups: list[Compared] = field(default_factory=list)
+    groups: list[Cosines] = field(default_factory=list)
     causes: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     distance: float = 0.0
@@ -183,10 +183,10 @@ def _compare(
     _remark_on_format(result, served, float(np.median(1 - cosines)), at_most)
 
 
-def _summary(label: str, texts: Sequence[str], cosines: Vectors) -> Compared:
+def _summary(label: str, texts: Sequence[str], cosines: Vectors) -> Cosines:
     worst = [(texts[row], float(cosines[row])) for row in np.argsort(cosines)[:5]]
     low, middle = np.quantile(cosines, [0.05, 0.5]).tolist()
-    return Compared(kind=label, texts=len(texts), lowest=worst[0][1], percentile_5=low, median=middle, worst=worst)
+    return Cosines(kind=label, texts=len(texts), lowest=worst[0][1], percentile_5=low, median=middle, worst=worst)
 
 
 def _cosines(first: Vectors, second: Vectors) -> Vectors:
@@ -215,13 +215,13 @@ def _in_order(result: Parity, expected: Vectors, served: Vectors) -> Vectors:
 
 
 def _compare_lengths(result: Parity, expected: Vectors, served: Vectors) -> None:
-    ours, theirs = np.linalg.norm(expected, axis=1), np.linalg.norm(served, axis=1)
-    if np.abs(theirs / np.maximum(ours, 1e-30) - 1).max() <= 0.02:
+    model_lengths, server_lengths = np.linalg.norm(expected, axis=1), np.linalg.norm(served, axis=1)
+    if np.abs(server_lengths / np.maximum(model_lengths, 1e-30) - 1).max() <= 0.02:
         return
     result.lengths_differ = True
-    if np.abs(ours - 1).max() < 1e-3:
+    if np.abs(model_lengths - 1).max() < 1e-3:
         _add(result.causes, "normalisation: the server's vectors are not of length 1, the model's are")
-    elif np.abs(theirs - 1).max() < 1e-2:
+    elif np.abs(server_lengths - 1).max() < 1e-2:
         _add(result.causes, "normalisation: the server's vectors are of length 1, the model's are not")
 
 
