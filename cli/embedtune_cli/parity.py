@@ -25,9 +25,7 @@ def parity(
     texts: Annotated[Path | None, option("FILE", "Also compare these texts: one a line.", "--texts")] = None,
     data: Annotated[
         str | None,
-        option(
-            "DIR[:SPLIT]", f"Also measure nDCG@10 with both. {DATA_HELP}", "--data", "-d", default="nothing is measured"
-        ),
+        option("DIR[:SPLIT]", DATA_HELP, "--data", "-d", default="nDCG@10 is not measured"),
     ] = None,
     at_most: Annotated[
         float, option("DISTANCE", "The largest 1 - cosine that passes; half precision stays below 0.001.", min=0, max=2)
