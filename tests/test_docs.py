@@ -98,6 +98,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path
     shutil.copytree(tiny_model, folder / "sentence-transformers" / "all-MiniLM-L6-v2")
     write_dataset(folder / "other-data", seed=1)
     write_pairs(folder / "pairs.jsonl", write_dataset(folder / "made", documents=120, queries=60))
+    (folder / "questions.csv").write_text("question,article_no\nwhere do rivers flow to,007\n", encoding="utf-8")
+    article = {"article_no": "007", "title": "Rivers", "body": "They flow to the sea."}
+    (folder / "articles.jsonl").write_text(json.dumps(article) + "\n", encoding="utf-8")
     return folder
 
 

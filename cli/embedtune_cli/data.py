@@ -177,6 +177,7 @@ def split(
 
     Example: embedtune data split data/mine --test 0.2 --validation 0.1
     """
+    from embedtune.data.resolution import doubt_of_size
     from embedtune.data.split import split_folder
 
     target = output or folder.resolve().with_name(f"{folder.resolve().name}-split")
@@ -186,6 +187,9 @@ def split(
     )
     rows = [[name, len(qrels), sum(map(len, qrels.values()))] for name, qrels in parts.items()]
     show_table(["split", "queries", "judgements"], rows, as_json=as_json, title=str(target))
+    for name in shares:
+        if doubt := doubt_of_size(name, len(parts[name])):
+            say(f"warning: {doubt}")
     say(f"written: {target}")
 
 

@@ -19,7 +19,7 @@ def encode(
     overwrite: options.Overwrite = False,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
-    """Encode a dataset's corpus and queries into .npy files, with their ids and a manifest.
+    """Encode a dataset's corpus and queries, or a file of documents, into .npy files, with ids and a manifest.
 
     Vectors are cut and quantised as sentence-transformers does, without being normalised again. Beside int8 vectors
     stands calibration.npy, the smallest and the largest value of each dimension.
@@ -29,7 +29,7 @@ def encode(
     Several processes share the work: torchrun --nproc-per-node 2 -m embedtune_cli encode ...
     """
     from embedtune import distributed, recipe
-    from embedtune.data.dataset import load_dataset
+    from embedtune.data.dataset import load_to_encode
     from embedtune.models.encoder import load_encoder
     from embedtune.search.build import read_source
     from embedtune.search.embeddings import encode_dataset
@@ -37,12 +37,13 @@ def encode(
 
     documents = read_source(calibrate).documents if calibrate is not None else None
     storage = Storage(truncate_dim=truncate_dim, quantize=quantize, calibrate=documents)
-    dataset = load_dataset(data)
+    dataset = load_to_encode(data)
     block = recipe.Model(name=model, max_length=max_length, trust_remote_code=trust_remote_code)
     encoder = load_encoder(block, device=device, precision=precision)
     if not distributed.leads():
         encoder.encode(dataset.corpus, "document")
-        encoder.encode(dataset.queries, "query")
+        if len(dataset.queries):
+            encoder.encode(dataset.queries, "query")
         return
     with progress("encoding") as on_progress:
         written = encode_dataset(

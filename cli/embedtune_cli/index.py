@@ -28,6 +28,9 @@ def index(
     quantize: options.Quantize = "none",
     rescore: options.Rescore = None,
     calibrate: options.Calibrate = None,
+    id_column: options.IdColumn = "",
+    title_column: options.TitleColumn = "",
+    text_column: options.TextColumn = None,
     overwrite: options.Overwrite = False,
     broken_images: options.BrokenImages = None,
     precision: options.ModelPrecision = "fp32",
@@ -36,6 +39,8 @@ def index(
     as_json: options.Json = False,
 ) -> None:
     """Encode a corpus into an index folder for `embedtune search`. Of a dataset, corpus.jsonl is enough.
+
+    DATA may be a file of documents, one a row (.jsonl, .csv, .parquet, ...), whose columns are found by name.
 
     Example: embedtune index data/scifact --model runs/scifact/model --output indexes/scifact
 
@@ -62,6 +67,7 @@ def index(
         raise InputError("no model to encode the documents; name one with --model")
 
     from embedtune import recipe
+    from embedtune.data.documents import TextColumns
     from embedtune.models.encoder import load_encoder
     from embedtune.search.build import add_documents, build, read_source
     from embedtune.search.folder import open_index
@@ -69,7 +75,9 @@ def index(
 
     documents = read_source(calibrate).documents if calibrate is not None else None
     storage = Storage(truncate_dim=truncate_dim, quantize=quantize, rescore=rescore, calibrate=documents)
-    source = read_source(data, broken_images)
+    named = id_column or title_column or text_column
+    columns = TextColumns(id=id_column, title=title_column, texts=tuple(text_column or ())) if named else None
+    source = read_source(data, broken_images, columns)
     if distributed.leads():
         say_left_out(source.left_out)
     block = open_index(output).manifest.model_to_load(model) if add else recipe.Model(name=model)

@@ -19,14 +19,16 @@ from .columns import ID_SHARE
 from .contents import Contents
 from .documents import TextColumns, TextFiles, items_in
 from .formats import beir, folder_format, folder_formats, is_dataset_folder, row_format, tevatron2
-from .jsonl import LineError
+from .jsonl import COMPRESSED, LineError
 from .pairs import Columns, PairReader, choose_columns
 from .records import LabelledQuery, Row
+from .resolution import doubt_of_size
 from .source_folder import is_archive, source_folder, unpacked
 from .tables import BadLines, rows_of
 from .writer import FolderWriter
 
 CONVERTED = FolderKind(verb="data convert")
+READERS = "2"  # part of the key of cached conversions: another one where the same source converts to something else
 PEEK = 100  # rows that decide the format and the columns
 FEW_PAIRS = 20  # below them one query may have half of the pairs without a word
 JUDGEMENTS_ALONE = (
@@ -113,17 +115,30 @@ def convert(
     return _summary(output, conversion)
 
 
+def convert_items(path: Path, output: Path, role: Role, columns: TextColumns) -> tuple[str, ...]:
+    """Writes a file of documents or queries as corpus.jsonl or queries.jsonl; returns sentences about what was assumed.
+
+    Raises InputError as `items_in` does, and for an id with two contents.
+    """
+    notes: list[str] = []
+    with whole_folder(output, CONVERTED) as temporary, FolderWriter(temporary, path.parent) as writer:
+        written = writer.documents if role == "document" else writer.queries
+        for where, item in items_in(path, role, columns, writer.images, notes):
+            written.add(item, where)
+    return tuple(notes)
+
+
 def fingerprint_of_source(source: str) -> str:
     """A fingerprint of everything that decides what `source` converts to."""
     if is_hub_name(source):
-        return fingerprint_of(__version__, huggingface.pinned(source))
+        return fingerprint_of(__version__, READERS, huggingface.pinned(source))
     path = Path(source).expanduser()
     if _existing(path).is_dir():
         files = source_folder(path)
         paths = zip(files.names, files.paths(".*"), strict=True)
         parts = [part for name, file in paths for part in (name, fingerprint_of_file(file))]
-        return fingerprint_of(__version__, *parts)
-    return fingerprint_of(__version__, path.suffix, fingerprint_of_file(_existing(path)))
+        return fingerprint_of(__version__, READERS, *parts)
+    return fingerprint_of(__version__, READERS, *path.suffixes, fingerprint_of_file(_existing(path)))
 
 
 def is_hub_name(source: str) -> bool:
@@ -134,7 +149,7 @@ def label_of(path: Path) -> str:
     """The name of a source without its suffixes: `data/scifact.tar.gz` as scifact."""
     if path.is_dir():
         return path.resolve().name
-    return path.with_suffix("").stem if path.name.lower().endswith(".tar.gz") else path.stem
+    return Path(path.stem).stem if path.suffix.lower() in COMPRESSED else path.stem
 
 
 def _existing(path: Path) -> Path:
@@ -292,6 +307,8 @@ def doubts_of(writer: FolderWriter) -> Iterator[str]:
         queries = Counter({query_id: len(judged) for query_id, judged in qrels.items()})
         documents = Counter(doc_id for judged in qrels.values() for doc_id in judged)
         pairs = queries.total()
+        if split != "train" and (doubt := doubt_of_size(split, len(qrels))):
+            yield f"warning: {doubt}"
         for noun, counts in (("query", queries), ("document", documents)):
             item_id, most = counts.most_common(1)[0]
             if pairs >= FEW_PAIRS and most >= pairs / 2:

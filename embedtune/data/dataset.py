@@ -8,15 +8,19 @@ import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from .. import __version__
 from ..errors import InputError
-from ..files import cache_folder, fingerprint_of, lock
+from ..files import cache_folder, fingerprint_of, fingerprint_of_file, lock
 from ..recipe import INCOMPLETE, JUDGED, REVERSED, Data, split_of, without_prefixes
-from ..types import Dataset, Items, Qrels
+from ..types import Dataset, Items, Qrels, Role
 from .broken import broken, pictured
+from .documents import TextColumns, holds_documents
 from .formats import is_dataset_folder
 from .jsonl import JsonLines
 from .mixture import mixture_of, own_qrels
 from .selection import Selection
+from .source_folder import is_archive
+from .tables import rows_of
 from .trec import EXCLUDED, read_excluded, read_qrels
 
 LAYOUT = "corpus.jsonl, queries.jsonl and qrels/<split>.tsv"
@@ -105,15 +109,57 @@ def load_texts(name: str | Path) -> tuple[Items, Items]:
     return corpus, queries
 
 
+def load_to_encode(name: str) -> Dataset:
+    """A dataset, or the documents of a file that holds nothing else."""
+    path = Path(name).expanduser()
+    if path.is_file() and not is_archive(path) and holds_documents(path):
+        return load_documents(path)
+    return load_dataset(name)
+
+
+def load_documents(file: Path, columns: TextColumns | None = None) -> Dataset:
+    """A file of documents, one a row, as a dataset without queries. Columns are found by name where none are given.
+
+    Raises InputError for columns that do not show what they hold, and for a row without an id or a text.
+    """
+    corpus = _items_of(file, "document", columns or TextColumns())
+    return Dataset(
+        folder=file.parent,
+        name=file.stem,
+        split="test",
+        corpus=corpus,
+        queries=Selection(corpus, []),
+        qrels={},
+        fingerprint=corpus.fingerprint,
+    )
+
+
+def _items_of(file: Path, role: Role, columns: TextColumns) -> JsonLines:
+    """The items of a file: read in it where it is the corpus or queries of a dataset, else converted into the cache."""
+    from .convert import READERS, convert_items
+
+    first = next(rows_of(file), None)
+    if file.suffix == ".jsonl" and columns == TextColumns() and (first is None or "_id" in first[1]):
+        return JsonLines(file)
+    content = fingerprint_of_file(file)
+    key = fingerprint_of(__version__, READERS, str(file.absolute()), content, role, repr(columns))
+    folder = cache_folder() / "texts" / key
+    with lock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            for note in convert_items(file, folder, role, columns):
+                logging.getLogger(__name__).warning(note)
+    return JsonLines(folder / ("corpus.jsonl" if role == "document" else "queries.jsonl"))
+
+
 def load_queries(name: str | Path) -> Items:
-    """The queries of a .jsonl file, all queries of a dataset folder, or those that one split judges (`DIR:split`).
+    """The queries of a file, all queries of a dataset folder, or those that one split judges (`DIR:split`).
 
     Raises InputError for a missing file or split, and where there is no query.
     """
     path = Path(name).expanduser()
     if path.is_dir() or path.is_file():
-        path = path / "queries.jsonl" if path.is_dir() else path
-        queries: Items = JsonLines(path)
+        file = path / "queries.jsonl"
+        queries: Items = JsonLines(file) if path.is_dir() else _items_of(path, "query", TextColumns())
     else:
         dataset = load_dataset(name)
         queries = Selection(

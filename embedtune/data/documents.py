@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..types import Item, Role
-from .columns import DOCUMENT_ID, QUERY, QUERY_ID, TEXT, TITLE, FirstRows, key
+from .columns import DOCUMENT_ID, POSITIVE, QUERY, QUERY_ID, TEXT, TITLE, FirstRows, key
 from .image_columns import ImageFiles
 from .jsonl import LineError, id_in
 from .records import Row, texts
@@ -46,6 +46,16 @@ class TextFiles:
     @property
     def paths(self) -> tuple[Path, ...]:
         return self.corpora if self.queries is None else (*self.corpora, self.queries)
+
+
+def holds_documents(path: Path) -> bool:
+    """Whether the rows of a file are documents: none of its columns is named as queries or positives are."""
+    row = next(rows_of(path), None)
+    if row is None:
+        raise InputError(f"{path}: no rows")
+    keys = {key(name) for name in row[1]}
+    other = {*QUERY[0], *QUERY[1], *QUERY_ID[0], *QUERY_ID[1], *POSITIVE[0], "pos", "positive_passages"}
+    return "_id" in row[1] or not keys & other
 
 
 def items_in(

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ..data.dataset import load_dataset, readable, splits_of
+from ..data.dataset import load_dataset, load_documents, readable, splits_of
+from ..data.documents import TextColumns, holds_documents
 from ..data.jsonl import JsonLines
+from ..data.source_folder import is_archive
 from ..errors import InputError, unknown
 from ..files import FolderKind, check_folder, whole_folder, write_json
 from ..recipe import split_of
@@ -46,13 +48,17 @@ class IndexSource:
     left_out: tuple[str, ...] = ()
 
 
-def read_source(data: str, broken_images: float | None = None) -> IndexSource:
-    """The documents of a dataset, and its queries where it has some. A folder with corpus.jsonl alone is enough.
+def read_source(data: str, broken_images: float | None = None, columns: TextColumns | None = None) -> IndexSource:
+    """The documents of a dataset or of a file of documents, and the dataset's queries where it has some.
 
+    A folder with corpus.jsonl alone is enough. columns: those of a file of documents; where they are given, or the file
+    has no queries, each of its rows is a document.
     broken_images: the share of images that may be unreadable; those documents are left out. None: a broken image is an
     error when it is encoded.
     """
     source, split = split_of(data)
+    if columns and not Path(source).expanduser().is_file():
+        raise InputError(f"{source}: --id-column, --title-column and --text-column go with a file of documents")
     folder = Path(source).expanduser()
     documents: Items
     queries: Items | None
@@ -61,6 +67,8 @@ def read_source(data: str, broken_images: float | None = None) -> IndexSource:
             raise InputError(unknown(f"split of {folder}", split, splits_of(folder)))
         documents, file = JsonLines(folder / "corpus.jsonl"), folder / "queries.jsonl"
         queries = JsonLines(file) if file.exists() else None
+    elif folder.is_file() and not is_archive(folder) and (columns or holds_documents(folder)):
+        documents, queries = load_documents(folder, columns).corpus, None
     else:
         dataset = load_dataset(data)
         documents, queries = dataset.corpus, dataset.queries

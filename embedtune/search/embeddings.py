@@ -35,10 +35,11 @@ def encode_dataset(
 ) -> dict[str, Any]:
     """Writes `corpus.npy` and `queries.npy` (n, H), their ids (`.ids`, one a line) and `manifest.json`.
 
-    storage: how the corpus is stored, by default whole; queries stay float32. Codes are sentence-transformers' int8 and
-    ubinary (a bit for each dimension, the first one the highest). Vectors are cut as there: after all modules, so that
-    those of a model that normalises are no longer of unit length. Beside int8 stands calibration.npy (2, H). Returns
-    the manifest. Raises InputError for an output that may not be replaced, and for more dimensions than the model has.
+    A set without items has no files. storage: how the corpus is stored, by default whole; queries stay float32. Codes
+    are sentence-transformers' int8 and ubinary (a bit for each dimension, the first one the highest). Vectors are cut
+    as there: after all modules, so that those of a model that normalises are no longer of unit length. Beside int8
+    stands calibration.npy (2, H). Returns the manifest. Raises InputError for an output that may not be replaced, and
+    for more dimensions than the model has.
     """
     storage = storage or Storage()
     check_folder(output, ENCODED, overwrite=overwrite)
@@ -57,16 +58,18 @@ def encode_dataset(
     }
     with whole_folder(output, ENCODED, overwrite=overwrite) as temporary:
         documents = encoder.encode(dataset.corpus, "document", on_progress=on_progress)
-        queries = encoder.encode(dataset.queries, "query", on_progress=on_progress)
         form = _form(encoder, storage, documents, dimension)
         if form.ranges is not None:
             np.save(temporary / "calibration.npy", form.ranges)
             manifest |= {"outside_calibration": outside(documents, form)}
         _write(temporary / "corpus.npy", documents, form)
-        _write(temporary / "queries.npy", queries, replace(form, quantize="none", ranges=None))
+        if len(dataset.queries):
+            queries = encoder.encode(dataset.queries, "query", on_progress=on_progress)
+            _write(temporary / "queries.npy", queries, replace(form, quantize="none", ranges=None))
         for name, items in (("corpus", dataset.corpus), ("queries", dataset.queries)):
-            write_lines(temporary / f"{name}.ids", items.ids)
             manifest[name] = len(items)
+            if len(items):
+                write_lines(temporary / f"{name}.ids", items.ids)
         write_json(temporary / "manifest.json", manifest)
     return manifest
 
