@@ -32,6 +32,7 @@ def compare(
         str | None, option("NAMES", MEASURES_HELP, "--measures", default="all that every result has")
     ] = None,
     data: Annotated[list[str], option("DIR[:SPLIT]...", DATA_HELP, "--data", "-d", default="the stored measures")] = [],  # noqa: B006
+    third_column: options.ThirdColumn = None,
     strict: Annotated[bool, switch("--strict", "Refuse runs that cover different queries.")] = False,
     fail_if: Annotated[
         list[str], option("CONDITION...", "Exit with 1 if this holds: 'nDCG@10 < baseline - 0.01'.")
@@ -50,12 +51,14 @@ def compare(
 
     Example: embedtune compare bm25.run dense.run --data data/scifact:test
     """
+    from embedtune.data.runs import RunFile
     from embedtune.errors import BarMissed
     from embedtune.evaluate.compare import compare as compare_runs
     from embedtune.evaluate.compare import misses, parse_bar
 
     bars = [parse_bar(text) for text in fail_if]
-    compared = compare_runs(baseline, runs, measures=measures, data=data, strict=strict, changes=changes)
+    files = [RunFile(path, third_column) for path in (baseline, *runs)]
+    compared = compare_runs(files[0], files[1:], measures=measures, data=data, strict=strict, changes=changes)
     missed = [line for bar in bars for line in misses(bar, compared.comparisons)]
     if as_json:
         show_json({**dataclasses.asdict(compared), "missed": missed})

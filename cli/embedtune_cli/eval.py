@@ -55,7 +55,8 @@ def evaluate(
         str | None, option("MODEL", "Also measure this model, show the difference, and keep its results.")
     ] = None,
     mteb: Mteb = None,
-    run: Annotated[Path | None, option("FILE", "Measure this TREC run instead of a model.")] = None,
+    run: Annotated[Path | None, option("FILE", "Measure this run (TREC, MS MARCO or JSON) instead of a model.")] = None,
+    third_column: options.ThirdColumn = None,
     slices: Annotated[
         str | None,
         option("NAMES", "Also measure by these columns of queries.jsonl, such as language, or by length (in words)."),

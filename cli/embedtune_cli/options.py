@@ -112,6 +112,15 @@ TextColumn = Annotated[
     list[str] | None,
     option("COLUMN...", "A column of documents' texts; several are joined.", "--text-column", default="by name"),
 ]
+ThirdColumn = Annotated[
+    Literal["rank", "score"] | None,
+    option(
+        "KIND",
+        "What the last column of a run of 3 columns holds: rank or score.",
+        "--third-column",
+        default="seen in the file",
+    ),
+]
 Sheet = Annotated[
     Path | None, option("FILE", "Also draw the listed items, with their images, in one .png, .jpg or .webp.", "--sheet")
 ]

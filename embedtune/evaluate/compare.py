@@ -12,6 +12,7 @@ from pathlib import Path
 from ..data.dataset import load_dataset, queries_file
 from ..data.jsonl import JsonLines
 from ..data.relevance import item_key
+from ..data.runs import RunFile
 from ..errors import InputError, unknown
 from .measures import parse_compared
 from .results import Protocol, distinct
@@ -143,8 +144,8 @@ class Bar:
 
 
 def compare(
-    baseline: str | Path,
-    others: Sequence[str | Path],
+    baseline: str | Path | RunFile,
+    others: Sequence[str | Path | RunFile],
     *,
     measures: str | Sequence[str] | None = None,
     data: Sequence[str] = (),
@@ -154,8 +155,9 @@ def compare(
     """Compares evaluation folders, run folders, TREC runs or mteb's results with the first of them.
 
     measures: those to compare, by default all that every source has. data: datasets (`DIR:split`) by whose judgements
-    all runs are measured again; TREC runs need it. strict: refuse sources that cover different queries instead of
-    comparing them on the queries that all have. changes: the number of most gained and lost queries that are kept. Runs
+    all runs are measured again; TREC runs need it. strict:
+    refuse sources that cover different queries instead of comparing them on the queries that all have. changes: the
+    number of most gained and lost queries that are kept. Runs
     of one recipe with several seeds are compared as one. Raises InputError for a path that holds nothing to compare,
     and for results on different data.
     """
@@ -163,7 +165,9 @@ def compare(
         raise InputError(f"nothing to compare {baseline} with; name at least one other run")
     names = parse_compared(measures) if measures is not None else None
     datasets = distinct([load_dataset(name) for name in data])
-    sources = [read_source(Path(path), datasets, names) for path in (baseline, *others)]
+    sources = [
+        read_source(path if isinstance(path, RunFile) else Path(path), datasets, names) for path in (baseline, *others)
+    ]
     return compare_groups(by_recipe(sources), measures=names, strict=strict, changes=changes)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import distributed
 from ..data.dataset import load_texts, without_broken
+from ..data.runs import RunFile, ThirdColumn
 from ..errors import InputError
 from ..files import check_container
 from ..models.folders import locate
@@ -62,7 +63,7 @@ class OnData:
 
 @dataclass(frozen=True, kw_only=True)
 class OfRun:
-    """A TREC run on one dataset."""
+    """A run of another system on one dataset."""
 
     WITH: ClassVar[str] = "with --run, which needs no model"
     run: Path
@@ -71,6 +72,7 @@ class OfRun:
     overwrite: bool = False
     measures: str | None = None
     ignore_identical_ids: bool | None = None
+    third_column: ThirdColumn | None = None
     broken_images: float | None = None
 
 
@@ -271,7 +273,11 @@ def measure_run(request: OfRun) -> Measurement | None:
         prepare(request.output, request.overwrite, [datasets[0].label])
     ignored = request.ignore_identical_ids
     evaluation = evaluate_run(
-        request.run, datasets[0], measures=names, ignore_identical_ids=ignored, output=request.output
+        RunFile(request.run, request.third_column),
+        datasets[0],
+        measures=names,
+        ignore_identical_ids=ignored,
+        output=request.output,
     )
     notes += _notes_on_own([evaluation], ignored)
     return _finished(request.output, Measurement(evaluations=[evaluation], notes=notes), [])

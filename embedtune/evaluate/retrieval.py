@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..data.dataset import source_of
 from ..data.relevance import is_self_retrieval, never_ranked
-from ..data.trec import read_run
+from ..data.runs import RunFile, load_run
 from ..errors import InputError
 from ..files import fingerprint_of_file
 from ..recipe.measures import parse
@@ -174,23 +174,24 @@ def _without(left_out: Collection[str], scores: dict[str, float], depth: int | N
 
 
 def evaluate_run(
-    run: Run | str | Path,
+    run: Run | str | Path | RunFile,
     dataset: Dataset,
     *,
     measures: str | Sequence[str] = DEFAULT_MEASURES,
     ignore_identical_ids: bool | None = None,
     output: str | Path | None = None,
 ) -> Evaluation:
-    """Measures a run, or a TREC run file, of any retrieval system.
+    """Measures a run, or a file of one, of any retrieval system.
 
     ignore_identical_ids: leave out the document that has the query's own id; by default where `is_self_retrieval`.
-    Raises InputError for queries or documents that the dataset does not have, for a run without any judged query, and
-    for a score that is NaN.
+    Raises InputError as `load_run` does, for queries or documents that the dataset does not have, for a run without any
+    judged query, and for a score that is NaN.
     """
     names = parse(measures)
-    if isinstance(run, str | Path):
-        name, scores = str(run), read_run(run)
-        fingerprints = {"run": fingerprint_of_file(Path(run))}
+    if isinstance(run, str | Path | RunFile):
+        file = run if isinstance(run, RunFile) else RunFile(Path(run))
+        name, scores = str(file.path), load_run(file, split=dataset.split)
+        fingerprints = {"run": fingerprint_of_file(file.path)}
     else:
         name, scores, fingerprints = "run", run, {}
     _refuse_unknown(scores, dataset, name)

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..data.dataset import load_dataset, source_of
 from ..data.jsonl import parse_object, read_json, read_lines
+from ..data.runs import RunFile
 from ..errors import InputError, unknown
 from ..recipe import without_prefixes
 from ..recipe.strict_yaml import read as read_yaml
@@ -64,18 +65,22 @@ class Source:
     seed: int | None = None
 
 
-def read_source(path: Path, datasets: Sequence[Dataset] = (), measures: Sequence[str] | None = None) -> Source:
-    """Reads an evaluation folder, a folder of them, a run folder, a TREC run or mteb's results.
+def read_source(
+    path: Path | RunFile, datasets: Sequence[Dataset] = (), measures: Sequence[str] | None = None
+) -> Source:
+    """Reads an evaluation folder, a folder of them, a run folder, a run's file or mteb's results.
 
     datasets: measure the runs again by these judgements and by `measures`; a TREC run needs exactly one. Raises
     InputError for a path without results, for results of an older version and for values that are not finite.
     """
     recipe: str | None = None
     seed: int | None = None
+    file, path = (path, path.path) if isinstance(path, RunFile) else (RunFile(path), path)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; expected an evaluation or run folder, a TREC run or .json")
     if path.is_file():
-        measured = _mteb(path, datasets) if path.suffix == ".json" else [_trec_run(path, datasets, measures)]
+        means = path.suffix == ".json" and _is_mteb(read_json(path))
+        measured = _mteb(path, datasets) if means else [_of_run(file, datasets, measures)]
     else:
         recipe, seed = _recipe(path)
         evaluations = [read_evaluation(folder) for folder in _evaluations(path)]
@@ -201,27 +206,27 @@ def _measured_again(
         if part is None:
             known = [part.label for part in evaluations]
             raise InputError(f"{path}: {unknown('dataset', dataset.label, known)} (its evaluations, by --data's name)")
-        measured.append(_by_judgements(part.where / "run.trec", dataset, measures))
+        measured.append(_by_judgements(RunFile(part.where / "run.trec"), dataset, measures))
     return measured
 
 
-def _trec_run(path: Path, datasets: Sequence[Dataset], measures: Sequence[str] | None) -> Measured:
+def _of_run(file: RunFile, datasets: Sequence[Dataset], measures: Sequence[str] | None) -> Measured:
     if len(datasets) != 1:
         count = f"{len(datasets)} are named" if datasets else "none is named"
-        raise InputError(f"{path}: a TREC run is measured by one dataset, named with --data DIR[:split]; {count}")
-    return _by_judgements(path, datasets[0], measures)
+        raise InputError(f"{file.path}: a run is measured by one dataset, named with --data DIR[:split]; {count}")
+    return _by_judgements(file, datasets[0], measures)
 
 
-def _by_judgements(path: Path, dataset: Dataset, measures: Sequence[str] | None) -> Measured:
+def _by_judgements(file: RunFile, dataset: Dataset, measures: Sequence[str] | None) -> Measured:
     """The run's values over those judged queries that it has; the comparison notes which ones it lacks."""
-    evaluation = evaluate_run(path, dataset, measures=measures or DEFAULT_MEASURES)
+    evaluation = evaluate_run(file, dataset, measures=measures or DEFAULT_MEASURES)
     per_query = {
         name: {query_id: value for query_id, value in values.items() if query_id in evaluation.run}
         for name, values in evaluation.per_query.items()
     }
     return Measured(
         label=dataset.label,
-        where=path,
+        where=file.path,
         measures=mean(per_query),
         per_query=per_query,
         fingerprint=dataset.fingerprint,

@@ -21,7 +21,8 @@ from .. import methods
 from ..data.dataset import load_dataset, load_training
 from ..data.decisions import agreed, read_decisions
 from ..data.jsonl import read_json_object
-from ..data.trec import read_run, write_qrels
+from ..data.runs import load_run
+from ..data.trec import write_qrels
 from ..errors import InputError
 from ..files import check_file
 from ..recipe import Chosen, Data, split_of
@@ -251,7 +252,7 @@ def relabel(path: str | Path, dataset: Dataset, output: Path, *, above: float, j
     """
     check_file(output, None, option="--relabel")  # judgements are never changed in place
     qrels = {query_id: dict(judged) for query_id, judged in dataset.qrels.items()}
-    scores = read_run(judge) if judge is not None else None
+    scores = load_run(judge) if judge is not None else None
     if scores is not None and not scores:
         raise InputError(f"{judge}: no scores; expected a run of `embedtune judge`")
     added, candidate = 0, None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..data.trec import read_run
+from ..data.runs import load_run
 from ..evaluate.measures import ranked
 from ..evaluate.sources import Measured, unchanged
 from ..types import Qrels, Run
@@ -85,7 +85,7 @@ def spread_of(base: Measured, tuned: Measured) -> Spread | None:
         return None
     # A guard reports on some of a set's queries only.
     qrels = {query_id: dataset.qrels[query_id] for query_id in dataset.qrels if query_id in base.query_ids}
-    before, after = (side_of(read_run(file), qrels) for file in files)
+    before, after = (side_of(load_run(file), qrels) for file in files)
     return Spread(label=base.label, before=before, after=after)
 
 

@@ -189,7 +189,7 @@ def test_trec_runs_are_measured_by_the_data(tmp_path: Path, tiny_dataset: Path) 
     evaluate_run(half, load_dataset(tiny_dataset), measures="R@10", output=tmp_path / "folder")
     again = only(compare(tmp_path / "folder", [perfect], measures="RR@10", data=[str(tiny_dataset)]))
     assert again.baseline == 0.8  # from its run.trec, by a measure that it was not evaluated by
-    with pytest.raises(InputError, match=r"half\.run: a TREC run is measured by one dataset, .*; none is named"):
+    with pytest.raises(InputError, match=r"half\.run: a run is measured by one dataset, .*; none is named"):
         compare(half, [perfect])
     with pytest.raises(InputError, match=r"folder: unknown dataset 'tiny-train': did you mean 'tiny'\?"):
         compare(tmp_path / "folder", [perfect], data=[f"{tiny_dataset}:train"])

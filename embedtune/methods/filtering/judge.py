@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ...data.decisions import AT_LEAST, holds_decisions, run_of_decisions
-from ...data.trec import read_run
+from ...data.runs import load_run
 from ...errors import InputError
 from ...types import Run, Scores
 from .. import MethodSpec
@@ -30,7 +30,7 @@ class Judge:
         if margin is None and at_least is None:
             raise InputError("filtering.judge: both rules are off; give margin or at_least")
         by_people = holds_decisions(path)
-        self.run = run_of_decisions(path) if by_people else read_run(path)
+        self.run = run_of_decisions(path) if by_people else load_run(path)
         self.margin = margin
         self.at_least = AT_LEAST if by_people and at_least is None else at_least
 

@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor, nn
 
-from ...data.trec import read_run
+from ...data.runs import load_run
 from ...errors import InputError
 from ...types import Scores
 from .. import MethodSpec
@@ -40,7 +40,7 @@ class SoftAlignment(nn.Module):
             raise InputError(
                 f"loss.soft_alignment: temperatures must be above 0, got {temperature} and {judge_temperature}"
             )
-        self.run = read_run(path) if path is not None else None
+        self.run = load_run(path) if path is not None else None
         self.temperature, self.judge_temperature = temperature, judge_temperature
 
     def forward(self, scores: Scores, keep: Tensor, log_weights: Tensor) -> tuple[Tensor, dict[str, float | Tensor]]:

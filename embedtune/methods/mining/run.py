@@ -1,6 +1,9 @@
 from __future__ import annotations
 
-from ...data.trec import read_run
+from pathlib import Path
+from typing import Literal
+
+from ...data.runs import RunFile, load_run
 from ...errors import InputError
 from ...models.encoder import Encoder, Progress
 from ...types import Dataset
@@ -8,14 +11,15 @@ from . import Sourced
 
 
 class Run:
-    """Takes candidates from a TREC run file: of another system, an earlier `mine`, or the data's own negatives.
+    """Takes candidates from a run's file: of another system, an earlier `mine`, or the data's own negatives.
 
-    path: the file, read once. Raises InputError where it names queries or documents that the dataset does not have.
+    path: the file, read once. third_column: what the last of 3 columns holds, a rank or a score, where the file does
+    not show it. Raises InputError where it names queries or documents that the dataset does not have.
     """
 
-    def __init__(self, *, path: str) -> None:
+    def __init__(self, *, path: str, third_column: Literal["rank", "score"] | None = None) -> None:
         self.path = path
-        self.ranking = read_run(path)
+        self.ranking = load_run(RunFile(Path(path), third_column))
 
     def __call__(self, dataset: Dataset, encoder: Encoder, *, on_progress: Progress | None = None) -> Sourced:
         for kind, known, named in (
