@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Literal
 
 from ..errors import InputError
 from ..files import fingerprint_of
 from ..types import Item, Qrels
+from .columns import ID_SHARE, looks_like_id
 from .dataset import LAYOUT, splits_of
 from .images import faults_of, identity
 from .jsonl import LineError, parse_item, read_blocks, read_lines, read_texts
 from .trec import judgements
 
+PEEK = 100  # lines whose texts are looked at
 Severity = Literal["error", "warning"]
 
 
@@ -97,7 +100,23 @@ def _check_items(root: Path, name: str, noun: str, report: FolderCheck) -> Colle
     report.add("warning", f"empty {noun}", file, scan.empty)
     report.add("warning", f"equal {noun}", file, equal)
     report.add("warning", "damaged text", file, scan.damaged)
+    report.add("warning", f"{noun} like ids", file, _like_ids(scan.path, noun))
     return scan.line_of
+
+
+def _like_ids(path: Path, noun: str) -> Iterator[str]:
+    """A sentence where nearly all of the first texts look like ids or URLs: perhaps the texts stand elsewhere."""
+    texts: list[str] = []
+    for number, raw in islice(read_lines(path), PEEK):
+        with suppress(LineError):
+            texts.append(parse_item(raw, f"{path}:{number}", path.parent).content)
+    alike = [text for text in texts if looks_like_id(text)]
+    if alike and len(alike) >= ID_SHARE * len(texts):
+        flag = "--corpus" if noun == "documents" else "--query-file"
+        yield (
+            f"{path}: {len(alike)} of the first {len(texts)} texts look like ids or URLs, such as {alike[0]!r}; "
+            f"`embedtune data convert {flag}` reads the file of their texts"
+        )
 
 
 @dataclass(kw_only=True)

@@ -17,7 +17,7 @@ QUERY = (
      "question1", "text1", "caption"),
 )  # fmt: skip
 POSITIVE = (
-    ("positive", "positives", "positive_passage", "positive_document", "positive_text"),
+    ("positive", "positives", "pos", "positive_passage", "positive_document", "positive_text"),
     ("document", "documents", "doc", "docs", "answer", "answers", "passage", "passages", "context", "response", "text",
      "texts", "article", "content", "body", "hypothesis", "sentence2", "sentence_2", "sentence_b", "question2", "text2",
      "document_text", "passage_text", "answer_text"),
@@ -53,6 +53,10 @@ def key(name: str) -> str:
 def looks_like_id(text: str) -> bool:
     """Whether a text is a URL, or one word of ASCII with a digit in it."""
     return bool(_ID_TEXT.fullmatch(text.strip()))
+
+
+class UnclearColumns(InputError):
+    """Columns that do not show what they hold; the message names the flags that say it."""
 
 
 class FirstRows:
@@ -112,12 +116,12 @@ class FirstRows:
         cells = [cell for cell in self.cells(name) if isinstance(cell, str)]
         return name in self.pictured or sum(len(cell.split()) for cell in cells) >= _PROSE * max(1, len(cells))
 
-    def ask(self, problem: str, flags: str) -> InputError:
+    def ask(self, problem: str, flags: str) -> UnclearColumns:
         """The line that asks for flags, with the first row."""
         values = self.rows[0][1]
         shown = ", ".join(f"{name}={_shortened(values.get(name))}" for name in self.every[:8])
         more = f" and {len(self.every) - 8} more columns" if len(self.every) > 8 else ""
-        return InputError(f"{self.source}: {problem}; the first row is {shown}{more}; {flags}")
+        return UnclearColumns(f"{self.source}: {problem}; the first row is {shown}{more}; {flags}")
 
 
 def _shortened(cell: Any) -> str:

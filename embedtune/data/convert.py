@@ -21,7 +21,7 @@ from .documents import TextColumns, TextFiles, items_in
 from .formats import beir, folder_format, folder_formats, is_dataset_folder, row_format, tevatron2
 from .jsonl import COMPRESSED, LineError
 from .pairs import Columns, PairReader, choose_columns
-from .records import LabelledQuery, Row
+from .records import LabelledQuery, Row, with_lists, written_lists
 from .resolution import doubt_of_size
 from .source_folder import is_archive, source_folder, unpacked
 from .tables import BadLines, rows_of
@@ -242,11 +242,12 @@ def _add_rows(conversion: _Conversion, split: str, where: str, rows: Iterator[Ro
     first = list(islice(rows, PEEK))
     if not first:
         return
-    read = _reader_of(conversion, where, first)
+    lists = written_lists(first)
+    read = _reader_of(conversion, where, [with_lists(row, lists) for row in first])
     for row in chain(first, rows):
         conversion.rows += 1
         try:
-            for labelled in read([row]):
+            for labelled in read([with_lists(row, lists)]):
                 conversion.writer.add(split, labelled)
         except LineError as fault:
             conversion.bad(fault)

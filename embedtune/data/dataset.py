@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from .. import __version__
@@ -14,6 +15,7 @@ from ..files import cache_folder, fingerprint_of, fingerprint_of_file, lock
 from ..recipe import INCOMPLETE, JUDGED, REVERSED, Data, split_of, without_prefixes
 from ..types import Dataset, Items, Qrels, Role
 from .broken import broken, pictured
+from .columns import UnclearColumns
 from .documents import TextColumns, holds_documents
 from .formats import is_dataset_folder
 from .jsonl import JsonLines
@@ -146,7 +148,9 @@ def _items_of(file: Path, role: Role, columns: TextColumns) -> JsonLines:
     folder = cache_folder() / "texts" / key
     with lock(folder.with_suffix(".lock")):
         if not folder.exists():
-            for note in convert_items(file, folder, role, columns):
+            with _naming_the_verb("index"):
+                notes = convert_items(file, folder, role, columns)
+            for note in notes:
                 logging.getLogger(__name__).warning(note)
     return JsonLines(folder / ("corpus.jsonl" if role == "document" else "queries.jsonl"))
 
@@ -295,8 +299,19 @@ def _convert_once(folder: Path, source: str, split: str) -> None:
     # Several processes of one run load the same data: the first converts, the others wait for it.
     with lock(folder.with_suffix(".lock")):
         if not folder.exists():
-            for note in convert(source, folder, split=split, image_files=False).notes:
+            with _naming_the_verb("data convert"):
+                converted = convert(source, folder, split=split, image_files=False)
+            for note in converted.notes:
                 logging.getLogger(__name__).warning(note)
+
+
+@contextmanager
+def _naming_the_verb(verb: str) -> Iterator[None]:
+    """Adds the verb that takes the flags to an error that asks for them."""
+    try:
+        yield
+    except UnclearColumns as error:
+        raise InputError(f"{error} (flags of `embedtune {verb}`)") from None
 
 
 def _missing(path: Path) -> str:

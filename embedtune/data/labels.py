@@ -37,9 +37,9 @@ class Labels:
         """
         text = as_text(label)
         if self.positive:
-            if text in self.positive:
+            if text in map(as_text, self.positive):
                 return 1
-            return 0 if text in self.negative or not self.negative else NEITHER
+            return 0 if text in map(as_text, self.negative) or not self.negative else NEITHER
         if self.threshold is None:
             return _plain_relevance(text, where)
         number = _number(text)

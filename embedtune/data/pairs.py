@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -26,8 +24,8 @@ class Columns:
     """The columns of queries, positives, negatives and labels; a query or a positive may be text, an image, or both.
 
     Empty ones are found by name, and by kind where one is lacking and one column of texts or images remains. ignored:
-    columns to leave unused. labels: what the labels mean. lists: columns whose cells are lists written as text.
-    scores: the column with a teacher's scores of the positive and the negatives.
+    columns to leave unused. labels: what the labels mean. scores: the column with a teacher's scores of the positive
+    and the negatives.
     """
 
     query: str = ""
@@ -41,7 +39,6 @@ class Columns:
     negative_images: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     labels: Labels = dataclasses.field(default_factory=Labels)
-    lists: tuple[str, ...] = ()
     scores: str = ""
 
     @property
@@ -66,8 +63,7 @@ class PairReader:
     neither: int = 0
 
     def __call__(self, rows: Iterable[Row]) -> Iterator[LabelledQuery]:
-        for where, values in rows:
-            row = where, self._with_lists(values, where)
+        for row in rows:
             query = self._query(row)
             positives = self._documents(row, self.columns.positive, self.columns.positive_image)
             if not positives:
@@ -78,18 +74,12 @@ class PairReader:
                 yield from self._labelled(row, query, positives, negatives)
                 continue
             yield LabelledQuery(
-                where=where,
+                where=row[0],
                 query=query,
                 positives=positives,
                 negatives=tuple(negatives),
                 teacher=self._scores(row, len(positives) + len(negatives)),
             )
-
-    def _with_lists(self, values: dict[str, Any], where: str) -> dict[str, Any]:
-        if not self.columns.lists:
-            return values
-        lists = {name: _as_list(values.get(name), f"{where}: {name!r}") for name in self.columns.lists}
-        return values | {name: cells for name, cells in lists.items() if cells is not None}
 
     def _query(self, row: Row) -> Item | str:
         name = self.columns.query or self.columns.query_image
@@ -175,20 +165,6 @@ def _ids_of(entry: Any, known: Known) -> list[str]:
     return parts if parts and all(part in known for part in parts) else [text]
 
 
-def _as_list(cell: Any, where: str) -> list[Any] | None:
-    """A list that a cell of text holds, as JSON or Python write one; None for an empty or another cell."""
-    if not isinstance(cell, str) or not cell.strip():
-        return None
-    try:
-        try:
-            value = json.loads(cell)
-        except ValueError:
-            value = ast.literal_eval(cell.strip())
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        raise LineError(where, "wrong type", f"expected a list such as [1, 0], got {cell[:40]}") from None
-    return value if isinstance(value, list) else None
-
-
 def _items(row: Row, text: str, image: str, images: ImageFiles) -> tuple[Item, ...]:
     """The items that a column of texts and a column of images make together; either may be absent or empty."""
     words = texts(row, text) if text else ()
@@ -210,13 +186,9 @@ def choose_columns(
     queries, documents: the ids that a column must name, where they stand in files of their own. Raises InputError,
     which shows the first row, for columns that are absent and for columns that do not show what they hold.
     """
-    lists = _written_lists(rows)
-    if lists:
-        rows = [(where, values | {name: _as_list(values.get(name), where) for name in lists}) for where, values in rows]
     first = FirstRows(source, rows, asked.ignored)
     first.require((*asked.names, *asked.ignored))
-    columns = dataclasses.replace(asked, lists=lists)
-    columns = _with_negatives(first, columns)
+    columns = _with_negatives(first, asked)
     columns = _with_queries(first, columns, queries)
     if documents is None:
         columns = _by_kind(_with_image(first, _with_positives(first, columns)), first.pictured)
@@ -230,22 +202,6 @@ def choose_columns(
     if unused:
         notes.append(f"{source}: columns not used: {', '.join(unused)}")
     return columns, [*notes, *doubts]
-
-
-def _written_lists(rows: Sequence[Row]) -> tuple[str, ...]:
-    """The columns whose cells are all lists written as text, as CSV holds them."""
-    names = dict.fromkeys(name for _, values in rows for name in values)
-    filled = {name: [cell for _, values in rows if (cell := values.get(name)) not in (None, "")] for name in names}
-    return tuple(name for name, cells in filled.items() if cells and all(map(_is_written_list, cells)))
-
-
-def _is_written_list(cell: object) -> bool:
-    if not isinstance(cell, str) or not (cell.strip().startswith("[") and cell.strip().endswith("]")):
-        return False
-    try:
-        return _as_list(cell, "") is not None
-    except LineError:
-        return False
 
 
 def _with_negatives(first: FirstRows, columns: Columns) -> Columns:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,3 +57,40 @@ def missing(row: Row, *columns: str) -> LineError:
     """The error for a row without a query or a positive in the columns that should hold it."""
     named = " and ".join(repr(column) for column in columns if column)
     return LineError(row[0], "missing text", f"{named} is empty; every line needs one")
+
+
+def written_lists(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The columns whose cells are all lists written as text, as CSV holds them."""
+    names = dict.fromkeys(name for _, values in rows for name in values)
+    filled = {name: [cell for _, values in rows if (cell := values.get(name)) not in (None, "")] for name in names}
+    return tuple(name for name, cells in filled.items() if cells and all(map(_is_written_list, cells)))
+
+
+def _is_written_list(cell: object) -> bool:
+    if not isinstance(cell, str) or not (cell.strip().startswith("[") and cell.strip().endswith("]")):
+        return False
+    try:
+        return _as_list(cell, "") is not None
+    except LineError:
+        return False
+
+
+def with_lists(row: Row, names: Sequence[str]) -> Row:
+    """The row with the lists that these columns hold as text. Raises LineError for a cell that holds none."""
+    where, values = row
+    lists = {name: _as_list(values.get(name), f"{where}: {name!r}") for name in names}
+    return (where, values | lists) if names else row
+
+
+def _as_list(cell: Any, where: str) -> list[Any] | None:
+    """A list that a cell of text holds, as JSON or Python write one; None for an empty or another cell."""
+    if not isinstance(cell, str) or not cell.strip():
+        return None
+    try:
+        try:
+            value = json.loads(cell)
+        except ValueError:
+            value = ast.literal_eval(cell.strip())
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        raise LineError(where, "wrong type", f"expected a list such as [1, 0], got {cell[:40]}") from None
+    return value if isinstance(value, list) else None

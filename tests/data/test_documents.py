@@ -79,7 +79,7 @@ def test_pairs_give_their_documents(tmp_path: Path) -> None:
             [{"id": "1", "abstract": "a b", "body": "c d"}],
             ": 'abstract' and 'body' may both be meant; .* --text-column",
         ),
-        ([{"key": "k1", "no": 5, "text": "a"}], ": 'key' and 'no' may both be the id; .* name it with --id-column$"),
+        ([{"key": "k1", "no": 5, "text": "a"}], ": 'key' and 'no' may both be the id; .* name it with --id-column "),
     ],
 )
 def test_what_cannot_be_read_is_told(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:

@@ -257,7 +257,7 @@ def test_judgements_of_absent_queries_are_left_out_and_said(tmp_path: Path) -> N
     files = {"corpus.jsonl": lines(CORPUS), "queries.jsonl": lines(QUERIES[:1]), "qrels/test.jsonl": lines(QRELS)}
     source = folder(tmp_path / "set", files)
     note = f"{source}: 1 judgements of split 'test' are of queries that are not there; left out"
-    assert convert(source, tmp_path / "out").notes == (note,)
+    assert convert(source, tmp_path / "out").notes[0] == note
     assert load_dataset(tmp_path / "out").qrels == {"q1": {"d1": 2}}
 
 

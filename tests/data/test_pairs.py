@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from embedtune.data.check import check
 from embedtune.data.convert import Converted, convert
 from embedtune.data.dataset import load_dataset
 from embedtune.data.documents import TextColumns, TextFiles
@@ -261,6 +262,59 @@ def test_a_label_that_comes_late_and_is_neither(tmp_path: Path) -> None:
         InputError, match=r"a\.csv:122: label '0\.5' is neither 1 nor 0; give --label-threshold X or --posit"
     ):
         convert(source, tmp_path / "out")
+
+
+def test_labels_of_other_words_and_labels_of_ids(tmp_path: Path) -> None:
+    rows = [{"query": "q", "product_title": f"thing {label}", "esci_label": label} for label in "ESCI"]
+    columns = Columns(positive="product_title", label="esci_label", labels=Labels(positive=("E", "s"), negative=("I",)))
+    convert(write(tmp_path / "a.parquet", *rows), tmp_path / "a", columns=columns)
+    assert judged(tmp_path / "a") == ({"q": {"thing E": 1, "thing S": 1}}, {"q": ["thing I"]})
+    articles = write(tmp_path / "articles.jsonl", *ARTICLES)
+    pairs = [
+        {"question": "what flows", "article_no": article_no, "relevance": relevance}
+        for article_no, relevance in (("007", 1), ("8", 0))
+    ]
+    convert(write(tmp_path / "b.tsv", *pairs), tmp_path / "b", files=TextFiles(corpora=(articles,)))
+    assert judged(tmp_path / "b") == (
+        {"what flows": {"Rivers They flow down to the sea.": 1}},
+        {"what flows": ["Stone It is hard and it is grey."]},
+    )
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_flagembedding_in_every_kind_of_file(tmp_path: Path, suffix: str) -> None:
+    row = {"query": "why do rivers flow", "pos": ["gravity"], "neg": ["stone", "lava"]}
+    convert(write(tmp_path / f"a{suffix}", row), tmp_path / "out")
+    assert judged(tmp_path / "out") == (FLOWS, {"why do rivers flow": ["stone", "lava"]})
+
+
+def test_dpr_answers_are_no_documents(tmp_path: Path) -> None:
+    row = {
+        "question": "why do rivers flow",
+        "answers": ["because"],
+        "positive_ctxs": [{"title": "Rivers", "text": "flow", "passage_id": "7"}],
+        "negative_ctxs": [{"title": "", "text": "lava"}],
+        "hard_negative_ctxs": [{"title": "", "text": "stone", "psg_id": 9}],
+    }
+    convert(write(tmp_path / "train.json", row), tmp_path / "out")
+    qrels, negatives = judged(tmp_path / "out")
+    assert qrels == {"why do rivers flow": {"Rivers flow": 1}}
+    assert negatives == {"why do rivers flow": ["stone", "lava"]}
+    assert {"7", "9"} < set(load_dataset(tmp_path / "out", "train").corpus.ids)
+
+
+def test_a_verb_without_the_flags_names_the_one_that_has_them(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.jsonl", UNCLEAR[0][0])
+    with pytest.raises(InputError, match=r"--corpus FILE .* \(flags of `embedtune data convert`\)$"):
+        load_dataset(source, "train")
+
+
+def test_check_warns_of_texts_that_look_like_ids(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.csv", *({"query": f"what is {n}", "number": f"1016{n}"} for n in range(4)))
+    convert(source, tmp_path / "out", columns=Columns(positive="number"))
+    (fault,) = check(tmp_path / "out").faults
+    assert (fault.severity, fault.kind, fault.count) == ("warning", "documents like ids", 1)
+    assert "4 of the first 4 texts look like ids or URLs, such as '10160'" in fault.where[0]
 
 
 UNCLEAR = [

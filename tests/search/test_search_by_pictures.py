@@ -224,7 +224,7 @@ def test_an_audit_draws_its_suspects(clip: Encoder, pictures: Path, tmp_path: Pa
     assert again.stderr == (f"error: {sheet}: exists already; choose another --sheet, or replace it with --overwrite\n")
     assert run_cli("audit", tmp_path / "mined.run", "--sheet", sheet, "--overwrite").exit_code == 0
     useless = run_cli("audit", tmp_path / "mined.run", "--suspects", "0", "--sheet", tmp_path / "no.png")
-    assert useless.stderr.startswith("error: --sheet draws the suspects; leave --suspects 0 out")
+    assert useless.stderr.startswith("error: --sheet shows the suspects; leave --suspects 0 out")
     assert not (tmp_path / "no.png").exists()
 
 
