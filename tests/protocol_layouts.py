@@ -20,11 +20,15 @@ class Known:
     similarity = "dot"
     fingerprint = "f00d"
     max_length = None
+    passages = None
     dimension = 2
 
     def __init__(self, vectors: dict[str, tuple[float, float]]) -> None:
         self.vectors = vectors
         self.encoded: list[tuple[str, list[Item]]] = []
+
+    def split(self, corpus: Any) -> Any:
+        return corpus
 
     def encode(self, items: Sequence[Item], role: str, *, on_progress: object = None) -> np.ndarray:
         self.encoded.append((role, list(items)))

@@ -17,12 +17,16 @@ class Random:
     name = "models/random"
     dimension = 16
     max_length = None
+    passages = None
 
     def __init__(self, identity: str = "1" * 32, similarity: str = "cosine") -> None:
         self.identity, self.similarity = identity, similarity
 
     def prompt(self, role: str) -> None:
         return None
+
+    def split(self, corpus: Sequence[Item]) -> Sequence[Item]:
+        return corpus
 
     def encode(self, items: Sequence[Item], role: str, *, on_progress: object = None) -> np.ndarray:
         rows = [np.random.default_rng(crc32(item.content.encode())).normal(size=self.dimension) for item in items]

@@ -75,6 +75,8 @@ def evaluate(
     rescore: options.Rescore = None,
     calibrate: options.Calibrate = None,
     max_length: options.MaxLength = None,
+    passages: options.Passages = None,
+    stride: options.Stride = None,
     precision: options.ModelPrecision = "fp32",
     device: options.Device = "auto",
     ignore_identical_ids: IgnoreIdentical = False,

@@ -33,6 +33,8 @@ def index(
     text_column: options.TextColumn = None,
     overwrite: options.Overwrite = False,
     broken_images: options.BrokenImages = None,
+    passages: options.Passages = None,
+    stride: options.Stride = None,
     precision: options.ModelPrecision = "fp32",
     device: options.Device = "auto",
     trust_remote_code: options.TrustRemoteCode = False,
@@ -48,6 +50,8 @@ def index(
 
     Example: embedtune index data/scifact --model runs/scifact/model --output indexes/small --quantize int8
 
+    Example: embedtune index data/scifact --model runs/scifact/model --passages 200 --stride 50 --output indexes/parts
+
     Example: embedtune index data/new-documents --output indexes/scifact --add
 
     Several processes share the encoding: torchrun --nproc-per-node 2 -m embedtune_cli index ...
@@ -61,6 +65,8 @@ def index(
         raise InputError(
             "--add stores vectors as the index does: leave out --truncate-dim, --quantize, --rescore and --calibrate"
         )
+    if add and (passages is not None or stride is not None):
+        raise InputError("--add splits documents as the index does: leave out --passages and --stride")
     if replace and not add:
         raise InputError("--replace goes with --add; to build the index again use --overwrite")
     if model is None and not add:
@@ -81,10 +87,12 @@ def index(
     if distributed.leads():
         say_left_out(source.left_out)
     block = open_index(output).manifest.model_to_load(model) if add else recipe.Model(name=model)
+    if not add:
+        block = dataclasses.replace(block, passages=recipe.passages_of_flags(passages, stride))
     block = dataclasses.replace(block, trust_remote_code=trust_remote_code)
     encoder = load_encoder(block, device=device, precision=precision)
     if not distributed.leads():
-        encoder.encode(source.documents, "document")
+        encoder.encode(encoder.split(source.documents), "document")
         return
     with progress("encoding") as on_progress:
         if add:

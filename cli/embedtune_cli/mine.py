@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -61,6 +61,8 @@ def mine(
         ),
     ] = None,
     max_length: options.MaxLength = None,
+    passages: options.Passages = None,
+    stride: options.Stride = None,
     trust_remote_code: options.TrustRemoteCode = False,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
@@ -77,9 +79,16 @@ def mine(
     """
     from embedtune import distributed
     from embedtune.data.dataset import load_training
+    from embedtune.recipe import passages_of_flags
     from embedtune.recipe.mining_flags import Flags, adjusted
 
-    recipe = _recipe(source, changes, methods, model, output, max_length, trust_remote_code)
+    block = {
+        "name": model,
+        "max_length": max_length,
+        "passages": passages_of_flags(passages, stride),
+        "trust_remote_code": trust_remote_code,
+    }
+    recipe = _recipe(source, changes, methods, block, output)
     flags = Flags(
         num_negatives=num_negatives,
         range_min=range_min,
@@ -129,20 +138,19 @@ def _recipe(
     source: str,
     changes: list[str],
     methods: list[Path],
-    model: str | None,
+    block: dict[str, Any],
     output: Path | None,
-    max_length: int | None,
-    trust_remote_code: bool,
 ) -> Recipe:
-    """The recipe file, or a recipe without a miner for a dataset and a model."""
+    """The recipe file, or a recipe without a miner for a dataset and a model. block: the flags about the model."""
     from embedtune import recipe
     from embedtune.data.convert import is_hub_name
     from embedtune.errors import InputError
 
     if source.endswith((".yaml", ".yml")):
-        if model is not None or max_length or trust_remote_code:
+        if any(block.values()):
             raise InputError(
-                "--model, --max-length and --trust-remote-code go with DATA; change a recipe with --set model.name=..."
+                "--model, --max-length, --passages and --trust-remote-code go with DATA; change a recipe with --set "
+                "model.name=..."
             )
         return recipe.load_recipe(source, changes, methods=methods)
     name = recipe.without_prefixes(source)
@@ -150,9 +158,8 @@ def _recipe(
         raise InputError(f"{source}: no such dataset folder; a recipe's name ends in .yaml")
     if changes or methods:
         raise InputError(f"{source}: --set and --methods go with a recipe, and a recipe's name ends in .yaml")
-    if model is None or output is None:
-        missing = {"--model": model is None, "--output": output is None}
+    if block["name"] is None or output is None:
+        missing = {"--model": block["name"] is None, "--output": output is None}
         absent = " and ".join(flag for flag, is_missing in missing.items() if is_missing)
         raise InputError(f"{source}: to mine a dataset, give {absent}; a recipe's name ends in .yaml")
-    block = recipe.Model(name=model, max_length=max_length, trust_remote_code=trust_remote_code)
-    return recipe.Recipe(version=1, model=block, data=recipe.Data(train=source))
+    return recipe.Recipe(version=1, model=recipe.Model(**block), data=recipe.Data(train=source))

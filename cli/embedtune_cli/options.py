@@ -92,6 +92,20 @@ Calibrate = Annotated[
         default="the documents that are stored",
     ),
 ]
+Passages = Annotated[
+    int | None,
+    option(
+        "TOKENS",
+        "Split longer documents into passages of so many tokens of the model; the best one stands for its document.",
+        "--passages",
+        default="cut at the maximum length",
+        min=16,
+    ),
+]
+Stride = Annotated[
+    int | None,
+    option("TOKENS", "Tokens that neighbouring passages share (transformers' stride).", "--stride", default="0", min=0),
+]
 TrustRemoteCode = Annotated[
     bool, switch("--trust-remote-code", "Run the Python code in the model's folder. Only if you trust its author.")
 ]

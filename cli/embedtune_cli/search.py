@@ -64,6 +64,9 @@ def search(
 ) -> None:
     """Search an index by words, by an image, by both, or by a file of queries.
 
+    An index of passages gives each document once, with its best passage and where in the text that starts and ends, in
+    characters.
+
     --model says where the index's model is now, if it has moved. A sheet of --queries shows the first 12 of them. It
     shows only images in the folder that was indexed and in folders named by --image-folder.
 
@@ -137,10 +140,13 @@ def search(
 
 def _show(results: list[SearchResult], as_json: bool) -> None:
     pictured = any(result.document.image for result in results)
-    columns = ["rank", "score", "id", "title", "text", *(["image"] if pictured else [])]
+    split = any(result.span is not None for result in results)
+    columns = ["rank", "score", "id", "title", *(["start", "end", "passage"] if split else ["text"])]
     shown = _snippet if sys.stdout.isatty() and not as_json else str
-    rows = [[r.rank, r.score, r.document.id, r.document.title, shown(r.document.text),
-             *([str(r.document.image or "")] if pictured else [])] for r in results]  # fmt: skip
+    rows = [[r.rank, r.score, r.document.id, r.document.title, *(r.span or ()), shown(r.passage),
+             *([str(r.document.image or "")] if pictured else []), *([r.document.text] if split and as_json else [])]
+            for r in results]  # fmt: skip
+    columns += [*(["image"] if pictured else []), *(["text"] if split and as_json else [])]
     show_table(columns, rows, as_json=as_json)
 
 

@@ -13,6 +13,7 @@ from functools import cache, cached_property
 from ..files import fingerprint_of
 from ..types import Dataset, Item, Items
 from .images import identity
+from .passages import siblings
 
 # Sets whose queries are documents, also where their texts or ids no longer show it.
 _SELF_RETRIEVAL = {"arguana", "quora", "quoraretrieval"}
@@ -89,6 +90,7 @@ class Relevance:
         self.document_keys = cache(lambda doc_id: _document_keys(dataset.corpus, doc_id))
         self.query_key = cache(lambda query_id: item_key(dataset.queries[query_id]))
         self.is_made = cache(lambda query_id: dataset.queries[query_id].made)
+        self.siblings = cache(lambda doc_id: siblings(dataset.corpus, doc_id))
         self._forbidden: dict[str, frozenset[str]] = {}
         self.forbidden_ids = cache(lambda query_id: _forbidden_ids(dataset, query_id))
 
@@ -96,13 +98,18 @@ class Relevance:
         """The document's `item_key`."""
         return self.document_keys(doc_id)[0]
 
+    def judged_positive(self, query_id: str) -> frozenset[str]:
+        """The query's positives; where they are passages, all passages of their documents."""
+        return frozenset(item_id for doc_id in self.positives[query_id] for item_id in self.siblings(doc_id))
+
     def forbidden_keys(self, query_id: str) -> frozenset[str]:
         """The `item_key`s of everything that may not be a negative of the query: the positives of the query and of
-        every query of the same content, and the query's own content."""
+        every query of the same content, all passages of their documents, and the query's own content."""
         if query_id not in self._forbidden:
             key = self.query_key(query_id)
             positives = self._positives_by_key.get(key, set())
-            self._forbidden[query_id] = frozenset({key, *map(self.document_key, positives)})
+            items = (item_id for doc_id in positives for item_id in self.siblings(doc_id))
+            self._forbidden[query_id] = frozenset({key, *map(self.document_key, items)})
         return self._forbidden[query_id]
 
     @cached_property

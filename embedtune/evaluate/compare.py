@@ -20,7 +20,13 @@ from .significance import TIE, holm, paired, randomisation_p, t_test_p
 from .sources import Measured, Source, read_source, unchanged
 
 # What a protocol without the setting has: results record it only where it is another.
-UNRECORDED: Protocol = {"quantize": "none", "rescore": "none", "calibration": "the corpus itself"}
+UNRECORDED: Protocol = {
+    "quantize": "none",
+    "rescore": "none",
+    "calibration": "the corpus itself",
+    "passage_tokens": "none",
+    "passage_stride": "none",
+}
 _BAR = re.compile(r"\s*(\S+)\s*<\s*baseline\s*(?:([+-])\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*)?")
 
 

@@ -17,7 +17,7 @@ from ..data.runs import RunFile, ThirdColumn
 from ..errors import InputError
 from ..files import check_container
 from ..models.folders import locate
-from ..recipe import Model, Precision
+from ..recipe import Model, Precision, passages_of_flags
 from ..recipe.measures import parse
 from ..search.storage import Rescore, dimensions_of
 from ..types import Dataset
@@ -56,6 +56,8 @@ class OnData:
     rescore: Rescore | None = None
     calibrate: str | None = None
     max_length: int | None = None
+    passages: int | None = None
+    stride: int | None = None
     precision: Precision = "fp32"
     device: str = "auto"
     trust_remote_code: bool = False
@@ -143,6 +145,7 @@ def measure_on_data(
     output that may not be written.
     """
     _measures(request)  # a misspelt one is refused before anything is read
+    passages_of_flags(request.passages, request.stride)
     models = [name for name in (request.model, request.baseline) if name is not None]
     for name in models:
         locate(name)
@@ -325,13 +328,15 @@ def _encoder(request: OnData | OnMteb, name: str) -> Encoder:
     from ..models.encoder import load_encoder
 
     model = Model(name=name, max_length=request.max_length, trust_remote_code=request.trust_remote_code)
-    precision = request.precision if isinstance(request, OnData) else "fp32"
-    return load_encoder(model, device=request.device, precision=precision)
+    if not isinstance(request, OnData):
+        return load_encoder(model, device=request.device)
+    model = replace(model, passages=passages_of_flags(request.passages, request.stride))
+    return load_encoder(model, device=request.device, precision=request.precision)
 
 
 def _refuse_without_datasets(request: OnData, datasets: Sequence[Dataset], suites: Sequence[Suite]) -> None:
     """Raises InputError for an option about datasets if all data is of protocols."""
-    for name in ("measures", "ignore_identical_ids", "broken_images", "slices"):
+    for name in ("measures", "ignore_identical_ids", "broken_images", "slices", "passages"):
         if getattr(request, name) is not None and not datasets:
             option = f"--{name.replace('_', '-')}"
             raise InputError(f"{option} has no effect: the protocol {suites[0].protocol} determines what is measured")

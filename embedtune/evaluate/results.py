@@ -49,10 +49,10 @@ class Evaluation:
 
     folder: the dataset's, from which its texts are read later. fingerprints: of the data, and of the model or the run
     file. per_query: measure -> query_id -> value, for every judged query. protocol: how documents were retrieved: the
-    depth, whether documents with the query's own id were removed, the number of dimensions. groups: category -> its
-    number of queries and the means over them, if the data has categories. texts: query_id -> how it is shown, if that
-    is not in the data's own queries.jsonl. files: name -> text of more files in its folder. slices: query_id -> the
-    slices that it is in, which are groups, too.
+    depth, whether documents with the query's own id were removed, the number of dimensions, how documents were split.
+    groups: category -> its number of queries and the means over them, if the data has categories. texts: query_id ->
+    how it is shown, if that is not in the data's own queries.jsonl. files: name -> text of more files in its folder.
+    slices: query_id -> the slices that it is in, which are groups, too.
     """
 
     dataset: str

@@ -59,12 +59,14 @@ class Retrieval:
 class Encoded:
     """A dataset's judged queries and its corpus as the model gives them, encoded once for every way to store them.
 
-    queries: (Q, H). documents: (D, H). calibration: (n, H) of other documents that int8 takes its ranges from.
+    queries: (Q, H). documents: (D, H), of documents or of their passages. doc_ids: each row's document. tie_order: the
+    documents' order among equal scores. calibration: (n, H) of other documents that int8 takes its ranges from.
     """
 
     query_ids: list[str]
     queries: Floats
     documents: Floats
+    doc_ids: Sequence[str]
     tie_order: Rows
     calibration: Floats | None
 
@@ -78,7 +80,8 @@ def evaluate(
     output: str | Path | None = None,
     on_progress: Progress | None = None,
 ) -> Evaluation:
-    """Ranks the corpus for each judged query and measures the ranking.
+    """Ranks the corpus for each judged query and measures the ranking. An encoder that splits documents
+    (`Model(passages=...)`) ranks each by its best passage.
 
     measures: names such as `nDCG@10`. output: also write the folder `output/<dataset's label>/`. Raises InputError for
     an unknown measure, for more dimensions than the model has, and for a model whose numbers are not finite.
@@ -97,14 +100,16 @@ def encode(
     encoder: Encoder, dataset: Dataset, calibrate: Items | None = None, *, on_progress: Progress | None = None
 ) -> Encoded:
     """Encodes the judged queries and the corpus."""
-    from ..search.exact import tie_order  # imports torch, which a run's measures do not need
+    from ..search.exact import documents_by_row  # imports torch, which a run's measures do not need
 
-    query_ids = list(dataset.qrels)
+    query_ids, corpus = list(dataset.qrels), encoder.split(dataset.corpus)
+    doc_ids, order = documents_by_row(corpus)
     return Encoded(
         query_ids=query_ids,
         queries=encoder.encode([dataset.queries[query_id] for query_id in query_ids], "query"),
-        documents=encoder.encode(dataset.corpus, "document", on_progress=on_progress),
-        tie_order=tie_order(dataset.corpus.ids),
+        documents=encoder.encode(corpus, "document", on_progress=on_progress),
+        doc_ids=doc_ids,
+        tie_order=order,
         calibration=encoder.encode(calibrate, "document") if calibrate is not None else None,
     )
 
@@ -122,12 +127,14 @@ def evaluate_encoded(
     depth, left_out = max(retrieval.depth, deepest(names)), never_ranked(dataset, without_self)
     deeper = depth + max(map(len, left_out.values()), default=0)
     scores, rows = _ranked(encoder, encoded, dimensions, retrieval.storage, deeper)
-    run = as_run(encoded.query_ids, dataset.corpus.ids, scores, rows)
+    run = as_run(encoded.query_ids, encoded.doc_ids, scores, rows)
     run = {query_id: _without(left_out.get(query_id, ()), ranking, depth) for query_id, ranking in run.items()}
     protocol: Protocol = {"depth": depth, "ignore_identical_ids": without_self, "dimensions": dimensions}
     protocol |= retrieval.storage.protocol
     protocol |= {"judged_only": True} if dataset.judged_only else {}
     protocol |= {"max_length": encoder.max_length} if encoder.max_length is not None else {}
+    if encoder.passages is not None:
+        protocol |= {"passage_tokens": encoder.passages.tokens, "passage_stride": encoder.passages.stride}
     fingerprints = {"data": dataset.fingerprint, "model": encoder.fingerprint}
     evaluation = _measured(dataset, run, names, encoder.name, fingerprints, protocol)
     if not retrieval.slices:
@@ -165,7 +172,7 @@ def encode_for_evaluation(encoder: Encoder, datasets: Sequence[Dataset]) -> None
     The corpus is the larger part, so the queries are left to that process.
     """
     for dataset in datasets:
-        encoder.encode(dataset.corpus, "document")
+        encoder.encode(encoder.split(dataset.corpus), "document")
 
 
 def _without(left_out: Collection[str], scores: dict[str, float], depth: int | None = None) -> dict[str, float]:

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from ..data.mixture import JoinedItems
+from ..data.passages import Splitter, split
 from ..errors import InputError
 from ..files import fingerprint_of
-from ..recipe import Model, Precision
+from ..recipe import Model, Passages, Precision
 from ..types import Item, Items, Role
 from . import TOKENS_PER_CHUNK, cpu, store
 from .attention import implementations_of, is_flash
@@ -43,10 +44,18 @@ Prepare = Callable[[Sequence[Item], Role], list[Prepared]]
 class Encoder:
     """Turns items into embeddings. `model` is the sentence-transformers model, whose weights training changes."""
 
-    def __init__(self, model: SentenceTransformer, name: str, precision: Resolved, *, cached: bool = True) -> None:
-        """cached: whether embeddings of sets with a fingerprint are kept on disk.
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        name: str,
+        precision: Resolved,
+        *,
+        cached: bool = True,
+        passages: Passages | None = None,
+    ) -> None:
+        """cached: whether embeddings of sets with a fingerprint are kept on disk. passages: how `split` splits.
 
-        Raises InputError for flash attention in fp32.
+        Raises InputError for flash attention in fp32, and for passages that are longer than the model reads.
         """
         self.model = model
         self.name = name
@@ -57,6 +66,12 @@ class Encoder:
         self.cached = cached
         self.device: torch.device = model.device
         self.preparer = Preparer(model, name)
+        self.passages = passages
+        if passages is not None and (room := self.preparer.room()) is not None and passages.tokens > room:
+            raise InputError(
+                f"passages of {passages.tokens} tokens are longer than the {room} that {name} reads of a document "
+                f"(its maximum length is {self.max_length}, with special tokens and prompt); give at most {room}"
+            )
         self.borrower: str | None = None  # set: the embeddings it caches are for one use and are then removed
         self.cached_towers: Prepare | None = None  # set: items are prepared as the outputs of frozen towers
         self.tokens_per_chunk = TOKENS_PER_CHUNK[self.device.type]
@@ -128,6 +143,14 @@ class Encoder:
             parts = (weights_fingerprint(part), self.preparer.readers, described)
             entry = self._identities[name] = (version, fingerprint_of(*parts))
         return entry[1]
+
+    def split(self, corpus: Items) -> Items:
+        """The corpus's passages; the corpus itself where documents are not split."""
+        if self.passages is None:
+            return corpus
+        tokens, stride = self.passages.tokens, self.passages.stride
+        tokenizer = fingerprint_of(self.preparer.readers)
+        return split(corpus, Splitter(tokens=tokens, stride=stride, offsets=self.preparer.offsets, tokenizer=tokenizer))
 
     def with_cache(self) -> Encoder:
         """The same model with its embeddings cached; other weights later have other keys."""
@@ -265,7 +288,8 @@ def load_encoder(
     torch_device = resolve_device(device)
     resolved = resolve_precision(precision, torch_device)
     cpu.bound_kernels()
-    return Encoder(load_model(config, torch_device, seed=seed), config.label, resolved, cached=cached)
+    loaded = load_model(config, torch_device, seed=seed)
+    return Encoder(loaded, config.label, resolved, cached=cached, passages=config.passages)
 
 
 def _unchanged(rows: npt.NDArray[np.float32], on_done: Callable[[int], None]) -> npt.NDArray[np.float32]:

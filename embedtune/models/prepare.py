@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..files import fingerprint_of
 from ..types import Item, Role
 from .attention import takes_flat
-from .modules import processing_of, transformers_of
+from .modules import first_modules, processing_of, transformers_of
 from .prepared import KEPT, KEPT_TEXTS, Kept, Prepared, collated, separated
 
 if TYPE_CHECKING:
@@ -118,6 +118,29 @@ class Preparer:
                 raise InputError(f"item {item.id!r} has no instruction, and the {role} prompt asks for one: {prompt!r}")
             return prompt.replace(INSTRUCTION, item.instruction)
         return item.instruction or prompt
+
+    @cached_property
+    def _document_tokenizer(self) -> Any:
+        """The tokenizer of documents. Raises InputError for a model without one that knows where tokens start."""
+        modules = first_modules(self.model)
+        tokenizer = getattr(modules.get("document") or next(iter(modules.values())), "tokenizer", None)
+        if not getattr(tokenizer, "is_fast", False):
+            raise InputError(f"model {self.name}: its tokenizer does not say where tokens start, so no text is split")
+        return tokenizer
+
+    def offsets(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        """Where each token of each text starts and ends, in characters; whole texts, without special tokens."""
+        encoded = self._document_tokenizer(
+            list(texts), add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
+        )
+        return cast("list[list[tuple[int, int]]]", encoded["offset_mapping"])
+
+    def room(self) -> int | None:
+        """How many tokens of a document's content the model reads, beside its prompt and special tokens; None: any."""
+        if self._width is None:
+            return None
+        prompt = self.offsets([role_prompt(self.model, "document") or ""])[0]
+        return self._width - int(self._document_tokenizer.num_special_tokens_to_add()) - len(prompt)
 
     @cached_property
     def processing(self) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from .. import methods
 from ..data.dataset import subset
 from ..data.mixture import prefixed
+from ..data.passages import passages_of
 from ..data.relevance import Relevance
 from ..errors import InputError
 from ..methods.mining import Sourced, numbered
@@ -18,6 +19,7 @@ from ..models.encoder import Encoder, Progress
 from ..models.scorers import EncoderScores, Scorer, teacher_scores
 from ..recipe import CROSS_ENCODER, Negatives
 from ..types import Dataset, Run
+from .passages import best_passages, passage_by_document
 
 BLOCK = 4096  # queries that candidates are retrieved for at once
 
@@ -28,6 +30,8 @@ class MiningJob:
 
     encoder: a model with cached embeddings, so that a second mining with the same weights encodes nothing.
     negatives: miners, filters, sampling and teacher, as in a recipe.
+    passages: the dataset as `in_passages` splits it, where the encoder splits documents. A document is then scored as
+    its passage.
     query_ids: the queries to mine; None means every query of the split that has a positive.
     relevance: the dataset's judgements, where the caller has them already.
     learned: the filters of `negatives`, in their order, with the state that training gave them; None makes new ones.
@@ -38,6 +42,7 @@ class MiningJob:
     dataset: Dataset
     encoder: Encoder
     negatives: Negatives
+    passages: Dataset | None = None
     query_ids: Sequence[str] | None = None
     relevance: Relevance | None = None
     learned: Sequence[Any] | None = None
@@ -72,12 +77,26 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class CandidatePool:
-    """One query's candidates and positives. forbidden: retrieved documents that may not be negatives of the query."""
+    """One query's candidates and positives. forbidden: retrieved documents that may not be negatives of the query.
+
+    passages: where documents are split, the passage that stands for each of these documents.
+    """
 
     query_id: str
     candidates: list[Candidate]
     positives: list[str]
     forbidden: int
+    passages: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def doc_ids(self) -> list[str]:
+        """The positives, then the candidates."""
+        return [*self.positives, *(candidate.doc_id for candidate in self.candidates)]
+
+    @property
+    def item_ids(self) -> list[str]:
+        """What is scored for them: each document, or its passage."""
+        return [self.passages.get(doc_id, doc_id) for doc_id in self.doc_ids]
 
 
 @dataclass(frozen=True)
@@ -102,11 +121,13 @@ def retrieve(job: MiningJob, *, skip: int = 0, on_progress: Progress | None = No
         block = subset(dataset, job.ids[start : start + BLOCK])
         runs = _runs(miners, block, encoder, on_progress)
         pools = [_pool(query_id, runs, job.known) for query_id in block.qrels]
-        needed = {candidate.doc_id for pool in pools for candidate in pool.candidates}
-        needed |= {doc_id for pool in pools for doc_id in pool.positives}
-        student, teacher = EncoderScores(encoder, dataset, needed, on_progress=on_progress), None
+        scored = job.passages or dataset
+        needed = {i for pool in pools for doc_id in pool.doc_ids for i in passages_of(scored.corpus, doc_id)}
+        student, teacher = EncoderScores(encoder, scored, needed, on_progress=on_progress), None
         if by_encoder:
-            teacher = teacher_scores(str(negatives.teacher), encoder, dataset, needed, on_progress=on_progress)
+            teacher = teacher_scores(str(negatives.teacher), encoder, scored, needed, on_progress=on_progress)
+        if job.passages is not None:
+            pools = [by_passages(pool, job.passages, student) for pool in pools]
         yield CandidateBlock(pools[max(0, skip - start) :], len(runs), student, teacher)
 
 
@@ -148,6 +169,14 @@ def _pool(query_id: str, runs: dict[str, Run], relevance: Relevance) -> Candidat
     forbidden = relevance.forbidden(query_id, [candidate.doc_id for candidate in merged])
     allowed = [candidate for candidate, out in zip(merged, forbidden, strict=True) if not out]
     return CandidatePool(query_id, allowed, sorted(relevance.positives[query_id]), sum(forbidden))
+
+
+def by_passages(pool: CandidatePool, dataset: Dataset, scores: EncoderScores) -> CandidatePool:
+    """The pool with a passage for each document: the positives' of a dataset of `in_passages`, the candidates' best."""
+    doc_ids = [candidate.doc_id for candidate in pool.candidates]
+    best = best_passages(pool.query_id, doc_ids, dataset.corpus, scores)
+    passages = dict(zip(doc_ids, best, strict=True)) | passage_by_document(dataset, pool.query_id)
+    return replace(pool, passages=passages)
 
 
 def merge(scores: dict[str, dict[str, float]]) -> list[Candidate]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import ConfigDict, FiniteFloat, TypeAdapter, ValidationError
 
 from ..data.jsonl import read_lines
+from ..data.passages import passage_id
 from ..data.trec import tag_of_run
 from ..errors import InputError
 from ..files import FileKind, check_file, first_line
@@ -32,6 +33,7 @@ class FilterVerdict:
 class Evidence:
     """One candidate of one query.
 
+    passage: the number of the candidate's passage that scores best, where documents are split.
     source, rank: the retriever that brought it, and its rank there. also: its ranks in other sources.
     mined: the source's score, in the source's units.
     score, positive_score: the model's scores of the candidate and of the query's lowest-scored positive.
@@ -45,6 +47,7 @@ class Evidence:
 
     query_id: str
     doc_id: str
+    passage: int | None = None
     source: str
     rank: int
     also: dict[str, int] = field(default_factory=dict)
@@ -57,6 +60,11 @@ class Evidence:
     positives_teacher: dict[str, FiniteFloat] = field(default_factory=dict)
     keep: bool
     filters: tuple[FilterVerdict, ...] = ()
+
+    @property
+    def item_id(self) -> str:
+        """The candidate's id in the corpus that is trained on: its passage's, or its own."""
+        return self.doc_id if self.passage is None else passage_id(self.doc_id, self.passage)
 
     @property
     def reference(self) -> float:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from .. import __version__, methods
 from ..data.dataset import source_of
+from ..data.passages import number_in
 from ..errors import InputError
 from ..files import fingerprint_of, fingerprint_of_file
 from ..models import store
@@ -59,7 +60,7 @@ def mine(job: MiningJob, output: Path, *, on_progress: Progress | None = None) -
         dropped=Counter({one.name: 0 for one in filters if one.started}),
         unstarted=[one.name for one in filters if not one.started],
     )
-    by_pair = cross_encoder(job.negatives.teacher, job.dataset, str(job.encoder.device))
+    by_pair = cross_encoder(job.negatives.teacher, job.passages or job.dataset, str(job.encoder.device))
     with resumable(files, _fingerprint(job, filters, by_pair)) as writer:
         if writer.report is not None:
             report = MiningReport.of(writer.report)
@@ -107,11 +108,10 @@ def decide(
     """
     if not pool.candidates:
         return []
-    doc_ids = [*pool.positives, *(candidate.doc_id for candidate in pool.candidates)]
-    count = len(pool.positives)
-    mined = torch.arange(len(doc_ids))[None] >= count  # (1, D)
-    by_student = torch.from_numpy(student(pool.query_id, doc_ids))[None]
-    by_teacher = torch.from_numpy(teacher(pool.query_id, doc_ids))[None] if teacher is not None else None
+    item_ids, count = pool.item_ids, len(pool.positives)
+    mined = torch.arange(len(item_ids))[None] >= count  # (1, D)
+    by_student = torch.from_numpy(student(pool.query_id, item_ids))[None]
+    by_teacher = torch.from_numpy(teacher(pool.query_id, item_ids))[None] if teacher is not None else None
     scores = Scores(
         student=by_student,
         positive=~mined,
@@ -119,9 +119,9 @@ def decide(
         own=mined,
         teacher=by_teacher,
         queries=torch.from_numpy(student.queries([pool.query_id])),
-        documents=torch.from_numpy(student.documents(doc_ids)),
+        documents=torch.from_numpy(student.documents(item_ids)),
         query_ids=(pool.query_id,),
-        doc_ids=tuple(doc_ids),
+        doc_ids=tuple(item_ids),
         progress=progress,
     )
     verdicts = [verdicts_of(one, scores)[count:] for one in filters if one.started]
@@ -131,6 +131,7 @@ def decide(
         Evidence(
             query_id=pool.query_id,
             doc_id=candidate.doc_id,
+            passage=number_in(pool.passages[candidate.doc_id]) if pool.passages else None,
             source=candidate.source,
             rank=candidate.rank,
             also=candidate.also,
@@ -188,6 +189,7 @@ def _summary(job: MiningJob, report: MiningReport) -> dict[str, Any]:
             "fingerprint": job.dataset.fingerprint,
         },
         "encoder": {"name": job.encoder.name, "fingerprint": job.encoder.fingerprint},
+        **({"passages": plain(job.encoder.passages)} if job.passages else {}),
         "negatives": plain(job.negatives),
         "seed": job.seed,
         "report": vars(report),
@@ -198,7 +200,7 @@ def _fingerprint(job: MiningJob, filters: Sequence[AppliedFilter], by_pair: Cros
     """Of all that candidates and scores depend on to the last bit: data, models, methods and the files they read."""
     encoder, negatives = job.encoder, job.negatives
     parts = [__version__, json.dumps(store.versions()), job.dataset.fingerprint, encoder.fingerprint]
-    parts.append(json.dumps(plain(negatives), sort_keys=True))
+    parts += [json.dumps(plain(negatives), sort_keys=True), job.passages.fingerprint if job.passages else ""]
     parts += method_fingerprints(negatives.chosen()).values()
     for chosen in (*negatives.mining, *negatives.filtering):
         parts += _contents_of(chosen.options, encoder)

@@ -133,6 +133,12 @@ def _at_odds(recipe: Recipe) -> list[str]:
         problems.append("evaluate.guard.interpolate: not with negatives.live, whose model has a tower for each role")
     if negatives.replace is not None and negatives.refresh is not None:
         problems.append("negatives.replace: not with negatives.refresh, which mines its candidates again")
+    if model.passages is not None:
+        whole = {"links", "enterprise"} & {miner.name for miner in (*negatives.mining, *negatives.inner_miners())}
+        excluded = {"negatives.live": negatives.live is not None, "model.compose": model.compose is not None}
+        excluded |= {f"negatives.mining.{name}": True for name in sorted(whole)}
+        reason = "which embeds whole documents"
+        problems += [f"model.passages: not with {key}, {reason}" for key, is_set in excluded.items() if is_set]
     if negatives.live is not None:
         others = {
             "negatives.mining": bool(negatives.mining),

@@ -127,12 +127,26 @@ class Compose:
 
 @_strict
 @dataclass(frozen=True, kw_only=True)
+class Passages:
+    """Longer documents are split; the passage that scores best stands for its document."""
+
+    tokens: Annotated[int, Field(ge=16)]  # Tokens of a passage at most, its document's title included.
+    stride: Annotated[int, Field(ge=0)] = 0  # Tokens that neighbouring passages share, as transformers' stride.
+
+    def __post_init__(self) -> None:
+        if self.stride >= self.tokens:
+            raise ValueError(f"stride is the tokens that neighbouring passages share: expected less than {self.tokens}")
+
+
+@_strict
+@dataclass(frozen=True, kw_only=True)
 class Model:
     """The model that is fine-tuned."""
 
     name: str | None = None  # A folder, a hub id (org/name@revision), or package:MODULE/FOLDER.
     compose: Compose | None = None  # A model made of two towers, in place of a name.
     max_length: Count | None = None  # Tokens of a text at most. Absent: the model's own limit.
+    passages: Passages | None = None  # Split longer documents. Absent: they are cut at max_length.
     min_pixels: Count | None = None  # Pixels of an image at least, for models that take any size (Qwen-VL).
     max_pixels: Count | None = None  # Pixels of an image at most, for models that take any size.
     pooling: Literal["mean", "cls", "lasttoken"] | None = None  # The pooling of a bare transformers checkpoint.
@@ -391,6 +405,18 @@ class Recipe:
         pairs += [("synthesis", chosen) for chosen in self.synthesis]
         pairs += [("weighting", chosen) for chosen in self.weighting]
         return pairs + [("loss", chosen) for chosen in self.loss]
+
+
+def passages_of_flags(tokens: int | None, stride: int | None) -> Passages | None:
+    """The flags --passages and --stride as one setting. Raises InputError for a stride alone, or one too large."""
+    if tokens is None:
+        if stride is not None:
+            raise InputError("--stride has no effect without --passages TOKENS")
+        return None
+    try:
+        return Passages(tokens=tokens, stride=stride or 0)
+    except ValueError as error:
+        raise InputError(f"--{error}") from None
 
 
 def _inner(options: Mapping[str, Any]) -> list[Chosen]:

@@ -7,7 +7,7 @@ import json
 import os
 from array import array
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, pairwise, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,13 +16,14 @@ import numpy as np
 from ..data.dataset import load_dataset, load_documents, readable, splits_of
 from ..data.documents import TextColumns, holds_documents
 from ..data.jsonl import JsonLines
+from ..data.passages import PassageItems, document_in, is_split
 from ..data.source_folder import is_archive
 from ..errors import InputError, unknown
 from ..files import FolderKind, check_folder, whole_folder, write_json
 from ..recipe import split_of
 from ..types import Items
 from . import faiss_kinds
-from .exact import Floats, exact_search, tie_order
+from .exact import Floats, Rows, exact_search
 from .faiss_kinds import Kind
 from .folder import Index, Manifest, fingerprint_of_array, open_index
 from .storage import Storage, dimensions_of
@@ -37,6 +38,7 @@ INDEX = FolderKind(
 )
 _SAMPLE = 1000  # queries that recall is measured on
 _RECALL_AT = 10
+_ONE_ROW = np.zeros((1, 2), dtype=np.int64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,11 +98,11 @@ def build(
     """
     check_folder(folder, INDEX, overwrite=overwrite)
     storage = storage or Storage()
-    documents, quantize = source.documents, storage.quantize
-    chosen = faiss_kinds.kind_for(len(documents), quantize) if kind == "auto" else kind
+    documents, corpus, quantize = source.documents, encoder.split(source.documents), storage.quantize
+    chosen = faiss_kinds.kind_for(len(corpus), quantize) if kind == "auto" else kind
     dimension = dimensions_of(encoder.name, encoder.dimension, storage.truncate_dim)
-    parameters = faiss_kinds.parameters(chosen, len(documents), dimension, quantize)
-    embeddings = encoder.encode(documents, "document", on_progress=on_progress)
+    parameters = faiss_kinds.parameters(chosen, len(corpus), dimension, quantize)
+    embeddings = encoder.encode(corpus, "document", on_progress=on_progress)
     ranges = _ranges(encoder, storage, embeddings, dimension)
     form, second = forms_of(storage, dimension, encoder.similarity, ranges)
     manifest = Manifest(
@@ -115,6 +117,7 @@ def build(
         documents=len(documents),
         data=[documents.fingerprint],
         recall=None,
+        passages=encoder.passages,
         images=_image_folders(documents, folder),
         quantize=quantize,
         rescore=storage.rescore,
@@ -125,15 +128,16 @@ def build(
         folder=folder,
         manifest=manifest,
         faiss=faiss_kinds.build(chosen, parameters, embeddings, form),
-        ids=list(documents.ids),
-        offsets=np.zeros(len(documents), np.int64),
+        ids=[document_in(item_id) for item_id in corpus.ids] if is_split(corpus) else list(corpus.ids),
+        offsets=np.zeros(len(corpus), np.int64),
+        spans=corpus.spans if isinstance(corpus, PassageItems) else None,
         ranges=ranges,
         rescoring=second.store(embeddings) if second is not None else None,
     )
     if chosen != "exact" or quantize != "none":
         recall = _recall(index, embeddings, _sample_of(encoder, source.queries, embeddings))
         index = dataclasses.replace(index, manifest=dataclasses.replace(manifest, recall=recall))
-    _write(index, _lines(documents, folder))
+    _write(index, _documents(corpus, folder))
     return index.manifest
 
 
@@ -147,13 +151,14 @@ def add_documents(
     index = open_index(folder, mapped=False)
     check_folder(folder, INDEX, overwrite=True)
     index.refuse_other_model(encoder)
-    rows = {doc_id: row for row, doc_id in enumerate(index.ids) if index.offsets[row] >= 0}
-    known = [doc_id for doc_id in documents.ids if doc_id in rows]
+    present = {doc_id for row, doc_id in enumerate(index.ids) if index.offsets[row] >= 0}
+    known = [doc_id for doc_id in documents.ids if doc_id in present]
     if known and not replace:
         raise InputError(
             f"{folder}: holds {len(known)} of the documents already, the first is {known[0]!r}; --replace replaces them"
         )
-    embeddings = encoder.encode(documents, "document", on_progress=on_progress)
+    corpus = encoder.split(documents)
+    embeddings = encoder.encode(corpus, "document", on_progress=on_progress)
     faiss_kinds.add(index.faiss, embeddings, index.form)
     again = index.rescoring
     if again is not None:
@@ -162,13 +167,13 @@ def add_documents(
     ranged = again.form if again is not None and index.form.ranges is None else index.form
     manifest = dataclasses.replace(
         index.manifest,
-        documents=len(rows) + len(documents) - len(known),
+        documents=len(present) + len(documents) - len(known),
         data=[*index.manifest.data, documents.fingerprint],
         images=list(dict.fromkeys([*index.manifest.images, *_image_folders(documents, folder)])),
         outside=outside(embeddings, ranged),
     )
-    kept = _kept_lines(index, {rows[doc_id] for doc_id in known})
-    _write(dataclasses.replace(index, manifest=manifest, rescoring=again), chain(kept, _lines(documents, folder)))
+    kept = _kept_documents(index, set(known))
+    _write(dataclasses.replace(index, manifest=manifest, rescoring=again), chain(kept, _documents(corpus, folder)))
     return manifest
 
 
@@ -197,8 +202,9 @@ def _recall(index: Index, embeddings: Floats, sample: Floats) -> dict[str, float
     k = min(_RECALL_AT, index.manifest.documents)
     similarity = index.manifest.similarity
     sample, whole = (rows[:, : index.manifest.dimension] for rows in (sample, embeddings))
-    _, exact = exact_search(sample, whole, k, similarity=similarity, tie_order=tie_order(index.ids))
-    _, approximate = index.nearest(sample, k)
+    _, rows = exact_search(sample, whole, k, similarity=similarity, tie_order=index.tie_order)
+    _, nearest = index.nearest(sample, k)
+    exact, approximate = index.owners[rows], np.where(nearest < 0, -1, index.owners[nearest])
     shared = sum(len(set(a) & set(b)) for a, b in zip(exact.tolist(), approximate.tolist(), strict=True))
     return {"k": k, "value": shared / (k * len(sample)), "queries": len(sample), "documents": index.manifest.documents}
 
@@ -212,32 +218,43 @@ def _image_folders(documents: Items, folder: Path) -> list[str]:
     return [together, os.path.relpath(together, folder.resolve())]
 
 
-def _lines(documents: Items, folder: Path) -> Iterator[tuple[str, bytes | None]]:
-    """Each document's id and line. An image is not copied; its path is noted absolute and from the index folder."""
-    for item in documents:
+Entry = tuple[str, bytes | None, Rows]
+"""A document's id, its line (None: removed), and the spans (n, 2) of its rows."""
+
+
+def _documents(corpus: Items, folder: Path) -> Iterator[Entry]:
+    """The entries of documents. An image is not copied; its path is noted absolute and from the index folder."""
+    documents: Items = corpus
+    spans: Iterable[Rows] = repeat(_ONE_ROW)
+    if isinstance(corpus, PassageItems):
+        documents, spans = corpus.documents, corpus.spans_by_document()
+    for item, of_document in zip(documents, spans, strict=False):
         image = item.image and str(item.image.absolute())
         values = {"_id": item.id, "title": item.title, "text": item.text, "image": image}
         values["image_from_here"] = image and os.path.relpath(image, folder.resolve())
         filled = {key: value for key, value in values.items() if value}
-        yield item.id, (json.dumps(filled, ensure_ascii=False) + "\n").encode()
+        yield item.id, (json.dumps(filled, ensure_ascii=False) + "\n").encode(), of_document
 
 
-def _kept_lines(index: Index, dropped: set[int]) -> Iterator[tuple[str, bytes | None]]:
-    """The lines of an index's rows; None for a row that is or becomes a removed one."""
+def _kept_documents(index: Index, dropped: set[str]) -> Iterator[Entry]:
+    """The entries of an index; those of `dropped` documents become removed ones."""
+    starts = np.flatnonzero(np.diff(index.owners, prepend=-1)).tolist()
     with (index.folder / "documents.jsonl").open("rb") as file:
-        for row, doc_id in enumerate(index.ids):
-            line = file.readline() if index.offsets[row] >= 0 else None
-            yield doc_id, None if row in dropped else line
+        for start, stop in pairwise([*starts, len(index.ids)]):
+            line = file.readline() if index.offsets[start] >= 0 else None
+            doc_id, spans = index.ids[start], _ONE_ROW if index.spans is None else index.spans[start:stop]
+            yield doc_id, None if doc_id in dropped else line, spans
 
 
-def _write(index: Index, lines: Iterable[tuple[str, bytes | None]]) -> None:
-    """Writes the folder of an index. lines: the id and line of every row, None for a removed one."""
-    ids, offsets, end = [], array("q"), 0
+def _write(index: Index, entries: Iterable[Entry]) -> None:
+    """Writes the folder of an index."""
+    ids, offsets, all_spans, end = [], array("q"), array("q"), 0
     with whole_folder(index.folder, INDEX, overwrite=True) as temporary:
         with (temporary / "documents.jsonl").open("wb") as file:
-            for doc_id, line in lines:
-                ids.append(doc_id)
-                offsets.append(-1 if line is None else end)
+            for doc_id, line, spans in entries:
+                ids += [doc_id] * len(spans)
+                offsets.extend([-1 if line is None else end] * len(spans))
+                all_spans.extend(spans.ravel().tolist())
                 end += file.write(line or b"")
         faiss_kinds.write(index.faiss, temporary / "index.faiss")
         np.save(temporary / "offsets.npy", np.array(offsets, dtype=np.int64))
@@ -245,5 +262,7 @@ def _write(index: Index, lines: Iterable[tuple[str, bytes | None]]) -> None:
             np.save(temporary / "calibration.npy", index.ranges)
         if index.rescoring is not None:
             np.save(temporary / "rescoring.npy", index.rescoring.values)
+        if index.manifest.passages is not None:
+            np.save(temporary / "spans.npy", np.array(all_spans, dtype=np.int64).reshape(-1, 2))
         (temporary / "ids.json").write_text(json.dumps(ids, ensure_ascii=False), encoding="utf-8")
         write_json(temporary / "manifest.json", dataclasses.asdict(index.manifest))

@@ -4,9 +4,13 @@
     documents.jsonl  the documents, as in a corpus; images stay where they are, and their paths are noted
     offsets.npy      (D,) where each row's document starts in documents.jsonl; -1: removed
     ids.json         each row's document id
-    manifest.json    the model, its similarity, the kind of index, how vectors are stored, the measured recall
+    spans.npy        (P, 2) of passages: where each row's text starts and ends in its document's, in characters
+    manifest.json    the model, its similarity, how documents are split, the kind of index, how vectors are stored, the
+                     measured recall
     calibration.npy  of int8: (2, H) the smallest and the largest value of each dimension
     rescoring.npy    of an index with rescoring: (D, H) the vectors that candidates are scored with, float32 or uint8
+
+Where documents are split, each row is a passage and the rows of a document stand together.
 
 Rows are never taken out of the FAISS index, because HNSW cannot: a replaced document leaves a row that is skipped.
 """
@@ -27,10 +31,10 @@ from pydantic import TypeAdapter, ValidationError
 from ..errors import InputError, reason
 from ..files import fingerprint_of
 from ..models.similarity import Similarity, as_scored
-from ..recipe import Model, Prompts
+from ..recipe import Model, Passages, Prompts
 from ..types import Item, Items, Run
 from . import faiss_kinds
-from .exact import Floats, Rows, as_run, scored_block, tie_order
+from .exact import Floats, Rows, among_passages, as_run, best_rows, scored_block, tie_order
 from .faiss_kinds import Kind
 from .storage import CANDIDATES, Quantize, Rescore, Storage, bytes_of
 from .vectors import Form, Stored, forms_of, ranges_of, rescored, search
@@ -48,6 +52,7 @@ class Manifest:
     model: the name it was loaded by. identity: the model itself. data: fingerprints of what was indexed, in order.
     recall: the share of exact search's first 10 documents that are among this index's first 10, with the numbers of
     queries and documents that it was measured on; None where search is exact.
+    passages: how longer documents were split; None: a row is a document.
     dimension: of the stored vectors, which may be the model's first ones alone. quantize, rescore: how they are stored
     (storage.py). calibration: the fingerprint of calibration.npy. outside: the share of int8 values that lay outside
     the calibration, of the documents that were stored last.
@@ -66,6 +71,7 @@ class Manifest:
     documents: int
     data: list[str]
     recall: dict[str, float] | None
+    passages: Passages | None = None
     images: list[str] = field(default_factory=list)
     quantize: Quantize = "none"
     rescore: Rescore | None = None
@@ -84,7 +90,10 @@ class Manifest:
     def model_to_load(self, name: str | None = None) -> Model:
         """The model as it was when it built the index, or one of another name under the same settings."""
         return Model(
-            name=self.model if name is None else name, max_length=self.max_length, prompts=Prompts(**self.prompts)
+            name=self.model if name is None else name,
+            max_length=self.max_length,
+            passages=self.passages,
+            prompts=Prompts(**self.prompts),
         )
 
 
@@ -97,6 +106,7 @@ class Index:
     faiss: Any
     ids: list[str]
     offsets: Rows  # (D,)
+    spans: Rows | None = None  # (D, 2)
     ranges: Floats | None = None  # (2, H) of int8
     rescoring: Stored | None = None
     smaller: Stored | None = None  # made of the FAISS index's vectors, and searched in their place
@@ -116,11 +126,22 @@ class Index:
         return np.flatnonzero(self.offsets < 0)
 
     @cached_property
-    def _tie_order(self) -> Rows:
-        return tie_order(self.ids)
+    def owners(self) -> Rows:
+        """(D,) the number of each row's document; a replaced document keeps a number of its own."""
+        if self.spans is None:
+            return np.arange(len(self.ids))
+        return np.cumsum(self.spans[:, 0] == 0) - 1  # a document's first passage starts at 0
+
+    @cached_property
+    def tie_order(self) -> Rows:
+        """(D,) the order among equal scores of each row's document."""
+        firsts = np.flatnonzero(np.diff(self.owners, prepend=-1))
+        return tie_order([self.ids[row] for row in firsts.tolist()])[self.owners]
 
     def search(self, encoder: Encoder, queries: Items | Sequence[Item], k: int) -> tuple[Floats, Rows]:
         """Scores and rows (Q, min(k, documents)), best first; row -1 where an approximate index found fewer.
+
+        Where documents are split, each is found once, by the row of its best passage.
 
         A query of text and image is one input where the model reads both at once; where it reads either, the query is
         the mean of the two embeddings, each of length 1. Raises InputError where the encoder is not the model that
@@ -134,16 +155,25 @@ class Index:
 
     def nearest(self, embeddings: Floats, k: int) -> tuple[Floats, Rows]:
         """The same for query embeddings (Q, at least H) as the model gives them. Equal scores: by id, high to low."""
-        m = self.manifest
+        m, again, owners = self.manifest, self.rescoring, None if self.spans is None else self.owners
         asked = scored_block(embeddings[:, : m.dimension], 0, len(embeddings), m.similarity, "query")
-        k = min(k, m.documents)
+        k, most = min(k, m.documents), len(self.ids) - len(self.removed)
+
+        def approximate(wide: int) -> tuple[Floats, Rows]:
+            return self._approximate(asked, wide, most)
+
         if m.kind == "exact":  # as `eval` searches, to the last bit
-            again = self.rescoring
-            return search(asked, self.vectors, k, rescored_by=again, tie_order=self._tie_order, removed=self.removed)
-        wide = min(k + _MORE if self.rescoring is None else max(k, CANDIDATES), m.documents)
-        scores, rows = faiss_kinds.search(self.faiss, m.parameters, asked, wide, self.removed)
+            ties = self.tie_order
+            scores, rows = search(asked, self.vectors, k, rescored_by=again, tie_order=ties, removed=self.removed)
+            return scores, rows if owners is None else best_rows(asked, again or self.vectors, owners, rows)
+        return approximate(k) if owners is None else among_passages(approximate, k, most, owners)
+
+    def _approximate(self, asked: Floats, k: int, most: int) -> tuple[Floats, Rows]:
+        """Scores and rows (Q, k) of an approximate index of `most` rows, equal scores by id from high to low."""
+        wide = min(k + _MORE if self.rescoring is None else max(k, CANDIDATES), most)
+        scores, rows = faiss_kinds.search(self.faiss, self.manifest.parameters, asked, wide, self.removed)
         if self.rescoring is not None:
-            return rescored(asked, self.rescoring, rows, k, self._tie_order)
+            return rescored(asked, self.rescoring, rows, k, self.tie_order)
         for query in np.flatnonzero((scores[:, 1:] == scores[:, :-1]).any(axis=1)):
             keys = [(row >= 0, score, self.ids[row]) for row, score in zip(rows[query], scores[query], strict=True)]
             order = sorted(range(wide), key=keys.__getitem__, reverse=True)
@@ -189,6 +219,13 @@ class Index:
                 "prompts or length; search with the first, or build the index again"
             )
 
+    def span(self, row: int) -> tuple[int, int] | None:
+        """Where the row's passage starts and ends in its document's text, in characters; None without passages."""
+        if self.spans is None:
+            return None
+        start, end = self.spans[row].tolist()
+        return start, end
+
     def document(self, row: int) -> Item:
         """The document of a row, read from disk.
 
@@ -216,11 +253,20 @@ class Index:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchResult:
-    """One document that a query found."""
+    """One document that a query found.
+
+    span: where its best passage starts and ends in its text, in characters; None where documents are not split.
+    """
 
     rank: int
     score: float
     document: Item
+    span: tuple[int, int] | None = None
+
+    @property
+    def passage(self) -> str:
+        """The text that was found: the best passage's, or the document's."""
+        return self.document.text if self.span is None else self.document.text[slice(*self.span)]
 
 
 def find(index: Index, encoder: Encoder, query: Item | str, k: int) -> list[SearchResult]:
@@ -234,7 +280,7 @@ def find_all(index: Index, encoder: Encoder, queries: Sequence[Item], k: int) ->
     scores, rows = index.search(encoder, queries, k)
     return [
         [
-            SearchResult(rank=rank, score=score, document=index.document(row))
+            SearchResult(rank=rank, score=score, document=index.document(row), span=index.span(row))
             for rank, (score, row) in enumerate(zip(*ranked, strict=True), start=1)
             if row >= 0
         ]
@@ -326,6 +372,7 @@ def open_index(folder: Path, *, mapped: bool = True) -> Index:
         manifest = TypeAdapter(Manifest).validate_json((folder / "manifest.json").read_bytes())
         ids = TypeAdapter(list[str]).validate_json((folder / "ids.json").read_bytes())
         offsets = _read_array(folder / "offsets.npy")
+        spans = _read_array(folder / "spans.npy") if manifest.passages is not None else None
         ranges, again = _read_storage(folder, manifest, mapped)
     except ValidationError as error:
         first, *others = error.errors()
@@ -338,6 +385,8 @@ def open_index(folder: Path, *, mapped: bool = True) -> Index:
     if not (folder / "documents.jsonl").is_file():
         raise _damaged(folder, "documents.jsonl is absent")
     faiss = faiss_kinds.read(folder / "index.faiss", manifest.quantize, mapped=mapped)
+    if spans is not None and (spans.shape != (len(ids), 2) or spans.dtype != np.int64 or spans[:1, :1].any()):
+        raise _damaged(folder, "spans.npy does not hold a span for each row")
     if not faiss.ntotal == len(ids) == len(offsets) == (len(ids) if again is None else len(again)):
         raise _damaged(folder, f"{faiss.ntotal} vectors, {len(ids)} ids")
     if not faiss_kinds.is_kind(faiss, manifest.kind, manifest.forms(ranges)[0]):
@@ -345,7 +394,14 @@ def open_index(folder: Path, *, mapped: bool = True) -> Index:
         kind = f"an {manifest.kind} index of {manifest.dimension} dimensions{stored}"
         raise _damaged(folder, f"index.faiss is not {kind}, as the manifest says")
     return Index(
-        folder=folder, manifest=manifest, faiss=faiss, ids=ids, offsets=offsets, ranges=ranges, rescoring=again
+        folder=folder,
+        manifest=manifest,
+        faiss=faiss,
+        ids=ids,
+        offsets=offsets,
+        spans=spans,
+        ranges=ranges,
+        rescoring=again,
     )
 
 

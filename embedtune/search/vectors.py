@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..errors import InputError
 from ..models.similarity import Similarity
-from .exact import Floats, Rows, exact_search, scored_block
+from .exact import Floats, Rows, among_passages, exact_search, scored_block
 from .storage import CANDIDATES, Quantize, Rescore, Storage, bytes_of
 
 BLOCK = 65_536  # rows quantised at once
@@ -140,10 +140,17 @@ def search(
     """The k best documents of each query: scores (Q, k) and rows (Q, k), best first, equal scores by `tie_order`.
 
     queries: (Q, H) float32 as scored. rescored_by: the candidates' vectors for the last scoring. removed: rows that are
-    never found.
+    never found. Rows of one number in tie_order are passages of one document, which is found once, by one of them.
     """
     if vectors.form.quantize != "binary" and rescored_by is None:
         return exact_search(queries, vectors, k, tie_order=tie_order, removed=removed)
+    if (np.diff(tie_order) == 0).any():
+        of_rows = np.argsort(np.argsort(tie_order, kind="stable"))
+
+        def ranked(wide: int) -> tuple[Floats, Rows]:
+            return search(queries, vectors, wide, rescored_by=rescored_by, tie_order=of_rows, removed=removed)
+
+        return among_passages(ranked, k, len(vectors) - (0 if removed is None else len(removed)), tie_order)
     wide = max(k, CANDIDATES)
     if vectors.form.quantize == "binary":
         rows = _by_hamming(queries, vectors, wide, removed)

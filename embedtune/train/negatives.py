@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from .. import distributed, methods
+from ..data.passages import is_split
 from ..errors import InputError
 from ..models.encoder import Encoder, Progress, load_encoder
 from ..models.scorers import EncoderScores, other_encoder
@@ -21,6 +22,7 @@ from ..negatives.candidates import MiningJob, encode_for_mining
 from ..negatives.counts import MiningReport
 from ..negatives.evidence import Evidence, MiningFiles, read_evidence
 from ..negatives.mine import for_sampling, mine
+from ..negatives.passages import in_passages, passage_by_document
 from ..recipe import CROSS_ENCODER, Recipe, Replace
 from ..seeds import generator_for
 from ..types import Dataset, Scores
@@ -205,7 +207,8 @@ class RunNegatives:
         return (self.recipe.negatives.teacher or "").startswith(CROSS_ENCODER)
 
     def teacher(self, name: str) -> Teacher | None:
-        return teacher_of(self.recipe, self.job.dataset, self.job.encoder, self.files(name))
+        dataset = self.job.passages or self.job.dataset
+        return teacher_of(self.recipe, dataset, self.job.encoder, self.files(name))
 
 
 def mined_once(
@@ -232,7 +235,7 @@ def read_negatives(recipe: Recipe, files: MiningFiles) -> NegativeSource:
     for candidate in read_evidence(files.evidence):
         if candidate.keep:
             kept.setdefault(candidate.query_id, []).append(candidate)
-    ranked = {query_id: Ranked([c.doc_id for c in listed], *for_sampling(listed)) for query_id, listed in kept.items()}
+    ranked = {query_id: Ranked([c.item_id for c in listed], *for_sampling(listed)) for query_id, listed in kept.items()}
     negatives = MinedNegatives(recipe, ranked)
     return negatives if recipe.negatives.replace is None else ReplacedNegatives(negatives, recipe.negatives.replace)
 
@@ -248,7 +251,7 @@ def teacher_of(recipe: Recipe, dataset: Dataset, encoder: Encoder, files: Mining
         raise InputError(
             f"negatives.teacher: {name} scores mined candidates only; give negatives.mining, or an encoder"
         )
-    return MinedScores(files)
+    return MinedScores(files, dataset)
 
 
 class MinedScores:
@@ -257,14 +260,17 @@ class MinedScores:
     Evidence that an older version wrote holds each query's lowest positive only.
     """
 
-    def __init__(self, files: MiningFiles) -> None:
+    def __init__(self, files: MiningFiles, dataset: Dataset) -> None:
+        """dataset: that is trained on; its positives may be passages."""
         self._known: dict[str, dict[str, float]] = {}
+        split = is_split(dataset.corpus)
         for candidate in read_evidence(files.evidence):
             if candidate.teacher is not None and candidate.positive_teacher is not None:
-                first = {candidate.positive_id: candidate.positive_teacher}
-                known = self._known.setdefault(candidate.query_id, first)
-                known.update(candidate.positives_teacher)
-                known[candidate.doc_id] = candidate.teacher
+                passages = passage_by_document(dataset, candidate.query_id) if split else {}
+                positives = {candidate.positive_id: candidate.positive_teacher, **candidate.positives_teacher}
+                known = self._known.setdefault(candidate.query_id, {})
+                known |= {passages.get(doc_id, doc_id): score for doc_id, score in positives.items()}
+                known[candidate.item_id] = candidate.teacher
 
     def matrix(self, query_ids: Sequence[str], doc_ids: Sequence[str]) -> Tensor:
         rows = [[self._known.get(q, {}).get(d, float("nan")) for d in doc_ids] for q in query_ids]
@@ -288,5 +294,10 @@ def _job_of(recipe: Recipe, dataset: Dataset) -> MiningJob:
     query_ids, _ = training_queries(dataset, recipe.data.validation, recipe.train.seed)
     encoder = load_encoder(recipe.model, precision=recipe.train.precision, seed=recipe.train.seed)
     return MiningJob(
-        dataset=dataset, encoder=encoder, negatives=recipe.negatives, query_ids=query_ids, seed=recipe.train.seed
+        dataset=dataset,
+        encoder=encoder,
+        negatives=recipe.negatives,
+        passages=in_passages(dataset, encoder) if recipe.model.passages is not None else None,
+        query_ids=query_ids,
+        seed=recipe.train.seed,
     )

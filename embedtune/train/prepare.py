@@ -25,6 +25,7 @@ from ..models.loading import load_model
 from ..models.modules import transformers_of, weights_fingerprint
 from ..models.precision import resolve_device, resolve_precision
 from ..negatives.candidates import MiningJob
+from ..negatives.passages import in_passages
 from ..recipe import Recipe
 from ..types import Dataset
 from .checkpoint import State, Training
@@ -98,27 +99,29 @@ def set_up(
     encoder = load_trainable(recipe, accelerator)
     log = Log(folder / "log.jsonl", accelerator, on_event)
     encoder.cached_towers = frozen_towers(recipe, dataset, encoder, log)  # every process shares the encoding
+    documents, dataset = dataset, in_passages(dataset, encoder.with_cache())
     plan = Plan(recipe, dataset, query_ids, facts_for(recipe, encoder.with_cache(), dataset, query_ids))
     accelerator.wait_for_everyone()  # whether few documents are encoded alone depends on what else is encoded by then
     base_fingerprint = weights_fingerprint(encoder.model)
     relevance = Relevance(dataset)
     job = MiningJob(
-        dataset=dataset,
+        dataset=documents,
         encoder=encoder,
         negatives=recipe.negatives,
+        passages=None if dataset is documents else dataset,
         query_ids=query_ids,
-        relevance=relevance,
+        relevance=relevance if dataset is documents else Relevance(documents),
         seed=recipe.train.seed,
     )
     mining = RunNegatives(recipe=recipe, job=job, accelerator=accelerator, folder=folder, log=log)
     live, distill = recipe.negatives.live, recipe.stay_close.distill
-    documents = encoder.with_cache().encode(dataset.corpus, "document") if live is not None else None
+    embedded = encoder.with_cache().encode(dataset.corpus, "document") if live is not None else None
     negatives = mining.mine(State().negatives)  # by the base weights
     teacher = mining.teacher(State().negatives)
     stream = stream_of(distill, encoder.with_cache(), plan.steps, recipe.train.seed) if distill is not None else None
     make_trainable(recipe, encoder)
-    if live is not None and documents is not None:
-        encoder = FrozenDocuments(encoder, dataset.corpus, documents)
+    if live is not None and embedded is not None:
+        encoder = FrozenDocuments(encoder, dataset.corpus, embedded)
         negatives = LiveNegatives(encoder, dataset, relevance, live.depth, accelerator)
     weights = [parameter for parameter in encoder.model.parameters() if parameter.requires_grad]
     objective = dataclasses.replace(Objective.of(recipe), teacher=teacher)
@@ -204,7 +207,7 @@ def load_trainable(recipe: Recipe, accelerator: Accelerator) -> Encoder:
     """The model on this process's device. Its embeddings are not cached: its weights change."""
     precision = resolve_precision(recipe.train.precision, accelerator.device)
     model = load_model(recipe.model, accelerator.device, seed=recipe.train.seed)
-    return Encoder(model, recipe.model.label, precision, cached=False)
+    return Encoder(model, recipe.model.label, precision, cached=False, passages=recipe.model.passages)
 
 
 def frozen_towers(recipe: Recipe, dataset: Dataset, encoder: Encoder, log: Log) -> CachedTowers | None:

@@ -101,7 +101,7 @@ def lay_out(
         positive=positive,
         candidate=candidate,
         own_negatives=own_negatives & candidate,
-        positive_ids=tuple(relevance.positives[query_id] for query_id in query_ids),
+        positive_ids=tuple(map(relevance.judged_positive, query_ids)),
         made=tuple(items.values()),
         made_queries=torch.tensor([relevance.is_made(query_id) for query_id in query_ids]),
     )

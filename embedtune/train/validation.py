@@ -65,7 +65,7 @@ class Validator:
     count: int = 0
 
     def __call__(self) -> float:
-        corpus, shared = self.dataset.corpus, self.accelerator.num_processes > 1
+        corpus, shared = self.encoder.split(self.dataset.corpus), self.accelerator.num_processes > 1
         encoder = self.encoder.with_cache() if self.keep else self.encoder
         if shared and not self.keep:
             encoder = encoder.borrowed(str(self.folder.absolute()))

@@ -42,6 +42,9 @@ class Given:
     def prompt(self, role: str) -> None:
         return None
 
+    def split(self, corpus: Any) -> Any:
+        return corpus
+
     def encode(self, items: Any, role: str, *, on_progress: Any = None) -> Any:
         if role == "document":
             return self._rows[role]

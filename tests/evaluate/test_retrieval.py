@@ -27,9 +27,13 @@ class WordCounts:
     fingerprint = "f00d"
     dimension = len(WORDS)
     max_length = None
+    passages = None
 
     def __init__(self) -> None:
         self.encoded: list[tuple[str, list[str]]] = []
+
+    def split(self, corpus: Sequence[Item]) -> Sequence[Item]:
+        return corpus
 
     def encode(self, items: Sequence[Item], role: str, *, on_progress: object = None) -> np.ndarray:
         self.encoded.append((role, [item.content for item in items]))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from embedtune.errors import InputError
 from embedtune.search import exact
-from embedtune.search.exact import as_run, exact_search, tie_order
+from embedtune.search.exact import as_run, best_rows, exact_search, tie_order
 
 
 @st.composite
@@ -117,3 +117,48 @@ def test_as_run_orders_ties_by_id_and_drops_missing_rows() -> None:
     scores = np.array([[1.0, 1.0, 2.0, -1.0]], np.float32)
     run = as_run(["q"], doc_ids, scores, np.array([[0, 2, 1, -1]]))
     assert list(run["q"].items()) == [("d10", 2.0), ("d2", 1.0), ("d1", 1.0)]
+
+
+def best_of_documents(scores: np.ndarray, owners: np.ndarray) -> np.ndarray:
+    return np.stack([scores[:, owners == number].max(axis=1) for number in range(owners[-1] + 1)], axis=1)
+
+
+def test_of_passages_the_k_best_documents_are_found_where_one_owns_all_the_best_passages() -> None:
+    generator = np.random.default_rng(0)
+    counts = [300, *generator.integers(1, 6, 80).tolist()]
+    owners = np.repeat(np.arange(len(counts)), counts)
+    queries = generator.normal(size=(7, 8)).astype(np.float32)
+    passages = generator.normal(size=(len(owners), 8)).astype(np.float32)
+    passages[:300] = queries[0] + 0.01 * passages[:300]  # 300 passages that score best for the first query
+    of_documents = best_of_documents(queries @ passages.T, owners)
+    scores, rows = exact_search(queries, passages, 10, tie_order=owners)
+    numbers = owners[rows]
+    assert numbers[0, 0] == 0
+    for query in range(7):
+        expected = np.argsort(-of_documents[query])[:10]
+        assert numbers[query].tolist() == expected.tolist()
+        np.testing.assert_allclose(scores[query], of_documents[query, expected], rtol=1e-5)
+    assert exact_search(queries, passages, 1000, tie_order=owners)[1].shape == (7, 81)
+    rows = best_rows(queries, passages, owners, rows)
+    assert (owners[rows] == numbers).all()
+    np.testing.assert_allclose((queries[:, None] * passages[rows]).sum(-1), scores, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 3, 64])
+def test_documents_whose_passages_fill_several_blocks_are_found_alike(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(1)
+    owners = np.repeat(np.arange(12), generator.integers(1, 9, 12))
+    queries = generator.integers(-2, 3, (5, 4)).astype(np.float32)  # small integers: many equal scores
+    passages = generator.integers(-2, 3, (len(owners), 4)).astype(np.float32)
+    order = generator.permutation(12)
+    removed = np.flatnonzero(np.isin(owners, [0, 5]))
+    monkeypatch.setattr("embedtune.search.exact._DOCUMENTS", size)
+    scores, rows = exact_search(queries, passages, 12, tie_order=order[owners], removed=removed)
+    numbers = owners[rows]
+    of_documents = best_of_documents(queries @ passages.T, owners)
+    for query in range(5):
+        expected = sorted(set(range(12)) - {0, 5}, key=lambda n: (of_documents[query, n], order[n]), reverse=True)
+        assert numbers[query].tolist() == expected
+        assert scores[query].tolist() == of_documents[query, expected].tolist()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from ...models.encoder import Encoder, Progress
 from ...models.scorers import other_encoder, query_rows
-from ...search.exact import as_run, exact_search, tie_order
+from ...search.exact import as_run, documents_by_row, exact_search
 from ...types import Dataset
 from . import Sourced
 from ._ranking import check_ranks, most_positives, queries_of, ranks
@@ -26,14 +26,14 @@ def dense(
     """
     check_ranks("dense", first, depth)
     searcher = encoder if model is None else other_encoder(model, encoder)
-    query_ids, doc_ids = queries_of(dataset), dataset.corpus.ids
-    documents = searcher.encode(dataset.corpus, "document", on_progress=on_progress)  # (D, H)
+    query_ids, corpus = queries_of(dataset), encoder.split(dataset.corpus)
+    doc_ids, order = documents_by_row(corpus)
     scores, rows = exact_search(
         query_rows(searcher, dataset.queries, query_ids),
-        documents,
+        searcher.encode(corpus, "document", on_progress=on_progress),
         depth + most_positives(dataset),
         similarity=searcher.similarity,
-        tie_order=tie_order(doc_ids),
+        tie_order=order,
     )
     run = as_run(query_ids, doc_ids, scores, rows)
     return {"dense" if model is None else f"dense:{model}": ranks(run, dataset.qrels, first=first, depth=depth)}
