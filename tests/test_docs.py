@@ -26,8 +26,14 @@ from embedtune_cli.app import app
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-RUN = ["your-data", "recipes", "negatives", "out-of-domain", "methods"]  # each in a folder where `your-data` has run
+# Each in a folder where `your-data` has run.
+RUN = ["your-data", "recipes", "negatives", "out-of-domain", "methods", "vectors"]
 SMALLER = {"max_length: 256": "max_length: 64", "batch_size: 32": "batch_size: 4, max_steps: 2"}
+SMALLER_OPTIONS = {
+    "--max-length 256": "--max-length 64",
+    "--sizes 384,256,128,64": "--sizes 32,16,8",
+    "--truncate-dim 256": "--truncate-dim 16",
+}
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", flags=re.DOTALL)
 
 
@@ -76,7 +82,8 @@ def run_page(name: str, run_cli: Callable[..., Any]) -> None:
     page = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
     write_recipes(page)
     for line in commands(page):
-        line = line.replace("--max-length 256", "--max-length 64")
+        for real, tiny in SMALLER_OPTIONS.items():
+            line = line.replace(real, tiny)
         result = run_cli(*shlex.split(line, comments=True)[1:])
         assert result.exit_code == 0, f"{line}\n{result.stdout}\n{result.stderr}"
 
