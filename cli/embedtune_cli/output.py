@@ -6,9 +6,11 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from embedtune import distributed
 
+REDRAWS = 3  # of a bar, in a second
 # Control characters that drive a terminal, overrides of the writing direction, and halves of surrogate pairs, which no
 # encoding has. Written as JSON writes them, so that JSON keeps its meaning. Line breaks and tabs stay.
 _ESCAPES = {
@@ -126,24 +128,63 @@ def say_missing_images(faults: Sequence[str]) -> None:
 
 @contextmanager
 def progress(description: str) -> Iterator[Callable[..., None]]:
-    """Gives on_progress(done, total, description=None), which moves a bar on stderr and says what it is of.
+    """Gives on_progress(done, total, description=None, whole=None), which moves a bar on stderr and says what it is of.
 
+    whole: the share of a run that is done, and its time left in words; shown as a bar of its own below the phase's.
     Without a terminal there is no bar, and of several processes one shows it.
     """
     if not sys.stderr.isatty() or not distributed.leads():
-        yield lambda done, total, description=None: None
+        yield lambda done, total, description=None, whole=None: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(20), _count_column(), _left_column())
     # stdout may be a pipe that wants the results: only stderr goes through the bar's console.
-    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False, refresh_per_second=REDRAWS) as bar:
         bar.add_task(printable(description), total=None)
         task = bar.tasks[0]
 
-        def show(done: float, total: float | None, description: str | None = None) -> None:
+        def show(
+            done: float, total: float | None, description: str | None = None, whole: tuple[float, str] | None = None
+        ) -> None:
+            if description is not None and description.partition(":")[0] != task.description.partition(":")[0]:
+                bar.reset(task.id)  # another phase: its time left is not that of the one before
             task.total = total  # set here, because update() takes None for no change
             bar.update(task.id, completed=done, description=None if description is None else printable(description))
+            if whole is not None:
+                if len(bar.tasks) == 1:
+                    bar.add_task("whole run", total=1.0, left="", percent=True)
+                    task.fields["left"] = ""  # the phase's own would contradict it
+                bar.update(bar.tasks[1].id, completed=whole[0], left=whole[1])
 
         yield show
+
+
+def _count_column() -> Any:
+    """`12/40` of a phase; the percentage of a whole run."""
+    from rich.progress import ProgressColumn, Task
+    from rich.text import Text
+
+    class Count(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            if task.fields.get("percent"):
+                return Text(f"{task.percentage:.0f}%", style="progress.percentage")
+            total = "?" if task.total is None else f"{task.total:,.0f}"
+            return Text(f"{task.completed:,.0f}/{total}", style="progress.download")
+
+    return Count()
+
+
+def _left_column() -> Any:
+    """The time left: of a phase by its own pace, of a whole run as it is told."""
+    from rich.progress import Task, TimeRemainingColumn
+    from rich.table import Column
+    from rich.text import Text
+
+    class Left(TimeRemainingColumn):
+        def render(self, task: Task) -> Text:
+            return Text(str(task.fields["left"])) if "left" in task.fields else super().render(task)
+
+    return Left(table_column=Column(no_wrap=True))

@@ -49,6 +49,10 @@ def train(
     if resume and leads and not (folder / "recipe.yaml").exists():
         say(f"    resume  {folder} holds no run yet; a new run starts")
     if dry_run:
+        from embedtune.train.forecast import facts_of
+
+        for name, text in facts_of(checked).items() if leads else ():
+            say(f"{name:>10}  {text}")
         show_text(dump(resolve(checked)))
         return
     from embedtune.train.run import train as train_recipe
@@ -64,22 +68,27 @@ def train(
 
 
 class Watcher:
-    """Shows a run's events: on a terminal a bar with the loss and the pace, elsewhere about twenty lines in all."""
+    """Shows a run's events: on a terminal a bar for the phase and one for the whole run, elsewhere about twenty lines
+    of steps, a line for each phase, and the time left."""
 
     def __init__(self, show: Callable[..., None]) -> None:
+        from embedtune.train.clock import RunClock
+
         self._show, self._steps, self._phase, self._bar = show, 0, "", sys.stderr.isatty()
+        self._clock = RunClock([])
 
     def __call__(self, event: dict[str, Any]) -> None:
         kind = event["event"]
-        if kind == "phase":
-            steps, self._phase = event.get("steps"), event["name"]
-            self._steps = steps or self._steps  # a refresh during training is a phase too, and has no steps
-            if self._bar:
-                self._show(0, None, self._phase)
-            else:
-                say(self._phase + (f": {steps} steps" if steps else ""))
+        if kind == "plan":
+            from embedtune.train.clock import RunClock
+
+            self._clock = RunClock(event["phases"])
+        elif kind == "phase":
+            self._begin(event)
         elif kind == "progress":
-            self._show(event["done"], event["total"], self._phase)
+            self._clock.at(event["done"] / max(1, event["total"]))
+            detail = event.get("detail")
+            self._draw(event["done"], event["total"], f"{self._phase}: {detail}" if detail else self._phase)
         elif kind == "step":
             self._step(event)
         elif kind == "validation":
@@ -88,12 +97,35 @@ class Watcher:
         elif kind == "message":
             say(event["text"])
 
+    def _begin(self, event: dict[str, Any]) -> None:
+        steps, kind = event.get("steps"), event.get("kind")
+        self._phase, self._steps = event["name"], steps or self._steps
+        self._clock.begin(kind, event.get("at", 0) / steps if steps else 0.0)
+        if self._bar:
+            self._draw(event.get("at", 0), steps, self._phase)
+        elif kind != "validation":  # whose value is said
+            left = self._left()
+            say(self._phase + (f": {steps} steps" if steps else "") + (f", {left}" if left else ""))
+
     def _step(self, event: dict[str, Any]) -> None:
         done, pace = event["step"], f"loss {event['loss']:.4f}, {event['pairs_per_second']:.1f} pairs/s"
-        self._show(done, self._steps, f"train: {pace}")
+        if self._phase != "train":  # a validation or a mining is over
+            self._phase = "train"
+            self._clock.begin("training")
+        self._clock.at(done / max(1, self._steps))
+        self._draw(done, self._steps, f"train: {pace}")
         if not self._bar and (done % max(1, self._steps // 20) == 0 or done == self._steps):
             seconds = (self._steps - done) * event["seconds"]
-            say(f"step {done}/{self._steps}: {pace}, about {seconds:.0f} s left")
+            say(f"step {done}/{self._steps}: {pace}, {self._left() or f'about {seconds:.0f} s left'}")
+
+    def _draw(self, done: float, total: float | None, text: str) -> None:
+        self._show(done, total, text, (self._clock.share, self._left()))
+
+    def _left(self) -> str:
+        from embedtune.train.clock import in_words
+
+        left = self._clock.left
+        return "" if left is None else f"about {in_words(left)} left"
 
 
 def show_result(result: Any, as_json: bool) -> None:

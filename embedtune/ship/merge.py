@@ -109,7 +109,7 @@ def _chosen(mixtures: Mixtures, choice: Choice) -> tuple[float, list[Point], dic
     def values(alpha: float, dataset: Dataset) -> Values:
         return mixtures.values(alpha, dataset, measure)
 
-    points = curve(choice.guard, watched, values, lambda alpha: None)
+    points = curve(choice.guard, watched, values, None)
     alpha = choose(points).alpha
     reporting = [one.reporting for one in watched]
     return alpha, points, {each.label: paired(values(0.0, each), values(alpha, each)) for each in reporting}

@@ -131,25 +131,39 @@ def curve(
     guard: Guard,
     watched: Sequence[Watched],
     measure: Callable[[float, Dataset], Values],
-    validate: Callable[[float], float | None],
-    on_progress: Callable[[int, int], None] | None = None,
+    validate: Callable[[float], float] | None,
+    on_progress: Callable[[int, int, str], None] | None = None,
 ) -> list[Point]:
     """Every alpha's point, from 0 up.
 
-    measure: (alpha, dataset) -> each query's value. validate: alpha -> value in domain, or None without one.
+    measure: (alpha, dataset) -> each query's value. validate: alpha -> value in domain; its set is the last one
+    of each alpha. on_progress: told before each set.
     """
     chosen_by = [w.choosing for w in watched if w.choosing is not None]
-    base = {dataset.label: measure(0.0, dataset) for dataset in chosen_by}
     points: list[Point] = []
-    alphas = sorted(set(guard.alphas))
-    for alpha in alphas:
+    alphas, count = sorted(set(guard.alphas)), len(chosen_by) + (validate is not None)
+
+    def told(number: int, position: int) -> None:
+        detail = f"alpha {number + 1} of {len(alphas)}, set {position + 1} of {count}"
         if on_progress is not None:
-            on_progress(len(points), len(alphas))
-        by_label = base if alpha == 0 else {dataset.label: measure(alpha, dataset) for dataset in chosen_by}
+            on_progress(number * count + position, len(alphas) * count, detail)
+
+    def values_at(number: int, alpha: float) -> dict[str, Values]:
+        by_label = {}
+        for position, dataset in enumerate(chosen_by):
+            told(number, position)
+            by_label[dataset.label] = measure(alpha, dataset)
+        return by_label
+
+    base = values_at(0, 0.0)
+    for number, alpha in enumerate(alphas):
+        by_label = base if alpha == 0 else values_at(number, alpha)
+        if validate is not None:
+            told(number, count - 1)
         points.append(
             Point(
                 alpha=alpha,
-                validation=validate(alpha),
+                validation=validate(alpha) if validate is not None else None,
                 sets={label: sum(values.values()) / len(values) for label, values in by_label.items()},
                 fits=fits(guard, base, by_label),
             )

@@ -13,7 +13,11 @@ from ..files import write_lines
 from .step import Batch
 
 Listener = Callable[[dict[str, Any]], None]
-"""Gets each event: a mapping with "event" (step, validation, checkpoint, phase, progress) and its values."""
+"""Gets each event: a mapping with "event" and its values.
+
+plan: `phases`, the work of the whole run. phase: its `name` and its `kind`, where it is in the plan. progress: how far
+the phase is. step, validation, checkpoint: what the log holds. message: a sentence for the user.
+"""
 
 
 class Log:
@@ -41,9 +45,9 @@ class Log:
         if self._writes and self._listener is not None:
             self._listener({"event": event, **values})
 
-    def progress(self, done: int, total: int) -> None:
-        """Tells the listener how far the phase is."""
-        self.tell("progress", done=done, total=total)
+    def progress(self, done: int, total: int, detail: str = "") -> None:
+        """Tells the listener how far the phase is. detail: where it stands, such as "alpha 3 of 11, set 2 of 3"."""
+        self.tell("progress", done=done, total=total, detail=detail)
 
     def step(self, step: int, epoch: int, numbers: dict[str, float], batches: Sequence[Batch], seconds: float) -> None:
         """numbers: the loss, its parts, rate and norm. batches: all of the optimizer step."""

@@ -67,9 +67,8 @@ def mix_run(t: Training, guard: Guard, watched: Sequence[Watched], validation: D
     mixtures = Mixtures(recipe.model, tuned, recipe.evaluate.precision, fisher)
     measure = guard.measure or recipe.evaluate.measure
 
-    def validate(alpha: float) -> float | None:
-        if validation is None:
-            return None
+    def validate(alpha: float) -> float:
+        assert validation is not None
         values = mixtures.values(alpha, validation, measure)
         return sum(values.values()) / len(values)
 
@@ -77,7 +76,7 @@ def mix_run(t: Training, guard: Guard, watched: Sequence[Watched], validation: D
         guard,
         watched,
         lambda alpha, dataset: mixtures.values(alpha, dataset, measure),
-        validate,
+        validate if validation is not None else None,
         on_progress=t.log.progress,
     )
     alpha = choose(points).alpha

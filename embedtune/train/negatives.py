@@ -188,7 +188,7 @@ class RunNegatives:
             return MinedNegatives(self.recipe, {})
         files = self.files(name)
         if not files.complete:
-            self.log.tell("phase", name="mine negatives")
+            self.log.tell("phase", name="mine negatives", kind="mining")
         # Mined candidates are filtered by copies, so that the filters in training keep their device and their mode.
         learned = [copy.deepcopy(f).cpu() if isinstance(f, nn.Module) else f for f in filters or ()] or None
         report = mined_once(

@@ -146,6 +146,21 @@ def _model(recipe: Recipe) -> dict[str, str]:
     return facts
 
 
+def size_of_model(recipe: Recipe) -> ModelSize | None:
+    """The size of a single model of texts that is on this machine; None of others."""
+    if recipe.model.compose is not None or (folder := with_weights(locate(recipe.model.label).folder)) is None:
+        return None
+    model = model_size(folder, recipe.model.max_length)
+    return None if "vision_config" in model.config else model
+
+
+def is_here(recipe: Recipe) -> bool:
+    """Whether the model, or every tower of it, is on this machine."""
+    compose = recipe.model.compose
+    names = [recipe.model.label] if compose is None else [compose.text, compose.image]
+    return all(with_weights(locate(name).folder) is not None for name in names)
+
+
 def _trained(model: ModelSize, lora: Lora | None) -> str:
     if lora is None:
         return "all trained"
@@ -167,7 +182,7 @@ def training_bytes(recipe: Recipe, model: ModelSize) -> int:
         encoded = 1 if recipe.negatives.live is not None else 2 + sizes.own_negatives(recipe)  # items a query
         tokens = train.batch_size * encoded * model.length
     else:
-        tokens = min(train.chunk_size * model.length, TOKENS_PER_CHUNK[_device()])
+        tokens = min(train.chunk_size * model.length, TOKENS_PER_CHUNK[device_kind()])
     trained = model.adapter(lora.rank) if lora else model.parameters
     return 4 * model.parameters + 12 * trained + ACTIVATION_BYTES * tokens * model.layers * model.hidden
 
@@ -221,7 +236,7 @@ def _parameters(file: Path) -> int:
 def _precision(recipe: Recipe) -> str:
     if recipe.train.precision != "auto":
         return recipe.train.precision
-    if _device() == "cuda":
+    if device_kind() == "cuda":
         return "auto: bf16 on this GPU, or fp16 where it has no bf16"
     information = Path("/proc/cpuinfo")
     flags = information.read_text(encoding="utf-8") if information.exists() else ""
@@ -229,7 +244,7 @@ def _precision(recipe: Recipe) -> str:
     return "auto: bf16, which this processor has" if native else "auto: fp32 (this processor has no bf16 instructions)"
 
 
-def _device() -> str:
+def device_kind() -> str:
     """The kind of device that the run will use, without asking torch."""
     if list(Path("/dev").glob("nvidia[0-9]*")) and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
         return "cuda"

@@ -144,7 +144,13 @@ def set_up(
         keep = recipe.negatives.refresh is not None
         measure = recipe.evaluate.measure
         validate = Validator(
-            encoder=encoder, dataset=validation, measure=measure, accelerator=accelerator, folder=folder, keep=keep
+            encoder=encoder,
+            dataset=validation,
+            measure=measure,
+            accelerator=accelerator,
+            folder=folder,
+            log=log,
+            keep=keep,
         )
     training = Training(
         recipe=recipe,

@@ -38,6 +38,7 @@ from ..types import Dataset, Items, Role
 from . import checkpoint
 from . import folder as run_folder
 from .checkpoint import State, Training
+from .forecast import work_of
 from .guard import Watched, choose, conclude, refuse_distilled, refuse_overlap, watch
 from .live import two_towers
 from .log import Listener, Log
@@ -125,6 +126,8 @@ def _train(
     refuse_without_texts(recipe, dataset)
     suites = load_suites(recipe)
     refuse_guarded(recipe, dataset, suites, accelerator)
+    if on_event is not None and accelerator.is_main_process:
+        on_event({"event": "plan", "phases": work_of(recipe, dataset, suites)})
     stop = threading.Event()
     training, base_fingerprint = set_up(recipe, dataset, accelerator, folder, on_event, stop.is_set)
     facts = environment(training, suites, base_fingerprint)
@@ -143,7 +146,7 @@ def _train(
     training.log.start(restored.step if restored is not None else None)
     state = restored or State()
     accelerator.init_trackers("embedtune", config={"recipe": str(folder / "recipe.yaml")})
-    training.log.tell("phase", name="train", steps=training.plan.steps, at=state.step)
+    training.log.tell("phase", name="train", kind="training", steps=training.plan.steps, at=state.step)
     with signals_set(stop):
         state = fit(training, state)
     if accelerator.is_main_process:
@@ -239,7 +242,7 @@ def finish(training: Training, state: State, suites: list[Dataset]) -> TrainedRu
         watched = [watch(dataset, guard) for dataset in suites[inside:]]
         suites = [*suites[:inside], *(w.reporting for w in watched)]
         if guard.interpolate:
-            training.log.tell("phase", name="mix base and tuned weights")
+            training.log.tell("phase", name="mix base and tuned weights", kind="mixing")
             points = mix_run(training, guard, watched, training.validation)
     write_text(folder / FINISHING, "model/ is final\n")
     models: tuple[Which, ...] = ("base", "tuned", "unmixed") if points else ("base", "tuned")
@@ -314,7 +317,7 @@ def evaluate_suites(recipe: Recipe, which: Which, suites: list[Dataset], folder:
     options |= {"measures": measures_of(recipe), "retrieval": Retrieval(slices=tuple(recipe.evaluate.slices))}
     evaluations = {}
     for dataset in suites:
-        log.tell("phase", name=f"evaluate the {which} model on {dataset.label}")
+        log.tell("phase", name=f"evaluate the {which} model on {dataset.label}", kind="evaluation")
         if shorter:
             evaluation, _ = evaluate_sizes(encoder, dataset, shorter, **options)
         else:

@@ -20,6 +20,7 @@ from ..models.encoder import Encoder
 from ..recipe import Validation
 from ..seeds import generator_for
 from ..types import Dataset
+from .log import Log
 from .sizes import training_queries
 
 WHOLE = 1000  # the depth of a measure without a cut-off
@@ -61,6 +62,7 @@ class Validator:
     measure: str
     accelerator: Accelerator
     folder: Path
+    log: Log
     keep: bool
     count: int = 0
 
@@ -70,9 +72,13 @@ class Validator:
         if shared and not self.keep:
             encoder = encoder.borrowed(str(self.folder.absolute()))
         self.count += 1
+        self.log.tell("phase", name=f"validate on {len(self.dataset.qrels):,} queries", kind="validation")
         if self.accelerator.is_main_process:
             retrieval = Retrieval(depth=1 if "@" in self.measure else WHOLE)  # no deeper than the measure looks
-            evaluation = evaluate(encoder, self.dataset, measures=[self.measure], retrieval=retrieval)
+            measures, on_progress = [self.measure], self.log.progress
+            evaluation = evaluate(
+                encoder, self.dataset, measures=measures, retrieval=retrieval, on_progress=on_progress
+            )
             value = evaluation.measures[self.measure]
             if shared:
                 write_json(self.folder / SHARED_VALUE, {"count": self.count, "value": value})

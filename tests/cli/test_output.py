@@ -102,6 +102,19 @@ def test_a_phase_of_unknown_length_does_not_keep_the_last_total(
     assert r"mix [bold]\u001b]0;owned" in shown
 
 
+def test_a_whole_run_has_a_bar_of_its_own_with_its_time_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with progress("train") as show:
+        show(5, 22, "mix: alpha 3 of 11, set 2 of 2", (0.43, "about 12 min left"))
+    lines = capsys.readouterr().err.replace("\r", "\n").splitlines()
+    assert any("mix: alpha 3 of 11, set 2 of 2" in line and "5/22" in line for line in lines)
+    assert any("whole run" in line and "43%" in line and "about 12 min left" in line for line in lines)
+
+
 def test_a_run_that_mines_again_keeps_count_of_its_steps(capsys: pytest.CaptureFixture[str]) -> None:
     watcher = Watcher(lambda *_: None)
     watcher({"event": "phase", "name": "train", "steps": 4})

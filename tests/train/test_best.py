@@ -173,11 +173,30 @@ def test_mixing_tells_how_far_it_is(tiny_model: Path, tiny_dataset: Path, tmp_pa
     guard = {"interpolate": True, "alphas": [0.0, 0.5, 1.0], "largest_drop": 1.0}
     evaluate = {"out_of_domain": [str(other)], "guard": guard}
     told: list[dict[str, Any]] = []
-    train(recipe_of(tiny_model, tiny_dataset, evaluate=evaluate), tmp_path / "run", on_event=told.append)
+    recipe = recipe_of(tiny_model, tiny_dataset, evaluate=evaluate, data={"validation": 0.3})
+    train(recipe, tmp_path / "run", on_event=told.append)
     start = next(i for i, event in enumerate(told) if event.get("name") == "mix base and tuned weights")
     end = next(i for i, event in enumerate(told) if i > start and event["event"] == "phase")
-    progress = [(event["done"], event["total"]) for event in told[start:end] if event["event"] == "progress"]
-    assert progress == [(0, 3), (1, 3), (2, 3)]
+    progress = [(e["done"], e["total"], e["detail"]) for e in told[start:end] if e["event"] == "progress"]
+    assert progress == [
+        (0, 6, "alpha 1 of 3, set 1 of 2"),
+        (1, 6, "alpha 1 of 3, set 2 of 2"),
+        (2, 6, "alpha 2 of 3, set 1 of 2"),
+        (3, 6, "alpha 2 of 3, set 2 of 2"),
+        (4, 6, "alpha 3 of 3, set 1 of 2"),
+        (5, 6, "alpha 3 of 3, set 2 of 2"),
+    ]
+    plan = next(event["phases"] for event in told if event["event"] == "plan")
+    kinds = [event["kind"] for event in told if event["event"] == "phase"]
+    assert [phase.kind for phase in plan] == ["validation", "training", "mixing", "evaluation"]
+    assert {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)} == {
+        "training": 1,
+        "validation": 2,  # the untouched model's, and the last step's
+        "mixing": 1,
+        "evaluation": 3,
+    }
+    counts = {phase.kind: len(phase.parts) for phase in plan}
+    assert counts == {"validation": 2, "training": 1, "mixing": 1, "evaluation": 3}
 
 
 def test_t5_calls_its_embeddings_shared_and_they_are_frozen_all_the_same() -> None:

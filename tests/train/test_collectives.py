@@ -17,6 +17,7 @@ from embedtune.errors import InputError
 from embedtune.models.encoder import load_encoder
 from embedtune.recipe import Model, check_recipe
 from embedtune.train import prepare
+from embedtune.train.log import Log
 from embedtune.train.run import train
 from embedtune.train.step import embed, generator_state, restored
 from embedtune.train.validation import Validator
@@ -33,6 +34,7 @@ from embedtune.files import locked
 from embedtune.models.encoder import load_encoder
 from embedtune.train import validation
 from embedtune.train.folder import decided_by_main
+from embedtune.train.log import Log
 from embedtune.train.step import agree_on_state, average_gradients
 
 model, data, folder = sys.argv[1:]
@@ -73,7 +75,8 @@ def slowly(*arguments, **keywords):
 validation.evaluate = slowly
 encoder, dataset = load_encoder(model, cached=False), load_dataset(data, "train")
 measure = validation.Validator(encoder=encoder, dataset=dataset, measure="nDCG@10", accelerator=accelerator,
-                               folder=Path(folder), keep=False)
+                               folder=Path(folder), log=Log(Path(folder, "log.jsonl"), accelerator, None),
+                               keep=False)
 if rank == 0:
     with locked(Path(folder)):
         accelerator.wait_for_everyone()  # as in a run, which is locked before anything is validated
@@ -108,6 +111,7 @@ def test_a_process_does_not_wait_for_one_that_has_ended(tiny_model: Path, tiny_d
         measure="nDCG@10",
         accelerator=second,
         folder=tmp_path,
+        log=Log(tmp_path / "log.jsonl", second, None),
         keep=True,
     )
     with pytest.raises(InputError, match="the first process has ended while it was to validate; see its error"):

@@ -74,7 +74,7 @@ def test_preflight_knows_how_many_tokens_a_chunk_holds_on_the_device(
     size = module.model_size(tiny_model, 64)
     gib = {}
     for kind in ("cpu", "cuda"):
-        monkeypatch.setattr(module, "_device", lambda kind=kind: kind)
+        monkeypatch.setattr(module, "device_kind", lambda kind=kind: kind)
         gib[kind] = module._memory(recipe, dataclasses.replace(size, hidden=2**14))
     assert (gib["cpu"].split()[3], gib["cuda"].split()[3]) == ("5.0", "80.0")  # 80 bytes x 2 layers x 2,048 or 32,768
 
