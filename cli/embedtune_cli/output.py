@@ -149,10 +149,11 @@ def progress(description: str) -> Iterator[Callable[..., None]]:
         def show(
             done: float, total: float | None, description: str | None = None, whole: tuple[float, str] | None = None
         ) -> None:
-            if description is not None and description.partition(":")[0] != task.description.partition(":")[0]:
-                bar.reset(task.id)  # another phase: its time left is not that of the one before
+            name = None if description is None else printable(description)
             task.total = total  # set here, because update() takes None for no change
-            bar.update(task.id, completed=done, description=None if description is None else printable(description))
+            if name is not None and name.partition(":")[0] != task.description.partition(":")[0]:
+                bar.reset(task.id, description=name)  # another phase: its time left is not that of the one before
+            bar.update(task.id, completed=done, description=name)
             if whole is not None:
                 if len(bar.tasks) == 1:
                     bar.add_task("whole run", total=1.0, left="", percent=True)

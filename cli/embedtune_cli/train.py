@@ -104,28 +104,28 @@ class Watcher:
         if self._bar:
             self._draw(event.get("at", 0), steps, self._phase)
         elif kind != "validation":  # whose value is said
-            left = self._left()
-            say(self._phase + (f": {steps} steps" if steps else "") + (f", {left}" if left else ""))
+            remaining = self._remaining()
+            say(self._phase + (f": {steps} steps" if steps else "") + (f", {remaining}" if remaining else ""))
 
     def _step(self, event: dict[str, Any]) -> None:
         done, pace = event["step"], f"loss {event['loss']:.4f}, {event['pairs_per_second']:.1f} pairs/s"
-        if self._phase != "train":  # a validation or a mining is over
+        if self._phase != "train":  # validation, or mining, is over
             self._phase = "train"
             self._clock.begin("training")
         self._clock.at(done / max(1, self._steps))
         self._draw(done, self._steps, f"train: {pace}")
         if not self._bar and (done % max(1, self._steps // 20) == 0 or done == self._steps):
             seconds = (self._steps - done) * event["seconds"]
-            say(f"step {done}/{self._steps}: {pace}, {self._left() or f'about {seconds:.0f} s left'}")
+            say(f"step {done}/{self._steps}: {pace}, {self._remaining() or f'about {seconds:.0f} s left'}")
 
     def _draw(self, done: float, total: float | None, text: str) -> None:
-        self._show(done, total, text, (self._clock.share, self._left()))
+        self._show(done, total, text, (self._clock.share, self._remaining()))
 
-    def _left(self) -> str:
+    def _remaining(self) -> str:
         from embedtune.train.clock import in_words
 
-        left = self._clock.left
-        return "" if left is None else f"about {in_words(left)} left"
+        seconds = self._clock.remaining
+        return "" if seconds is None else f"about {in_words(seconds)} left"
 
 
 def show_result(result: Any, as_json: bool) -> None:

@@ -54,7 +54,7 @@ class RunClock:
     def begin(self, kind: PhaseKind | None, share: float = 0.0) -> None:
         """A phase begins, at a share of it that was done before. None: something without a place in the plan.
 
-        Training goes on after a validation or a mining; any other phase that is left is done.
+        Training goes on after validation and mining; any other phase that is left is done.
         """
         self._tick()
         present = self._courses.get(self._present) if self._present else None
@@ -87,7 +87,7 @@ class RunClock:
         return sum(course.behind for course in self._courses.values()) / total if total else 0.0
 
     @property
-    def left(self) -> float | None:
+    def remaining(self) -> float | None:
         """Seconds; None while too little has been seen."""
         seconds = sum(course.seconds for course in self._courses.values())
         watched = sum(course.watched for course in self._courses.values())

@@ -24,20 +24,20 @@ def test_the_time_left_follows_each_kinds_own_pace() -> None:
     clock.begin("training")
     hands.seconds = 1.0
     clock.at(0.05)
-    assert clock.left is None  # too early to tell
+    assert clock.remaining is None  # too early to tell
     hands.seconds = 10.0
     clock.at(0.5)
     assert clock.share == 0.25
-    assert clock.left == pytest.approx(0.2 * (50 + 100))  # 10 s for 50 tokens, 150 are left
+    assert clock.remaining == pytest.approx(0.2 * (50 + 100))  # 10 s for 50 tokens, 150 are left
     hands.seconds = 20.0
     clock.at(1.0)
     clock.begin("evaluation")
-    assert clock.left == pytest.approx(0.2 * 100)
+    assert clock.remaining == pytest.approx(0.2 * 100)
     hands.seconds = 30.0
     clock.at(0.5)  # 25 tokens in 10 s, where training took 5
     pace = 30 / 125
     own_pace = (10 + pace * 5) / (25 + 5)
-    assert clock.left == pytest.approx(own_pace * 75)
+    assert clock.remaining == pytest.approx(own_pace * 75)
     clock.begin("evaluation")
     assert clock.share == pytest.approx(0.75)
 
@@ -71,7 +71,7 @@ def test_a_resumed_run_does_not_count_the_steps_before_as_its_pace() -> None:
     clock.begin("training", share=0.9)
     hands.seconds = 5.0
     clock.at(0.95)
-    assert clock.left == pytest.approx(5.0)
+    assert clock.remaining == pytest.approx(5.0)
 
 
 def test_a_time_is_told_without_false_digits() -> None:
