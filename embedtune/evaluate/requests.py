@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import distributed
-from ..data.dataset import load_texts, without_broken
+from ..data.dataset import without_broken
 from ..data.runs import RunFile, ThirdColumn
 from ..errors import InputError
 from ..files import check_container
@@ -201,7 +201,11 @@ def _measured(
 
 def _retrieval(request: OnData) -> Retrieval:
     """How the request searches, apart from the vectors' size and precision."""
-    calibrate = load_texts(request.calibrate)[0] if request.calibrate is not None else None
+    calibrate = None
+    if request.calibrate is not None:
+        from ..search.build import read_source  # imports FAISS
+
+        calibrate = read_source(request.calibrate).documents
     ignored, slices = request.ignore_identical_ids, tuple(_slices(request))
     return Retrieval(ignore_identical_ids=ignored, calibrate=calibrate, slices=slices)
 

@@ -97,6 +97,19 @@ def test_options_that_contradict_are_refused(tiny_model: Path, tiny_dataset: Pat
         assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
 
 
+def test_other_documents_give_the_ranges_and_the_result_names_them(
+    tiny_model: Path, tiny_dataset: Path, tmp_path: Path, run_cli: RunCli
+) -> None:
+    protocols = []
+    for name, options in (("own", []), ("other", ["--calibrate", f"{tiny_dataset}:train"])):
+        done = run_cli("eval", tiny_model, "--data", tiny_dataset, "--output", tmp_path / name, "--quantize", "int8",
+                       *options)  # fmt: skip
+        assert done.exit_code == 0, done.stderr
+        protocols.append(json.loads((tmp_path / name / "tiny/measures.json").read_text())["protocol"])
+    assert protocols[1] == protocols[0] | {"calibration": protocols[1]["calibration"]}
+    assert by_query(tmp_path / "own/tiny") == by_query(tmp_path / "other/tiny")  # the same corpus in both splits
+
+
 def test_compare_names_another_precision(tiny_model: Path, tiny_dataset: Path, tmp_path: Path, run_cli: RunCli) -> None:
     for name, options in (("whole", []), ("bits", ["--quantize", "binary"])):
         assert run_cli("eval", tiny_model, "--data", tiny_dataset, "--output", tmp_path / name, *options).exit_code == 0
