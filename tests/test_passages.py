@@ -275,6 +275,19 @@ def test_the_command_line_indexes_and_searches_passages(
     assert "--add splits documents as the index does: leave out --passages and --stride" in refused.stderr
 
 
+def test_data_check_counts_what_the_model_cuts_and_names_the_way_on(
+    tiny_model: Path, folder: Path, run_cli: Callable[..., Any]
+) -> None:
+    checked = run_cli("data", "check", folder, "--model", tiny_model, "--max-length", 22, "--json")
+    tokens = {item.id: len(item.content.split()) for item in load_dataset(folder).corpus}
+    cut = sum(count > 20 for count in tokens.values())
+    assert 0 < cut < 20
+    assert json.loads(checked.stdout)["counts"]["documents cut at 22 tokens"] == cut
+    assert f"{cut / 20:.0%} of the documents are longer than the 22 tokens" in checked.stderr
+    assert "--passages TOKENS (at most 20), a recipe with model.passages" in checked.stderr
+    assert "--max-length has no effect without --model" in run_cli("data", "check", folder, "--max-length", 9).stderr
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

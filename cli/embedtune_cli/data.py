@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from embedtune.errors import BarMissed
 
 from . import options
-from .options import OUTPUT_HELP, argument, option, output_option, switch
+from .options import OUTPUT_HELP, argument, model_option, option, output_option, switch
 from .output import say, say_left_out, show_json, show_table, show_tables
+
+if TYPE_CHECKING:
+    from embedtune.data.check import FolderCheck
 
 app = typer.Typer(no_args_is_help=True, help="Check, convert and split dataset folders.\n\n"
                   "Example: embedtune data check data/scifact")  # fmt: skip
@@ -21,14 +24,28 @@ MOST_LINES = 3  # lines that a table names for each kind of fault
 
 
 @app.command()
-def check(folder: options.FolderArgument, as_json: options.Json = False) -> None:
+def check(
+    folder: options.FolderArgument,
+    model: Annotated[str | None, model_option("lengths are not counted")] = None,
+    max_length: options.MaxLength = None,
+    as_json: options.Json = False,
+) -> None:
     """Count the contents of a dataset folder and list every fault. Errors end with exit code 1, warnings with 0.
 
+    With --model it also counts the documents that are longer than the model reads.
+
     Example: embedtune data check data/scifact
+
+    Example: embedtune data check data/scifact --model sentence-transformers/all-MiniLM-L6-v2
     """
     from embedtune.data.check import check as check_folder
+    from embedtune.errors import InputError
 
+    if max_length is not None and model is None:
+        raise InputError("--max-length has no effect without --model")
     report = check_folder(folder)
+    if model is not None:
+        _count_cut(report, model, max_length)
     if as_json:
         faults = [{**asdict(fault), "count": fault.count} for fault in report.faults]
         show_json({"folder": str(folder), "counts": report.counts, "faults": faults})
@@ -41,6 +58,30 @@ def check(folder: options.FolderArgument, as_json: options.Json = False) -> None
             say("--json lists every line of each fault")
     if report.errors:
         raise BarMissed(f"{folder}: {report.errors} error{'s' if report.errors > 1 else ''}")
+
+
+def _count_cut(report: FolderCheck, model: str, max_length: int | None) -> None:
+    """Adds the number of documents that the model cuts to the report, and says the way on."""
+    from embedtune.data.jsonl import JsonLines
+    from embedtune.models.encoder import load_encoder
+    from embedtune.models.lengths import lengths_of
+    from embedtune.recipe import Model
+
+    if any(fault.severity == "error" and fault.file == "corpus.jsonl" for fault in report.faults):
+        say("corpus.jsonl has errors, so that the lengths of its documents are not counted")
+        return
+    encoder = load_encoder(Model(name=model, max_length=max_length))
+    lengths = lengths_of(JsonLines(report.folder / "corpus.jsonl"), encoder)
+    if lengths.room is None:
+        say(f"{model} reads documents of any length")
+        return
+    report.counts[f"documents cut at {lengths.max_length} tokens"] = lengths.cut
+    if lengths.cut:
+        say(
+            f"{lengths.cut / lengths.documents:.0%} of the documents are longer than the {lengths.max_length} tokens "
+            f"that {model} reads; eval, mine and index split them with --passages TOKENS (at most {lengths.room}), a "
+            "recipe with model.passages"
+        )
 
 
 def _first_lines(where: tuple[str, ...]) -> str:
