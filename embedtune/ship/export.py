@@ -1,67 +1,129 @@
-"""A model folder for other tools: adapters merged, weights complete, the model card kept."""
+"""A model folder for other tools: adapters merged, weights complete, the model card kept, other forms measured."""
 
 from __future__ import annotations
 
+import math
 import shutil
-from importlib.util import find_spec
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import InputError
+from ..data.dataset import load_dataset
+from ..errors import BarMissed, InputError
+from ..evaluate.results import distinct
 from ..files import MARK, FolderKind, check_folder, refuse_source, whole_folder
 from ..models import saving
-from ..models.encoder import load_encoder
+from ..models.encoder import Encoder, load_encoder
 from ..models.folders import model_folder
 from ..models.loading import model_of
+from ..models.opening import opened
 from ..recipe import Model
+from . import onnx
+from .costs import TEXTS, Cost, Costs
 
 EXPORTED = FolderKind(verb="export")
-ONNX = "pip install 'sentence-transformers[onnx]'"
+Form = Literal["safetensors", "onnx"]
+Dtype = Literal["float32", "bfloat16", "float16", "int8"]
+FORMATS: dict[Form, tuple[Dtype, ...]] = {
+    "safetensors": ("float32", "bfloat16", "float16"),
+    "onnx": ("float32", "int8"),
+}
+LOWEST_COSINE = 0.9999  # of a graph in float32 to the model: what kernels round differently is far above it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """The folder, and what its forms cost beside the model in float32, which comes first; empty for that one alone."""
+
+    folder: Path
+    costs: Sequence[Cost]
 
 
 def export(
     model: Model | str,
     output: Path,
     *,
-    form: Literal["safetensors", "onnx"] = "safetensors",
+    form: Form = "safetensors",
+    dtype: Dtype = "float32",
+    data: Sequence[str] = (),
     push_to: str | None = None,
     overwrite: bool = False,
-) -> Path:
+) -> Exported:
     """Writes a complete model folder: of a run folder its model, of an adapter folder the merged model.
 
-    form: onnx is written by sentence-transformers, with an extra of its own. push_to: also uploads the folder to the
-    hub, under this name (owner/name). Raises InputError for an output that may not be replaced, for a missing extra and
-    for a failed upload.
+    form: onnx adds onnx/model.onnx beside the model, checked against it. dtype: the number format of the weights; int8
+    adds onnx/model_quantized.onnx. data: datasets (DIR[:split]) whose nDCG@10 tells what another form costs. push_to:
+    also uploads the folder to the hub, under this name (owner/name).
+
+    Raises InputError for an output that may not be replaced, options that do not go together, a missing extra and a
+    failed upload, and BarMissed, with nothing written, for a graph that computes other embeddings.
     """
     check_folder(output, EXPORTED, overwrite=overwrite)
-    if form == "onnx" and find_spec("optimum") is None:
-        raise InputError(f"--format onnx: needs optimum-onnx; try: {ONNX}")
+    if dtype not in FORMATS[form]:
+        raise InputError(f"--dtype {dtype}: --format {form} takes {', '.join(FORMATS[form])}")
+    if form == "onnx":
+        onnx.refuse_absent_packages()
+    elif dtype == "float32" and data:
+        raise InputError("--data has no effect without another --dtype or --format onnx")
+    datasets = distinct([load_dataset(name) for name in data])
     model = model_of(model)
     folder = model_folder(model.label)
     refuse_source(output, folder)
-    card = folder / "README.md"
-    loaded: Any = load_encoder(model).model
+    encoder = load_encoder(model, device="cpu" if form == "onnx" else "auto")
+    costs: list[Cost] = []
     with whole_folder(output, EXPORTED, overwrite=overwrite) as temporary:
-        saving.save_model(loaded, temporary)
-        if card.exists():
-            shutil.copyfile(card, temporary / "README.md")
-        if form == "onnx":
-            _to_onnx(temporary)
+        saving.save_model(encoder.model, temporary)
+        if form == "onnx" or dtype != "float32":
+            measured = Costs(encoder, datasets)
+            costs.append(measured.of_model("model, float32", _weights(temporary)))
+            if form == "onnx":
+                costs += _with_graphs(measured, encoder, temporary, dtype)
+            else:
+                costs.append(_lowered(measured, model, encoder, temporary, dtype))
+        if (folder / "README.md").exists():
+            shutil.copyfile(folder / "README.md", temporary / "README.md")
     if push_to is not None:
         _push(output, push_to)
-    return output
+    return Exported(folder=output, costs=costs)
 
 
-def _to_onnx(folder: Path) -> None:
-    """Replaces the weights of a saved model by onnx/model.onnx."""
+def _weights(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.safetensors"))
+
+
+def _with_graphs(measured: Costs, encoder: Encoder, folder: Path, dtype: Dtype) -> list[Cost]:
+    """Writes onnx/model.onnx, and for int8 the quantized graph as well. Raises BarMissed for other embeddings."""
+    file = onnx.write_graph(encoder, folder)
+    files = sorted(file.parent.iterdir())  # a large graph's weights lie beside it
+    costs = [measured.of(f"{onnx.GRAPH}, float32", files, onnx.run_by_onnx(encoder, file))]
+    if not (costs[0].lowest or 0) >= LOWEST_COSINE:  # NaN is below it
+        raise BarMissed(
+            f"--format onnx: the graph's embeddings are not the model's: cosine {costs[0].lowest:.6f} at the lowest "
+            f"over {TEXTS} texts, expected at least {LOWEST_COSINE}; nothing is written"
+        )
+    if dtype == "int8":
+        quantized = onnx.quantize(file, folder)
+        costs.append(measured.of(f"{onnx.QUANTIZED}, int8", [quantized], onnx.run_by_onnx(encoder, quantized)))
+    return costs
+
+
+def _lowered(measured: Costs, model: Model, encoder: Encoder, folder: Path, dtype: Dtype) -> Cost:
+    """Saves the weights again in another number format, and measures the folder as sentence-transformers opens it."""
+    import torch
     from sentence_transformers import SentenceTransformer
 
-    exported: Any = SentenceTransformer(
-        str(folder), backend="onnx", device="cpu", model_kwargs={"export": True}, local_files_only=True
-    )
-    exported.save_pretrained(str(folder), create_model_card=False)
-    for weights in folder.glob("*.safetensors"):
-        weights.unlink()
+    shutil.rmtree(folder)
+    folder.mkdir()
+    saving.save_model(load_encoder(model, device="cpu").model.to(getattr(torch, dtype)), folder)
+    options: dict[str, Any] = {"device": str(encoder.device), "local_files_only": True}
+    options["trust_remote_code"] = model.trust_remote_code
+    reopened = opened(str(folder), lambda: SentenceTransformer(str(folder), **options))
+    other = Encoder(reopened.eval(), model.label, "fp32", cached=False)
+    cost = measured.of(f"model, {dtype}", _weights(folder), other)
+    if not math.isfinite(cost.lowest or 0):
+        raise BarMissed(f"--dtype {dtype}: gives embeddings that are not finite; try --dtype bfloat16")
+    return cost
 
 
 def _push(folder: Path, name: str) -> None:

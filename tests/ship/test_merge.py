@@ -211,8 +211,3 @@ def test_export_says_what_is_missing(tuned: TrainedRun, tmp_path: Path, run_cli:
     assert pushed.exit_code == 2  # tests are offline
     assert f"--push-to me/model: {tmp_path / 'out'} is written, but cannot be uploaded" in pushed.stderr
     assert (tmp_path / "out" / "model.safetensors").exists()
-    onnx = run_cli("export", tuned.folder, "--output", tmp_path / "onnx", "--format", "onnx")
-    assert onnx.exit_code in (0, 2)
-    if onnx.exit_code:
-        assert "--format onnx: needs optimum-onnx; try: pip install 'sentence-transformers[onnx]'" in onnx.stderr
-        assert not (tmp_path / "onnx").exists()
