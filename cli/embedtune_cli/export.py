@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from . import options
-from .options import FORMAT_HELP, argument, option
+from .options import DATA_HELP, FORMAT_HELP, argument, option
 from .output import say, show_json, show_table
 
 
@@ -19,11 +19,9 @@ def export(
     form: Annotated[Literal["safetensors", "onnx"], typer.Option("--format", help=FORMAT_HELP)] = "safetensors",
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16", "int8"],
-        typer.Option("--dtype", help="The number format of the weights; int8 needs --format onnx."),
+        typer.Option("--dtype", help="The number format of the weights; int8 is for --format onnx alone."),
     ] = "float32",
-    data: Annotated[
-        list[str] | None, option("DIR[:SPLIT]...", "Measure on this dataset what the format or number format costs.")
-    ] = None,
+    data: Annotated[list[str] | None, option("DIR[:SPLIT]...", DATA_HELP, "--data", "-d")] = None,
     trust_remote_code: options.TrustRemoteCode = False,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
@@ -33,7 +31,7 @@ def export(
 
     --format onnx adds onnx/model.onnx, from token ids to the embedding; it needs embedtune\\[onnx]. The graph is
     compared with the model over 300 texts: where a cosine is below 0.9999 nothing is written.
-    --dtype prints what it costs: cosine, nDCG@10, size and speed.
+    --dtype prints what it costs: cosine, size, speed, and nDCG@10 on --data.
 
     Example: embedtune export runs/mine --output exported
 
@@ -42,10 +40,12 @@ def export(
     The network is used by --push-to alone, with the token in HF_TOKEN.
     """
     from embedtune.recipe import Model
+    from embedtune.ship.export import Target
     from embedtune.ship.export import export as write_model
 
     block = Model(name=model, trust_remote_code=trust_remote_code)
-    exported = write_model(block, output, form=form, dtype=dtype, data=data or (), push_to=push_to, overwrite=overwrite)
+    target = Target(form=form, dtype=dtype, data=data or ())
+    exported = write_model(block, output, target=target, push_to=push_to, overwrite=overwrite)
     rows = [
         {
             "form": cost.form, "MB": cost.bytes / 1e6, "lowest cosine": cost.lowest, "mean cosine": cost.mean,

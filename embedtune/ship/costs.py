@@ -100,7 +100,7 @@ def _vectors(encoder: Encoder, items: Sequence[Item]) -> tuple[npt.NDArray[np.fl
 
 def _cosines(vectors: npt.NDArray[np.float32], others: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """(n,), of rows (n, H); NaN for a row without a length or with numbers that are not finite."""
-    left, right = vectors.astype(np.float64), others.astype(np.float64)
+    one, two = vectors.astype(np.float64), others.astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-        return np.asarray((left * right).sum(axis=1) / lengths)
+        lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
+        return np.asarray((one * two).sum(axis=1) / lengths)

@@ -33,6 +33,16 @@ LOWEST_COSINE = 0.9999  # of a graph in float32 to the model: what kernels round
 
 
 @dataclass(frozen=True, kw_only=True)
+class Target:
+    """form: onnx adds onnx/model.onnx beside the model, checked against it. dtype: the number format of the weights;
+    int8 adds onnx/model_quantized.onnx. data: datasets (DIR[:split]) whose nDCG@10 tells what another form costs."""
+
+    form: Form = "safetensors"
+    dtype: Dtype = "float32"
+    data: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Exported:
     """The folder, and what its forms cost beside the model in float32, which comes first; empty for that one alone."""
 
@@ -44,29 +54,26 @@ def export(
     model: Model | str,
     output: Path,
     *,
-    form: Form = "safetensors",
-    dtype: Dtype = "float32",
-    data: Sequence[str] = (),
+    target: Target = Target(),  # frozen
     push_to: str | None = None,
     overwrite: bool = False,
 ) -> Exported:
     """Writes a complete model folder: of a run folder its model, of an adapter folder the merged model.
 
-    form: onnx adds onnx/model.onnx beside the model, checked against it. dtype: the number format of the weights; int8
-    adds onnx/model_quantized.onnx. data: datasets (DIR[:split]) whose nDCG@10 tells what another form costs. push_to:
-    also uploads the folder to the hub, under this name (owner/name).
+    push_to: also uploads the folder to the hub, under this name (owner/name).
 
     Raises InputError for an output that may not be replaced, options that do not go together, a missing extra and a
     failed upload, and BarMissed, with nothing written, for a graph that computes other embeddings.
     """
     check_folder(output, EXPORTED, overwrite=overwrite)
+    form, dtype = target.form, target.dtype
     if dtype not in FORMATS[form]:
         raise InputError(f"--dtype {dtype}: --format {form} takes {', '.join(FORMATS[form])}")
     if form == "onnx":
         onnx.refuse_absent_packages()
-    elif dtype == "float32" and data:
+    elif dtype == "float32" and target.data:
         raise InputError("--data has no effect without another --dtype or --format onnx")
-    datasets = distinct([load_dataset(name) for name in data])
+    datasets = distinct([load_dataset(name) for name in target.data])
     model = model_of(model)
     folder = model_folder(model.label)
     refuse_source(output, folder)

@@ -128,7 +128,9 @@ def test_other_kinds_of_models_as_graphs(tmp_path: Path, bare_checkpoint: Path, 
         modules = [Transformer(str(folder)), Pooling(32, pooling), *more, Normalize()]
         model = SentenceTransformer(modules=modules, device="cpu", truncate_dim=8 if name == "dense" else None)
         model.save_pretrained(str(tmp_path / f"{name}-saved"))
-        exported = export.export(str(tmp_path / f"{name}-saved"), tmp_path / f"{name}-onnx", form="onnx")
+        exported = export.export(
+            str(tmp_path / f"{name}-saved"), tmp_path / f"{name}-onnx", target=export.Target(form="onnx")
+        )
         assert exported.costs[1].lowest is not None
         assert exported.costs[1].lowest > 0.9999, name
 
