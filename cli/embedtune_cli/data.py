@@ -64,14 +64,14 @@ def _count_cut(report: FolderCheck, model: str, max_length: int | None) -> None:
     """Adds the number of documents that the model cuts to the report, and says the way on."""
     from embedtune.data.jsonl import JsonLines
     from embedtune.models.encoder import load_encoder
-    from embedtune.models.lengths import lengths_of
+    from embedtune.models.lengths import cut_documents
     from embedtune.recipe import Model
 
     if any(fault.severity == "error" and fault.file == "corpus.jsonl" for fault in report.faults):
         say("corpus.jsonl has errors, so that the lengths of its documents are not counted")
         return
     encoder = load_encoder(Model(name=model, max_length=max_length))
-    lengths = lengths_of(JsonLines(report.folder / "corpus.jsonl"), encoder)
+    lengths = cut_documents(JsonLines(report.folder / "corpus.jsonl"), encoder)
     if lengths.room is None:
         say(f"{model} reads documents of any length")
         return

@@ -11,7 +11,7 @@ from .prepared import blocks
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lengths:
+class CutDocuments:
     """Of `documents` with a text and without an image, `cut` have more than the `room` tokens that the model reads
     beside its prompt and special tokens. max_length: with those; None: the model reads any length."""
 
@@ -21,7 +21,7 @@ class Lengths:
     max_length: int | None
 
 
-def lengths_of(documents: Iterable[Item], encoder: Encoder) -> Lengths:
+def cut_documents(documents: Iterable[Item], encoder: Encoder) -> CutDocuments:
     """Counts the documents that the encoder cuts. Raises InputError for a tokenizer that does not say where it cuts."""
     room, count, cut = encoder.preparer.room(), 0, 0
     for block in blocks(documents):
@@ -29,4 +29,4 @@ def lengths_of(documents: Iterable[Item], encoder: Encoder) -> Lengths:
         count += len(texts)
         if room is not None and texts:
             cut += sum(len(offsets) > room for offsets in encoder.preparer.offsets(texts))
-    return Lengths(documents=count, cut=cut, room=room, max_length=encoder.max_length)
+    return CutDocuments(documents=count, cut=cut, room=room, max_length=encoder.max_length)
