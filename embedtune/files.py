@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -386,11 +387,9 @@ def fingerprints_of_weights(folder: Path) -> dict[str, str]:
 
 def fingerprint_of(*parts: str) -> str:
     """One fingerprint (hex, 32 characters) for a sequence of strings; ("ab", "c") and ("a", "bc") differ."""
-    digest = hashlib.sha256()
-    for part in parts:
-        encoded = part.encode("utf-8", "surrogatepass")
-        digest.update(len(encoded).to_bytes(8, "little") + encoded)
-    return digest.hexdigest()[:32]
+    encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
+    lengths = [len(part).to_bytes(8, "little") for part in encoded]
+    return hashlib.sha256(b"".join(chain.from_iterable(zip(lengths, encoded, strict=True)))).hexdigest()[:32]
 
 
 def lock(path: Path) -> FileLock:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedtune.errors import BarMissed
+from embedtune.errors import BarMissed, InputError
 
 from . import options
 from .options import OUTPUT_HELP, argument, model_option, option, output_option, switch
@@ -28,35 +28,62 @@ def check(
     folder: options.FolderArgument,
     model: Annotated[str | None, model_option("lengths are not counted")] = None,
     max_length: options.MaxLength = None,
+    fix: Annotated[bool, switch("--fix", "Show what would be mended; with --output, write the mended folder.")] = False,
+    output: Annotated[Path | None, output_option("DIR", "nothing is written")] = None,
+    similarity: Annotated[
+        float | None,
+        option(
+            "SHARE",
+            "Look for queries whose characters are those of a training query or positive to this share.",
+            default="0.8, up to 100,000 texts",
+            max=1,
+        ),
+    ] = None,
+    overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
     """Count the contents of a dataset folder and list every fault. Errors end with exit code 1, warnings with 0.
 
-    With --model it also counts the documents that are longer than the model reads.
+    --fix never changes DATA itself. With --output the exit code is 0 if no error is left. With --model it also counts
+    the documents that are longer than the model reads.
 
     Example: embedtune data check data/scifact
+
+    Example: embedtune data check data/mine --fix --output data/mine-mended
 
     Example: embedtune data check data/scifact --model sentence-transformers/all-MiniLM-L6-v2
     """
     from embedtune.data.check import check as check_folder
-    from embedtune.errors import InputError
+    from embedtune.data.mend import mend, mending_of
 
     if max_length is not None and model is None:
         raise InputError("--max-length has no effect without --model")
-    report = check_folder(folder)
+    if output is not None and not fix:
+        raise InputError("--output has no effect without --fix")
+    if overwrite and output is None:
+        raise InputError("--overwrite has no effect without --output")
+    report = check_folder(folder, similarity)
     if model is not None:
         _count_cut(report, model, max_length)
+    mendings = [mending_of(fault.kind) if fix else None for fault in report.faults]
     if as_json:
-        faults = [{**asdict(fault), "count": fault.count} for fault in report.faults]
+        pairs = zip(report.faults, mendings, strict=True)
+        faults = [{**asdict(f), "count": f.count, **({"mending": m} if fix else {})} for f, m in pairs]
         show_json({"folder": str(folder), "counts": report.counts, "faults": faults})
     else:
-        rows = [[fault.severity, fault.kind, fault.count, _first_lines(fault.where)] for fault in report.faults]
-        faults_table = ("Faults", ["severity", "fault", "count", "where"], rows)
+        rows = [[f.severity, f.kind, f.count, _first_lines(f.where)] for f in report.faults]
+        rows = [[*row, mending] for row, mending in zip(rows, mendings, strict=True)] if fix else rows
+        faults_table = ("Faults", ["severity", "fault", "count", "where", *(["mending"] if fix else [])], rows)
         counts = [list(pair) for pair in report.counts.items()]
         show_tables([(str(folder), ["what", "count"], counts), *([faults_table] if rows else [])])
         if any(fault.count > MOST_LINES for fault in report.faults):
             say("--json lists every line of each fault")
-    if report.errors:
+    for note in report.notes:
+        say(f"note: {note}")
+    if output is not None:
+        mended = mend(report, output, overwrite=overwrite)
+        say(f"written: {output} ({', '.join(f'{name} {count:,}' for name, count in mended.counts.items())})")
+    elif report.errors:
         raise BarMissed(f"{folder}: {report.errors} error{'s' if report.errors > 1 else ''}")
 
 

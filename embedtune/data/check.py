@@ -12,6 +12,7 @@ from typing import Literal
 from ..errors import InputError
 from ..files import fingerprint_of
 from ..types import Item, Qrels
+from . import near
 from .columns import ID_SHARE, looks_like_id
 from .dataset import LAYOUT, splits_of
 from .images import faults_of, identity
@@ -38,11 +39,14 @@ class Fault:
 
 @dataclass(kw_only=True)
 class FolderCheck:
-    """The counts of what a dataset folder holds, and its faults."""
+    """The counts of what a dataset folder holds, its faults, and notes about what was not looked at."""
 
     folder: Path
     counts: dict[str, int] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    near_queries: set[str] = field(default_factory=set)  # of train: nearly a query of another split
+    similarity: float | None = None  # the one asked for
 
     def add(self, severity: Severity, kind: str, file: str, where: Iterable[str]) -> None:
         if sentences := tuple(where):
@@ -58,27 +62,31 @@ class FolderCheck:
         return sum(fault.count for fault in self.faults if fault.severity == "error")
 
 
-def check(folder: str | Path) -> FolderCheck:
+def check(folder: str | Path, similarity: float | None = None) -> FolderCheck:
     """Reads everything in a dataset folder and reports all faults, errors first.
 
     Errors: what `load_dataset` refuses, missing and broken images, and queries judged in both the train and another
     split. Warnings: empty and equal documents and queries, positives that the train split shares with another, queries
-    without a positive, judgements given twice. Raises InputError only where there is no folder.
+    without a positive, judgements given twice, and queries that are nearly one of train's queries or positives: of at
+    least this similarity (see `near`). Without one, those are looked for up to near.MOST texts, where datasketch is
+    installed. Raises InputError where there is no folder, and as `near` does where a similarity is given.
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise InputError(f"{folder}: no such folder; expected {LAYOUT} (other formats: `embedtune data convert`)")
-    report = FolderCheck(folder=root)
+    report = FolderCheck(folder=root, similarity=similarity)
     documents = _check_items(root, "corpus", "documents", report)
     queries = _check_items(root, "queries", "queries", report)
     splits = {split: _check_split(root, split, queries, documents, report) for split in splits_of(root)}
     if not splits:
         report.add("error", "no judgements", "qrels", [f"{root / 'qrels'}: no <split>.tsv"])
-    unjudged = (query_id for query_id in queries if not any(query_id in qrels for qrels in splits.values()))
+    judged = set().union(*splits.values())
+    unjudged = (query_id for query_id in queries if query_id not in judged)
     report.add("warning", "query without judgement", "queries.jsonl", (f"query {q!r} is in no split" for q in unjudged))
     for split in splits:
         if split != "train" and "train" in splits:
             _check_overlap(split, splits[split], splits["train"], report)
+            _check_near(split, splits[split], splits["train"], report)
     report.faults.sort(key=lambda fault: fault.severity)
     return report
 
@@ -185,7 +193,7 @@ def _equal(path: Path, alike: Collection[int]) -> list[str]:
     for number, raw in read_lines(path) if alike else ():
         if number in alike:
             item = parse_item(raw, f"{path}:{number}", path.parent)
-            if (first := first_of.setdefault(_content(item), item.id)) != item.id:
+            if (first := first_of.setdefault(content_key(item), item.id)) != item.id:
                 sentences.append(f"{path}:{number}: {item.id!r} is the same as {first!r}")
     return sentences
 
@@ -202,7 +210,7 @@ def _check_images(file: str, images: dict[str, Path], report: FolderCheck) -> No
         report.counts["images"] = report.counts.get("images", 0) + len(images)
 
 
-def _content(item: Item) -> str:
+def content_key(item: Item) -> str:
     """Equal for items whose texts differ only in case and white space and whose images are the same bytes."""
     image = "" if item.image is None else identity(item.image) if item.image.is_file() else str(item.image)
     return fingerprint_of(" ".join(item.content.casefold().split()), image, item.instruction or "")
@@ -255,6 +263,42 @@ def _check_overlap(split: str, qrels: Qrels, train: Qrels, report: FolderCheck) 
     of_train = positives_of(train)
     both = (f"document {d!r} is a positive of train as well" for d in positives_of(qrels) if d in of_train)
     report.add("warning", "positive in two splits", file, both)
+
+
+def _check_near(split: str, qrels: Qrels, train: Qrels, report: FolderCheck) -> None:
+    root, similarity, positives = report.folder, report.similarity, positives_of(train)
+    texts = len(qrels) + len(train) + len(positives)
+    if similarity is None and (texts > near.MOST or not near.is_installed()):
+        why = f"{texts:,} texts" if texts > near.MOST else "pip install 'embedtune[near-duplicates]'"
+        report.notes.append(f"{split}: near-duplicates in train were not looked for ({why}; then --similarity 0.8)")
+        return
+    contents = _contents(root / "queries.jsonl", qrels.keys() | train.keys())
+    asked = {query_id: contents[query_id] for query_id in qrels if query_id in contents and query_id not in train}
+    of_train = {query_id: contents[query_id] for query_id in train if query_id in contents}
+    others = (("query", of_train), ("positive", _contents(root / "corpus.jsonl", positives)))
+    for noun, texts_of_train in others:
+        pairs = near.near(asked, texts_of_train, similarity if similarity is not None else near.THRESHOLD)
+        sentences = (
+            f"query {pair.item_id!r} is nearly train's {noun} {pair.other_id!r} ({pair.similarity:.2f}): "
+            f"{asked[pair.item_id][:80]!r}, {texts_of_train[pair.other_id][:80]!r}"
+            for pair in pairs
+        )
+        if noun == "query":
+            report.near_queries |= {pair.other_id for pair in pairs}
+        report.add("warning", f"near-duplicate of a {noun}", f"qrels/{split}.tsv", sentences)
+
+
+def _contents(path: Path, ids: Collection[str]) -> dict[str, str]:
+    """id -> content of the items with these ids, as far as their lines can be read."""
+    found: dict[str, str] = {}
+    for number, raw in read_lines(path) if path.exists() else ():
+        try:
+            item = parse_item(raw, f"{path}:{number}", path.parent)
+        except LineError:  # told of by the check of the file
+            continue
+        if item.id in ids:
+            found.setdefault(item.id, item.content)
+    return found
 
 
 def positives_of(qrels: Qrels) -> dict[str, None]:

@@ -14,8 +14,8 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-import ir_measures
 import numpy as np
+import pytrec_eval
 
 from ..errors import InputError
 from ..recipe.measures import OF_PROTOCOLS, names_in, parse, split
@@ -23,14 +23,16 @@ from ..types import Qrels, Run
 
 DEFAULT_MEASURES = ("nDCG@10", "R@10", "R@100", "RR@10", "AP@100")
 MAIN_SCORE = "main_score"  # of an mteb task that is no retrieval: read and compared, never computed here
+# The measures that trec_eval computes, as it names them with and without a cut-off.
 _TREC_EVAL = {
-    "nDCG": ir_measures.nDCG,
-    "AP": ir_measures.AP,
-    "RR": ir_measures.RR,
-    "R": ir_measures.R,
-    "P": ir_measures.P,
-    "Success": ir_measures.Success,
+    "nDCG": ("ndcg", "ndcg_cut_"),
+    "AP": ("map", "map_cut_"),
+    "RR": ("recip_rank", ""),
+    "R": ("", "recall_"),
+    "P": ("", "P_"),
+    "Success": ("", "success_"),
 }
+_TOGETHER = 10_000  # queries whose values of all measures are held at once
 _MTEB = {"nDCG": "ndcg", "AP": "map", "RR": "mrr", "R": "recall", "P": "precision", "Success": "hit_rate"}
 
 
@@ -70,19 +72,34 @@ def per_query(measures: str | Sequence[str], qrels: Qrels, run: Run) -> dict[str
         raise InputError("no judged queries: there is nothing to measure")
     complete = {query_id: run.get(query_id, {}) for query_id in qrels}
     _refuse_nan(complete)
-    return {name: _values(name, qrels, complete) for name in names}
+    values: dict[str, dict[str, float]] = {name: {} for name in names}
+    theirs, query_ids = set(filter(None, map(_trec_name, names))), list(qrels)
+    for start in range(0, len(query_ids), _TOGETHER):
+        judged = {query_id: qrels[query_id] for query_id in query_ids[start : start + _TOGETHER]}
+        runs = {query_id: complete[query_id] for query_id in judged}
+        by_query = pytrec_eval.RelevanceEvaluator(judged, theirs).evaluate(runs) if theirs else {}
+        for name in names:
+            values[name] |= _values(name, judged, complete, by_query)
+    return values
 
 
-def _values(name: str, qrels: Qrels, run: Run) -> dict[str, float]:
+def _trec_name(name: str) -> str:
+    """A measure as trec_eval names it; empty where it does not compute it."""
     kind, cut = split(name)
-    if kind not in _TREC_EVAL:
+    whole, until = _TREC_EVAL.get(kind, ("", ""))
+    return f"{until}{cut}" if cut and until else whole
+
+
+def _values(name: str, qrels: Qrels, run: Run, by_query: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """by_query: query_id -> trec_eval's measure -> value."""
+    kind, cut = split(name)
+    theirs = _trec_name(name)
+    if not theirs:
         return {query_id: _untied(kind, cut, qrels[query_id], run[query_id]) for query_id in qrels}
-    # ir_measures sends RR@k to other tools, which order ties in their own way: here the RR of the whole ranking is cut.
-    measure = _TREC_EVAL[kind] if cut is None or kind == "RR" else _TREC_EVAL[kind] @ cut
-    values = {value.query_id: value.value for value in ir_measures.pytrec_eval.iter_calc([measure], qrels, run)}
-    if kind == "RR" and cut is not None:
+    values = {query_id: by_query[query_id][theirs] for query_id in qrels}
+    if kind == "RR" and cut is not None:  # trec_eval has the RR of the whole ranking alone
         values = {query_id: value if value >= 1 / cut else 0.0 for query_id, value in values.items()}
-    return {query_id: float(values[query_id]) for query_id in qrels}
+    return values
 
 
 def _untied(kind: str, cut: int | None, judged: dict[str, int], run: dict[str, float]) -> float:
@@ -105,9 +122,9 @@ def _untied(kind: str, cut: int | None, judged: dict[str, int], run: dict[str, f
 
 def _refuse_nan(run: Run) -> None:
     for query_id, scores in run.items():
-        for doc_id, score in scores.items():
-            if math.isnan(score):
-                raise InputError(f"query {query_id!r}, document {doc_id!r}: the score is NaN; it has no rank")
+        if any(map(math.isnan, scores.values())):
+            doc_id = next(doc_id for doc_id, score in scores.items() if math.isnan(score))
+            raise InputError(f"query {query_id!r}, document {doc_id!r}: the score is NaN; it has no rank")
 
 
 def mean(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -171,4 +171,4 @@ def test_the_real_sets_have_warnings_only(shared: Path) -> None:
     for name, warnings in counted.items():
         report = check(shared / name)
         assert report.errors == 0
-        assert {fault.kind: fault.count for fault in report.faults} == warnings
+        assert {f.kind: f.count for f in report.faults if not f.kind.startswith("near-duplicate")} == warnings
