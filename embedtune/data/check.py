@@ -290,15 +290,15 @@ def _check_near(split: str, qrels: Qrels, train: Qrels, report: FolderCheck) -> 
 
 def _contents(path: Path, ids: Collection[str]) -> dict[str, str]:
     """id -> content of the items with these ids, as far as their lines can be read."""
-    found: dict[str, str] = {}
+    contents: dict[str, str] = {}
     for number, raw in read_lines(path) if path.exists() else ():
         try:
             item = parse_item(raw, f"{path}:{number}", path.parent)
         except LineError:  # told of by the check of the file
             continue
         if item.id in ids:
-            found.setdefault(item.id, item.content)
-    return found
+            contents.setdefault(item.id, item.content)
+    return contents
 
 
 def positives_of(qrels: Qrels) -> dict[str, None]:

@@ -72,8 +72,8 @@ def mend(report: FolderCheck, output: Path, *, overwrite: bool = False) -> Folde
         _write_pairs(folder, temporary, sets)
         mended = check(temporary, report.similarity)
         if mended.errors:
-            left = next(fault for fault in mended.faults if fault.severity == "error")
-            raise InputError(f"{folder}: cannot be mended: {left.where[0].replace(str(temporary), str(output))}")
+            remaining = next(fault for fault in mended.faults if fault.severity == "error")
+            raise InputError(f"{folder}: cannot be mended: {remaining.where[0].replace(str(temporary), str(output))}")
     return mended
 
 

@@ -45,14 +45,14 @@ def near(texts: Mapping[str, str], others: Mapping[str, str], threshold: float =
     index = _sketch_module().MinHashLSH(num_perm=_HASHES, params=(_BANDS, _ROWS))
     for item_id, pieces in known.items():
         index.insert(item_id, _sketch(pieces), check_duplication=False)
-    found = []
+    pairs = []
     for item_id, pieces in sets.items():
         candidates = sorted(index.query(_sketch(pieces))) if pieces else []
         scored = [(len(pieces & known[other]) / len(pieces | known[other]), other) for other in candidates]
         similarity, other_id = max(scored, default=(0.0, ""))
         if similarity >= threshold:
-            found.append(Near(item_id=item_id, other_id=other_id, similarity=similarity))
-    return found
+            pairs.append(Near(item_id=item_id, other_id=other_id, similarity=similarity))
+    return pairs
 
 
 def is_installed() -> bool:

@@ -73,11 +73,11 @@ def per_query(measures: str | Sequence[str], qrels: Qrels, run: Run) -> dict[str
     complete = {query_id: run.get(query_id, {}) for query_id in qrels}
     _refuse_nan(complete)
     values: dict[str, dict[str, float]] = {name: {} for name in names}
-    theirs, query_ids = set(filter(None, map(_trec_name, names))), list(qrels)
+    trec_names, query_ids = set(filter(None, map(_trec_name, names))), list(qrels)
     for start in range(0, len(query_ids), _TOGETHER):
         judged = {query_id: qrels[query_id] for query_id in query_ids[start : start + _TOGETHER]}
         runs = {query_id: complete[query_id] for query_id in judged}
-        by_query = pytrec_eval.RelevanceEvaluator(judged, theirs).evaluate(runs) if theirs else {}
+        by_query = pytrec_eval.RelevanceEvaluator(judged, trec_names).evaluate(runs) if trec_names else {}
         for name in names:
             values[name] |= _values(name, judged, complete, by_query)
     return values
@@ -93,10 +93,10 @@ def _trec_name(name: str) -> str:
 def _values(name: str, qrels: Qrels, run: Run, by_query: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """by_query: query_id -> trec_eval's measure -> value."""
     kind, cut = split(name)
-    theirs = _trec_name(name)
-    if not theirs:
+    trec_name = _trec_name(name)
+    if not trec_name:
         return {query_id: _untied(kind, cut, qrels[query_id], run[query_id]) for query_id in qrels}
-    values = {query_id: by_query[query_id][theirs] for query_id in qrels}
+    values = {query_id: by_query[query_id][trec_name] for query_id in qrels}
     if kind == "RR" and cut is not None:  # trec_eval has the RR of the whole ranking alone
         values = {query_id: value if value >= 1 / cut else 0.0 for query_id, value in values.items()}
     return values
