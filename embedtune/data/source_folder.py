@@ -69,18 +69,23 @@ def source_folder(root: Path) -> SourceFolder:
 
     Raises InputError where there are too many files for one dataset.
     """
-    while len(entries := [entry for entry in root.iterdir() if not entry.name.startswith(".")]) == 1:
+    while len(entries := [entry for entry in root.iterdir() if not _is_left_out(entry.name)]) == 1:
         if not entries[0].is_dir() or entries[0].is_symlink():
             break
         root = entries[0]
     names = []
     for folder, folders, files in os.walk(root):
         below = Path(folder).relative_to(root)
-        folders[:] = [name for name in folders if not name.startswith(".") and len(below.parts) < DEEPEST]
-        names += [(below / name).as_posix() for name in files if not name.startswith(".")]
+        folders[:] = [name for name in folders if not _is_left_out(name) and len(below.parts) < DEEPEST]
+        names += [(below / name).as_posix() for name in files if not _is_left_out(name)]
         if len(names) > MOST_FILES:
             raise InputError(f"{root}: more than {MOST_FILES:,} files; name the folder of one dataset")
     return SourceFolder(root, tuple(sorted(names)))
+
+
+def _is_left_out(name: str) -> bool:
+    """Hidden files, and what macOS adds to archives."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def most_bytes(compressed: int) -> int:

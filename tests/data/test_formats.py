@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from embedtune.data import formats
+from embedtune.data.check import check
 from embedtune.data.convert import convert
 from embedtune.data.dataset import load_dataset
 from embedtune.data.trec import read_excluded, read_run
@@ -126,11 +127,17 @@ def tarred(path: Path, files: Mapping[str, bytes | str]) -> Path:
 
 @pytest.mark.parametrize("pack", [zipped, tarred])
 def test_beir_in_an_archive(tmp_path: Path, pack: Callable[..., Path]) -> None:
-    path = pack(tmp_path / ("set.zip" if pack is zipped else "set.tar.gz"),
-                {f"scifact/{name}": content for name, content in BEIR_FILES.items()})  # fmt: skip
+    files = {f"scifact/{name}": content for name, content in BEIR_FILES.items()} | {"__MACOSX/._a": b"", ".b": b""}
+    path = pack(tmp_path / ("set.zip" if pack is zipped else "set.tar.gz"), files)
     assert contents(path) == AS_BEIR
     assert load_dataset(path).name == "set"
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_the_check_of_a_download_says_what_to_convert(tmp_path: Path) -> None:
+    source = folder(tmp_path / "a", {"collection.tsv": "", "questions.search.tsv": "", "qas.search.jsonl": ""})
+    with pytest.raises(InputError, match=r"a: has the files of LoTTE; check the folder that `embedtune data convert"):
+        check(source)
 
 
 def link(name: str) -> bytes:
@@ -387,3 +394,8 @@ def test_no_layout_is_taken_for_another(tmp_path: Path) -> None:
         recognised = [one.name for one in formats._formats()
                       if isinstance(one, formats.FolderFormat) and one.recognises(source_folder(source))]  # fmt: skip
         assert recognised == [name]
+
+
+def test_every_format_stands_in_the_documents() -> None:
+    page = (Path(__file__).parents[2] / "docs/your-data.md").read_text(encoding="utf-8")
+    assert [one.name for one in formats._formats() if f"| {one.name} |" not in page] == []
