@@ -61,7 +61,7 @@ def begin(wishes: Wishes) -> Begun:
     """
     check_file(wishes.output, KIND, overwrite=wishes.overwrite)
     notes: list[str] = []
-    name, split, test = _splits(wishes, notes)
+    name, split, test = _readable(wishes, notes)
     train, tested = load_dataset(name, split), load_dataset(test)
     here = machine()
     compose, model = _model(wishes, train)
@@ -76,6 +76,23 @@ def begin(wishes: Wishes) -> Begun:
         recipe = check_recipe(parse(text, str(wishes.output)), str(wishes.output))
     write_text(wishes.output, text)
     return Begun(text=text, recipe=recipe, notes=notes)
+
+
+def _readable(wishes: Wishes, notes: list[str]) -> tuple[str, str, str]:
+    """As `_splits`. Where data must be converted or divided by hand, an error says how."""
+    source = split_of(without_prefixes(wishes.data))[0]
+    try:
+        return _splits(wishes, notes)
+    except InputError as error:
+        if not Path(source).expanduser().exists():
+            raise
+        is_folder = (Path(source).expanduser() / "corpus.jsonl").exists()
+        first = "" if is_folder else f"`embedtune data convert {source} --output DIR`, "
+        folder = source if is_folder else "DIR"
+        raise InputError(
+            f"{error}; by hand: {first}`embedtune data split {folder} --test 0.2 --output NEW`, then "
+            "`embedtune init NEW`"
+        ) from None
 
 
 def _splits(wishes: Wishes, notes: list[str]) -> tuple[str, str, str]:

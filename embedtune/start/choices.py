@@ -7,6 +7,7 @@ import math
 import textwrap
 from dataclasses import dataclass
 
+from ..data.resolution import smallest_difference
 from ..train.sizes import batch_count
 from .facts import DataFacts, Machine, ModelFacts
 
@@ -15,8 +16,6 @@ SCHEMA_FILE = "recipe.schema.json"
 LARGE = 500_000_000  # parameters from which an adapter is trained
 MOST_VALIDATED = 20_000  # documents that a validation ranks
 FEW_DOCUMENTS = 50  # below these, a batch sees most of the corpus
-# A difference that 300 queries show: the half-width of the intervals in recipes/methods/README.md is about 0.0135.
-HALF_WIDTH, AT_QUERIES = 0.0135, 300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,24 +64,20 @@ def _shown(choice: Reasoned) -> str:
 
 
 def batch_size(data: DataFacts, machine: Machine) -> int:
-    """32, as in the recipes that were measured; more where there is more data; at least eight batches an epoch."""
+    """32, as in the recipes that were measured; more where there is more data; eight batches an epoch, but at least 8
+    queries, which are each other's negatives."""
     pairs, size = data.pairs, 32
     if pairs >= 10_000:
         size = 64 if machine.kind == "cpu" else 128
-    while size > 2 and size * 8 > pairs:
+    while size > 8 and size * 8 > pairs:
         size //= 2
-    return size
+    return size if size <= pairs else max(2, pairs // 2)
 
 
 def max_length(data: DataFacts, limit: int | None) -> int:
     """The 95th percentile of the longer role, rounded up to 32 tokens, within the model's limit."""
     wanted = max(32, 32 * math.ceil(max(lengths.p95 for lengths in data.lengths.values()) / 32))
     return min(wanted, limit or 512)
-
-
-def smallest_difference(queries: int) -> float:
-    """About the smallest difference of nDCG@10 that a paired test over so many queries shows."""
-    return HALF_WIDTH * math.sqrt(AT_QUERIES / max(1, queries))
 
 
 def _model(names: Names, data: DataFacts, model: ModelFacts | None, machine: Machine) -> Reasoned:
@@ -226,7 +221,7 @@ def _evaluate(names: Names, data: DataFacts, composed: bool) -> Reasoned:
     lines = ["evaluate:", f"  in_domain: [{_q(names.test)}]"]
     reason = [
         f"in_domain: {data.tested:,} test queries; differences of nDCG@10 under about "
-        f"{smallest_difference(data.tested):.3f} will not show."
+        f"{smallest_difference(data.tested):.2f} will not show."
     ]
     if names.guards:
         lines.append(f"  out_of_domain: [{', '.join(map(_q, names.guards))}]")
@@ -236,7 +231,7 @@ def _evaluate(names: Names, data: DataFacts, composed: bool) -> Reasoned:
         reason.append(f"out_of_domain: what the model was not tuned for ({counts}); your own second dataset is better.")
     if names.guards and not composed:
         half = min(names.guards.values()) / 2
-        drop = max(0.01, math.ceil(50 * smallest_difference(round(half))) / 100)
+        drop = 0.01 if smallest_difference(round(half)) < 0.02 else 0.02
         lines.append(f"  guard: {{largest_drop: {drop:g}, interpolate: true, alphas: [0.0, 0.3, 0.5, 0.7, 1.0]}}")
         reason.append(
             "guard: base and tuned weights are mixed until the foreign sets keep within largest_drop. At alpha 0.5 "

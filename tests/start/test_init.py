@@ -14,7 +14,7 @@ from conftest import write_dataset
 from embedtune.demo import sample_sets
 from embedtune.recipe import load_recipe
 from embedtune.start import begin as module
-from embedtune.start.choices import batch_size, max_length, smallest_difference
+from embedtune.start.choices import batch_size, max_length
 from embedtune.start.facts import DataFacts, Lengths, Machine, held_out_share, model_facts
 
 RunCli = Callable[..., Any]
@@ -35,7 +35,8 @@ GPU = Machine(kind="cuda", name="a GPU", cores=8, memory=80 * 2**30, precision="
 
 
 @pytest.mark.parametrize(
-    ("pairs", "on_cpu", "on_gpu"), [(9, 2, 2), (100, 8, 8), (540, 32, 32), (10_000, 64, 128), (10**6, 64, 128)]
+    ("pairs", "on_cpu", "on_gpu"),
+    [(5, 2, 2), (9, 8, 8), (100, 8, 8), (540, 32, 32), (10_000, 64, 128), (10**6, 64, 128)],
 )
 def test_the_batch_grows_with_the_data_and_an_epoch_has_eight_of_them(pairs: int, on_cpu: int, on_gpu: int) -> None:
     assert [batch_size(facts(pairs=pairs), machine) for machine in (CPU, GPU)] == [on_cpu, on_gpu]
@@ -54,11 +55,6 @@ def test_a_tenth_of_the_queries_validates_and_none_of_a_few() -> None:
     assert held_out_share(100) == 0.2
     assert held_out_share(800) == 0.1
     assert held_out_share(100_000) == 0.01
-
-
-def test_the_smallest_difference_falls_with_the_root_of_the_queries() -> None:
-    assert smallest_difference(300) == pytest.approx(0.0135)
-    assert smallest_difference(75) == pytest.approx(2 * 0.0135)
 
 
 @pytest.fixture
@@ -124,13 +120,22 @@ def test_too_few_queries_and_splits_without_a_train_are_asked_about(
     Path("few.csv").write_text("query,positive\n" + "".join(f"old river {n},the river {n}\n" for n in range(5)))
     result = run_cli("init", "few.csv", "--model", tiny_model)
     assert result.stderr == (
-        "error: few.csv: 5 queries are too few to train and to test on; at least 8, better some hundreds\n"
+        "error: few.csv: 5 queries are too few to train and to test on; at least 8, better some hundreds; by hand: "
+        "`embedtune data convert few.csv --output DIR`, `embedtune data split DIR --test 0.2 --output NEW`, then "
+        "`embedtune init NEW`\n"
     )
     folder = write_dataset(here / "odd")
     (folder / "qrels" / "train.tsv").rename(folder / "qrels" / "one.tsv")
     (folder / "qrels" / "test.tsv").rename(folder / "qrels" / "two.tsv")
     result = run_cli("init", "odd", "--model", tiny_model)
-    assert result.stderr == "error: odd: has the splits one, two; name the one to train on: odd:NAME\n"
+    assert result.stderr.startswith(
+        "error: odd: has the splits one, two; name the one to train on: odd:NAME; by hand: "
+    )
+    Path("faq.csv").write_text("frage,antwort\n" + "".join(f"wie {n},so {n}\n" for n in range(20)))
+    result = run_cli("init", "faq.csv", "--model", tiny_model)
+    assert result.exit_code == 2
+    assert "--query-column" in result.stderr
+    assert "`embedtune data convert faq.csv --output DIR`" in result.stderr
     absent = run_cli("init", "absent")
     assert (absent.exit_code, "absent: no such file or folder" in absent.stderr) == (2, True)
 
