@@ -100,7 +100,11 @@ def _model(names: Names, data: DataFacts, model: ModelFacts | None, machine: Mac
         f"max_length: 95% of {lengths.sample:,} {noun} have at most {lengths.p95:,} tokens (median {lengths.median:,}, "
         f"longest {lengths.most:,}; {how})"
         + (f"; the model reads {model.limit:,}" if model.limit else "")
-        + (", so more than a twentieth of them are cut." if lengths.p95 > length else ".")
+        + (
+            ", so more than a twentieth of them are cut; eval and index take --passages, too."
+            if lengths.p95 > length
+            else "."
+        )
     ]
     parts = [f"name: {_q(model.name)}", f"max_length: {length}"]
     if _adapted(model, machine):

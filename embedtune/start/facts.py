@@ -25,7 +25,7 @@ TOKENS_A_WORD = 1.4  # of English prose in a BERT vocabulary; used where the mod
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lengths:
+class TokenLengths:
     """Tokens of a role's texts: the median, the 95th percentile and the largest, of `sample` texts."""
 
     sample: int
@@ -50,7 +50,7 @@ class DataFacts:
     positives: int
     graded: bool
     modalities: dict[str, str]
-    lengths: dict[str, Lengths]
+    lengths: dict[str, TokenLengths]
     counted: bool
     latin: float
     tested: int
@@ -171,9 +171,9 @@ def _modality(items: Sequence[Item]) -> str:
     return " and ".join(kinds) or "text"
 
 
-def _lengths(texts: Sequence[str], count: Callable[[Sequence[str]], list[int]] | None) -> Lengths:
+def _lengths(texts: Sequence[str], count: Callable[[Sequence[str]], list[int]] | None) -> TokenLengths:
     tokens = count(texts) if count else [round(TOKENS_A_WORD * len(text.split())) + 2 for text in texts]
-    return Lengths(
+    return TokenLengths(
         sample=len(tokens),
         median=int(np.median(tokens)),
         p95=int(np.percentile(tokens, 95)),

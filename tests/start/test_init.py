@@ -15,13 +15,13 @@ from embedtune.demo import sample_sets
 from embedtune.recipe import load_recipe
 from embedtune.start import begin as module
 from embedtune.start.choices import batch_size, max_length
-from embedtune.start.facts import DataFacts, Lengths, Machine, held_out_share, model_facts
+from embedtune.start.facts import DataFacts, TokenLengths, Machine, held_out_share, model_facts
 
 RunCli = Callable[..., Any]
 
 
 def facts(**changes: Any) -> DataFacts:
-    lengths = Lengths(sample=10, median=20, p95=60, most=90)
+    lengths = TokenLengths(sample=10, median=20, p95=60, most=90)
     values: dict[str, Any] = {
         "documents": 1000, "queries": 500, "positives": 600, "graded": False, "counted": True, "latin": 1.0,
         "modalities": {"query": "text", "document": "text"}, "lengths": {"query": lengths, "document": lengths},
@@ -43,7 +43,7 @@ def test_the_batch_grows_with_the_data_and_an_epoch_has_eight_of_them(pairs: int
 
 
 def test_the_maximum_length_covers_95_percent_of_the_texts_within_the_models_limit() -> None:
-    long = Lengths(sample=10, median=100, p95=225, most=900)
+    long = TokenLengths(sample=10, median=100, p95=225, most=900)
     data = facts(lengths={"query": facts().lengths["query"], "document": long})
     assert max_length(data, 512) == 256
     assert max_length(data, 128) == 128
