@@ -15,7 +15,7 @@ from embedtune.demo import sample_sets
 from embedtune.recipe import load_recipe
 from embedtune.start import begin as module
 from embedtune.start.choices import batch_size, max_length
-from embedtune.start.facts import DataFacts, TokenLengths, Machine, held_out_share, model_facts
+from embedtune.start.facts import DataFacts, Machine, TokenLengths, held_out_share, model_facts
 
 RunCli = Callable[..., Any]
 
