@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from embedtune.negatives.passages import in_passages
 from embedtune.recipe import Chosen, Model, Negatives, Passages, check_recipe
 from embedtune.search.build import IndexSource, add_documents, build, read_source
 from embedtune.search.folder import find, open_index
+from embedtune.train.preflight import preflight
 from embedtune.train.run import train
 from embedtune.types import Dataset
 
@@ -149,15 +151,15 @@ def test_mined_documents_are_named_with_the_passage_that_scores_best(
     assert summary["passages"] == {"tokens": 16, "stride": 4}
 
 
-def recipe_of(model: Path, data: Path, **changes: Any) -> Any:
+def recipe_of(model: Path, folder: Path, **changes: Any) -> Any:
     return check_recipe(
         {
             "version": 1,
             "model": {"name": str(model), "passages": {"tokens": 16, "stride": 4}},
-            "data": {"train": str(data), "validation": 0.2},
+            "data": {"train": str(folder), "validation": 0.2},
             "negatives": {"mining": [{"name": "dense", "depth": 6}], "sampling": {"name": "top", "count": 2}},
             "train": {"batch_size": 4, "max_steps": 3, "precision": "fp32", "learning_rate": 1e-3},
-            "evaluate": {"in_domain": [str(data)]},
+            "evaluate": {"in_domain": [str(folder)]},
         }
         | changes
     )
@@ -186,6 +188,30 @@ def test_a_recipe_mines_validates_trains_and_evaluates_by_passages(
         assert protocol["passage_tokens"] == 16
     base = evaluate(load_encoder(Model(name=str(tiny_model), passages=SPLIT)), load_dataset(folder))
     assert run.base["long0"]["nDCG@10"] == base.measures["nDCG@10"]
+
+
+def test_a_mixture_mines_again_by_passages_and_resumes_to_the_same_weights(
+    tiny_model: Path, folder: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    data = {"train": [str(folder), str(tiny_dataset)], "validation": {"share": 0.2, "documents": 40}}
+    negatives = {
+        "mining": [{"name": "dense", "depth": 6}, {"name": "bm25", "depth": 4}],
+        "sampling": {"name": "top", "count": 2},
+        "refresh": {"every": 2},
+    }
+    steps = {"batch_size": 4, "max_steps": 4, "checkpoint_every": 2, "precision": "fp32", "learning_rate": 1e-3}
+    recipe = recipe_of(tiny_model, folder, data=data, negatives=negatives, train=steps)
+    run = train(recipe, tmp_path / "run")
+    mined = sorted((run.folder / "negatives").glob("*.jsonl"))
+    assert len(mined) == 2
+    for one in (candidate for file in mined for candidate in read_evidence(file)):
+        assert one.doc_id.startswith(("long0-train/d", "tiny-train/d"))
+        assert one.passage is not None
+    resumed = shutil.copytree(run.folder, tmp_path / "again")
+    for later in ("checkpoints/step-000004", "model"):
+        shutil.rmtree(resumed / later)
+    (resumed / "summary.json").unlink()
+    assert train(recipe, resumed, resume=True).weights == run.weights
 
 
 def test_a_cross_encoders_scores_are_those_of_the_passages_in_the_batch(
@@ -310,6 +336,11 @@ def test_settings_that_cannot_be_are_refused(
         refused = run_cli(*verb, *flags)
         assert refused.exit_code == 2
         assert message in refused.stderr
+
+
+def test_the_preflight_names_the_passages(tiny_model: Path, folder: Path, tmp_path: Path) -> None:
+    facts = preflight(recipe_of(tiny_model, folder), tmp_path / "run")
+    assert facts["model"].endswith("64 tokens at most, longer documents in passages of 16 (stride 4)")
 
 
 @pytest.mark.parametrize(

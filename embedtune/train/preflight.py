@@ -129,6 +129,8 @@ def _model(recipe: Recipe) -> dict[str, str]:
         model = model_size(folder, recipe.model.max_length)
         how = "frozen" if compose is not None and compose.towers == "frozen" else _trained(model, lora)
         length = f", {model.length} tokens at most" if part != "image" else ""
+        if (passages := recipe.model.passages) is not None:
+            length += f", longer documents in passages of {passages.tokens} (stride {passages.stride})"
         facts[part] = f"{name}: {model.parameters:,} parameters, {how}{length}"
         models.append(model)
         pictured = pictured or "vision_config" in model.config
