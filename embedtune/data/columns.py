@@ -42,6 +42,7 @@ _ID_NAME = re.compile(
 )
 _ID_TEXT = re.compile(r"\w+://\S+|(?=.*\d)[A-Za-z0-9_.:/#+=%?&~,@()\[\]-]+")
 ID_SHARE = 0.9  # of a column's cells: above it they are taken for ids
+_WORDS_OF_NAME = 4  # a longer name of a column is a text of a file without names
 _PROSE = 3  # words a cell on average: below it a column without a known name is not taken for texts
 
 
@@ -121,7 +122,9 @@ class FirstRows:
         values = self.rows[0][1]
         shown = ", ".join(f"{name}={_shortened(values.get(name))}" for name in self.every[:8])
         more = f" and {len(self.every) - 8} more columns" if len(self.every) > 8 else ""
-        return UnclearColumns(f"{self.source}: {problem}; the first row is {shown}{more}; {flags}")
+        unnamed = any(len(name.split()) > _WORDS_OF_NAME for name in self.every)
+        header = " (the first line names the columns; here it looks like a row)" if unnamed else ""
+        return UnclearColumns(f"{self.source}: {problem}{header}; the first row is {shown}{more}; {flags}")
 
 
 def _shortened(cell: Any) -> str:

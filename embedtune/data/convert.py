@@ -111,7 +111,10 @@ def convert(
             with unpacked(path, temporary.parent) if path.is_file() else nullcontext(path) as folder:
                 _add_folder(conversion, split, folder)
         if not writer.qrels:
-            raise InputError(f"{source}: {'no positive in its rows' if conversion.rows else 'no rows'}")
+            problem = "no positive in its rows" if conversion.rows else "no rows"
+            bad = conversion.bad.faults
+            left_out = f"; {len(bad)} bad lines were left out, the first {bad[0]}" if bad else ""
+            raise InputError(f"{source}: {problem}{left_out}")
     return _summary(output, conversion)
 
 

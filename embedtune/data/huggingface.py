@@ -61,8 +61,16 @@ def _as_stored(table: Table, source: str) -> Table:
 
 
 def rows_of(table: Table, where: str) -> Iterator[Row]:
+    """The rows of a table. A label of datasets' type ClassLabel is its name; -1, which means none, is None."""
+    from datasets import ClassLabel
+
+    named = {name: feature.names for name, feature in table.features.items() if isinstance(feature, ClassLabel)}
     for number, row in enumerate(table, start=1):
-        yield f"{where}: row {number}", row
+        labels = {
+            name: names[row[name]] if row[name] is not None and row[name] >= 0 else None
+            for name, names in named.items()
+        }
+        yield f"{where}: row {number}", row | labels
 
 
 def pinned(source: str) -> str:

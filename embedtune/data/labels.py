@@ -8,8 +8,11 @@ from typing import Any
 
 from .jsonl import LineError
 
-_POSITIVE = ("1", "true", "yes", "relevant", "entailment", "duplicate", "positive")
-_NEGATIVE = ("0", "false", "no", "irrelevant", "not relevant", "contradiction", "not duplicate", "negative")
+_POSITIVE = ("1", "true", "yes", "relevant", "entailment", "duplicate", "equivalent", "positive")
+_NEGATIVE = (
+    *("0", "false", "no", "irrelevant", "not relevant", "contradiction", "not duplicate", "not equivalent"),
+    *("negative", "not entailment"),
+)
 _NEITHER = ("neutral", "-", "")
 NEITHER = -1
 

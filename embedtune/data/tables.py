@@ -74,12 +74,19 @@ def jsonl_rows(path: Path, on_fault: OnFault = raise_fault) -> Iterator[Row]:
 
 
 def json_rows(path: Path, on_fault: OnFault = raise_fault) -> Iterator[Row]:
-    """The objects of a list, or of an object whose keys are their `_key`. JSON lines under this name are read too."""
+    """The objects of a list, or of an object whose keys are their `_key`.
+
+    JSON lines under this name, a list as the only value of an object, and columns as pandas writes them are read too.
+    """
     if _holds_lines(path):
         yield from jsonl_rows(path, on_fault)
         return
     content = read_json(path)
-    if isinstance(content, dict):
+    if isinstance(content, dict) and len(content) == 1 and isinstance(next(iter(content.values())), list):
+        (content,) = content.values()
+    elif isinstance(content, dict) and content and all(map(_is_column, content.values())):
+        content = [{name: cells.get(row) for name, cells in content.items()} for row in next(iter(content.values()))]
+    elif isinstance(content, dict):
         content = [value | {"_key": key} if isinstance(value, dict) else value for key, value in content.items()]
     if not isinstance(content, list):
         raise InputError(f"{path}: expected a list of objects, or an object of them")
@@ -89,6 +96,11 @@ def json_rows(path: Path, on_fault: OnFault = raise_fault) -> Iterator[Row]:
             yield where, row
         else:
             on_fault(LineError(where, "malformed line", f"expected an object, got {str(row)[:40]}"))
+
+
+def _is_column(value: object) -> bool:
+    """Whether a value holds the cells of a column by row, as pandas' `to_json` writes them."""
+    return isinstance(value, dict) and bool(value) and list(value) == [str(row) for row in range(len(value))]
 
 
 def _holds_lines(path: Path) -> bool:

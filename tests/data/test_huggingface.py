@@ -54,6 +54,24 @@ def test_a_retrieval_set_keeps_ids_and_grades(tmp_path: Path) -> None:
     assert [item.content for item in dataset.corpus] == ["Rivers flow", "stone"]
 
 
+def test_class_labels_are_their_names(tmp_path: Path) -> None:
+    names = datasets.ClassLabel(names=["entailment", "neutral", "contradiction"])
+    rows = {"premise": ["a man runs"] * 4, "hypothesis": ["he moves", "he is fast", "he sleeps", "?"]}
+    table = datasets.Dataset.from_dict(
+        {**rows, "label": [0, 1, 2, -1]},
+        features=datasets.Features({name: datasets.Value("string") for name in rows} | {"label": names}),
+    )
+    table.save_to_disk(tmp_path / "nli")
+    converted = convert(tmp_path / "nli", tmp_path / "out")
+    dataset = load_dataset(tmp_path / "out", "train")
+    assert [dataset.corpus[doc_id].text for judged in dataset.qrels.values() for doc_id in judged] == ["he moves"]
+    assert converted.negatives == 1
+    assert converted.notes == (
+        f"{tmp_path / 'nli'} (train): 2 pairs have a label in 'label' that makes them neither positive nor negative; "
+        "left out",
+    )
+
+
 def test_the_row_of_a_fault_is_told(tmp_path: Path) -> None:
     table([{"query": "a", "positive": "b"}, {"query": "c", "positive": None}]).save_to_disk(tmp_path / "pairs")
     with pytest.raises(InputError, match=r"pairs \(train\): row 2: 'positive' is empty; every line needs one "):

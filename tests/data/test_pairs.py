@@ -345,6 +345,25 @@ def test_what_is_unclear_is_asked_for_in_one_line_with_the_first_row(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_without_names_of_columns_is_told(tmp_path: Path) -> None:
+    source = tmp_path / "a.csv"
+    source.write_text("how do plants take up iron,roots release acids\nwhat flows,rivers do\n")
+    expected = (
+        r"no column is named as queries and positives are \(the first line names the columns; here it looks like a"
+    )
+    with pytest.raises(InputError, match=expected):
+        convert(source, tmp_path / "out")
+
+
+def test_a_file_of_bad_lines_alone_is_told_with_the_first(tmp_path: Path) -> None:
+    source = tmp_path / "a.csv"
+    source.write_text("query,answer\na,b,c\n")
+    with pytest.raises(
+        InputError, match=r"a\.csv: no rows; 1 bad lines were left out, the first .*a\.csv:2: expected 2"
+    ):
+        convert(source, tmp_path / "out", skip_bad=3)
+
+
 def test_ids_alone_are_asked_for_with_their_files(tmp_path: Path) -> None:
     source = write(tmp_path / "a.csv", {"query_id": "q1", "corpus_id": "d1", "score": "1"})
     with pytest.raises(InputError, match=r"--corpus FILE names the documents and --query-file FILE the queries$"):

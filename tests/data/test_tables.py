@@ -70,6 +70,8 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, suffix: str, pac
         ("a.csv", b"sep=;\r\n" + as_csv(";")),
         ("a.csv", b"\n\n" + as_csv(";").replace(b"\r\n", b"\n")),
         ("a.json", FILES[".jsonl"]),
+        ("a.json", json.dumps({"data": ROWS}).encode()),
+        ("a.json", json.dumps({name: {str(n): row[name] for n, row in enumerate(ROWS)} for name in ROWS[0]}).encode()),
         ("a.tsv", b'id\tquery\tanswer\n007\twhat, then; flows\trivers "flow"\n8\tx\ty\n'),
     ],
 )
