@@ -23,7 +23,7 @@ def train(
     output: Annotated[Path | None, output_option("DIR", "runs/ and the recipe's name")] = None,
     resume: Annotated[bool, switch("--resume", "Continue from the run's last checkpoint.")] = False,
     overwrite: options.Overwrite = False,
-    dry_run: Annotated[bool, switch("--dry-run", "Print the resolved recipe and the plan; start nothing.")] = False,
+    dry_run: Annotated[bool, switch("--dry-run", "Print the plan; start nothing.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Fine-tune a model by a recipe, and measure the gain in and out of domain.

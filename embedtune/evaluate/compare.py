@@ -200,9 +200,17 @@ def _name(sources: Sequence[Source]) -> str:
 
 
 def compare_groups(
-    groups: Sequence[Group], *, measures: Sequence[str] | None = None, strict: bool = False, changes: int = 10
+    groups: Sequence[Group],
+    *,
+    measures: Sequence[str] | None = None,
+    primary: str | None = None,
+    strict: bool = False,
+    changes: int = 10,
 ) -> Compared:
-    """Compares each group with the first. Raises InputError if they share no dataset or no measure."""
+    """Compares each group with the first. Raises InputError if they share no dataset or no measure.
+
+    primary: the measure whose tests Holm's correction counts; None: those of all measures.
+    """
     baseline, *others = groups
     if not others:
         raise InputError(f"{baseline.name}: the runs differ in their seed alone; there is no other recipe to compare")
@@ -221,7 +229,7 @@ def compare_groups(
             for side in ([baseline], others)
         )
         raise InputError(f"{baseline.name} and the others share no dataset: it has {first}; they have {rest}")
-    comparisons = _adjusted(comparisons)
+    comparisons = _adjusted(comparisons, primary)
     return Compared(baseline=baseline.name, comparisons=comparisons, across=_across(comparisons), notes=notes)
 
 
@@ -421,12 +429,16 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def _adjusted(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """With Holm's adjustment over all tests by query, and apart from them over all tests by seed."""
-    by_query = iter(holm([one.p for one in comparisons if one.p is not None]))
-    by_seed = iter(holm([one.seeds.t_p for one in comparisons if one.seeds and one.seeds.t_p is not None]))
+def _adjusted(comparisons: Sequence[Comparison], primary: str | None = None) -> list[Comparison]:
+    """With Holm's adjustment over the primary measure's tests by query, and apart from them over those by seed."""
+    counted = [one for one in comparisons if primary in (None, one.measure)]
+    by_query = iter(holm([one.p for one in counted if one.p is not None]))
+    by_seed = iter(holm([one.seeds.t_p for one in counted if one.seeds and one.seeds.t_p is not None]))
     adjusted = []
     for one in comparisons:
+        if primary not in (None, one.measure):
+            adjusted.append(one)
+            continue
         seeds = one.seeds
         if seeds is not None and seeds.t_p is not None:
             seeds = replace(seeds, holm=next(by_seed))

@@ -177,6 +177,8 @@ class Validation:
 
     share: Annotated[float, Field(gt=0, lt=1)] = 0.1  # The share of the training queries.
     documents: Count | None = None  # Documents that are ranked: the positives and a seeded sample. Absent: all.
+    # Draws the queries and the documents. Absent: train.seed. `ablate` takes one seed for all of a cell's runs.
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
 
 
 def _validation(value: Any) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -14,16 +16,24 @@ from ..errors import InputError
 from ..evaluate.compare import Comparison, Group, compare_groups
 from ..evaluate.significance import bootstrap_interval
 from ..evaluate.sources import read_source
-from ..files import FileKind, check_container, check_file, write_json, write_text
+from ..files import FileKind, check_container, check_file, write_bytes, write_json, write_text
 from ..recipe import Evaluate
 from . import drawings
-from .figures import as_file
+from .figures import PDF_CREATOR, as_file, as_pdf
 from .learning import Curve, read_curve
 from .markdown import INSTALL, MARK, need, render
-from .record import domains_of, read_summary
+from .page import page
+from .record import OF_BASE, domains_of, read_summary
 from .write import Figures
 
 NEAR = 0.95  # of the gain
+LATEX_MARK = "% embedtune ablation"
+_HTML = b'<p class="kicker">embedtune report</p>'
+FILES = ("report.json", "report.csv", "report.tex", "report.md", "report.html", "differences.svg", "differences.pdf",
+         "curves.svg", "curves.pdf")  # fmt: skip
+RESULTS = ("domain", "dataset", "measure", "cell", "queries", "mean", "low", "high")
+AGAINST = ("dataset", "measure", "cell", "difference", "difference low", "difference high", "p", "p (Holm)",
+           "p (seeds, t)", "p (seeds, t, Holm)", "win", "tie", "loss")  # fmt: skip
 BASE = "(base model)"
 
 
@@ -64,13 +74,15 @@ class Final:
 
 @dataclass(frozen=True, kw_only=True)
 class Ablation:
-    """cells: name -> its changes to the recipe. curves: cell -> seed -> learning curve. notes: what a reader must know
-    of how it was compared."""
+    """cells: name -> its changes to the recipe. measure: of the validations. primary: the measure that decides, whose
+    tests Holm's correction counts. curves: cell -> seed -> learning curve. notes: what a reader must know of how it was
+    compared."""
 
     recipe: str
     cells: dict[str, dict[str, Any]]
     seeds: list[int]
     measure: str
+    primary: str
     convergence: list[Convergence]
     final: list[Final]
     curves: dict[str, dict[int, Curve]]
@@ -78,18 +90,23 @@ class Ablation:
 
 
 def summarise(
-    recipe: str, cells: Mapping[str, dict[str, Any]], runs: Mapping[str, Mapping[int, Path]], evaluate: Evaluate
+    recipe: str,
+    cells: Mapping[str, dict[str, Any]],
+    runs: Mapping[str, Mapping[int, Path]],
+    evaluate: Evaluate,
+    primary: str,
 ) -> Ablation:
     """Reads finished runs. The first cell is what the others are compared with, by the mean over seeds per query.
 
     cells: name -> changes. runs: name -> seed -> run folder. evaluate: the first cell's, which says what is in domain.
+    primary: the measure whose tests Holm's correction counts.
     """
     groups = [Group(name=name, sources=[read_source(path) for path in runs[name].values()]) for name in cells]
-    compared = compare_groups(groups, changes=0)
+    compared = compare_groups(groups, primary=primary, changes=0)
     against = {(c.run, c.dataset, c.measure): c for c in compared.comparisons}
     first = next(iter(runs.values()))
     first_run = next(iter(first.values()))
-    base = Group(name=BASE, sources=[read_source(first_run / "evaluation-base")])
+    base = Group(name=BASE, sources=[read_source(first_run / OF_BASE)])
     domains = domains_of(evaluate.in_domain, evaluate.out_of_domain, read_summary(first_run))
     final = [
         _final(group, key, measure, domains[key], against)
@@ -104,6 +121,7 @@ def summarise(
         cells=dict(cells),
         seeds=sorted(first),
         measure=evaluate.measure,
+        primary=primary,
         convergence=convergence(curves),
         final=final,
         curves=curves,
@@ -168,39 +186,118 @@ def _mean(values: Sequence[float]) -> float:
 def check_output(output: Path) -> None:
     """Raises InputError where the report cannot be written into the folder, or would replace other files."""
     check_container(output)
-    for name in ("report.json", "report.md", "curves.svg"):
+    for name in FILES:
         check_file(output / name, FileKind(verb="ablate", wrote=_is_report), overwrite=True)
 
 
 def _is_report(path: Path) -> bool:
-    start = path.read_bytes()[:2000]
+    content = path.read_bytes()
+    start = content[:2000]
+    if content.startswith(b"%PDF-"):
+        return PDF_CREATOR.encode() in content
     # Older versions' curves have no mark; they were drawn by matplotlib alone.
-    return start.startswith((b"# Ablation of ", b'{\n  "recipe": ')) or MARK.encode() in start or b"Matplotlib" in start
+    opens = (b"# Ablation of ", b'{\n  "recipe": ', b"domain,dataset,measure,cell,", LATEX_MARK.encode())
+    return start.startswith(opens) or MARK.encode() in start or b"Matplotlib" in start or _HTML in content
 
 
 def write_report(ablation: Ablation, output: Path) -> Ablation:
-    """Writes report.json, report.md and curves.svg; returns the ablation, with a note where there is no plot."""
-    figure = Figures("")
+    """Writes FILES; returns the ablation, with a note where there is no page and no plot."""
+    figure: Figures | None = Figures("")
     try:
         need("matplotlib", "plots")
+        need("markdown_it", "reports in HTML")
     except InputError:
-        note = f"curves.svg is left out: it needs matplotlib; try: {INSTALL}, and the same command again"
-        ablation, figure = dataclasses.replace(ablation, notes=[*ablation.notes, note]), Figures(None)
+        note = (
+            f"report.html and the plots are left out: they need matplotlib; try: {INSTALL}, and the same command again"
+        )
+        ablation, figure = dataclasses.replace(ablation, notes=[*ablation.notes, note]), None
+    tested = [final for final in ablation.final if final.against_first and final.measure == ablation.primary]
+    columns, rows = final_table(ablation)
     values = {
         "ablation": ablation,
+        "pivot": pivot(ablation),
+        "differences": [final.against_first for final in tested],
+        "domains": [f"{final.domain} of domain" for final in tested],
         "cells": [[name, json.dumps(changes, ensure_ascii=False)] for name, changes in ablation.cells.items()],
         "curves": {name: list(seeds.values()) for name, seeds in ablation.curves.items()},
         "how_fast": convergence_table(ablation),
-        "final": final_table(ablation),
+        "results": _columns_of(columns, rows, RESULTS),
+        "against": _columns_of(columns, [row for row in rows if row[columns.index("difference")] is not None], AGAINST),
         "draw": drawings,
-        "figure": figure,
+        "figure": figure or Figures(None),
     }
     text = render("ablation.md.jinja", values)
-    for name, (_, svg) in figure.drawn.items():
+    for name, (_, svg) in figure.drawn.items() if figure is not None else ():
         write_text(output / name, as_file(svg))
+        write_bytes(output / Path(name).with_suffix(".pdf"), as_pdf(svg))
     write_json(output / "report.json", dataclasses.asdict(ablation))
+    write_text(output / "report.csv", as_csv(columns, rows))
+    write_text(output / "report.tex", as_latex(ablation))
     write_text(output / "report.md", text)
+    if figure is not None:
+        write_text(output / "report.html", page(text, figure.drawn, {}))
     return ablation
+
+
+def _columns_of(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], names: Sequence[str]
+) -> tuple[list[str], list[list[object]]]:
+    """Some of a table's columns."""
+    indices = [columns.index(name) for name in names]
+    return list(names), [[row[index] for index in indices] for row in rows]
+
+
+def pivot(ablation: Ablation) -> tuple[list[str], list[list[object]]]:
+    """Columns and rows of the primary measure, a row for each cell and a column for each dataset. An asterisk marks a
+    difference to the first cell that is more than chance."""
+    final = [one for one in ablation.final if one.measure == ablation.primary]
+    values: dict[str, dict[str, object]] = {}
+    for one in final:
+        star = "*" if is_significant(one) else ""
+        values.setdefault(one.cell, {})[one.dataset] = f"{one.mean:.4f}{star}"
+    datasets = list(dict.fromkeys(one.dataset for one in final))
+    return ["cell", *datasets], [[cell, *map(row.get, datasets)] for cell, row in values.items()]
+
+
+def is_significant(final: Final) -> bool:
+    """Whether the difference to the first cell has p below .05 after Holm's correction."""
+    tested = final.against_first
+    return tested is not None and tested.holm is not None and tested.holm < 0.05
+
+
+def as_csv(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table as CSV, with every digit."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    return text.getvalue()
+
+
+def as_latex(ablation: Ablation) -> str:
+    """The pivot as a LaTeX table of the package booktabs: the best cell of each dataset is bold."""
+    columns, rows = pivot(ablation)
+    best = [max((str(row[index]).rstrip("*") for row in rows), default="") for index in range(1, len(columns))]
+    lines = [
+        f"{LATEX_MARK} of {_latex(ablation.recipe)}: {_latex(ablation.primary)}, means over seeds "
+        f"{', '.join(map(str, ablation.seeds))}",
+        "% An asterisk: differs from the first cell, p < .05 after Holm's correction. Needs \\usepackage{booktabs}.",
+        f"\\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
+        "\\toprule",
+        " & ".join(map(_latex, columns)) + r" \\",
+        "\\midrule",
+    ]
+    for cell, *values in rows:
+        shown = []
+        for value, top in zip(values, best, strict=True):
+            number = str(value).rstrip("*")
+            star = "$^{*}$" if str(value).endswith("*") else ""
+            shown.append((f"\\textbf{{{number}}}" if number == top else number) + star)
+        lines.append(" & ".join([_latex(str(cell)), *shown]) + r" \\")
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
+
+
+def _latex(text: str) -> str:
+    escapes = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(escapes.get(letter, f"\\{letter}" if letter in "&%$#_{}" else letter) for letter in text)
 
 
 def convergence_table(ablation: Ablation) -> tuple[list[str], list[list[object]]]:

@@ -8,7 +8,7 @@ from ..evaluate.compare import Comparison
 from ..evaluate.guarded import Guarded
 from ..evaluate.sizes import Sizes
 from ..negatives.audit import Audit
-from .figures import SERIES, Points, histograms, lines, spans
+from .figures import SERIES, Drawing, Points, histograms, lines, spans
 from .learning import Curve, Learning
 from .spread import Side, Spread, shares
 
@@ -16,7 +16,7 @@ POINTS = 300  # of a curve, at most
 ACROSS = "training step"
 
 
-def differences(title: str, comparisons: Sequence[Comparison], groups: Sequence[str]) -> str:
+def differences(title: str, comparisons: Sequence[Comparison], groups: Sequence[str]) -> Drawing:
     """The difference of each comparison with its interval, coloured by its group."""
     names, several = list(dict.fromkeys(groups)), len({c.run for c in comparisons}) > 1
     colours = ("tuned", "ink", *SERIES[2:])  # neither of the first two says better or worse
@@ -33,7 +33,7 @@ def differences(title: str, comparisons: Sequence[Comparison], groups: Sequence[
     return spans(rows, across=f"difference in {comparisons[0].measure}, with its 95% interval", title=title)
 
 
-def quality_by_bytes(title: str, measured: Mapping[str, Sizes]) -> str:
+def quality_by_bytes(title: str, measured: Mapping[str, Sizes]) -> Drawing:
     """The measure of each way to store vectors over its bytes: a line for each dataset and precision."""
     curves: dict[str, list[Points]] = {}
     for label, sizes in measured.items():
@@ -46,7 +46,7 @@ def quality_by_bytes(title: str, measured: Mapping[str, Sizes]) -> str:
     return lines(curves, title=title, across="bytes of one stored vector", up=measure, doublings=True)
 
 
-def loss(title: str, learning: Learning) -> str:
+def loss(title: str, learning: Learning) -> Drawing:
     return lines({"loss": [thinned(learning)]}, title=title, across=ACROSS, up="training loss")
 
 
@@ -67,7 +67,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def curves(title: str, named: Mapping[str, Sequence[Curve]], mark: tuple[float, float, str] | None = None) -> str:
+def curves(title: str, named: Mapping[str, Sequence[Curve]], mark: tuple[float, float, str] | None = None) -> Drawing:
     """Learning curves: for each name those of its seeds."""
     points: dict[str, list[Points]] = {
         name: [(curve.steps, curve.values) for curve in seeds] for name, seeds in named.items()
@@ -76,7 +76,7 @@ def curves(title: str, named: Mapping[str, Sequence[Curve]], mark: tuple[float, 
     return lines(points, title=title, across=ACROSS, up=f"validation {measure}", mark=mark)
 
 
-def alphas(title: str, guard: Guarded, changes: Mapping[str, Sequence[float]], *, budget: bool) -> str:
+def alphas(title: str, guard: Guarded, changes: Mapping[str, Sequence[float]], *, budget: bool) -> Drawing:
     """The changes of the measure over alpha. budget: whether it is drawn."""
     x = [point.alpha for point in guard.curve]
     mark = None
@@ -114,7 +114,7 @@ def alpha_changes(guard: Guarded) -> list[tuple[str, dict[str, list[float]], boo
     ]
 
 
-def mined_scores(title: str, audit: Audit) -> str:
+def mined_scores(title: str, audit: Audit) -> Drawing:
     """The scores of each query's lowest positive, and of the candidates kept and dropped, as shares of each kind."""
     columns = zip(("positives", "kept", "dropped"), ("better", "tuned", "worse"), (2, 3, 4), strict=True)
     groups = []
@@ -125,7 +125,7 @@ def mined_scores(title: str, audit: Audit) -> str:
     return histograms([("", groups)], _edges(audit.scores), across="the score that decided", title=title)
 
 
-def mined_gaps(title: str, audit: Audit) -> str:
+def mined_gaps(title: str, audit: Audit) -> Drawing:
     """How far the candidates kept and dropped lie below the positive, as shares of all candidates."""
     total = max(1, sum(row[2] + row[3] for row in audit.gaps))
     groups = [
@@ -146,7 +146,7 @@ def _edges(bins: Sequence[tuple[float, ...]]) -> list[float]:
     return [bins[0][0], *(row[1] for row in bins)]
 
 
-def scores(title: str, spread: Spread) -> str:
+def scores(title: str, spread: Spread) -> Drawing:
     """The scores of each query's best positive and best other document, before above after."""
 
     def groups(side: Side) -> list[tuple[str, str, list[float]]]:

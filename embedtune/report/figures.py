@@ -15,10 +15,12 @@ from .markdown import MARK, need
 WIDTH = 4.6  # inches; 9-point letters are 13 pixels high where the figure is 460 pixels wide
 SERIES = ("series-1", "series-2", "series-3", "series-4", "series-5", "series-6")
 DASHES = ("-", "--", ":", "-.")  # colour alone tells nothing to some readers
+PDF_CREATOR = "embedtune"
 STYLESHEET = Path(__file__).parent / "report.css"
 # matplotlib wants real colours: each name is drawn in a colour of its own, which the SVG then has by its name.
 _NAMES = ("ink", "muted", "rule", "surface", "base", "tuned", "better", "worse", *SERIES)
 COLOURS = {name: f"#0a00{number:02x}" for number, name in enumerate(_NAMES)}
+_NAME_OF = {colour: name for name, colour in COLOURS.items()}
 Points = tuple[Sequence[float], Sequence[float]]
 _STYLE = {
     **dict.fromkeys(("text.color", "legend.labelcolor"), COLOURS["ink"]),
@@ -34,9 +36,16 @@ _STYLE = {
 }
 
 
+class Drawing(str):
+    """A figure as SVG, which `as_pdf` can draw once more."""
+
+    paint: Callable[[Any], None]
+    height: float
+
+
 def as_file(svg: str) -> str:
     """A figure as a file of its own, with the colours of the page's style sheet, light and dark."""
-    light, dark = re.findall(r":root \{(.*?)\}", STYLESHEET.read_text(encoding="utf-8"), re.DOTALL)[:2]
+    light, dark = _palettes()
     colours = [" ".join(re.findall(r"--[\w-]+: #[0-9a-f]{6};", block)) for block in (light, dark)]
     style = f"svg {{ {colours[0]} }} @media (prefers-color-scheme: dark) {{ svg {{ {colours[1]} }} }}"
     return svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(
@@ -44,21 +53,48 @@ def as_file(svg: str) -> str:
     )
 
 
-def _drawn(paint: Callable[[Any], None], *, title: str, height: float = 2.7) -> str:
+def as_pdf(drawing: Drawing) -> bytes:
+    """The figure for print, in the light colours of the style sheet."""
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", _palettes()[0]))
+    names = dict(COLOURS)
+    style = {key: colours[_NAME_OF[value]] if value in _NAME_OF else value for key, value in _STYLE.items()}
+    COLOURS.update({name: colours[name] for name in names})
+    try:
+        return _saved(drawing.paint, drawing.height, style, "pdf", {"CreationDate": None, "Creator": PDF_CREATOR})
+    finally:
+        COLOURS.update(names)
+
+
+def _palettes() -> tuple[str, str]:
+    """The declarations of the style sheet's colours, light and dark."""
+    light, dark = re.findall(r":root \{(.*?)\}", STYLESHEET.read_text(encoding="utf-8"), re.DOTALL)[:2]
+    return light, dark
+
+
+def _drawn(paint: Callable[[Any], None], *, title: str, height: float = 2.7) -> Drawing:
     """An SVG element named `title` of what `paint` draws into a matplotlib figure. The same drawing is the same text.
 
     height: inches. Raises InputError where matplotlib is not installed.
     """
+    metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    drawing = Drawing(_inline(_saved(paint, height, _STYLE, "svg", metadata).decode(), title))
+    drawing.paint, drawing.height = paint, height
+    return drawing
+
+
+def _saved(
+    paint: Callable[[Any], None], height: float, style: dict[str, Any], form: str, metadata: Mapping[str, str | None]
+) -> bytes:
     need("matplotlib", "plots")
     import matplotlib
     from matplotlib.figure import Figure as Canvas
 
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(style):
         figure = Canvas(figsize=(WIDTH, height), layout="constrained")
         paint(figure)
-        file = io.StringIO()
-        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    return _inline(file.getvalue(), title)
+        file = io.BytesIO()
+        figure.savefig(file, format=form, metadata=metadata)
+    return file.getvalue()
 
 
 def _inline(svg: str, title: str) -> str:
@@ -87,7 +123,7 @@ def lines(
     mark: tuple[float, float, str] | None = None,
     level: tuple[float, str] | None = None,
     doublings: bool = False,
-) -> str:
+) -> Drawing:
     """A line for each name: of several curves their mean, where all have a point, and each one thin beside it.
 
     mark: (x, y, text) of a point; level: (y, text) of a line across. The vertical axis begins at 0 where the values
@@ -139,7 +175,7 @@ def mean_of(seeds: Sequence[Points]) -> Points:
     return shared, [sum(table[x] for table in tables) / len(tables) for x in shared]
 
 
-def spans(rows: Sequence[tuple[str, str, float, float | None, float | None]], *, across: str, title: str) -> str:
+def spans(rows: Sequence[tuple[str, str, float, float | None, float | None]], *, across: str, title: str) -> Drawing:
     """A point with its interval for each row of (label, colour, value, low, high), around a line at 0."""
 
     def paint(figure: Any) -> None:
@@ -167,7 +203,7 @@ def histograms(
     across: str,
     title: str,
     zero: bool = False,
-) -> str:
+) -> Drawing:
     """Panels of (heading, groups of (label, colour, share of each bin)), one above another on the same axis. zero:
     whether 0 is marked."""
 

@@ -27,6 +27,8 @@ from .wording import model_name
 
 SUMMARY = "summary.json"  # written last: a run with it is finished
 BY_WORDS = "evaluation-bm25"  # BM25's evaluations in a run folder
+OF_BASE = "evaluation-base"  # the untouched model's
+UNMIXED = "model-unmixed"  # the tuned model, where model/ holds a mixture
 Domain = Literal["in", "out"]
 EXAMPLES = 6  # of caught false negatives
 
@@ -160,7 +162,7 @@ def read_record(folder: Path, *, negatives: bool = True, summary: dict[str, Any]
     summary = read_summary(folder) if summary is None else summary
     evaluate = recipe["evaluate"]
     domains = domains_of(evaluate["in_domain"], evaluate["out_of_domain"], summary)
-    base = _source(folder / "evaluation-base", "the base model", list(domains))
+    base = _source(folder / OF_BASE, "the base model", list(domains))
     tuned = _source(folder / "evaluation", "the tuned model", list(domains))
     groups = [Group(name=source.name, sources=[source]) for source in (base, tuned)]
     mined = [MiningFiles(run) for run in sorted((folder / "negatives").glob("*.run"))]

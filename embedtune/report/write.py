@@ -19,7 +19,7 @@ from ..negatives.audit import dataset_of
 from ..recipe.strict_yaml import flattened
 from ..types import Dataset, Item
 from . import drawings
-from .figures import as_file
+from .figures import Drawing, as_file
 from .markdown import MARK, escaped, need, render
 from .page import page
 from .pictures import Thumbnails
@@ -58,10 +58,12 @@ class Figures:
     them out."""
 
     def __init__(self, folder: str | None) -> None:
-        self.drawn: dict[str, tuple[str, str]] = {}  # file name -> title, SVG
+        self.drawn: dict[str, tuple[str, Drawing]] = {}  # file name -> title, SVG
         self._folder = folder
 
-    def __call__(self, draw: Callable[..., str], title: str, *values: object, caller: Any, **options: Any) -> Markup:
+    def __call__(
+        self, draw: Callable[..., Drawing], title: str, *values: object, caller: Any, **options: Any
+    ) -> Markup:
         """A Markdown image, whose text is the title and the caption."""
         from markupsafe import Markup
 

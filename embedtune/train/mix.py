@@ -18,6 +18,7 @@ from ..models.encoder import Encoder, load_encoder
 from ..models.loading import load_base, load_model
 from ..models.mixing import Weights, mix_into, weights_of, with_floor
 from ..recipe import Guard, Model, Precision
+from ..report.record import UNMIXED
 from ..types import Dataset
 from .checkpoint import Training
 from .guard import Values, Watched, choose, curve
@@ -25,7 +26,6 @@ from .loop import batch_at
 from .plan import Position
 from .step import accumulate_gradients, training_mode
 
-UNMIXED = "model-unmixed"
 FISHER_BATCHES = 16
 
 

@@ -69,6 +69,13 @@ def load_suites(recipe: Recipe) -> list[Dataset]:
     return suites
 
 
+def measures_of(recipe: Recipe) -> list[str]:
+    """The measures of a run's evaluations: the one that chooses, the guard's, and those to report."""
+    guard = recipe.evaluate.guard
+    guarded = [guard.measure] if guard and guard.measure else []
+    return list(dict.fromkeys([recipe.evaluate.measure, *guarded, *recipe.evaluate.measures]))
+
+
 def _data(dataset: Dataset) -> str:
     judged = [sum(grade > 0 for grade in documents.values()) for documents in dataset.qrels.values()]
     queries = sum(count > 0 for count in judged)

@@ -23,9 +23,10 @@ from ..errors import InputError
 from ..evaluate.guarded import Point
 from ..evaluate.lexical import INSTALL, can_rank, evaluate_bm25, is_installed
 from ..evaluate.results import Evaluation
+from ..evaluate.results import write as write_evaluation
 from ..evaluate.retrieval import Retrieval, encode_for_evaluation, evaluate
 from ..evaluate.sizes import StoredAs, evaluate_sizes
-from ..files import fingerprints_of_weights, inner_folder, locked, write_json, write_lines, write_text
+from ..files import fingerprint_of, fingerprints_of_weights, inner_folder, locked, write_json, write_lines, write_text
 from ..methods import use_folders
 from ..models import adapters, saving, store
 from ..models.cached_towers import CachedTowers
@@ -33,7 +34,7 @@ from ..models.encoder import Encoder, load_encoder
 from ..models.loading import load_model
 from ..recipe import Recipe, method_fingerprints, refuse_within, resolve
 from ..report.card import write_card
-from ..report.record import BY_WORDS, SUMMARY
+from ..report.record import BY_WORDS, SUMMARY, UNMIXED
 from ..types import Dataset, Items, Role
 from . import checkpoint
 from . import folder as run_folder
@@ -43,8 +44,8 @@ from .guard import Watched, choose, conclude, refuse_distilled, refuse_overlap, 
 from .live import two_towers
 from .log import Listener, Log
 from .loop import fit
-from .mix import UNMIXED, mix_run
-from .preflight import load_suites, refuse_without_texts
+from .mix import mix_run
+from .preflight import load_suites, measures_of, refuse_without_texts
 from .prepare import make_accelerator, set_up
 
 Which = Literal["base", "tuned", "unmixed"]
@@ -53,6 +54,8 @@ SUMMARISED = ("steps", "best_step", "base", "tuned", "missed", "weights", "untou
 
 Evaluations = dict[str, Evaluation]
 """dataset label -> its evaluation."""
+KnownEvaluations = dict[str, Evaluation]
+"""Evaluations of untouched models by all that they depend on, for several runs of one process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,12 +88,14 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    known: KnownEvaluations | None = None,
     on_event: Listener | None = None,
 ) -> TrainedRun:
     """Trains by the recipe into the run folder `output`, evaluates base and tuned model, and returns both.
 
     resume: continues from the newest whole checkpoint, or starts where there is none; a finished run is only read.
-    overwrite: replaces an earlier run, which is removed once the first step is done.
+    overwrite: replaces an earlier run, which is removed once the first step is done. known: the untouched model's
+    evaluations of earlier runs, which are not measured again; this run adds its own.
 
     Raises InputError for anything wrong with recipe, data, model or folder (before training where it can be known), and
     Interrupted, with the state saved, on SIGINT and SIGTERM.
@@ -112,7 +117,7 @@ def train(
             missed = claim.summary["missed"] if accelerator.is_main_process else []
             return TrainedRun(folder=target, already_finished=True, **claim.summary | {"missed": missed})
         try:
-            return _train(recipe, target, accelerator, resumed=claim.resumed, on_event=on_event)
+            return _train(recipe, target, accelerator, resumed=claim.resumed, known=known, on_event=on_event)
         except InputError:
             if accelerator.is_main_process and not claim.resumed:
                 run_folder.withdraw(target)
@@ -120,7 +125,13 @@ def train(
 
 
 def _train(
-    recipe: Recipe, folder: Path, accelerator: Accelerator, *, resumed: bool, on_event: Listener | None
+    recipe: Recipe,
+    folder: Path,
+    accelerator: Accelerator,
+    *,
+    resumed: bool,
+    known: KnownEvaluations | None,
+    on_event: Listener | None,
 ) -> TrainedRun:
     dataset = load_training(recipe.data)
     refuse_without_texts(recipe, dataset)
@@ -157,7 +168,7 @@ def _train(
         if accelerator.process_index == accelerator.local_process_index:  # on the main process's machine
             encode_for_finish(training, suites)
         return TrainedRun(folder=folder, steps=state.step, best_step=state.best_step, base={}, tuned={})
-    run = finish(training, state, suites)
+    run = finish(training, state, suites, {} if known is None else known)
     accelerator.end_training()
     return run
 
@@ -224,7 +235,7 @@ def signals_set(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def finish(training: Training, state: State, suites: list[Dataset]) -> TrainedRun:
+def finish(training: Training, state: State, suites: list[Dataset], known: KnownEvaluations) -> TrainedRun:
     """Saves the chosen weights as model/ (and adapter/), evaluates base and tuned, writes model card and summary."""
     folder, recipe, guard = training.folder, training.recipe, training.recipe.evaluate.guard
     if state.best_step is not None and state.best_step != state.step:
@@ -248,7 +259,8 @@ def finish(training: Training, state: State, suites: list[Dataset]) -> TrainedRu
     models: tuple[Which, ...] = ("base", "tuned", "unmixed") if points else ("base", "tuned")
     evaluations: dict[str, Evaluations] = {}
     for which in models:
-        evaluations[which] = evaluate_suites(recipe, which, suites, folder, training.log)
+        of_base = known if which == "base" else {}
+        evaluations[which] = evaluate_suites(recipe, which, suites, folder, training.log, of_base)
     evaluate_by_words(recipe, suites, folder, training.log)
     missed = conclude(recipe, watched, points, evaluations, folder) if guard is not None else []
     run = TrainedRun(
@@ -304,9 +316,14 @@ def save_model(encoder: Encoder, recipe: Recipe, folder: Path) -> None:
         saving.save_model(model, temporary)
 
 
-def evaluate_suites(recipe: Recipe, which: Which, suites: list[Dataset], folder: Path, log: Log) -> Evaluations:
+def evaluate_suites(
+    recipe: Recipe, which: Which, suites: list[Dataset], folder: Path, log: Log, known: KnownEvaluations
+) -> Evaluations:
     """Evaluates one of the run's models on every set; results by label. They replace evaluation/ (tuned),
-    evaluation-base/ or evaluation-unmixed/. Of a run with `matryoshka` each also holds sizes.json."""
+    evaluation-base/ or evaluation-unmixed/. Of a run with `matryoshka` each also holds sizes.json.
+
+    known: evaluations that are taken where they are of the same model, data and settings, and to which these are added.
+    """
     output = folder / ("evaluation" if which == "tuned" else f"evaluation-{which}")
     shutil.rmtree(output, ignore_errors=True)
     if not suites:
@@ -317,20 +334,19 @@ def evaluate_suites(recipe: Recipe, which: Which, suites: list[Dataset], folder:
     options |= {"measures": measures_of(recipe), "retrieval": Retrieval(slices=tuple(recipe.evaluate.slices))}
     evaluations = {}
     for dataset in suites:
-        log.tell("phase", name=f"evaluate the {which} model on {dataset.label}", kind="evaluation")
-        if shorter:
-            evaluation, _ = evaluate_sizes(encoder, dataset, shorter, **options)
+        settings = [repr(options["measures"]), repr(options["retrieval"]), repr(shorter)]
+        key = fingerprint_of(encoder.fingerprint, dataset.fingerprint, dataset.label, *settings)
+        if key in known:
+            evaluation = known[key]
+            write_evaluation(evaluation, output)
         else:
-            evaluation = evaluate(encoder, dataset, **options)
-        evaluations[dataset.label] = evaluation
+            log.tell("phase", name=f"evaluate the {which} model on {dataset.label}", kind="evaluation")
+            if shorter:
+                evaluation, _ = evaluate_sizes(encoder, dataset, shorter, **options)
+            else:
+                evaluation = evaluate(encoder, dataset, **options)
+        known[key] = evaluations[dataset.label] = evaluation
     return evaluations
-
-
-def measures_of(recipe: Recipe) -> list[str]:
-    """The measures of a run's evaluations: the one that chooses, the guard's, and those to report."""
-    guard = recipe.evaluate.guard
-    guarded = [guard.measure] if guard and guard.measure else []
-    return list(dict.fromkeys([recipe.evaluate.measure, *guarded, *recipe.evaluate.measures]))
 
 
 def evaluate_by_words(recipe: Recipe, suites: list[Dataset], folder: Path, log: Log) -> None:

@@ -22,12 +22,18 @@ def training_queries(
     """The query ids to train on, and the judgements held out for validation (empty without `data.validation`).
 
     Queries that share a positive stay on one side, so that no document of validation was trained on as a positive.
+    seed: draws them where `data.validation.seed` does not.
     """
     judged = {q: grades for q, grades in dataset.qrels.items() if any(grade > 0 for grade in grades.values())}
     if validation is None:
         return list(judged), {}
-    parts = split_qrels(judged, {"validation": validation.share}, seed=seed)
+    parts = split_qrels(judged, {"validation": validation.share}, seed=draws(validation, seed))
     return list(parts["train"]), parts["validation"]
+
+
+def draws(validation: Validation, seed: int) -> int:
+    """The seed that draws the held-out queries. seed: the run's."""
+    return seed if validation.seed is None else validation.seed
 
 
 def pair_count(dataset: Dataset, query_ids: Sequence[str], positives: Literal["each", "all"] | int) -> int:

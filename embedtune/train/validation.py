@@ -21,7 +21,7 @@ from ..recipe import Validation
 from ..seeds import generator_for
 from ..types import Dataset
 from .log import Log
-from .sizes import training_queries
+from .sizes import draws, training_queries
 
 WHOLE = 1000  # the depth of a measure without a cut-off
 SHARED_VALUE = ".validation"  # in the run folder: the latest value, for the other processes
@@ -32,7 +32,7 @@ def held_out(dataset: Dataset, validation: Validation | None, seed: int) -> tupl
     query_ids, judged = training_queries(dataset, validation, seed)
     if validation is None:
         return query_ids, None
-    return query_ids, _documents(dataset, list(judged), validation.documents, seed)
+    return query_ids, _documents(dataset, list(judged), validation.documents, draws(validation, seed))
 
 
 def _documents(dataset: Dataset, query_ids: list[str], most: int | None, seed: int) -> Dataset:

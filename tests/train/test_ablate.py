@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ import pytest
 from embedtune.errors import InputError, Interrupted
 from embedtune.report.ablation import convergence
 from embedtune.report.learning import Curve, read_curve
-from embedtune.train.ablate import ablate, load_grid, plan
+from embedtune.train.ablate import How, ablate, load_grid, plan
 
 GRID = "base: {train.max_steps: 4}\ncells:\n  plain: {}\n  fast: {train.learning_rate: 3e-3}\n"
 
@@ -28,7 +29,10 @@ def curve(*values: float) -> Curve:
 
 @pytest.fixture
 def recipe(tmp_path: Path, tiny_model: Path, tiny_dataset: Path) -> Path:
-    path = tmp_path / "recipe.yaml"
+    return write_recipe(tmp_path / "recipe.yaml", tiny_model, tiny_dataset)
+
+
+def write_recipe(path: Path, tiny_model: Path, tiny_dataset: Path) -> Path:
     path.write_text(
         f"version: 1\nmodel: {{name: {tiny_model}}}\n"
         f"data: {{train: {tiny_dataset}, validation: 0.25}}\n"
@@ -160,13 +164,13 @@ def test_a_whole_ablation_stopped_and_resumed(recipe: Path, tmp_path: Path, run_
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(
-        Interrupted, match=r"1 of 4 runs are finished, the state of .*seed-1 is saved; the same command"
+        Interrupted, match=r"1 of 4 runs are finished, the state of the others is saved; the same command"
     ):
-        ablate(recipe, grid, output, seeds=2, on_event=stop_in_the_second_run)
+        ablate(recipe, grid, output, How(seeds=2), on_event=stop_in_the_second_run)
     assert begun == ["cell plain, seed 0 (1 of 4)", "cell plain, seed 1 (2 of 4)"]
     finished = (output / "plain" / "seed-0" / "summary.json").stat().st_mtime_ns
 
-    found = ablate(recipe, grid, output, seeds=2)
+    found = ablate(recipe, grid, output, How(seeds=2))
     assert (output / "plain" / "seed-0" / "summary.json").stat().st_mtime_ns == finished
     log = [json.loads(line) for line in (output / "plain" / "seed-1" / "log.jsonl").read_text().splitlines()]
     assert [event["step"] for event in log if event["event"] == "step"] == [1, 2, 3, 4]
@@ -195,7 +199,7 @@ def test_a_whole_ablation_stopped_and_resumed(recipe: Path, tmp_path: Path, run_
     again = run_cli("ablate", recipe, "--grid", grid, "--seeds", 2, "--output", output)
     assert again.exit_code == 0, again.stderr
     assert (output / "curves.svg").read_bytes() == before
-    how_fast, final_table = again.stdout.split("\n\n")
+    _, how_fast, final_table = again.stdout.split("\n\n")
     assert how_fast.splitlines()[1].split("\t")[1] == "best validation nDCG@10"
     assert len(final_table.splitlines()) == 8
     as_json = run_cli("ablate", recipe, "--grid", grid, "--seeds", 2, "--output", output, "--json")
@@ -210,11 +214,120 @@ def test_without_matplotlib_the_plot_is_left_out_and_said(tmp_path: Path, monkey
     from embedtune.report.ablation import Ablation, write_report
 
     monkeypatch.setattr(markdown, "find_spec", lambda name: None if name == "matplotlib" else find_spec(name))
-    empty = Ablation(recipe="r.yaml", cells={"plain": {}}, seeds=[0], measure="nDCG@10", convergence=[], final=[],
+    empty = Ablation(recipe="r.yaml", cells={"plain": {}}, seeds=[0], measure="nDCG@10", primary="nDCG@10",
+                     convergence=[], final=[],
                      curves={"plain": {0: curve(0.5)}}, notes=[])  # fmt: skip
     noted = write_report(empty, tmp_path)
     assert noted.notes == [
-        "curves.svg is left out: it needs matplotlib; try: pip install 'embedtune[plots]', and the same command again"
+        "report.html and the plots are left out: they need matplotlib; try: pip install 'embedtune[plots]', and the "
+        "same command again"
     ]
-    assert "curves.svg is left out" in (tmp_path / "report.md").read_text()
+    assert "the plots are left out" in (tmp_path / "report.md").read_text()
     assert not (tmp_path / "curves.svg").exists()
+
+
+@pytest.fixture(scope="module")
+def finished(
+    tiny_model: Path, tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[dict[str, Any]]]:
+    """A small ablation's folder, and the events of its runs."""
+    folder, events = tmp_path_factory.mktemp("ablation"), []  # type: ignore[var-annotated]
+    recipe = write_recipe(folder / "recipe.yaml", tiny_model, tiny_dataset)
+    ablate(recipe, grid_of(folder, GRID), folder / "out", How(seeds=2), on_event=events.append)
+    return folder / "out", events
+
+
+def test_finished_runs_keep_one_model_a_cell_and_no_checkpoint(finished: tuple[Path, list[dict[str, Any]]]) -> None:
+    output, _ = finished
+    assert [path.relative_to(output).parts[:2] for path in sorted(output.glob("*/*/model"))] == [
+        ("fast", "seed-0"),
+        ("plain", "seed-0"),
+    ]
+    assert not list(output.rglob("checkpoints"))
+
+
+def test_the_untouched_model_is_evaluated_once_and_stored_once(finished: tuple[Path, list[dict[str, Any]]]) -> None:
+    output, events = finished
+    phases = [event["name"] for event in events if event["event"] == "phase"]
+    assert phases.count("evaluate the base model on tiny") == 1
+    assert phases.count("evaluate the tuned model on tiny") == 4
+    runs = sorted(output.glob("*/seed-*"))
+    for name in ("evaluation-base/tiny/run.trec", "evaluation-bm25/tiny/run.trec"):
+        assert len({(run / name).stat().st_ino for run in runs}) == 1
+    assert len({(run / "evaluation/tiny/run.trec").stat().st_ino for run in runs}) == 4
+
+
+def test_seeds_hold_out_the_same_queries(recipe: Path, tmp_path: Path) -> None:
+    from embedtune.data.dataset import load_dataset
+    from embedtune.recipe import load_recipe
+    from embedtune.train.validation import held_out
+
+    grid = load_grid(grid_of(tmp_path, GRID))
+    runs = [run.recipe for run in plan(recipe, grid, tmp_path / "out", 3)]
+    assert {run.train.seed for run in runs} == {0, 1, 2}
+    data = load_dataset(runs[0].data.train, "train")  # type: ignore[arg-type]
+    assert len({tuple(held_out(data, run.data.validation, run.train.seed)[0]) for run in runs}) == 1
+    own = load_recipe(recipe, ["data.validation={share: 0.25, seed: 5}"])
+    other = load_recipe(recipe, ["data.validation={share: 0.25}"])
+    assert held_out(data, own.data.validation, 1)[0] == held_out(data, other.data.validation, 5)[0]
+
+
+def test_tables_and_figures_for_a_paper(finished: tuple[Path, list[dict[str, Any]]]) -> None:
+    output, _ = finished
+    report = json.loads((output / "report.json").read_text())
+    with (output / "report.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["mean"]) for row in rows] == [final["mean"] for final in report["final"]]
+    latex = (output / "report.tex").read_text().splitlines()
+    assert latex[2:5] == [r"\begin{tabular}{lrr}", r"\toprule", r"cell & tiny & tiny-train \\"]
+    means = {(final["cell"], final["dataset"]): f"{final['mean']:.4f}" for final in report["final"]}
+    best = max(mean for (_, dataset), mean in means.items() if dataset == "tiny")
+    line = next(line for line in latex if line.startswith("plain & "))
+    expected = means["plain", "tiny"]
+    assert line.startswith(rf"plain & \textbf{{{expected}}}" if expected == best else f"plain & {expected}")
+    page = (output / "report.html").read_text()
+    assert "Difference to plain" in page
+    assert "<script" not in page
+    for name in ("curves", "differences"):
+        assert (output / f"{name}.pdf").read_bytes().startswith(b"%PDF-")
+        assert (output / f"{name}.svg").exists()
+
+
+def test_names_in_latex_are_escaped() -> None:
+    from embedtune.report.ablation import _latex
+
+    assert _latex("my_run 50% & $x^2$ {a}~#\\") == (
+        r"my\_run 50\% \& \$x\textasciicircum{}2\$ \{a\}\textasciitilde{}\#\textbackslash{}"
+    )
+
+
+def test_several_workers_train_the_same_weights(
+    recipe: Path, tmp_path: Path, finished: tuple[Path, list[dict[str, Any]]]
+) -> None:
+    output, _ = finished
+    ablate(recipe, grid_of(tmp_path, GRID), tmp_path / "parallel", How(seeds=2, workers=2, keep=True))
+    for name in ("plain/seed-0/model/model.safetensors", "fast/seed-0/model/model.safetensors"):
+        assert (tmp_path / "parallel" / name).read_bytes() == (output / name).read_bytes()
+    assert len(list((tmp_path / "parallel").rglob("model.safetensors"))) == 4
+    assert list((tmp_path / "parallel").rglob("checkpoints"))
+
+
+def test_a_primary_measure_alone_is_corrected_and_must_be_measured(
+    recipe: Path, tmp_path: Path, run_cli: Callable[..., Any]
+) -> None:
+    grid, output = grid_of(tmp_path, GRID), tmp_path / "out"
+    flags = ["--grid", grid, "--seeds", 1, "--output", output, "--measures", "nDCG@10 R@5"]
+    wrong = run_cli("ablate", recipe, *flags, "--primary", "P@3")
+    assert wrong.exit_code == 2
+    assert wrong.stderr == "error: --primary P@3: is not measured; the runs measure nDCG@10, R@5\n"
+    planned = run_cli("ablate", recipe, *flags, "--dry-run")
+    assert planned.exit_code == 0, planned.stderr
+    assert "2 runs, 0 of them finished; nothing was trained" in planned.stderr
+    assert not output.exists()
+    done = run_cli("ablate", recipe, *flags, "--primary", "recall@5", "--json")
+    assert done.exit_code == 0, done.stderr
+    tested = [final for final in json.loads(done.stdout)["final"] if final["against_first"]]
+    assert {final["measure"]: final["against_first"]["holm"] is not None for final in tested} == {
+        "nDCG@10": False,
+        "R@5": True,
+    }
