@@ -56,7 +56,8 @@ def _rises(ranked: Sequence[Sequence[list[Any]]]) -> bool:
     rows = np.fromiter((row_of.setdefault(query_id, len(row_of)) for query_id in query_ids), dtype=np.int64)
     order = np.argsort(rows, kind="stable")
     rows, (ranks, scores) = rows[order], (np.array(list(column))[order] for column in numbers)
-    steps = np.sign(np.diff(ranks)) * np.sign(np.diff(scores))
+    with np.errstate(over="ignore"):  # of the largest numbers the difference is infinite, and its sign is right
+        steps = np.sign(np.diff(ranks)) * np.sign(np.diff(scores))
     rising, falling = (np.unique(rows[1:][(np.diff(rows) == 0) & (steps == sign)]) for sign in (1, -1))
     return len(np.setdiff1d(rising, falling)) > len(np.union1d(rising, falling)) / 2
 

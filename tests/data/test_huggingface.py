@@ -134,3 +134,17 @@ def test_a_retrieval_set_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert converted.judgements == {"train": 1, "test": 2}
     assert load_dataset(tmp_path / "out").qrels == {"q1": {"d1": 2}, "q2": {"d2": 1}}
     assert asked == [("owner/name", config, "main") for config in configurations]
+
+
+def test_the_splits_of_a_hub_set_may_be_datasets_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = [{"query-id": "q1", "corpus-id": "d1"}]
+    rows = {"corpus": CORPUS, "queries": QUERIES, "qrels": pairs, "bm25": [{"query-id": "q1", "corpus-ids": ["d1"]}]}
+    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda name, revision: list(rows))
+    splits = ("NanoNQ", "NanoFEVER")
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda name, config, revision: {split: table(rows[config]) for split in splits}
+    )
+    converted = convert("hf://owner/NanoBEIR-en@main", tmp_path / "out", split="NanoNQ")
+    assert (converted.judgements, converted.documents) == ({"NanoNQ": 1}, 2)
+    with pytest.raises(InputError, match=r"its parts are datasets of their own \(NanoFEVER, NanoNQ\); name one"):
+        convert("hf://owner/NanoBEIR-en@main", tmp_path / "train")
