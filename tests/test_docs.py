@@ -31,6 +31,7 @@ RUN = ["your-data", "recipes", "negatives", "out-of-domain", "methods", "vectors
 SMALLER = {"max_length: 256": "max_length: 64", "batch_size: 32": "batch_size: 4, max_steps: 2"}
 SMALLER_OPTIONS = {
     "--max-length 256": "--max-length 64",
+    "model.max_length=128": "model.max_length=64",
     "--sizes 384,256,128,64": "--sizes 32,16,8",
     "--truncate-dim 256": "--truncate-dim 16",
 }
