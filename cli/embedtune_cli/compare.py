@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from . import options
 from .options import DATA_HELP, MEASURES_HELP, argument, option, switch
-from .output import say, show_json, show_tables, views_of
+from .output import Table, say, show_json, show_tables, views_of
 
 if TYPE_CHECKING:
     from embedtune.evaluate.compare import Compared, Comparison
@@ -16,12 +17,7 @@ if TYPE_CHECKING:
 COLUMNS = ["dataset", "measure", "run", "queries", "baseline", "value", "difference", "low", "high", "p", "p (Holm)",
            "p (t)", "win", "tie", "loss", "negative flips", "seeds", "deviation", "p (seeds)", "p (seeds, t)",
            "p (seeds, t, Holm)"]  # fmt: skip
-VIEWS = {
-    "Differences": [*COLUMNS[:3], "queries", "baseline", "value", "difference", "low", "high"],
-    "Tests over queries": [*COLUMNS[:3], "p", "p (Holm)", "p (t)", "win", "tie", "loss", "negative flips"],
-    "Tests over seeds": [*COLUMNS[:3], "seeds", "deviation", "p (seeds)", "p (seeds, t)", "p (seeds, t, Holm)"],
-}
-ACROSS_COLUMNS = ["measure", "run", "datasets", "mean difference", "worst", "worst on", "lower on"]
+ACROSS_COLUMNS = ["measure", "run", "datasets", "baseline", "value", "mean difference", "worst", "worst on", "lower on"]
 CHANGE_COLUMNS = ["dataset", "measure", "run", "query", "baseline", "value", "difference", "text"]
 
 
@@ -71,20 +67,78 @@ def compare(
 
 
 def _show(compared: Compared) -> None:
-    tables = views_of(("Comparisons", COLUMNS, [_row(comparison) for comparison in compared.comparisons]), VIEWS)
+    """On a terminal narrow tables, one of each kind for a run; in a pipe whole ones, every value in its own column."""
+    runs = list(dict.fromkeys(comparison.run for comparison in compared.comparisons))
+    if sys.stdout.isatty():
+        show_tables([table for run in runs for table in _for_people(compared, run)])
+        return
+    tables: list[Table] = [("Comparisons", COLUMNS, [_row(comparison) for comparison in compared.comparisons])]
     if compared.across:
-        rows = [[a.measure, a.run, a.datasets, a.mean, a.worst, a.worst_dataset, a.lower] for a in compared.across]
+        rows = [[a.measure, a.run, a.datasets, a.baseline, a.value, a.mean, a.worst, a.worst_dataset, a.lower]
+                for a in compared.across]  # fmt: skip
         tables.append(("Over all datasets", ACROSS_COLUMNS, rows))
-    first = {comparison.dataset: comparison.measure for comparison in reversed(compared.comparisons)}
+    if changes := [row for run in runs for row in _changes(compared, run)]:
+        tables.append(("Queries that gained or lost most", CHANGE_COLUMNS, changes))
+    show_tables([table for one in tables for table in views_of(one, {})])
+
+
+def _for_people(compared: Compared, run: str) -> list[Table]:
+    """The tables of one run, each at most some 80 characters wide."""
+    from embedtune.report.wording import difference_with_interval, probability, rounded, rounded_difference
+
+    rows = [comparison for comparison in compared.comparisons if comparison.run == run]
+    name = f"{run} against {compared.baseline}"
+    values = [
+        [c.dataset, c.measure, c.queries, rounded(c.baseline), rounded(c.value),
+         difference_with_interval(c.difference, c.low, c.high), probability(c.holm)]
+        for c in rows
+    ]  # fmt: skip
+    tables: list[Table] = [
+        (name, ["dataset", "measure", "queries", "baseline", "run", "difference [95% interval]", "p (Holm)"], values)
+    ]
+    tested = [
+        [c.dataset, c.measure, probability(c.p), probability(c.t_p), f"{c.wins} / {c.ties} / {c.losses}",
+         f"{c.negative_flips:.1%}"]
+        for c in rows if c.negative_flips is not None
+    ]  # fmt: skip
+    if tested:
+        columns = ["dataset", "measure", "p", "p (t)", "better / same / worse", "no longer right"]
+        tables.append((f"Tests over queries: {name}", columns, tested))
+    seeded = [
+        [c.dataset, c.measure, len(c.seeds.means), rounded(c.seeds.deviation), probability(c.seeds.p),
+         probability(c.seeds.t_p), probability(c.seeds.holm)]
+        for c in rows if c.seeds is not None
+    ]  # fmt: skip
+    if seeded:
+        columns = ["dataset", "measure", "seeds", "deviation", "p", "p (t)", "p (t, Holm)"]
+        tables.append((f"Tests over seeds: {name}", columns, seeded))
+    over_all = [
+        [a.measure, a.datasets, rounded(a.baseline), rounded(a.value), rounded_difference(a.mean),
+         f"{rounded_difference(a.worst)} on {a.worst_dataset}", a.lower]
+        for a in compared.across if a.run == run
+    ]  # fmt: skip
+    if over_all:
+        columns = ["measure", "datasets", "baseline", "run", "difference", "worst", "lower on"]
+        tables.append((f"Means over all datasets: {name}", columns, over_all))
     changes = [
-        [c.dataset, c.measure, c.run, change.query_id, change.baseline, change.value, change.difference, change.text]
-        for c in compared.comparisons
-        if c.measure == first[c.dataset]
-        for change in (*c.gained, *c.lost)
+        [dataset, measure, query_id, f"{rounded(before)} to {rounded(after)}", text]
+        for dataset, measure, _, query_id, before, after, _, text in _changes(compared, run)
     ]
     if changes:
-        tables.append(("Queries that gained or lost most", CHANGE_COLUMNS, changes))
-    show_tables(tables)
+        columns = ["dataset", "measure", "query", "change", "text"]
+        tables.append((f"Queries that gained or lost most: {name}", columns, changes))
+    return tables
+
+
+def _changes(compared: Compared, run: str) -> list[Any]:
+    """The queries that changed most by each dataset's first measure, as CHANGE_COLUMNS."""
+    first = {comparison.dataset: comparison.measure for comparison in reversed(compared.comparisons)}
+    return [
+        [c.dataset, c.measure, c.run, change.query_id, change.baseline, change.value, change.difference, change.text]
+        for c in compared.comparisons
+        if c.run == run and c.measure == first[c.dataset]
+        for change in (*c.gained, *c.lost)
+    ]
 
 
 def _row(row: Comparison) -> list[object]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from . import options
 from .options import MODEL_HELP, option
-from .output import progress, say
+from .output import progress, say, show_json
 
 
 def judge(
@@ -19,6 +19,7 @@ def judge(
     data: options.MinedData = None,
     trust_remote_code: options.TrustRemoteCode = False,
     overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
 ) -> None:
     """Score mined candidates and their positives with a judge: a model or a program of yours.
 
@@ -55,4 +56,7 @@ def judge(
         with progress("judging") as show:
             run = judge_by_model(pairs, dataset, str(model), on_progress=show, trust_remote_code=trust_remote_code)
     write_run(output, run, "judge")
-    say(f"written: {output} ({sum(map(len, run.values())):,} pairs of {len(run):,} queries)")
+    counts = {"queries": len(run), "pairs": sum(map(len, run.values()))}
+    if as_json:
+        show_json({"output": str(output), "judge": model or command, **counts})
+    say(f"written: {output} ({counts['pairs']:,} pairs of {counts['queries']:,} queries)")

@@ -100,11 +100,13 @@ def _plain(cell: object) -> str:
 
 
 def _show_rich_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=None if title is None else Text(printable(title)), title_justify="left")
+    heading = None if title is None else Text(printable(title), style="bold")
+    table = Table(title=heading, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for position, column in enumerate(columns):
         numeric = any(isinstance(row[position], int | float) for row in rows)
         table.add_column(Text(printable(column)), justify="right" if numeric else "left", overflow="fold")

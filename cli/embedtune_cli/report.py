@@ -9,7 +9,7 @@ import typer
 
 from . import options
 from .options import FORMAT_HELP, argument, output_option, switch
-from .output import say, show_text
+from .output import say, show_json, show_text
 
 
 def report(
@@ -23,6 +23,7 @@ def report(
         bool, switch("--figures", "With --format md: also write the figures as SVG files and link them.")
     ] = False,
     overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
 ) -> None:
     """Write one file about a run: what it did, gained and cost. Needs embedtune\\[plots].
 
@@ -36,6 +37,7 @@ def report(
     Example: embedtune report runs/scifact --format md > summary.md
     """
     from embedtune.errors import InputError
+    from embedtune.report.outcome import outcome_of
     from embedtune.report.write import check_output, figures_folder, write_report
     from embedtune.report.write import report as render
 
@@ -43,6 +45,10 @@ def report(
         raise InputError("--overwrite has no effect without --output: report.html of a run is always written again")
     if output is None and len(runs) > 1 and form == "html":
         raise InputError("a report of several runs needs a file of its own; name it with --output FILE.html")
+    if as_json and form == "md" and output is None:
+        raise InputError(
+            "--json and Markdown would both be printed; name a file for the Markdown with --output FILE.md"
+        )
     if figures and (form == "html" or output is None):
         raise InputError("--figures has no effect without --format md --output FILE.md")
     target = output or (runs[0] / "report.html" if form == "html" else None)
@@ -55,4 +61,6 @@ def report(
         show_text(made.text)
         return
     write_report(made, target)
+    if as_json:
+        show_json({"output": str(target), "notes": made.notes, "runs": {str(run): outcome_of(run) for run in runs}})
     say(f"written: {target}")

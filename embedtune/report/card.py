@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..evaluate.guarded import HALF
+from ..evaluate.guarded import HALF, GuardedSet
 from ..evaluate.measures import mteb_name
+from ..evaluate.sources import Measured
 from ..files import write_text
 from ..models.folders import MINILM, locate
 from ..recipe import split_of
+from .model_facts import card_name
 from .record import RunRecord, read_record
 from .wording import data_name, towers_of, trained_on
 from .write import card_text
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
 
 TAGS = ["sentence-transformers", "sentence-similarity", "feature-extraction", "dense", "retrieval", "embedtune"]
 
@@ -30,36 +35,42 @@ def card(record: RunRecord) -> str:
 
 
 def metadata(record: RunRecord) -> str:
-    """YAML. Without base models and datasets that are not on the hub under a name, and without values that were
-    measured on a part of a split: its readers take them for the whole split's."""
-    from huggingface_hub import EvalResult, ModelCardData
+    """YAML. Without base models and datasets that are not on the hub under a name. A value that was measured on a part
+    of a split is that of a dataset with a name of its own: its readers take others for the whole split's."""
+    from huggingface_hub import ModelCardData
 
-    halves = {one.label for one in record.guard.sets if one.chosen_on == HALF} if record.guard else set()
-    results = [
-        EvalResult(
-            task_type="information-retrieval",
-            task_name="Information Retrieval",
-            dataset_name=part.label,
-            dataset_type=part.label,
-            dataset_split=part.split,
-            metric_type=mteb_name(measure),
-            metric_name=measure,
-            metric_value=value,
-        )
-        for part in record.tuned.values()
-        if part.label not in halves
-        for measure, value in part.measures.items()
-    ]
+    results = [result for part in record.tuned.values() for result in _results(part, record.guarded(part.label))]
     data = ModelCardData(
         base_model=_base_models(record.recipe["model"]),
         datasets=[_hub_dataset(name) for name in trained_on(record.recipe)],
         library_name="sentence-transformers",
         pipeline_tag="sentence-similarity",
         tags=TAGS,
-        model_name=record.name if results else None,
+        model_name=card_name(record) if results else None,
         eval_results=results or None,
     )
     return str(data.to_yaml())
+
+
+def _results(part: Measured, guarded: GuardedSet | None) -> list[EvalResult]:
+    """The values of one dataset, as the hub lists them."""
+    from huggingface_hub import EvalResult
+
+    half = guarded if guarded is not None and guarded.chosen_on == HALF else None
+    name = f"{part.label} (the half of the queries that chose no weights: {half.queries})" if half else part.label
+    return [
+        EvalResult(
+            task_type="information-retrieval",
+            task_name="Information Retrieval",
+            dataset_name=name,
+            dataset_type=f"{part.label}-reporting-half" if half else part.label,
+            dataset_split=f"{part.split}-reporting-half" if half else part.split,
+            metric_type=mteb_name(measure),
+            metric_name=measure,
+            metric_value=value,
+        )
+        for measure, value in part.measures.items()
+    ]
 
 
 def _base_models(model: Mapping[str, Any]) -> str | list[str] | None:

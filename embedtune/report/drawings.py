@@ -8,26 +8,19 @@ from ..evaluate.compare import Comparison
 from ..evaluate.guarded import Guarded
 from ..evaluate.sizes import Sizes
 from ..negatives.audit import Audit
-from .figures import SERIES, Drawing, Points, histograms, lines, spans
+from .figures import Drawing, Points, histograms, lines, spans
 from .learning import Curve, Learning
-from .spread import Side, Spread, shares
+from .spread import Side, Spread, shared_edges, shares
 
 POINTS = 300  # of a curve, at most
 ACROSS = "training step"
 
 
 def differences(title: str, comparisons: Sequence[Comparison], groups: Sequence[str]) -> Drawing:
-    """The difference of each comparison with its interval, coloured by its group."""
-    names, several = list(dict.fromkeys(groups)), len({c.run for c in comparisons}) > 1
-    colours = ("tuned", "ink", *SERIES[2:])  # neither of the first two says better or worse
+    """The difference of each comparison with its interval, drawn alike within a group."""
+    several = len({c.run for c in comparisons}) > 1
     rows = [
-        (
-            f"{c.run}: {c.dataset}" if several else c.dataset,
-            colours[names.index(group) % len(colours)],
-            c.difference,
-            c.low,
-            c.high,
-        )
+        (f"{c.run}: {c.dataset}" if several else c.dataset, group, c.difference, c.low, c.high)
         for c, group in zip(comparisons, groups, strict=True)
     ]
     return spans(rows, across=f"difference in {comparisons[0].measure}, with its 95% interval", title=title)
@@ -77,9 +70,10 @@ def curves(title: str, named: Mapping[str, Sequence[Curve]], mark: tuple[float, 
 
 
 def alphas(title: str, guard: Guarded, changes: Mapping[str, Sequence[float]], *, budget: bool) -> Drawing:
-    """The changes of the measure over alpha. budget: whether it is drawn."""
+    """The changes of the measure over alpha, on the scale that all of them share. budget: whether it is drawn."""
     x = [point.alpha for point in guard.curve]
     mark = None
+    drawn = [value for _, rows, _ in alpha_changes(guard) for row in rows.values() for value in row]
     if guard.chosen in x:
         mark = (guard.chosen, next(iter(changes.values()))[x.index(guard.chosen)], f"alpha {guard.chosen:g}")
     return lines(
@@ -89,6 +83,7 @@ def alphas(title: str, guard: Guarded, changes: Mapping[str, Sequence[float]], *
         up=f"change of {guard.measure} from alpha {x[0]:g}",
         mark=mark,
         level=(-guard.largest_drop, "budget") if budget and x[0] == 0 else None,
+        span=(min(*drawn, -guard.largest_drop), max(drawn)),
     )
 
 
@@ -146,14 +141,18 @@ def _edges(bins: Sequence[tuple[float, ...]]) -> list[float]:
     return [bins[0][0], *(row[1] for row in bins)]
 
 
-def scores(title: str, spread: Spread) -> Drawing:
-    """The scores of each query's best positive and best other document, before above after."""
+def scores(title: str, spread: Spread, spreads: Sequence[Spread]) -> Drawing:
+    """The scores of each query's best positive and best other document, before above after, on the scales that all
+    spreads share."""
+    edges = shared_edges(spreads)
 
     def groups(side: Side) -> list[tuple[str, str, list[float]]]:
         return [
-            ("best positive", "better", shares(side.positives, spread.edges)),
-            ("best other", "worse", shares(side.others, spread.edges)),
+            ("best positive", "better", shares(side.positives, edges)),
+            ("best other", "worse", shares(side.others, edges)),
         ]
 
+    sides = [side for one in spreads for side in (one.before, one.after)]
+    most = max(share for side in sides for _, _, row in groups(side) for share in row)
     panels = [("before", groups(spread.before)), ("after", groups(spread.after))]
-    return histograms(panels, spread.edges, across="score", title=title)
+    return histograms(panels, edges, across="score", title=title, most=most)

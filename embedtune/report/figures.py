@@ -14,8 +14,11 @@ from .markdown import MARK, need
 
 WIDTH = 4.6  # inches; 9-point letters are 13 pixels high where the figure is 460 pixels wide
 SERIES = ("series-1", "series-2", "series-3", "series-4", "series-5", "series-6")
+HATCHES = ("", "///", "...", "xxx")
 DASHES = ("-", "--", ":", "-.")  # colour alone tells nothing to some readers
 PDF_CREATOR = "embedtune"
+SPANS = ("tuned", "ink", *SERIES[2:])  # neither of the first two says better or worse
+MARKERS = ("o", "D", "s", "^", "v", "P")
 STYLESHEET = Path(__file__).parent / "report.css"
 # matplotlib wants real colours: each name is drawn in a colour of its own, which the SVG then has by its name.
 _NAMES = ("ink", "muted", "rule", "surface", "base", "tuned", "better", "worse", *SERIES)
@@ -122,12 +125,15 @@ def lines(
     up: str,
     mark: tuple[float, float, str] | None = None,
     level: tuple[float, str] | None = None,
+    span: tuple[float, float] | None = None,
     doublings: bool = False,
 ) -> Drawing:
     """A line for each name: of several curves their mean, where all have a point, and each one thin beside it.
 
-    mark: (x, y, text) of a point; level: (y, text) of a line across. The vertical axis begins at 0 where the values
-    come near it. Two names or more have a legend. doublings: the horizontal axis has equal steps for equal ratios.
+    mark: (x, y, text) of a point; level: (y, text) of a line across. span: the least and the largest value that the
+    vertical axis has room for, so that figures side by side have the same. The vertical axis begins at 0 where the
+    values come near it. Two names or more have a legend. doublings: the horizontal axis has equal steps for equal
+    ratios.
     """
     need("matplotlib", "plots")
     from matplotlib.ticker import MaxNLocator
@@ -159,6 +165,9 @@ def lines(
             axes.xaxis.set_major_locator(MaxNLocator(7, integer=counted, steps=[1, 2, 5, 10]))
         if 0 <= min(y for _, y in points) < max(y for _, y in points) / 3:
             axes.set_ylim(bottom=0)
+        if span is not None:
+            room = 0.2 * (span[1] - span[0]) or 0.01
+            axes.set_ylim(span[0] - room, span[1] + room)
         axes.set_xlabel(across)
         axes.set_title(up)
         axes.grid(axis="y")
@@ -176,14 +185,23 @@ def mean_of(seeds: Sequence[Points]) -> Points:
 
 
 def spans(rows: Sequence[tuple[str, str, float, float | None, float | None]], *, across: str, title: str) -> Drawing:
-    """A point with its interval for each row of (label, colour, value, low, high), around a line at 0."""
+    """A point with its interval for each row of (label, group, value, low, high), around a line at 0.
+
+    Groups differ in colour and in the shape of the point; two or more have a legend.
+    """
+    groups = list(dict.fromkeys(group for _, group, *_ in rows))
 
     def paint(figure: Any) -> None:
         axes = figure.subplots()
-        for index, (_, colour, value, low, high) in enumerate(rows):
+        for index, (_, group, value, low, high) in enumerate(rows):
+            number = groups.index(group)
+            colour = COLOURS[SPANS[number % len(SPANS)]]
             if low is not None and high is not None:
-                axes.plot([low, high], [index, index], color=COLOURS[colour], linewidth=2.2, solid_capstyle="butt")
-            axes.plot([value], [index], "o", color=COLOURS[colour], markersize=6)
+                axes.plot([low, high], [index, index], color=colour, linewidth=2.2, solid_capstyle="butt")
+            first = group if [row[1] for row in rows].index(group) == index else None
+            axes.plot([value], [index], MARKERS[number % len(MARKERS)], color=colour, markersize=6.5, label=first)
+        if len(groups) > 1:
+            figure.legend(loc="outside upper left", ncols=3)
         axes.axvline(0, color=COLOURS["muted"], linewidth=1)
         axes.set_yticks(range(len(rows)), [clipped(label) for label, *_ in rows])
         axes.tick_params(axis="y", labelcolor=COLOURS["ink"], length=0)
@@ -193,7 +211,8 @@ def spans(rows: Sequence[tuple[str, str, float, float | None, float | None]], *,
         axes.set_xlabel(across)
         axes.grid(axis="x")
 
-    return _drawn(paint, title=title, height=0.85 + 0.36 * len(rows))
+    legend = 0.25 * -(-len(groups) // 3) if len(groups) > 1 else 0
+    return _drawn(paint, title=title, height=0.85 + legend + 0.36 * len(rows))
 
 
 def histograms(
@@ -203,20 +222,24 @@ def histograms(
     across: str,
     title: str,
     zero: bool = False,
+    most: float | None = None,
 ) -> Drawing:
     """Panels of (heading, groups of (label, colour, share of each bin)), one above another on the same axis. zero:
-    whether 0 is marked."""
+    whether 0 is marked. most: the largest share that there is room for, so that figures side by side have the same."""
 
     def paint(figure: Any) -> None:
         grid = figure.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False)
         for axes, (heading, groups) in zip(grid[:, 0], panels, strict=True):
-            for (label, colour, shares), dashes in zip(groups, DASHES, strict=False):
+            for (label, colour, shares), dashes, hatch in zip(groups, DASHES, HATCHES, strict=False):
                 axes.stairs(shares, edges, fill=True, color=COLOURS[colour], alpha=0.18)
+                axes.stairs(shares, edges, fill=True, facecolor="none", edgecolor=COLOURS[colour], hatch=hatch, lw=0)
                 axes.stairs(shares, edges, color=COLOURS[colour], linewidth=1.6, label=label, linestyle=dashes)
             if zero:
                 axes.axvline(0, color=COLOURS["ink"], linewidth=1, linestyle=":")
             axes.set_title(heading, color=COLOURS["ink"])
             axes.set_yticks([])
+            if most is not None:
+                axes.set_ylim(0, 1.08 * most)
             axes.spines["left"].set_visible(False)
         grid[0, 0].legend()
         grid[-1, 0].set_xlabel(across)

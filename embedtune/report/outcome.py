@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from ..evaluate.compare import Comparison
 from ..evaluate.guarded import HALF, Guarded
 from ..evaluate.significance import paired
-from .record import RunRecord
-from .wording import model_name, plural, rounded, rounded_difference
+from .record import RunRecord, read_record
+from .wording import difference_with_interval, model_name, plural, rounded, rounded_difference
 
 CONFIDENT = 0.05
 MOST_NAMED = 3  # datasets in one sentence
@@ -162,9 +163,14 @@ def as_json(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def tables(record: RunRecord) -> list[Table]:
+def outcome_of(run: Path) -> dict[str, Any]:
+    """The outcome of a run folder, as `as_json` gives it."""
+    return as_json(read_record(run, negatives=False))
+
+
+def tables(record: RunRecord, *, others: bool = True) -> list[Table]:
     """The tables that end a run, rounded for people: each domain by the recipe's measure, the guard's verdict in words,
-    slices, sizes, and the other measures."""
+    slices, sizes, and the other measures (others)."""
     rows, measure = outcomes(record), record.measure
     main = [one for one in rows if one.measure == measure]
     domains = dict.fromkeys(one.domain for one in main)
@@ -174,7 +180,7 @@ def tables(record: RunRecord) -> list[Table]:
     beside = {
         (f"{measure} by slices of the queries", "slice"): slices(record),
         (f"{measure} with fewer dimensions", "dimensions"): sizes(record),
-        ("Other measures", "measure"): [one for one in rows if one.measure != measure],
+        ("Other measures", "measure"): [one for one in rows if others and one.measure != measure],
     }
     return made + [_table(title, listed, key) for (title, key), listed in beside.items() if listed]
 
@@ -206,11 +212,7 @@ def _table(title: str, rows: Sequence[Outcome], key: str = "dataset") -> Table:
 
 
 def with_interval(one: Outcome) -> str:
-    """The difference with its interval, `+.104 [+.071, +.138]`."""
-    difference = rounded_difference(one.difference)
-    if one.low is None or one.high is None:
-        return difference
-    return f"{difference} [{rounded_difference(one.low)}, {rounded_difference(one.high)}]"
+    return difference_with_interval(one.difference, one.low, one.high)
 
 
 def sentences(record: RunRecord) -> list[str]:

@@ -29,6 +29,7 @@ SUMMARY = "summary.json"  # written last: a run with it is finished
 BY_WORDS = "evaluation-bm25"  # BM25's evaluations in a run folder
 OF_BASE = "evaluation-base"  # the untouched model's
 UNMIXED = "model-unmixed"  # the tuned model, where model/ holds a mixture
+OF_TRAINING = "Missing: a learning curve"  # what a reader of the card has no use for
 Domain = Literal["in", "out"]
 EXAMPLES = 6  # of caught false negatives
 
@@ -134,7 +135,7 @@ class RunRecord:
         if not evaluate["out_of_domain"] and evaluate["in_domain"]:
             sentences.append("Not known: what was lost out of domain; evaluate.out_of_domain names no dataset.")
         if learning.steps and learning.curve is None and self.recipe["data"]["validation"] is None:
-            sentences.append("Missing: a learning curve; the recipe holds nothing out (data.validation).")
+            sentences.append(f"{OF_TRAINING}; the recipe holds nothing out (data.validation).")
         return sentences
 
     def domain(self, label: str) -> str:

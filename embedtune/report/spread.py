@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,11 +55,12 @@ class Spread:
     before: Side
     after: Side
 
-    @property
-    def edges(self) -> list[float]:
-        """The edges of bins that both sides share."""
-        values = [*self.before.positives, *self.before.others, *self.after.positives, *self.after.others]
-        return [float(edge) for edge in np.histogram_bin_edges(values, bins=BINS)]
+
+def shared_edges(spreads: Sequence[Spread]) -> list[float]:
+    """The edges of bins for all spreads."""
+    sides = [side for spread in spreads for side in (spread.before, spread.after)]
+    values = [value for side in sides for value in (*side.positives, *side.others)]
+    return [float(edge) for edge in np.histogram_bin_edges(values, bins=BINS)]
 
 
 def spreads_of(record: RunRecord) -> tuple[list[Spread], list[str]]:

@@ -11,6 +11,7 @@ from typing import Any
 from ..recipe import CROSS_ENCODER, split_of, without_prefixes
 
 MINUS = "\N{MINUS SIGN}"
+FIXED = "\N{NO-BREAK SPACE}"
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -39,6 +40,13 @@ def rounded_difference(value: float | None) -> str:
         return ""
     sign = "" if not float(f"{value:.3f}") else MINUS if value < 0 else "+"
     return sign + rounded(abs(value))
+
+
+def difference_with_interval(difference: float, low: float | None, high: float | None) -> str:
+    """`+.104 [+.071, +.138]`, with spaces at which no line breaks; the difference alone without an interval."""
+    if low is None or high is None:
+        return rounded_difference(difference)
+    return f"{rounded_difference(difference)}{FIXED}[{rounded_difference(low)},{FIXED}{rounded_difference(high)}]"
 
 
 def interval(low: float | None, high: float | None) -> str:

@@ -13,6 +13,7 @@ import yaml
 
 from ..errors import InputError
 from ..evaluate.compare import Compared, Group, by_recipe, compare_groups
+from ..evaluate.guarded import HALF
 from ..evaluate.sources import Source, read_source
 from ..files import FileKind, FolderKind, check_file, check_folder, whole_folder, write_text
 from ..negatives.audit import dataset_of
@@ -21,9 +22,11 @@ from ..types import Dataset, Item
 from . import drawings
 from .figures import Drawing, as_file
 from .markdown import MARK, escaped, need, render
+from .model_facts import card_name, example, facts_of, usage
+from .outcome import guard_sentence, sentences, tables
 from .page import page
 from .pictures import Thumbnails
-from .record import Mining, RunRecord, read_record
+from .record import OF_TRAINING, Mining, RunRecord, read_record
 from .spread import spreads_of
 from .wording import shortened, without_folders
 
@@ -124,13 +127,15 @@ def write_report(made: Report, output: Path) -> None:
 def card_text(record: RunRecord) -> str:
     """The part of a run's report that a model card holds: no figures, no texts of the data, no folders."""
     recipe = without_folders(record.recipe)
-    values = {
-        "record": record,
+    values = _shared(record) | {
+        "title": card_name(record),
+        "example": example(record.folder / "model", record.recipe["matryoshka"]),
+        "usage": usage(record.folder / "model", record.recipe["matryoshka"]),
         "card": True,
         "named": recipe,
         "recipe_text": yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=120),
         "recipe_file": "recipe.yaml",
-        "notes": record.notes,
+        "notes": [note for note in record.notes if not note.startswith(OF_TRAINING)],
         "spreads": [],
         "examples": [],
         "figure": Figures(None),
@@ -142,8 +147,8 @@ def card_text(record: RunRecord) -> str:
 def _run(record: RunRecord) -> dict[str, Any]:
     spreads, notes = spreads_of(record)
     recipe = record.folder / "recipe.yaml"
-    return {
-        "record": record,
+    return _shared(record) | {
+        "title": record.name,
         "card": False,
         "named": record.recipe,
         "recipe_text": recipe.read_text(encoding="utf-8"),
@@ -151,6 +156,18 @@ def _run(record: RunRecord) -> dict[str, Any]:
         "spreads": spreads,
         "examples": _examples(record.minings[0]) if record.minings else [],
         "notes": [*record.notes, *notes],
+    }
+
+
+def _shared(record: RunRecord) -> dict[str, Any]:
+    """What the report and the card both say."""
+    return {
+        "record": record,
+        "sentences": sentences(record),
+        "facts": facts_of(record),
+        "outcome": tables(record, others=False),
+        "guard_words": guard_sentence(record.guard) if record.guard else "",
+        "half": HALF,
     }
 
 

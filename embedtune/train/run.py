@@ -7,6 +7,7 @@ import platform
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -50,7 +51,7 @@ from .prepare import make_accelerator, set_up
 
 Which = Literal["base", "tuned", "unmixed"]
 FINISHING = ".finishing"  # a file in the run folder while base and tuned model are evaluated
-SUMMARISED = ("steps", "best_step", "base", "tuned", "missed", "weights", "untouched")
+SUMMARISED = ("steps", "best_step", "base", "tuned", "missed", "weights", "untouched", "seconds")
 
 Evaluations = dict[str, Evaluation]
 """dataset label -> its evaluation."""
@@ -63,7 +64,8 @@ class TrainedRun:
     """A finished run. `base` and `tuned` are label -> measure -> value, for the recipe's in- and out-of-domain sets.
 
     missed: a sentence for each guarded set that lost more than its budget. weights: file in model/ -> sha256.
-    untouched: why model/ holds the untouched model's weights; None where it holds tuned ones.
+    untouched: why model/ holds the untouched model's weights; None where it holds tuned ones. seconds: from the start
+    to the last evaluation; None of a run that was resumed.
     """
 
     folder: Path
@@ -74,6 +76,7 @@ class TrainedRun:
     missed: list[str] = field(default_factory=list)
     weights: dict[str, str] = field(default_factory=dict)
     untouched: str | None = None
+    seconds: float | None = None
     already_finished: bool = False
 
     @property
@@ -133,6 +136,7 @@ def _train(
     known: KnownEvaluations | None,
     on_event: Listener | None,
 ) -> TrainedRun:
+    began = time.monotonic()
     dataset = load_training(recipe.data)
     refuse_without_texts(recipe, dataset)
     suites = load_suites(recipe)
@@ -168,7 +172,7 @@ def _train(
         if accelerator.process_index == accelerator.local_process_index:  # on the main process's machine
             encode_for_finish(training, suites)
         return TrainedRun(folder=folder, steps=state.step, best_step=state.best_step, base={}, tuned={})
-    run = finish(training, state, suites, {} if known is None else known)
+    run = finish(training, state, suites, {} if known is None else known, None if resumed else began)
     accelerator.end_training()
     return run
 
@@ -235,8 +239,13 @@ def signals_set(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def finish(training: Training, state: State, suites: list[Dataset], known: KnownEvaluations) -> TrainedRun:
-    """Saves the chosen weights as model/ (and adapter/), evaluates base and tuned, writes model card and summary."""
+def finish(
+    training: Training, state: State, suites: list[Dataset], known: KnownEvaluations, began: float | None
+) -> TrainedRun:
+    """Saves the chosen weights as model/ (and adapter/), evaluates base and tuned, writes model card and summary.
+
+    began: the run's start by the monotonic clock, None where an earlier process began it.
+    """
     folder, recipe, guard = training.folder, training.recipe, training.recipe.evaluate.guard
     if state.best_step is not None and state.best_step != state.step:
         best = checkpoint.path_of(folder, state.best_step)
@@ -272,6 +281,7 @@ def finish(training: Training, state: State, suites: list[Dataset], known: Known
         missed=missed,
         weights=fingerprints_of_weights(folder / "model"),
         untouched=why_untouched(recipe.evaluate.measure, state, points),
+        seconds=time.monotonic() - began if began is not None else None,
     )
     summary = {name: getattr(run, name) for name in SUMMARISED}
     write_card(folder, summary)

@@ -15,7 +15,9 @@ from embedtune.evaluate.guarded import HALF
 from embedtune.files import fingerprint_of_file
 from embedtune.recipe import Model, load_recipe
 from embedtune.report.card import hub_id, write_card
-from embedtune.report.wording import without_folders
+from embedtune.report.outcome import sentences
+from embedtune.report.record import read_record
+from embedtune.report.wording import model_name, without_folders
 from embedtune.train.run import train
 
 
@@ -54,7 +56,7 @@ def test_it_names_no_folder_of_its_author(finished_run: Path, tiny_model: Path) 
     assert "- **Model:** tiny; all weights trained" in text
 
 
-def test_the_hub_gets_no_value_of_half_a_split(finished_run: Path, tmp_path: Path) -> None:
+def test_the_hub_gets_half_a_split_under_a_name_of_its_own(finished_run: Path, tmp_path: Path) -> None:
     run = shutil.copytree(finished_run, tmp_path / "run")
     values = {"label": "other", "queries": 5, "chosen_on": HALF, "base": 0.5, "tuned": 0.6, "unmixed": 0.7,
               "difference": 0.1, "low": 0.05, "high": 0.15, "negative_flips": 0.0, "missed": False}  # fmt: skip
@@ -64,14 +66,68 @@ def test_the_hub_gets_no_value_of_half_a_split(finished_run: Path, tmp_path: Pat
     summary = json.loads((run / "summary.json").read_text())
     write_card(run, summary)
     card = ModelCard.load(run / "model" / "README.md")
-    assert {result.dataset_name for result in card.data.eval_results or []} == {"tiny"}
-    assert "on other** (out of domain, 10 queries): " in card.text  # people read it with its number of queries
+    names = {(result.dataset_name, result.dataset_split) for result in card.data.eval_results or []}
+    assert names == {
+        ("tiny", "test"),
+        ("other (the half of the queries that chose no weights: 5)", "test-reporting-half"),
+    }
+    assert (
+        "on other** (out of domain, 10 queries: the half that did not choose alpha): " in card.text
+    )  # people read it with its number of queries
     assert "Within the guard's budget at alpha 0.5." in card.text
     values["chosen_on"] = "its split validation"
     (run / "guard.json").write_text(json.dumps(guard))
     write_card(run, summary)
     results = ModelCard.load(run / "model" / "README.md").data.eval_results or []
     assert {result.dataset_name for result in results} == {"tiny", "other"}
+
+
+def test_its_example_has_prompts_and_dimensions(finished_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    config = run / "model" / "config_sentence_transformers.json"
+    prompts = {"query": "query: ", "document": "passage: "}
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"prompts": prompts}))
+    recipe = run / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("matryoshka: []", "matryoshka: [16, 8]"))
+    write_card(run, json.loads((run / "summary.json").read_text()))
+    text = (run / "model" / "README.md").read_text()
+    code = text.split("```python\n")[1].split("```")[0]
+    assert 'SentenceTransformer("path/to/this/folder", truncate_dim=8)' in code
+    assert '(["what is searched for"])  # puts "query: " in front' in code
+    assert '(["what is found"])  # puts "passage: " in front' in code
+    assert "It was trained for embeddings of 16, 8 dimensions" in text
+    exec(code.replace("path/to/this/folder", str(run / "model")), {})  # our own lines
+
+
+def test_it_is_named_by_the_folder_or_by_what_was_tuned(finished_run: Path, tmp_path: Path) -> None:
+    assert (finished_run / "model" / "README.md").read_text().split("---\n", 2)[2].startswith("\n# hard\n")
+    run = shutil.copytree(finished_run, tmp_path / "run")  # a name that says nothing
+    write_card(run, json.loads((run / "summary.json").read_text()))
+    card = ModelCard.load(run / "model" / "README.md")
+    name = f"{model_name(yaml.safe_load((run / 'recipe.yaml').read_text())['model'])}-tiny"
+    assert card.data.model_name == name
+    assert card.text.lstrip().startswith(f"# {name}\n")
+
+
+def test_it_opens_with_three_sentences_and_no_learning_curve_is_missed(finished_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished_run, tmp_path / "hard")
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    recipe["data"]["validation"] = None
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    events = (run / "log.jsonl").read_text().splitlines(keepends=True)
+    (run / "log.jsonl").write_text("".join(line for line in events if '"validation"' not in line))
+    record = read_record(run, negatives=False)
+    assert any(note.startswith("Missing: a learning curve") for note in record.notes)
+    write_card(run, record.summary)
+    text = (run / "model" / "README.md").read_text()
+    assert "Missing: a learning curve" not in text
+    first, second, third = sentences(record)
+    assert "nDCG@10 on tiny went from " in first
+    assert "BM25, which needs no model, has " in first
+    assert "over 10 queries of tiny the change is " in second
+    assert "other " in third
+    assert f"1. {first[:20]}" in text
+    assert "million parameters" in text
 
 
 def test_ids_of_the_hub(tmp_path: Path) -> None:
