@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import options
-from .output import progress, say, say_outside
+from .output import progress, say, say_outside, show_json
 
 
 def encode(
@@ -18,6 +18,7 @@ def encode(
     max_length: options.MaxLength = None,
     overwrite: options.Overwrite = False,
     trust_remote_code: options.TrustRemoteCode = False,
+    as_json: options.Json = False,
 ) -> None:
     """Encode a dataset's corpus and queries, or a file of documents, into .npy files, with ids and a manifest.
 
@@ -50,5 +51,7 @@ def encode(
             encoder, dataset, output, storage=storage, overwrite=overwrite, on_progress=on_progress
         )
     counts = f"{written['corpus']} documents, {written['queries']} queries, {written['dimension']} dimensions"
+    if as_json:
+        show_json({"output": str(output), **written})
     say(f"{output}: {counts}, {written['bytes']} bytes a document")
     say_outside(written.get("outside_calibration", 0.0))

@@ -46,9 +46,7 @@ def report(
     if output is None and len(runs) > 1 and form == "html":
         raise InputError("a report of several runs needs a file of its own; name it with --output FILE.html")
     if as_json and form == "md" and output is None:
-        raise InputError(
-            "--json and Markdown would both be printed; name a file for the Markdown with --output FILE.md"
-        )
+        raise InputError("--json and Markdown would both be printed; name a file for one with --output FILE.md")
     if figures and (form == "html" or output is None):
         raise InputError("--figures has no effect without --format md --output FILE.md")
     target = output or (runs[0] / "report.html" if form == "html" else None)

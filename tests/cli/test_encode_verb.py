@@ -16,13 +16,16 @@ def test_embeddings_are_written_with_their_ids(
     from sentence_transformers import SentenceTransformer
 
     result = run_cli(
-        "encode", tiny_dataset, "--model", tiny_model, "--output", tmp_path / "out", "--quantize", "float16"
+        "encode", tiny_dataset, "--model", tiny_model, "--output", tmp_path / "out", "--quantize", "float16", "--json"
     )
     assert result.exit_code == 0, result.stderr
     assert (
         result.stderr.splitlines()[-1]
         == f"{tmp_path}/out: 60 documents, 30 queries, 32 dimensions, 64 bytes a document"
     )
+    shown = json.loads(result.stdout)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert shown == {"output": str(tmp_path / "out"), **manifest}
     first = json.loads((tiny_dataset / "corpus.jsonl").read_text().splitlines()[0])
     assert (tmp_path / "out/corpus.ids").read_text().splitlines()[0] == first["_id"]
     rows = np.load(tmp_path / "out/corpus.npy")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -411,3 +412,15 @@ def test_results_that_were_retrieved_in_another_way_are_said_to_differ(
     compared = run_cli("compare", tmp_path / "4", tmp_path / "64")
     assert compared.exit_code == 0
     assert "tiny: DIFFERENT SETTINGS: max_length is 4 and 64, which changes the values by itself" in compared.stderr
+
+
+def test_its_tables_fit_a_terminal_of_80_columns(
+    tmp_path: Path, run_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    after = {query_id: min(1.0, value + 0.25) for query_id, value in BEFORE.items()}
+    one, two = (write_evaluation(tmp_path / name, nDCG10=v) for name, v in (("one", BEFORE), ("two", after)))
+    shown = re.sub("\x1b\\[[0-9;]*m", "", run_cli("compare", one, two).stdout)  # without colours
+    assert max(map(len, shown.splitlines())) <= 80
+    assert re.search(r"tiny +nDCG@10 +4 +\.\d{3} +[.1]\d* +\+\.\d{3}\u00a0\[\S+,\u00a0\+\.\d{3}\] +\.\d{3}", shown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -36,11 +37,14 @@ def mined(tiny_model: Path, tiny_dataset: Path, tmp_path: Path, run_cli: RunCli)
 def test_a_model_judges_positives_and_candidates(
     mined: Path, tiny_model: Path, tiny_dataset: Path, tmp_path: Path, run_cli: RunCli
 ) -> None:
-    result = run_cli("judge", mined, "--model", tiny_model, "--output", tmp_path / "judge.run")
+    result = run_cli("judge", mined, "--model", tiny_model, "--output", tmp_path / "judge.run", "--json")
     assert result.exit_code == 0, result.stderr
     dataset, judged = load_dataset(tiny_dataset, "train"), read_run(tmp_path / "judge.run")
     scorer = EncoderScores(load_encoder(str(tiny_model)), dataset)
     assert judged.keys() == dataset.qrels.keys()
+    pairs = sum(map(len, judged.values()))
+    shown = {"output": str(tmp_path / "judge.run"), "judge": str(tiny_model), "queries": len(judged), "pairs": pairs}
+    assert json.loads(result.stdout) == shown
     for query_id, scores in judged.items():
         assert dataset.qrels[query_id].keys() <= scores.keys()
         assert list(scores.values()) == pytest.approx(list(map(float, scorer(query_id, list(scores)))))

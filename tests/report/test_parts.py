@@ -262,7 +262,7 @@ def test_the_guard_is_read_and_shown(finished_run: Path, tmp_path: Path) -> None
     values = ("0.4000", "0.3500", "0.3800", "\N{MINUS SIGN}0.0200", "12.5%", "112")
     assert all(f">{text}</td>" in section for text in values)
     assert '<strong class="worse">over budget</strong>' in section
-    assert "Over budget: cranfield." in section
+    assert "is missed on cranfield with alpha 0.5: 50% tuned and 50% untouched weights" in section
     (tmp_path / "guard.json").write_text('{"measure": "nDCG@10"}')
     with pytest.raises(InputError, match=r"guard\.json: not written by this version of embedtune"):
         read_guard(tmp_path)

@@ -427,6 +427,15 @@ def test_the_verb(finished_run: Path, tmp_path: Path, run_cli: Callable[..., Any
     assert (former.stdout, former.stderr) == (printed.stdout, "note: --markdown is now --format=md\n")
     assert printed.exit_code == 0
     assert printed.stdout.startswith("# run\n")
+    both = run_cli("report", run, "--format", "md", "--json")
+    assert (both.exit_code, both.stdout) == (2, "")
+    assert "name a file for one with --output FILE.md" in both.stderr
+    shown = json.loads(run_cli("report", run, "--json").stdout)
+    assert shown["output"] == str(run / "report.html")
+    summary = json.loads((run / "summary.json").read_text())
+    (outcome,) = shown["runs"].values()
+    assert outcome["outcome"][0]["tuned"] == summary["tuned"]["tiny"]["nDCG@10"]  # every digit
+    assert len(outcome["sentences"]) == 3
     several = run_cli("report", run, finished_run)
     assert several.exit_code == 2
     assert "name it with --output FILE.html" in several.stderr
