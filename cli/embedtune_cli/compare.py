@@ -31,21 +31,32 @@ def compare(
     third_column: options.ThirdColumn = None,
     strict: Annotated[bool, switch("--strict", "Refuse runs that cover different queries.")] = False,
     fail_if: Annotated[
-        list[str], option("CONDITION...", "Exit with 1 if this holds: 'nDCG@10 < baseline - 0.01'.")
+        list[str],
+        option(
+            "CONDITION...",
+            "Exit with 1 if this holds on any dataset, as 'nDCG@10 < baseline - 0.01', or on those named: "
+            "'scifact: nDCG@10 < 0.6', 'in_domain: R@10 < baseline + 0.02', 'out_of_domain: R@10 < baseline'.",
+        ),
     ] = [],  # noqa: B006
     changes: Annotated[int, option("N", "List the N queries that gained most and the N that lost most.", min=0)] = 10,
     as_json: options.Json = False,
 ) -> None:
     """Compare results with a baseline query by query: differences, intervals and paired tests.
 
-    With --data all runs are measured again on that dataset; TREC runs need it. p is that of a paired randomisation
-    test, and Holm's correction covers all rows shown. Runs that differ in their seed only are one row.
+    With --data all runs are measured again on those datasets; TREC runs need it. For several datasets a system is a
+    folder with a run for each (scifact.run, cranfield.run), or one file if no two datasets judge the same query id. p
+    is that of a paired randomisation test, and Holm's correction covers all rows shown. Runs that differ in their seed
+    only are one row. What is in_domain and out_of_domain is read from the recipe of a run folder.
 
     Example: embedtune compare runs/base runs/tuned --measures nDCG@10 --fail-if "nDCG@10 < baseline - 0.01"
 
     Example: embedtune compare runs/tuned/evaluation-base runs/tuned
 
+    Example: embedtune compare runs/base runs/tuned --fail-if "in_domain: nDCG@10 < baseline + 0.02"
+
     Example: embedtune compare bm25.run dense.run --data data/scifact:test
+
+    Example: embedtune compare trec/bm25 trec/dense --data data/scifact --data data/cranfield
     """
     from embedtune.data.runs import RunFile
     from embedtune.errors import BarMissed
@@ -55,7 +66,7 @@ def compare(
     bars = [parse_bar(text) for text in fail_if]
     files = [RunFile(path, third_column) for path in (baseline, *runs)]
     compared = compare_runs(files[0], files[1:], measures=measures, data=data, strict=strict, changes=changes)
-    missed = [line for bar in bars for line in misses(bar, compared.comparisons)]
+    missed = [line for bar in bars for line in misses(bar, compared)]
     if as_json:
         show_json({**dataclasses.asdict(compared), "missed": missed})
     else:

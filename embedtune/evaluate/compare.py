@@ -14,6 +14,7 @@ from ..data.jsonl import JsonLines
 from ..data.relevance import item_key
 from ..data.runs import RunFile
 from ..errors import InputError, unknown
+from .domains import Domain
 from .measures import parse_compared
 from .results import Protocol, distinct
 from .significance import TIE, holm, paired, randomisation_p, t_test_p
@@ -27,7 +28,12 @@ UNRECORDED: Protocol = {
     "passage_tokens": "none",
     "passage_stride": "none",
 }
-_BAR = re.compile(r"\s*(\S+)\s*<\s*baseline\s*(?:([+-])\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*)?")
+_NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+_BAR = re.compile(
+    rf"\s*(?:(?P<where>\S.*?)\s*:)?\s*(?P<measure>[^\s:]+)\s*<\s*"
+    rf"(?:(?P<value>{_NUMBER})|(?P<baseline>baseline)\s*(?:(?P<sign>[+-])\s*(?P<offset>{_NUMBER}))?)\s*"
+)
+_GROUPS: dict[str, Domain] = {"in_domain": "in", "out_of_domain": "out"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +42,11 @@ class Group:
 
     name: str
     sources: list[Source]
+
+    @property
+    def domains(self) -> dict[str, Domain]:
+        """Label in lower case -> domain, by the recipe of the first source that is a finished run."""
+        return next((source.domains for source in self.sources if source.domains), {})
 
     def has(self, key: str) -> bool:
         """Whether every source was evaluated on the dataset."""
@@ -132,20 +143,29 @@ class Across:
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """The comparisons with one baseline. notes: sentences on how they were made that a reader must know."""
+    """The comparisons with one baseline. notes: sentences on how they were made that a reader must know.
+
+    domains: run -> label in lower case -> domain, by the run's recipe or else by the baseline's; empty without either.
+    """
 
     baseline: str
     comparisons: list[Comparison]
     across: list[Across]
     notes: list[str]
+    domains: dict[str, dict[str, Domain]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """A bar for the mean of a measure. It is missed below the baseline's mean + offset."""
+    """A bar for the mean of a measure. It is missed below `number`, or below the baseline's mean + number.
 
+    where: the dataset or the group of datasets that it holds for; None for all.
+    """
+
+    where: str | None
     measure: str
-    offset: float
+    number: float
+    of_baseline: bool
     text: str
 
 
@@ -161,7 +181,8 @@ def compare(
     """Compares evaluation folders, run folders, TREC runs or mteb's results with the first of them.
 
     measures: those to compare, by default all that every source has. data: datasets (`DIR:split`) by whose judgements
-    all runs are measured again; TREC runs need it. strict:
+    all runs are measured again; TREC runs need it. Several datasets take a folder with a run's file for each, named by
+    its label, or one file for all if no query id is judged in two of them. strict:
     refuse sources that cover different queries instead of comparing them on the queries that all have. changes: the
     number of most gained and lost queries that are kept. Runs
     of one recipe with several seeds are compared as one. Raises InputError for a path that holds nothing to compare,
@@ -230,7 +251,10 @@ def compare_groups(
         )
         raise InputError(f"{baseline.name} and the others share no dataset: it has {first}; they have {rest}")
     comparisons = _adjusted(comparisons, primary)
-    return Compared(baseline=baseline.name, comparisons=comparisons, across=_across(comparisons), notes=notes)
+    domains = {group.name: group.domains or baseline.domains for group in others}
+    return Compared(
+        baseline=baseline.name, comparisons=comparisons, across=_across(comparisons), notes=notes, domains=domains
+    )
 
 
 def _left_out(key: str, group: Group) -> str:
@@ -470,27 +494,75 @@ def _across(comparisons: Sequence[Comparison]) -> list[Across]:
 
 
 def parse_bar(text: str) -> Bar:
-    """Reads `MEASURE < baseline`, `MEASURE < baseline - NUMBER` or `+ NUMBER`. Raises InputError with an example."""
+    """Reads `MEASURE < NUMBER`, `MEASURE < baseline`, `baseline - NUMBER` or `baseline + NUMBER`.
+
+    A dataset's label, `in_domain` or `out_of_domain` may stand in front, with a colon. Raises InputError with an
+    example, and for a bar that always or never holds.
+    """
     form = _BAR.fullmatch(text)
     if form is None:
-        raise InputError(f"--fail-if {text!r}: expected MEASURE < baseline - NUMBER, as in 'nDCG@10 < baseline - 0.01'")
-    (measure,) = parse_compared([form[1]])
-    offset = float(form[3] or 0) * (-1 if form[2] == "-" else 1)
-    return Bar(measure=measure, offset=offset, text=" ".join(text.split()))
+        raise InputError(
+            f"--fail-if {text!r}: expected MEASURE < NUMBER or MEASURE < baseline - NUMBER, with a dataset in front "
+            "or not, as in 'nDCG@10 < baseline - 0.01', 'scifact: nDCG@10 < 0.6' or 'out_of_domain: R@10 < baseline'"
+        )
+    (measure,) = parse_compared([form["measure"]])
+    number = float(form["value"] or form["offset"] or 0)
+    if number > 1 or (number == 1 and form["offset"]):
+        raise InputError(f"--fail-if {text!r}: {number:g} is too large: measures are from 0 to 1, as in 0.01")
+    return Bar(
+        where=form["where"],
+        measure=measure,
+        number=-number if form["sign"] == "-" else number,
+        of_baseline=form["baseline"] is not None,
+        text=" ".join(text.split()),
+    )
 
 
-def misses(bar: Bar, comparisons: Sequence[Comparison]) -> list[str]:
+def misses(bar: Bar, compared: Compared) -> list[str]:
     """A sentence for every dataset and run that misses the bar.
 
-    Raises InputError for a dataset that was not compared by the bar's measure: it would pass unseen.
+    Raises InputError for a dataset of the bar that was not compared, or not by the bar's measure: it would pass unseen.
     """
-    for dataset in dict.fromkeys(one.dataset for one in comparisons):
-        known = {one.measure for one in comparisons if one.dataset == dataset}
-        if bar.measure not in known:
-            raise InputError(f"--fail-if {bar.text!r}: on {dataset}, {unknown('measure', bar.measure, known)}")
-    return [
-        f"{one.dataset}: {bar.measure} of {one.run} is {one.value:.4f}, below {bound:.4f} "
-        f"(the baseline's {one.baseline:.4f} {'-' if bar.offset < 0 else '+'} {abs(bar.offset):g})"
-        for one in comparisons
-        if one.measure == bar.measure and one.value < (bound := one.baseline + bar.offset) - TIE
-    ]
+    missed = []
+    for run in compared.domains:
+        of_run = [one for one in compared.comparisons if one.run == run]
+        known = {one.dataset.casefold(): one.dataset for one in of_run}
+        for label in known if bar.where is None else _labels(bar, run, compared):
+            if label not in known:
+                compared_on = ", ".join(known.values())
+                raise InputError(f"--fail-if {bar.text!r}: {run} was not compared on {label}, but on {compared_on}")
+            measures = {one.measure: one for one in of_run if one.dataset == known[label]}
+            if bar.measure not in measures:
+                message = unknown("measure", bar.measure, measures)
+                raise InputError(f"--fail-if {bar.text!r}: on {known[label]}, {message}")
+            missed += _missed(bar, measures[bar.measure])
+    return missed
+
+
+def _labels(bar: Bar, run: str, compared: Compared) -> list[str]:
+    """The labels in lower case of the dataset or group that a bar names."""
+    where = str(bar.where)
+    group = re.sub(r"[\s-]", "_", where.casefold())
+    if group not in _GROUPS:
+        return [where.casefold()]
+    domains = compared.domains[run]
+    if not domains:
+        datasets = ", ".join(dict.fromkeys(one.dataset for one in compared.comparisons))
+        raise InputError(
+            f"--fail-if {bar.text!r}: a recipe says what is {group}, and neither {run} nor {compared.baseline} is the "
+            f"folder of a finished run; name a dataset instead ({datasets})"
+        )
+    labels = [label for label, domain in domains.items() if domain == _GROUPS[group]]
+    if not labels:
+        raise InputError(f"--fail-if {bar.text!r}: the recipe of {run} names no dataset in evaluate.{group}")
+    return labels
+
+
+def _missed(bar: Bar, one: Comparison) -> list[str]:
+    bound = one.baseline + bar.number if bar.of_baseline else bar.number
+    if one.value >= bound - TIE:
+        return []
+    digits = next((digits for digits in range(4, 9) if round(one.value, digits) != round(bound, digits)), 9)
+    sign = "-" if bar.number < 0 else "+"
+    by = f" (the baseline's {one.baseline:.{digits}f} {sign} {abs(bar.number):g})" if bar.of_baseline else ""
+    return [f"{one.dataset}: {bar.measure} of {one.run} is {one.value:.{digits}f}, below {bound:.{digits}f}{by}"]

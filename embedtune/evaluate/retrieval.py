@@ -187,9 +187,11 @@ def evaluate_run(
     measures: str | Sequence[str] = DEFAULT_MEASURES,
     ignore_identical_ids: bool | None = None,
     output: str | Path | None = None,
+    name: str = "run",
 ) -> Evaluation:
     """Measures a run, or a file of one, of any retrieval system.
 
+    name: that of a run that is no file, in the results and in messages.
     ignore_identical_ids: leave out the document that has the query's own id; by default where `is_self_retrieval`.
     Raises InputError as `load_run` does, for queries or documents that the dataset does not have, for a run without any
     judged query, and for a score that is NaN.
@@ -200,7 +202,7 @@ def evaluate_run(
         name, scores = str(file.path), load_run(file, split=dataset.split)
         fingerprints = {"run": fingerprint_of_file(file.path)}
     else:
-        name, scores, fingerprints = "run", run, {}
+        scores, fingerprints = run, {}
     _refuse_unknown(scores, dataset, name)
     without_self = is_self_retrieval(dataset) if ignore_identical_ids is None else ignore_identical_ids
     left_out = never_ranked(dataset, without_self)

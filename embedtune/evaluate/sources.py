@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..data.dataset import load_dataset, source_of
 from ..data.jsonl import parse_object, read_json, read_lines
-from ..data.runs import RunFile
+from ..data.runs import RunFile, load_run
 from ..errors import InputError, unknown
 from ..recipe import without_prefixes
 from ..recipe.strict_yaml import read as read_yaml
-from ..types import Dataset
+from ..types import Dataset, Run
+from .domains import Domain, domains_of, read_summary
 from .measures import DEFAULT_MEASURES, MAIN_SCORE, from_mteb, mean
 from .results import BASELINE, MEANS, Protocol
 from .retrieval import evaluate_run
+
+RUN_SUFFIXES = {".run", ".trec", ".txt", ".tsv", ".res", ".json"}  # of a run's file in a folder of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +59,15 @@ class Measured:
 class Source:
     """The content of one path: dataset's label in lower case -> its values. recipe: a run's without its seed, as JSON.
 
-    Labels are in lower case because mteb writes SciFact where a folder is called scifact.
+    Labels are in lower case because mteb writes SciFact where a folder is called scifact. domains: label -> domain, of
+    results in the folder of a finished run.
     """
 
     name: str
     measured: dict[str, Measured]
     recipe: str | None = None
     seed: int | None = None
+    domains: dict[str, Domain] = field(default_factory=dict)
 
 
 def read_source(
@@ -70,8 +75,9 @@ def read_source(
 ) -> Source:
     """Reads an evaluation folder, a folder of them, a run folder, a run's file or mteb's results.
 
-    datasets: measure the runs again by these judgements and by `measures`; a TREC run needs exactly one. Raises
-    InputError for a path without results, for results of an older version and for values that are not finite.
+    datasets: measure the runs again by these judgements and by `measures`; a run's file needs them, and so does a
+    folder of such files, named by the datasets' labels. Raises InputError for a path without results, for results of an
+    older version and for values that are not finite.
     """
     recipe: str | None = None
     seed: int | None = None
@@ -80,18 +86,33 @@ def read_source(
         raise InputError(f"{path}: no such file or folder; expected an evaluation or run folder, a TREC run or .json")
     if path.is_file():
         means = path.suffix == ".json" and _is_mteb(read_json(path))
-        measured = _mteb(path, datasets) if means else [_of_run(file, datasets, measures)]
+        measured = _mteb(path, datasets) if means else _of_run(file, datasets, measures)
     else:
         recipe, seed = _recipe(path)
         evaluations = [read_evaluation(folder) for folder in _evaluations(path)]
         if evaluations and datasets:
             measured = _measured_again(path, evaluations, datasets, measures)
+        elif datasets and (files := _run_files(path, datasets)):
+            measured = [
+                _by_judgements(replace(file, path=files[dataset.label]), dataset, measures) for dataset in datasets
+            ]
         else:  # an evaluation comes last and so replaces mteb's means of the same dataset: it knows every query
             measured = [*(part for file in _mteb_results(path) for part in _mteb(file, datasets)), *evaluations]
         if not measured:
             raise InputError(_nothing_in(path))
     by_label = {part.label.casefold(): part for part in measured}
-    return Source(name=str(path), measured=by_label, recipe=recipe, seed=seed)
+    return Source(name=str(path), measured=by_label, recipe=recipe, seed=seed, domains=_domains(path))
+
+
+def _domains(path: Path) -> dict[str, Domain]:
+    """By the recipe of the finished run whose folder the path is, or is in; empty where there is none."""
+    run = next((folder for folder in (path, path.absolute().parent) if (folder / "recipe.yaml").exists()), None)
+    summary = read_summary(run) if run is not None else {}
+    evaluate = read_yaml(run / "recipe.yaml").get("evaluate") if run is not None and summary else None
+    if not isinstance(evaluate, dict):
+        return {}
+    in_domain, out_of_domain = (evaluate.get(name) or [] for name in ("in_domain", "out_of_domain"))
+    return domains_of(in_domain, out_of_domain, summary)
 
 
 def _evaluations(path: Path) -> list[Path]:
@@ -210,16 +231,57 @@ def _measured_again(
     return measured
 
 
-def _of_run(file: RunFile, datasets: Sequence[Dataset], measures: Sequence[str] | None) -> Measured:
-    if len(datasets) != 1:
-        count = f"{len(datasets)} are named" if datasets else "none is named"
-        raise InputError(f"{file.path}: a run is measured by one dataset, named with --data DIR[:split]; {count}")
-    return _by_judgements(file, datasets[0], measures)
+def _run_files(path: Path, datasets: Sequence[Dataset]) -> dict[str, Path]:
+    """Label -> the run's file in a folder that holds a file for each dataset; empty for a folder without any.
+
+    Raises InputError if a dataset has no file or two.
+    """
+    by_label: dict[str, list[Path]] = {}
+    means = _mteb_results(path)
+    for file in sorted(file for file in path.iterdir() if file.suffix.lower() in RUN_SUFFIXES and file not in means):
+        by_label.setdefault(file.stem.removesuffix("_predictions").casefold(), []).append(file)  # as mteb names them
+    files = {dataset.label: by_label.get(dataset.label.casefold(), []) for dataset in datasets}
+    if not any(files.values()):
+        return {}
+    for label, of_label in files.items():
+        if not of_label:
+            raise InputError(f"{path}: no run of {label}; expected {label}.run beside the others")
+        if len(of_label) > 1:
+            listed = ", ".join(file.name for file in of_label)
+            raise InputError(f"{path}: several runs of {label}: {listed}; keep one")
+    return {label: file for label, (file,) in files.items()}
 
 
-def _by_judgements(file: RunFile, dataset: Dataset, measures: Sequence[str] | None) -> Measured:
-    """The run's values over those judged queries that it has; the comparison notes which ones it lacks."""
-    evaluation = evaluate_run(file, dataset, measures=measures or DEFAULT_MEASURES)
+def _of_run(file: RunFile, datasets: Sequence[Dataset], measures: Sequence[str] | None) -> list[Measured]:
+    """The run on each dataset that judges queries of it. Raises InputError for a query that two of them judge."""
+    if not datasets:
+        raise InputError(f"{file.path}: a run's file is measured by judgements; name them with --data DIR[:split]")
+    if len(datasets) == 1:
+        return [_by_judgements(file, datasets[0], measures)]
+    parts: dict[str, Run] = {dataset.label: {} for dataset in datasets}
+    for query_id, scores in load_run(file).items():
+        owners = [dataset.label for dataset in datasets if query_id in dataset.qrels]
+        if len(owners) > 1:
+            raise InputError(
+                f"{file.path}: query {query_id!r} is judged in {' and in '.join(owners)}, so whose it is cannot be "
+                f"told; give a folder with a run for each: {', '.join(f'{label}.run' for label in parts)}"
+            )
+        if not owners and not any(query_id in dataset.queries for dataset in datasets):
+            raise InputError(f"{file.path}: query {query_id!r} is in none of {', '.join(parts)}")
+        for label in owners:
+            parts[label][query_id] = scores
+    kept = [dataset for dataset in datasets if parts[dataset.label]]
+    return [_by_judgements(file, dataset, measures, parts[dataset.label]) for dataset in kept]
+
+
+def _by_judgements(file: RunFile, dataset: Dataset, measures: Sequence[str] | None, run: Run | None = None) -> Measured:
+    """The values of a run over those judged queries that it has; the comparison notes which ones it lacks.
+
+    run: the file's part that is measured; None for the whole file.
+    """
+    evaluation = evaluate_run(
+        file if run is None else run, dataset, measures=measures or DEFAULT_MEASURES, name=str(file.path)
+    )
     per_query = {
         name: {query_id: value for query_id, value in values.items() if query_id in evaluation.run}
         for name, values in evaluation.per_query.items()

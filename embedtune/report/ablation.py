@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..evaluate.compare import Comparison, Group, compare_groups
+from ..evaluate.domains import domains_of, read_summary
 from ..evaluate.significance import bootstrap_interval
 from ..evaluate.sources import read_source
 from ..files import FileKind, check_container, check_file, write_bytes, write_json, write_text
@@ -23,7 +24,7 @@ from .figures import PDF_CREATOR, as_file, as_pdf
 from .learning import Curve, read_curve
 from .markdown import INSTALL, MARK, need, render
 from .page import page
-from .record import OF_BASE, domains_of, read_summary
+from .record import OF_BASE
 from .write import Figures
 
 NEAR = 0.95  # of the gain

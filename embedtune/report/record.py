@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from ..data.dataset import load_dataset
 from ..data.jsonl import read_json_object
 from ..errors import InputError
 from ..evaluate.compare import Compared, Comparison, Group, compare_groups
+from ..evaluate.domains import Domain, domains_of, read_summary
 from ..evaluate.guarded import Guarded, GuardedSet, read_guard
-from ..evaluate.results import distinct
 from ..evaluate.sizes import AtSize, beside_base, read_sizes
 from ..evaluate.sources import Measured, Source, read_source
 from ..negatives.audit import Audit, audit
@@ -25,12 +24,10 @@ from ..recipe.strict_yaml import read as read_yaml
 from .learning import Learning, read_learning
 from .wording import model_name
 
-SUMMARY = "summary.json"  # written last: a run with it is finished
 BY_WORDS = "evaluation-bm25"  # BM25's evaluations in a run folder
 OF_BASE = "evaluation-base"  # the untouched model's
 UNMIXED = "model-unmixed"  # the tuned model, where model/ holds a mixture
 OF_TRAINING = "Missing: a learning curve"  # what a reader of the card has no use for
-Domain = Literal["in", "out"]
 EXAMPLES = 6  # of caught false negatives
 
 
@@ -217,25 +214,6 @@ def _over(defaults: dict[str, Any], values: Mapping[str, Any], path: Path) -> di
         if isinstance(default, dict) and "name" not in default:  # a method's options are its own
             merged[key] = _over(default, merged[key], path)
     return merged
-
-
-def domains_of(in_domain: Sequence[str], out_of_domain: Sequence[str], summary: Mapping[str, Any]) -> dict[str, Domain]:
-    """Label in lower case -> in or out of domain. A finished run's summary has its sets in the recipe's order.
-
-    Of an unfinished run the datasets themselves are asked for their labels; without them the result is empty.
-    """
-    labels = list(summary.get("tuned", ()))
-    if not labels:
-        try:
-            labels = [dataset.label for dataset in distinct(list(map(load_dataset, (*in_domain, *out_of_domain))))]
-        except InputError:
-            return {}
-    return {label.casefold(): "in" if index < len(in_domain) else "out" for index, label in enumerate(labels)}
-
-
-def read_summary(folder: Path) -> dict[str, Any]:
-    """A finished run's summary; empty where it is not finished."""
-    return _json(folder / SUMMARY)
 
 
 def _source(folder: Path, name: str, order: Sequence[str]) -> Source:

@@ -14,10 +14,10 @@ from accelerate.utils import broadcast_object_list
 from .. import __version__
 from ..data.jsonl import read_json_object
 from ..errors import InputError
+from ..evaluate.domains import SUMMARY, read_summary
 from ..files import GATE, LOCK, FolderKind, check_folder, write_json, write_text
 from ..recipe import Recipe, dump, load_recorded, method_fingerprints, plain
 from ..recipe.strict_yaml import flattened
-from ..report.record import SUMMARY, read_summary
 from . import checkpoint, earlier
 from .validation import SHARED_VALUE
 

@@ -21,6 +21,7 @@ from .. import distributed
 from ..data.dataset import load_training
 from ..data.selection import Selection
 from ..errors import InputError
+from ..evaluate.domains import SUMMARY
 from ..evaluate.guarded import Point
 from ..evaluate.lexical import INSTALL, can_rank, evaluate_bm25, is_installed
 from ..evaluate.results import Evaluation
@@ -35,7 +36,7 @@ from ..models.encoder import Encoder, load_encoder
 from ..models.loading import load_model
 from ..recipe import Recipe, method_fingerprints, refuse_within, resolve
 from ..report.card import write_card
-from ..report.record import BY_WORDS, SUMMARY, UNMIXED
+from ..report.record import BY_WORDS, UNMIXED
 from ..types import Dataset, Items, Role
 from . import checkpoint
 from . import folder as run_folder

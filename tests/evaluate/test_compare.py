@@ -18,7 +18,7 @@ from conftest import write_dataset
 
 from embedtune.data.dataset import load_dataset
 from embedtune.errors import InputError
-from embedtune.evaluate.compare import Compared, compare, parse_bar
+from embedtune.evaluate.compare import Compared, compare, misses, parse_bar
 from embedtune.evaluate.results import write
 from embedtune.evaluate.retrieval import evaluate_run
 
@@ -190,10 +190,70 @@ def test_trec_runs_are_measured_by_the_data(tmp_path: Path, tiny_dataset: Path) 
     evaluate_run(half, load_dataset(tiny_dataset), measures="R@10", output=tmp_path / "folder")
     again = only(compare(tmp_path / "folder", [perfect], measures="RR@10", data=[str(tiny_dataset)]))
     assert again.baseline == 0.8  # from its run.trec, by a measure that it was not evaluated by
-    with pytest.raises(InputError, match=r"half\.run: a run is measured by one dataset, .*; none is named"):
+    with pytest.raises(InputError, match=r"half\.run: a run's file is measured by judgements; name them with --data"):
         compare(half, [perfect])
     with pytest.raises(InputError, match=r"folder: unknown dataset 'tiny-train': did you mean 'tiny'\?"):
         compare(tmp_path / "folder", [perfect], data=[f"{tiny_dataset}:train"])
+
+
+@pytest.fixture
+def two_datasets(tmp_path: Path) -> list[Path]:
+    """Two datasets of the same documents. The second one's queries have ids of their own."""
+    first, second = write_dataset(tmp_path / "first"), write_dataset(tmp_path / "second")
+    for file in (second / "queries.jsonl", second / "qrels" / "test.tsv", second / "qrels" / "train.tsv"):
+        file.write_text(re.sub(r'(?m)(^|")q(?=[0-9])', r"\1s", file.read_text()))
+    return [first, second]
+
+
+def write_runs(folder: Path, datasets: list[Path], *, right: str, suffix: str = ".run") -> Path:
+    """A folder with a run of each dataset: the relevant document first on the dataset `right`, another elsewhere."""
+    folder.mkdir()
+    for dataset in datasets:
+        judged = load_dataset(dataset).qrels
+        run = {q: {next(iter(positives)) if dataset.name == right else "d59": 1.0} for q, positives in judged.items()}
+        write_trec(folder / f"{dataset.name}{suffix}", run)
+    return folder
+
+
+def test_a_folder_holds_a_run_for_each_dataset(tmp_path: Path, two_datasets: list[Path]) -> None:
+    data = [str(path) for path in two_datasets]
+    one = write_runs(tmp_path / "one", two_datasets, right="first")
+    two = write_runs(tmp_path / "two", two_datasets, right="second", suffix=".trec")
+    compared = compare(one, [two], measures="RR@10", data=data)
+    assert [(c.dataset, c.baseline, c.value) for c in compared.comparisons] == [("first", 1, 0), ("second", 0, 1)]
+    assert compared.across[0].datasets == 2
+    (two / "First_predictions.json").write_text("{}")
+    with pytest.raises(InputError, match=r"two: several runs of first: First_predictions\.json, first\.trec; keep one"):
+        compare(one, [two], data=data)
+    (one / "second.run").unlink()
+    with pytest.raises(InputError, match=r"one: no run of second; expected second\.run beside the others"):
+        compare(one, [two], data=data)
+
+
+def test_one_run_of_several_datasets_is_divided_by_its_queries(
+    tmp_path: Path, two_datasets: list[Path], run_cli: Callable[..., Any]
+) -> None:
+    flags = [flag for path in two_datasets for flag in ("--data", path)]
+    files = []
+    for right in ("first", "second"):
+        folder = write_runs(tmp_path / right[0], two_datasets, right=right)
+        files.append(tmp_path / f"{right}.run")
+        files[-1].write_text("".join(path.read_text() for path in sorted(folder.iterdir())))
+    done = run_cli("compare", *files, *flags, "--measures", "RR@10", "--fail-if", "first: RR@10 < 0.5", "--json")
+    rows = json.loads(done.stdout)["comparisons"]
+    assert [(row["dataset"], row["queries"], row["baseline"], row["value"]) for row in rows] == [
+        ("first", 10, 1, 0), ("second", 10, 0, 1)
+    ]  # fmt: skip
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[-1] == f"missed: first: RR@10 of {files[1]} is 0.0000, below 0.5000"
+    shared = [str(two_datasets[0]), str(write_dataset(tmp_path / "third"))]
+    with pytest.raises(
+        InputError, match=r"query 'q0' is judged in first and in third, .* each: first\.run, third\.run"
+    ):
+        compare(files[0], files[1:], data=shared)
+    files[1].write_text(files[1].read_text() + "x9 Q0 d1 1 1.0 made\n")
+    with pytest.raises(InputError, match=r"second\.run: query 'x9' is in none of first, second"):
+        compare(files[0], files[1:], data=[str(path) for path in two_datasets])
 
 
 def test_shuffled_ties_are_no_significant_difference(tmp_path: Path, tiny_dataset: Path) -> None:
@@ -346,24 +406,102 @@ def test_a_dataset_that_one_lacks_is_left_out_and_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "measure", "offset"),
+    ("text", "where", "measure", "number", "of_baseline"),
     [
-        ("nDCG@10 < baseline - 0.01", "nDCG@10", -0.01),
-        ("R@100<baseline", "R@100", 0.0),
-        ("RR < baseline+.5", "RR", 0.5),
+        ("nDCG@10 < baseline - 0.01", None, "nDCG@10", -0.01, True),
+        ("R@100<baseline", None, "R@100", 0.0, True),
+        ("RR < baseline+.5", None, "RR", 0.5, True),
+        ("nDCG@10 < 0.6", None, "nDCG@10", 0.6, False),
+        ("in_domain: nDCG@10 < baseline + 2e-2", "in_domain", "nDCG@10", 0.02, True),
+        (" my set:v2 :ndcg@10<1 ", "my set:v2", "nDCG@10", 1.0, False),
     ],
 )
-def test_bars(text: str, measure: str, offset: float) -> None:
+def test_bars(text: str, where: str | None, measure: str, number: float, of_baseline: bool) -> None:
     bar = parse_bar(text)
-    assert (bar.measure, bar.offset) == (measure, offset)
+    assert (bar.where, bar.measure, bar.number, bar.of_baseline) == (where, measure, number, of_baseline)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "nDCG@10", "nDCG@10 > baseline", "nDCG@10 < 0.5", "nDCG@10 < baseline - x", "a b"]
+    "text",
+    ["", "nDCG@10", "nDCG@10 > baseline", "nDCG@10 < baseline - x", "a b", ": nDCG@10 < 0.6", "a: nDCG@10", "RR < 0,5"],
 )
 def test_bad_bars_are_answered_with_an_example(text: str) -> None:
-    with pytest.raises(InputError, match=r"expected MEASURE < baseline - NUMBER, as in 'nDCG@10 < baseline - 0.01'"):
+    with pytest.raises(InputError, match=r"expected MEASURE < NUMBER or .*, as in 'nDCG@10 < baseline - 0.01', 'scif"):
         parse_bar(text)
+
+
+@pytest.mark.parametrize("bound", ["60", "baseline - 2", "baseline - 1", "baseline + 1e400"])
+def test_bars_in_percent_points_are_refused(bound: str) -> None:
+    with pytest.raises(InputError, match=r"is too large: measures are from 0 to 1, as in 0\.01"):
+        parse_bar(f"nDCG@10 < {bound}")
+
+
+@pytest.fixture
+def two_runs(tmp_path: Path) -> tuple[Path, Path]:
+    """A model's results, and a finished run: .1 better in domain (near), .1 worse out of domain (far, farther)."""
+    base, run = tmp_path / "base", tmp_path / "run"
+    for label, by in (("near", 0.1), ("far", -0.1), ("farther", -0.1)):
+        write_evaluation(base, label=label, nDCG10=BEFORE)
+        write_evaluation(run / "evaluation", label=label, nDCG10=shifted(by))
+    evaluate = {"in_domain": ["data/near"], "out_of_domain": ["data/far", "data/farther"]}
+    (run / "recipe.yaml").write_text(yaml.safe_dump({"version": 1, "train": {"seed": 0}, "evaluate": evaluate}))
+    (run / "summary.json").write_text(json.dumps({"tuned": {"near": {}, "far": {}, "farther": {}}}))
+    return base, run
+
+
+@pytest.mark.parametrize(
+    ("bar", "missed"),
+    [
+        ("in_domain: nDCG@10 < baseline + 0.05", []),
+        ("in_domain: nDCG@10 < baseline + 0.2", ["near: 0.6000, below 0.7000 (the baseline's 0.5000 + 0.2)"]),
+        ("near: nDCG@10 < baseline", []),
+        ("NEAR: nDCG@10 < 0.61", ["near: 0.6000, below 0.6100"]),
+        ("far: nDCG@10 < 0.4000003", ["far: 0.4000000, below 0.4000003"]),
+        ("out_of_domain: nDCG@10 < 0.4", []),
+        ("out-of-domain: nDCG@10 < 0.5", ["far: 0.4000, below 0.5000", "farther: 0.4000, below 0.5000"]),
+        ("nDCG@10 < 0.5", ["far: 0.4000, below 0.5000", "farther: 0.4000, below 0.5000"]),
+    ],
+)
+def test_a_bar_holds_for_its_dataset_or_group(bar: str, missed: list[str], two_runs: tuple[Path, Path]) -> None:
+    base, run = two_runs
+    said = misses(parse_bar(bar), compare(base, [run]))
+    assert [line.replace(f"nDCG@10 of {run} is ", "") for line in said] == missed
+
+
+def test_a_group_is_that_of_the_run_or_else_of_the_baseline(two_runs: tuple[Path, Path]) -> None:
+    base, run = two_runs
+    bar = parse_bar("in_domain: nDCG@10 < 0.55")
+    assert misses(bar, compare(run, [base])) == [f"near: nDCG@10 of {base} is 0.5000, below 0.5500"]
+    assert misses(bar, compare(base, [run / "evaluation"])) == []
+    with pytest.raises(
+        InputError, match=r"a recipe says what is in_domain, and neither .*name a dataset instead \(far, "
+    ):
+        misses(bar, compare(base, [base]))
+
+
+@pytest.mark.parametrize(
+    ("bar", "message"),
+    [
+        ("fra: nDCG@10 < 0.6", "run was not compared on fra, but on far, farther"),
+        ("far: nDCG@5 < 0.6", "on far, unknown measure 'nDCG@5': did you mean 'nDCG@10'?"),
+        ("in_domain: nDCG@10 < 0.6", "run was not compared on near, but on far, farther"),  # the baseline lacks it
+    ],
+)
+def test_a_bar_that_would_pass_unseen_is_refused(bar: str, message: str, two_runs: tuple[Path, Path]) -> None:
+    base, run = two_runs
+    shutil.rmtree(base / "near")
+    with pytest.raises(InputError) as caught:
+        misses(parse_bar(bar), compare(base, [run]))
+    assert message in str(caught.value)
+
+
+def test_a_group_without_a_dataset_is_refused(two_runs: tuple[Path, Path]) -> None:
+    base, run = two_runs
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    recipe["evaluate"] = {"in_domain": ["data/near", "data/far", "data/farther"], "out_of_domain": []}
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.raises(InputError, match=r"the recipe of .*run names no dataset in evaluate\.out_of_domain"):
+        misses(parse_bar("out_of_domain: nDCG@10 < 0.6"), compare(base, [run]))
 
 
 def test_the_verb(tmp_path: Path, run_cli: Callable[..., Any]) -> None:
