@@ -51,6 +51,11 @@ def key(name: str) -> str:
     return re.sub(r"[\W_]+", "_", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)).strip("_").lower()
 
 
+def named_as_id(name: str) -> bool:
+    """Whether a column is named as ids, numbers or URLs are."""
+    return bool(_ID_NAME.fullmatch(key(name)))
+
+
 def looks_like_id(text: str) -> bool:
     """Whether a text is a URL, or one word of ASCII with a digit in it."""
     return bool(_ID_TEXT.fullmatch(text.strip()))
@@ -68,6 +73,11 @@ class FirstRows:
         self.every = list(dict.fromkeys(name for _, values in rows for name in values))
         self.names = [name for name in self.every if name not in ignored]
         self.pictured = [name for name in self.names if holds_images([values.get(name) for _, values in rows])]
+
+    @property
+    def unnamed(self) -> bool:
+        """Whether the names look like cells of a file whose first line names no columns."""
+        return any(len(name.split()) > _WORDS_OF_NAME or _is_number(name) for name in self.every)
 
     def cells(self, name: str) -> list[Any]:
         """A column's cells that are not empty; the entries of lists."""
@@ -102,12 +112,12 @@ class FirstRows:
 
     def holds_ids(self, name: str) -> bool:
         """Whether a column is named as ids are, or nearly all of its cells look like ids."""
-        return bool(_ID_NAME.fullmatch(key(name))) or self.looks_like_ids(name)
+        return named_as_id(name) or self.looks_like_ids(name)
 
     def is_unique_id(self, name: str) -> bool:
         """Whether a column is named as ids are and has another one in each of the first rows."""
         cells = [str(values.get(name)) for _, values in self.rows]
-        return bool(_ID_NAME.fullmatch(key(name))) and len(set(cells)) == len(cells) and "://" not in cells[0]
+        return named_as_id(name) and len(set(cells)) == len(cells) and "://" not in cells[0]
 
     def looks_like_ids(self, name: str) -> bool:
         cells = [str(cell) for cell in self.cells(name)]
@@ -122,8 +132,7 @@ class FirstRows:
         values = self.rows[0][1]
         shown = ", ".join(f"{name}={_shortened(values.get(name))}" for name in self.every[:8])
         more = f" and {len(self.every) - 8} more columns" if len(self.every) > 8 else ""
-        unnamed = any(len(name.split()) > _WORDS_OF_NAME for name in self.every)
-        header = " (the first line names the columns; here it looks like a row)" if unnamed else ""
+        header = " (the first line names the columns; here it looks like a row)" if self.unnamed else ""
         return UnclearColumns(f"{self.source}: {problem}{header}; the first row is {shown}{more}; {flags}")
 
 

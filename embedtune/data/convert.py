@@ -31,6 +31,8 @@ CONVERTED = FolderKind(verb="data convert")
 READERS = "2"  # part of the key of cached conversions: another one where the same source converts to something else
 PEEK = 100  # rows that decide the format and the columns
 FEW_PAIRS = 20  # below them one query may have half of the pairs without a word
+NO_IDS = "no column is named as ids are and has another one in each row (the first line of a table names its columns);"
+OWN_ID: dict[Role, str] = {"document": "name it with --id-column", "query": "name it query_id in the file"}
 JUDGEMENTS_ALONE = (
     "judgements alone, without corpus and queries; name the folder that has all three, or the two files with --corpus "
     "FILE and --query-file FILE"
@@ -197,6 +199,8 @@ def _add_files(conversion: _Conversion) -> None:
         written = writer.documents if role == "document" else writer.queries
         for path in paths:
             for where, item in items_in(path, role, columns, writer.images, conversion.notes, conversion.bad):
+                if not item.id:
+                    raise InputError(f"{path}: {NO_IDS} {OWN_ID[role]}")
                 try:
                     written.add(item, where)
                 except LineError as fault:

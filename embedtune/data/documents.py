@@ -7,14 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
 from ..errors import InputError
 from ..types import Item, Role
 from .columns import DOCUMENT_ID, POSITIVE, QUERY, QUERY_ID, TEXT, TITLE, FirstRows, key
 from .image_columns import ImageFiles
-from .jsonl import LineError, id_in
-from .records import Row, texts
+from .jsonl import LineError
+from .records import Row, id_of, texts
 from .tables import OnFault, raise_fault, rows_of
 
 PEEK = 100  # rows that decide the columns
@@ -94,7 +93,7 @@ def _item(row: Row, columns: TextColumns, images: ImageFiles) -> Item:
     where, values = row
     item_id = ""
     if columns.id:
-        item_id = id_in(_with_whole_number(values, columns.id), columns.id, where)
+        item_id = id_of(row, columns.id)
         if not item_id:
             raise LineError(where, "missing id", f"{columns.id!r} is empty; every line needs an id")
     title = " ".join(texts(row, columns.title)) if columns.title else ""
@@ -105,12 +104,6 @@ def _item(row: Row, columns: TextColumns, images: ImageFiles) -> Item:
         raise LineError(where, "missing text", f"{names} is empty; every line needs a text")
     instruction = " ".join(texts(row, "instruction")) if "instruction" in values else ""
     return Item(id=item_id, title=title, text="\n".join(parts), image=image, instruction=instruction or None)
-
-
-def _with_whole_number(values: dict[str, Any], name: str) -> dict[str, Any]:
-    """A row whose id is a whole number: where cells of the column are absent, Parquet holds the others as fractions."""
-    value = values.get(name)
-    return values | {name: int(value)} if isinstance(value, float) and value.is_integer() else values
 
 
 def choose_text_columns(first: FirstRows, role: Role, asked: TextColumns) -> tuple[TextColumns, list[str]]:
@@ -158,7 +151,7 @@ def _text(first: FirstRows, known: Sequence[Sequence[str]], columns: TextColumns
         return name
     usable = [name for name in first.names if name not in columns.names and first.is_text(name)]
     prose = [name for name in usable if first.is_prose(name) and name not in first.pictured]
-    if len(prose) == 1:
+    if len(prose) == 1 and not first.unnamed:
         return prose[0]
     if columns.title or "image" in first.names:
         return ""

@@ -9,11 +9,11 @@ from itertools import zip_longest
 from typing import Any
 
 from ..types import Item
-from .columns import DOCUMENT_ID, LABEL, NEGATIVE, POSITIVE, QUERY, QUERY_ID, FirstRows, key
+from .columns import DOCUMENT_ID, LABEL, NEGATIVE, POSITIVE, QUERY, QUERY_ID, FirstRows, key, named_as_id
 from .image_columns import ImageFiles
-from .jsonl import LineError, id_in
+from .jsonl import LineError
 from .labels import NEITHER, Labels, plain
-from .records import LabelledQuery, Row, missing, texts
+from .records import LabelledQuery, Row, id_of, missing, texts
 
 Known = Mapping[str, object]
 """The ids of documents or queries that are written already."""
@@ -94,7 +94,7 @@ class PairReader:
             raise LineError(row[0], "wrong type", f"{name!r} must be one text, got a list of {len(items)}")
         query = items[0]
         if isinstance(query, Item) and self.columns.query_id:
-            return dataclasses.replace(query, id=id_in(row[1], self.columns.query_id, row[0]))
+            return dataclasses.replace(query, id=id_of(row, self.columns.query_id))
         return query
 
     def _documents(self, row: Row, text: str, image: str) -> tuple[Item | str, ...]:
@@ -162,7 +162,10 @@ def _ids_of(entry: Any, known: Known) -> list[str]:
     if not text or text in known:
         return [text] if text else []
     parts = [part for part in text.replace(",", " ").replace(";", " ").replace("|", " ").split() if part]
-    return parts if parts and all(part in known for part in parts) else [text]
+    if any(part in known for part in parts):
+        return parts
+    whole = text.removesuffix(".0")  # pandas writes 7 as 7.0 where another cell of the column is empty
+    return [whole if whole in known else text]
 
 
 def _items(row: Row, text: str, image: str, images: ImageFiles) -> tuple[Item, ...]:
@@ -188,7 +191,7 @@ def choose_columns(
     """
     first = FirstRows(source, rows, asked.ignored)
     first.require((*asked.names, *asked.ignored))
-    columns = _with_negatives(first, asked)
+    columns = _with_negatives(first, asked, by_id=documents is not None)
     columns = _with_queries(first, columns, queries)
     if documents is None:
         columns = _by_kind(_with_image(first, _with_positives(first, columns)), first.pictured)
@@ -204,13 +207,13 @@ def choose_columns(
     return columns, [*notes, *doubts]
 
 
-def _with_negatives(first: FirstRows, columns: Columns) -> Columns:
+def _with_negatives(first: FirstRows, columns: Columns, by_id: bool) -> Columns:
+    """The columns with those named as negatives are; one named as their ids is no column of texts."""
     if columns.negatives:
         return columns
     taken = (*columns.names, *_score_lists(first))
-    return dataclasses.replace(
-        columns, negatives=tuple(name for name in first.names if NEGATIVE.fullmatch(key(name)) and name not in taken)
-    )
+    free = [name for name in first.names if name not in taken and (by_id or not named_as_id(name))]
+    return dataclasses.replace(columns, negatives=tuple(name for name in free if NEGATIVE.fullmatch(key(name))))
 
 
 def _with_queries(first: FirstRows, columns: Columns, queries: Known | None) -> Columns:
@@ -304,6 +307,10 @@ def _refuse_ids(first: FirstRows, columns: Columns, asked: Columns) -> None:
                 f"{name!r} looks like ids or URLs, not like texts",
                 f"name the file {file}, or take them as texts with --{role}-column {name}",
             )
+    for name in columns.negatives:
+        if name not in asked.names and first.looks_like_ids(name):
+            flags = f"leave them out with --ignore-column {name}, or take them as texts with --negative-column {name}"
+            raise first.ask(f"{name!r} looks like ids or URLs, not like texts", flags)
 
 
 def _with_document_ids(
@@ -313,9 +320,13 @@ def _with_document_ids(
     taken = [name for name in columns.names if name not in columns.negatives]
     taken += [name for name in first.names if key(name) in {*LABEL[0], *LABEL[1]}]
     members = [name for name in first.names if name not in taken and _share_known(first, name, documents) >= 0.5]
-    negatives = asked_negatives or tuple(name for name in columns.negatives if name in members)
-    members = [name for name in members if name not in negatives]
     such_as = f"the documents' ids, such as {next(iter(documents), '')!r}"
+    known = (name for name in columns.negatives if _share_known(first, name, documents))
+    negatives = asked_negatives or tuple(known)
+    if (full := [name for name in columns.negatives if first.cells(name)]) and not negatives:
+        flags = " ".join(f"--ignore-column {name}" for name in full)
+        raise first.ask(f"{' and '.join(map(repr, full))} holds none of {such_as}", f"leave it out with {flags}")
+    members = [name for name in members if name not in negatives]
     if columns.positive:
         if not _share_known(first, columns.positive, documents):
             raise first.ask(f"{columns.positive!r} holds none of {such_as}", "name another with --positive-column")

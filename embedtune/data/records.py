@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..types import Item
-from .jsonl import LineError
+from .jsonl import LineError, id_in
 
 Row = tuple[str, dict[str, Any]]
 """The row's position (`file:line`), and its columns by name."""
@@ -51,6 +51,18 @@ def one_text(row: Row, column: str) -> str:
     if len(cell) > 1:
         raise LineError(row[0], "wrong type", f"{column!r} must be one text, got a list of {len(cell)}")
     return cell[0]
+
+
+def id_of(row: Row, column: str) -> str:
+    """The id in a column of a table, or "" where the cell is empty.
+
+    Blanks around it are no part of it. A whole number may be a fraction: Parquet holds ids so where some are absent.
+    """
+    where, values = row
+    cell = values.get(column)
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)
+    return id_in({column: cell.strip() if isinstance(cell, str) else cell}, column, where)
 
 
 def missing(row: Row, *columns: str) -> LineError:

@@ -136,3 +136,12 @@ def test_a_small_test_split_is_told(tmp_path: Path, run_cli: Callable[..., Any])
     assert "warning: test: 10 queries: differences in nDCG@10 under 0.15 will not show" in result.stderr
     result = run_cli("data", "convert", pairs, "--output", tmp_path / "dev", "--split", "dev")
     assert "warning: dev: 50 queries: differences in nDCG@10 under 0.07 will not show" in result.stderr
+
+
+@pytest.mark.parametrize("first", ["0\tThe river flows down to the sea", "0\tRivers"])
+def test_a_first_line_that_is_a_document_is_not_taken_for_names(tmp_path: Path, first: str) -> None:
+    (tmp_path / "a.tsv").write_text(f"{first}\n1\tA stone is hard and grey\n")
+    with pytest.raises(
+        InputError, match=r"no column is named as texts are \(the first line names the columns; here it"
+    ):
+        load_documents(tmp_path / "a.tsv")

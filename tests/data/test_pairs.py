@@ -454,3 +454,56 @@ def test_the_command_reads_ids_and_says_what_it_drops(tmp_path: Path, run_cli: C
         "notes": [f"{articles}: columns not used: author"],
         "left_out": [line],
     }
+
+
+def test_ids_with_blanks_fractions_and_lists_that_hold_an_absent_one(tmp_path: Path) -> None:
+    (tmp_path / "articles.csv").write_text(
+        "article_no, title, body\n 7, Rivers, They flow to the sea.\n 8, Stone,Grey.\n"
+    )
+    (tmp_path / "a.csv").write_text(
+        "query_id,question,article_no\n q1 ,what flows,7.0\nq2,what is grey,8\nq3,why,7; 9\n"
+    )
+    convert(tmp_path / "a.csv", tmp_path / "out", files=TextFiles(corpora=(tmp_path / "articles.csv",)), skip_bad=1)
+    assert load_dataset(tmp_path / "out", "train").qrels == {"q1": {"7": 1}, "q2": {"8": 1}}
+    with pytest.raises(InputError, match=r"a\.csv:4: 'article_no' names '9', which is not among the 2 document ids"):
+        convert(tmp_path / "a.csv", tmp_path / "b", files=TextFiles(corpora=(tmp_path / "articles.csv",)))
+
+
+def test_an_absent_id_among_negatives_does_not_drop_their_column(tmp_path: Path) -> None:
+    files = TextFiles(corpora=(write(tmp_path / "articles.jsonl", *ARTICLES),))
+    row = {"question": "what flows", "positive_id": "007", "negative_ids": "8 99"}
+    source = write(tmp_path / "a.csv", row)
+    with pytest.raises(InputError, match=r"a\.csv:2: 'negative_ids' names '99', which is not among the 3 document ids"):
+        convert(source, tmp_path / "out", files=files)
+    source = write(tmp_path / "b.csv", row | {"negative_ids": "x y"})
+    with pytest.raises(
+        InputError, match=r"'negative_ids' holds none of .*; leave it out with --ignore-column negative_ids$"
+    ):
+        convert(source, tmp_path / "out", files=files)
+    convert(source, tmp_path / "out", columns=Columns(ignored=("negative_ids",)), files=files)
+    assert judged(tmp_path / "out")[0] == {"what flows": {"Rivers They flow down to the sea.": 1}}
+
+
+def test_ids_of_negatives_are_no_texts(tmp_path: Path) -> None:
+    row = {"query": "what flows", "positive": "rivers", "negative": "a stone", "negative_id": "D17", "neg_ids": ["D9"]}
+    convert(write(tmp_path / "a.jsonl", row), tmp_path / "out")
+    assert judged(tmp_path / "out") == ({"what flows": {"rivers": 1}}, {"what flows": ["a stone"]})
+    source = write(tmp_path / "b.jsonl", {"query": "what flows", "positive": "rivers", "negative": "D17"})
+    with pytest.raises(InputError, match=r"'negative' looks like ids or URLs, .*--ignore-column negative, or take"):
+        convert(source, tmp_path / "b")
+    convert(source, tmp_path / "b", columns=Columns(negatives=("negative",)))
+    assert judged(tmp_path / "b")[1] == {"what flows": ["D17"]}
+
+
+@pytest.mark.parametrize("content", ["number,text\n1,one\n1,two\n", "1\tone river flows\n2\ttwo stones are hard\n"])
+def test_a_file_that_pairs_name_by_ids_has_ids(tmp_path: Path, content: str) -> None:
+    name = "a.csv" if "," in content else "a.tsv"
+    (tmp_path / name).write_text(content)
+    (tmp_path / "q.csv").write_text("query,id\nwhat,1\nwho,2\n")
+    named = {"texts": ("text",)} if "," in content else {"texts": ("one river flows",)}
+    files = TextFiles(corpora=(tmp_path / name,), columns=TextColumns(**named))
+    with pytest.raises(InputError, match=rf"{name}: no column is named as ids are .*; name it with --id-column$"):
+        convert(tmp_path / "q.csv", tmp_path / "out", files=files)
+    files = TextFiles(corpora=(write(tmp_path / "c.csv", *ARTICLES),), queries=tmp_path / name)
+    with pytest.raises(InputError, match=rf"{name}: no column is named as (ids|texts) are .*first line"):
+        convert(write(tmp_path / "p.csv", {"query_id": "1", "article_no": "8"}), tmp_path / "out", files=files)
