@@ -42,6 +42,7 @@ RENAMED = {
     "merge": {"--try": "--alphas"},
     "report": {"--markdown": "--format=md"},
     "search": {"--images": "--image-folder"},
+    "show": {"--from": "--methods"},  # of `methods`
     "split": {"--from": "--source"},  # of `data`
 }
 INTERRUPTED = 130

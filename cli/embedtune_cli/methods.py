@@ -26,14 +26,14 @@ def show(
     name: Annotated[
         str | None, argument("NAME", "A family (mining, loss, ...) or a method.", default="all methods")
     ] = None,
-    folders: Annotated[list[Path], option("DIR...", "A folder of your own methods.", "--from")] = [],  # noqa: B006
+    folders: options.MethodFolders = [],  # noqa: B006
     as_json: options.Json = False,
 ) -> None:
     """List the methods, or show a family with its contract, or a method with its paper and its options.
 
     Example: embedtune methods show infonce
 
-    Example: embedtune methods show --from ./my_methods
+    Example: embedtune methods show --methods ./my_methods
     """
     from embedtune import methods as known
     from embedtune.recipe.keys import named as keys_named

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from . import options
-from .options import output_option, switch
+from .options import option, output_option, switch
 from .output import progress, say, show_json, show_tables, show_text
 
 if TYPE_CHECKING:
@@ -20,6 +20,15 @@ def train(
     recipe: options.RecipeArgument,
     changes: options.Changes = [],  # noqa: B006
     methods: options.MethodFolders = [],  # noqa: B006
+    start: Annotated[
+        Path | None,
+        option(
+            "RUN",
+            "A run whose model is trained further; compare with it and with the model that it came from.",
+            "--from",
+            default="the recipe's model",
+        ),
+    ] = None,
     output: Annotated[Path | None, output_option("DIR", "runs/ and the recipe's name")] = None,
     resume: Annotated[bool, switch("--resume", "Continue from the run's last checkpoint.")] = False,
     overwrite: options.Overwrite = False,
@@ -29,6 +38,8 @@ def train(
     """Fine-tune a model by a recipe, and measure the gain in and out of domain.
 
     Example: embedtune train recipes/text/scifact.yaml --set train.epochs=2 --output runs/scifact
+
+    Example: embedtune train next-month.yaml --from runs/scifact --output runs/scifact-2
 
     Several processes train together: torchrun --nproc-per-node 2 -m embedtune_cli train RECIPE
     """
@@ -41,7 +52,7 @@ def train(
         raise InputError("--resume continues a run and --overwrite replaces it; choose one")
     if dry_run and as_json:
         raise InputError("--json has no effect with --dry-run, which prints the recipe as YAML")
-    checked = load_recipe(recipe, changes, methods=methods)
+    checked = load_recipe(recipe, changes, methods=methods, start=start)
     folder = output or Path("runs") / recipe.stem
     leads = distributed.leads()
     for name, text in preflight(checked, folder).items() if leads else ():
@@ -140,8 +151,8 @@ def show_result(result: Any, as_json: bool) -> None:
                    "untouched": result.untouched, **outcome_as_json(record)})  # fmt: skip
         return
     show_outcome(record)
-    if record.untouched:
-        say(record.untouched)
+    for sentence in filter(None, [record.untouched, record.ancestry, *record.indexes]):
+        say(sentence)
     say(f"the model is in {result.model}; for its gains and costs: embedtune report {result.folder}")
 
 

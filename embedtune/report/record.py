@@ -22,10 +22,11 @@ from ..negatives.evidence import MiningFiles
 from ..recipe import Data, Model, Recipe, plain
 from ..recipe.strict_yaml import read as read_yaml
 from .learning import Learning, read_learning
-from .wording import model_name
+from .wording import last_part, model_name
 
 BY_WORDS = "evaluation-bm25"  # BM25's evaluations in a run folder
 OF_BASE = "evaluation-base"  # the untouched model's
+OF_ORIGIN = "evaluation-origin"  # those of the model that the untouched one came from, where that is a run's
 UNMIXED = "model-unmixed"  # the tuned model, where model/ holds a mixture
 OF_TRAINING = "Missing: a learning curve"  # what a reader of the card has no use for
 EXAMPLES = 6  # of caught false negatives
@@ -54,6 +55,7 @@ class RunRecord:
     domains: label in lower case -> whether the recipe evaluates it in or out of domain.
     mined: the files of every mining.
     sizes: of a run with `matryoshka`, the tuned model beside the base at each size, by the recipe's measure.
+    origin: of a run that trains another run's model, the measurements of the model that this one came from.
     """
 
     folder: Path
@@ -71,10 +73,53 @@ class RunRecord:
     domains: dict[str, Domain]
     guard: Guarded | None
     sizes: list[AtSize] = field(default_factory=list)
+    origin: dict[str, Measured] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         return self.folder.resolve().name
+
+    @property
+    def lineage(self) -> dict[str, Any] | None:
+        """Of a run that trains another run's model: `runs`, the nearest first, and `base`, the model of the first."""
+        return self.environment.get("lineage")
+
+    @property
+    def base_model(self) -> dict[str, Any]:
+        """The recipe's block of the model that all of this began with."""
+        block: dict[str, Any] = self.lineage["base"] if self.lineage else self.recipe["model"]
+        return block
+
+    @property
+    def ancestry(self) -> str | None:
+        """Of a run that trains another run's model: the models that led to it, in a sentence."""
+        if self.lineage is None:
+            return None
+        names = [last_part(one["run"]) for one in self.lineage["runs"]]
+        weights = next(iter(self.lineage["runs"][0]["weights"].values()), "")
+        before = ", which came from ".join([*names[1:], model_name(self.lineage["base"])])
+        return f"This run trains {names[0]} further (sha256 of its weights {weights[:12]}), which came from {before}."
+
+    @property
+    def indexes(self) -> list[str]:
+        """Of such a run that is finished: which indexes of the earlier model must be built again."""
+        fit = self.summary.get("succession")
+        if fit is None or self.lineage is None:
+            return []
+        name, old, new = last_part(self.lineage["runs"][0]["run"]), fit["deployed"][:12], fit["tuned"][:12]
+        if fit["deployed"] == fit["tuned"]:
+            return [f"Indexes of {name} fit this model, too: it is the same (identity {new})."]
+        again = f"embedtune index DATA --model {self.folder} --output INDEX --overwrite"
+        changed = (
+            "have changed: in other stores, too, they do not fit"
+            if fit["documents_changed"]
+            else ("are the same as before: in other stores they still fit")
+        )
+        return [
+            f"Indexes of {name} do not fit this model: `identity` in their manifest.json begins with {old}, this "
+            f"model's with {new}, and `search` refuses them. Build each again: `{again}`.",
+            f"Documents' embeddings {changed} ({fit['documents']:,} were compared).",
+        ]
 
     @property
     def measure(self) -> str:
@@ -182,6 +227,7 @@ def read_record(folder: Path, *, negatives: bool = True, summary: dict[str, Any]
         domains=domains,
         guard=read_guard(folder),
         sizes=_sizes(base, tuned),
+        origin=_source(folder / OF_ORIGIN, "the model before it", list(domains)).measured,
     )
 
 

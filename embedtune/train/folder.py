@@ -14,8 +14,9 @@ from accelerate.utils import broadcast_object_list
 from .. import __version__
 from ..data.jsonl import read_json_object
 from ..errors import InputError
-from ..evaluate.domains import SUMMARY, read_summary
+from ..evaluate.domains import read_summary
 from ..files import GATE, LOCK, FolderKind, check_folder, write_json, write_text
+from ..models.folders import SUMMARY
 from ..recipe import Recipe, dump, load_recorded, method_fingerprints, plain
 from ..recipe.strict_yaml import flattened
 from . import checkpoint, earlier
@@ -24,7 +25,7 @@ from .validation import SHARED_VALUE
 LEFT_OUT = "left-out.txt"  # the items with a broken image, a line each
 _FILES = {"recipe.yaml", "environment.json", LEFT_OUT, "log.jsonl", "guard.json", "summary.json", "report.html"}
 _FOLDERS = {"checkpoints", "negatives", "model", "model-unmixed", "adapter", "adapter-unmixed", "mteb", "evaluation",
-            "evaluation-base", "evaluation-unmixed", "evaluation-bm25"}  # fmt: skip
+            "evaluation-base", "evaluation-origin", "evaluation-unmixed", "evaluation-bm25"}  # fmt: skip
 _TRACKERS = {"embedtune", "wandb", "trackio"}
 _BEFORE_TRAINING = {"recipe.yaml", LEFT_OUT, "log.jsonl", "negatives"}  # older than environment.json
 # The last: what a killed process was still writing.

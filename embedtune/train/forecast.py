@@ -21,6 +21,7 @@ from ..recipe import CROSS_ENCODER, Recipe
 from ..types import Dataset, Item, Items
 from . import sizes
 from .clock import PhaseKind, PhaseWork, in_words
+from .lineage import lineage_of
 from .preflight import ModelSize, device_kind, is_here, load_suites, size_of_model, training_bytes
 
 VERBS: dict[PhaseKind, str] = {
@@ -110,7 +111,7 @@ def work_of(recipe: Recipe, dataset: Dataset, suites: Sequence[Dataset]) -> list
         each = sum(measured[inside:]) + (work["validation"][0] if "validation" in work else 0)
         work["mixing"] = [len(set(guard.alphas)) * each]
     if suites:
-        work["evaluation"] = measured * (3 if mixed else 2)
+        work["evaluation"] = measured * (2 + mixed + (lineage_of(recipe.model) is not None))
     return [PhaseWork(kind=kind, parts=tuple(parts)) for kind, parts in work.items()]
 
 

@@ -23,6 +23,7 @@ from ..models.folders import ADAPTER_CONFIG, base_of_adapter, locate
 from ..recipe import REVERSED, Lora, Recipe
 from ..types import Dataset
 from . import sizes
+from .lineage import facts_of_lineage
 
 # Activations kept for the backward pass, in bytes for each token, layer and hidden unit in fp32. Measured on MiniLM
 # (1.6 GB for 9,000 tokens, 6 layers, 384 units); other architectures are of the same order.
@@ -53,6 +54,7 @@ def preflight(recipe: Recipe, output: Path) -> dict[str, str]:
         **_scores(recipe),
         "steps": f"about {steps:,} ({train.epochs:g} epoch(s) of {pairs:,} pairs){alone}",
         **_model(recipe),
+        **facts_of_lineage(recipe),
         "precision": _precision(recipe),
         "dropout": "off (model.dropout: off)" if recipe.model.dropout == "off" else "the model's own",
         "writes": f"{output}/: recipe.yaml, model/{adapter}, checkpoints/, log.jsonl, evaluation/",

@@ -21,7 +21,6 @@ from .. import distributed
 from ..data.dataset import load_training
 from ..data.selection import Selection
 from ..errors import InputError
-from ..evaluate.domains import SUMMARY
 from ..evaluate.guarded import Point
 from ..evaluate.lexical import INSTALL, can_rank, evaluate_bm25, is_installed
 from ..evaluate.results import Evaluation
@@ -33,6 +32,7 @@ from ..methods import use_folders
 from ..models import adapters, saving, store
 from ..models.cached_towers import CachedTowers
 from ..models.encoder import Encoder, load_encoder
+from ..models.folders import SUMMARY
 from ..models.loading import load_model
 from ..recipe import Recipe, method_fingerprints, refuse_within, resolve
 from ..report.card import write_card
@@ -43,6 +43,7 @@ from . import folder as run_folder
 from .checkpoint import State, Training
 from .forecast import work_of
 from .guard import Watched, choose, conclude, refuse_distilled, refuse_overlap, watch
+from .lineage import lineage_of, succession
 from .live import two_towers
 from .log import Listener, Log
 from .loop import fit
@@ -50,9 +51,9 @@ from .mix import mix_run
 from .preflight import load_suites, measures_of, refuse_without_texts
 from .prepare import make_accelerator, set_up
 
-Which = Literal["base", "tuned", "unmixed"]
+Which = Literal["origin", "base", "tuned", "unmixed"]
 FINISHING = ".finishing"  # a file in the run folder while base and tuned model are evaluated
-SUMMARISED = ("steps", "best_step", "base", "tuned", "missed", "weights", "untouched", "seconds")
+SUMMARISED = ("steps", "best_step", "base", "tuned", "missed", "weights", "untouched", "seconds", "succession")
 
 Evaluations = dict[str, Evaluation]
 """dataset label -> its evaluation."""
@@ -67,6 +68,7 @@ class TrainedRun:
     missed: a sentence for each guarded set that lost more than its budget. weights: file in model/ -> sha256.
     untouched: why model/ holds the untouched model's weights; None where it holds tuned ones. seconds: from the start
     to the last evaluation; None of a run that was resumed.
+    succession: where another run's model was trained, whether indexes of that model still fit (`lineage.succession`).
     """
 
     folder: Path
@@ -78,6 +80,7 @@ class TrainedRun:
     weights: dict[str, str] = field(default_factory=dict)
     untouched: str | None = None
     seconds: float | None = None
+    succession: dict[str, Any] | None = None
     already_finished: bool = False
 
     @property
@@ -271,6 +274,12 @@ def finish(
     for which in models:
         of_base = known if which == "base" else {}
         evaluations[which] = evaluate_suites(recipe, which, suites, folder, training.log, of_base)
+    lineage = lineage_of(recipe.model)
+    if lineage is not None:
+        try:
+            evaluate_suites(recipe, "origin", suites, folder, training.log, known)
+        except InputError as error:  # it may have been removed since
+            training.log.tell("message", text=f"{lineage.base.label} is not measured beside the new model: {error}")
     evaluate_by_words(recipe, suites, folder, training.log)
     missed = conclude(recipe, watched, points, evaluations, folder) if guard is not None else []
     run = TrainedRun(
@@ -283,6 +292,7 @@ def finish(
         weights=fingerprints_of_weights(folder / "model"),
         untouched=why_untouched(recipe.evaluate.measure, state, points),
         seconds=time.monotonic() - began if began is not None else None,
+        succession=succession(folder, lineage.run, training.dataset.corpus) if lineage is not None else None,
     )
     summary = {name: getattr(run, name) for name in SUMMARISED}
     write_card(folder, summary)
@@ -331,7 +341,7 @@ def evaluate_suites(
     recipe: Recipe, which: Which, suites: list[Dataset], folder: Path, log: Log, known: KnownEvaluations
 ) -> Evaluations:
     """Evaluates one of the run's models on every set; results by label. They replace evaluation/ (tuned),
-    evaluation-base/ or evaluation-unmixed/. Of a run with `matryoshka` each also holds sizes.json.
+    evaluation-base/, evaluation-origin/ or evaluation-unmixed/. Of a run with `matryoshka` each also holds sizes.json.
 
     known: evaluations that are taken where they are of the same model, data and settings, and to which these are added.
     """
@@ -376,7 +386,10 @@ def evaluate_by_words(recipe: Recipe, suites: list[Dataset], folder: Path, log: 
 def suite_encoder(recipe: Recipe, which: Which, suites: Sequence[Dataset], folder: Path, log: Log) -> Encoder:
     """Loads one of the run's models, to evaluate the suites with."""
     block = recipe.model
-    if which != "base":
+    if which == "origin":
+        lineage = lineage_of(recipe.model)
+        block = lineage.base if lineage is not None else block
+    elif which != "base":
         name = str(folder / {"tuned": "model", "unmixed": UNMIXED}[which])
         block = dataclasses.replace(recipe.model, name=name, compose=None, pooling=None)
     encoder = load_encoder(block, precision=recipe.evaluate.precision, seed=recipe.train.seed)
@@ -393,6 +406,7 @@ def suite_encoder(recipe: Recipe, which: Which, suites: Sequence[Dataset], folde
 def environment(training: Training, suites: list[Dataset], base_fingerprint: str) -> dict[str, Any]:
     """What the result depends on besides the recipe."""
     data = {f"data {dataset.label}": dataset.fingerprint for dataset in suites}
+    lineage = lineage_of(training.recipe.model)
     return {
         "versions": {"python": platform.python_version(), **store.versions()},
         "threads": torch.get_num_threads(),
@@ -400,6 +414,7 @@ def environment(training: Training, suites: list[Dataset], base_fingerprint: str
         "device": str(training.encoder.device),
         "precision": training.encoder.precision,
         "tokens_at_once": training.encoder.tokens_at_once,
+        **({"lineage": lineage.as_json()} if lineage is not None else {}),
         "fingerprints": {
             "training data": training.dataset.fingerprint,
             "base weights": base_fingerprint,

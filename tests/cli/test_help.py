@@ -111,6 +111,7 @@ def test_verbs_are_listed_by_the_way_of_the_user(run_cli: RunCli) -> None:
         (["judge", "absent.run", "--by", "m", "-o", "x.run"], "note: --by is now --model"),
         (["audit", "absent.run", "--queries"], "note: --queries is now --per-query"),
         (["data", "split", "absent", "--from", "train"], "note: --from is now --source"),
+        (["methods", "show", "--from", "absent"], "note: --from is now --methods"),
         (["merge", "a", "b", "-o", "x", "--try=0.5", "--alpha", "1"], "note: --try is now --alphas"),
     ],
 )

@@ -420,7 +420,7 @@ def test_the_verbs_list_write_and_check(run_cli: RunCli, tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     assert run_cli("methods", "new", "weighting", "closeness").exit_code == 0
     assert run_cli("methods", "new", "weighting", "closeness").exit_code == 2
-    (listed,) = json.loads(run_cli("methods", "--from", "my_methods", "--json").stdout)
+    (listed,) = json.loads(run_cli("methods", "--methods", "my_methods", "--json").stdout)
     assert (listed["family"], listed["method"], listed["from"]) == (
         "weighting",
         "closeness",
@@ -537,6 +537,6 @@ def test_an_installed_wheel_lists_checks_trains_resumes_and_refuses(
     )
     assert str(fresh) in where.stdout.decode()
     verb("methods", "new", "weighting", "closeness")
-    assert "weighting\tcloseness\t" in verb("methods", "--from", "my_methods")
+    assert "weighting\tcloseness\t" in verb("methods", "--methods", "my_methods")
     assert "broken" not in verb("methods", "check", "my_methods")
     check_life_of_a_run(python, environment, work, tiny_model, tiny_dataset)
