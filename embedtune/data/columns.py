@@ -34,6 +34,8 @@ DOCUMENT_ID = (
     ("doc_id", "docid", "document_id", "corpus_id", "positive_id", "positive_doc_id", "positive_document_id"),
     ("docno", "passage_id", "pid", "article_id", "positive_ids", "doc_ids", "document_ids", "positive_document_ids"),
 )
+SPLIT = "split"
+SPLITS = ("train", "training", "dev", "development", "validation", "valid", "val", "test", "testing", "eval")
 NEGATIVE = re.compile(r"(hard_)?neg(ative)?s?(_(text|document|passage|image|doc_id|document_id|id)s?)?(_?\d+)?")
 
 _ID_NAME = re.compile(

@@ -20,7 +20,7 @@ from .contents import Contents
 from .documents import TextColumns, TextFiles, items_in
 from .formats import beir, folder_format, folder_formats, is_dataset_folder, row_format, tevatron2
 from .jsonl import COMPRESSED, LineError
-from .pairs import Columns, PairReader, choose_columns
+from .pairs import Columns, PairReader, choose_columns, split_in
 from .records import LabelledQuery, Row, with_lists, written_lists
 from .resolution import doubt_of_size
 from .source_folder import is_archive, source_folder, unpacked
@@ -28,7 +28,7 @@ from .tables import BadLines, rows_of
 from .writer import FolderWriter
 
 CONVERTED = FolderKind(verb="data convert")
-READERS = "2"  # part of the key of cached conversions: another one where the same source converts to something else
+READERS = "3"  # part of the key of cached conversions: another one where the same source converts to something else
 PEEK = 100  # rows that decide the format and the columns
 FEW_PAIRS = 20  # below them one query may have half of the pairs without a word
 NO_IDS = "no column is named as ids are and has another one in each row (the first line of a table names its columns);"
@@ -251,11 +251,12 @@ def _add_rows(conversion: _Conversion, split: str, where: str, rows: Iterator[Ro
         return
     lists = written_lists(first)
     read = _reader_of(conversion, where, [with_lists(row, lists) for row in first])
+    column = read.columns.split if isinstance(read, PairReader) else ""
     for row in chain(first, rows):
         conversion.rows += 1
         try:
             for labelled in read([with_lists(row, lists)]):
-                conversion.writer.add(split, labelled)
+                conversion.writer.add(split_in(row, column) if column else split, labelled)
         except LineError as fault:
             conversion.bad(fault)
     if isinstance(read, PairReader) and read.neither:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,10 @@ _NEGATIVE = (
     *("0", "false", "no", "irrelevant", "not relevant", "contradiction", "not duplicate", "not equivalent"),
     *("negative", "not entailment"),
 )
-_NEITHER = ("neutral", "-", "")
+_ABSENT = ("", "-", "nan")  # pandas' NaN is in Parquet and CSV
+_NEITHER = ("neutral", *_ABSENT)
+_COMMA = re.compile(r"[+-]?\d+,\d+")
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 NEITHER = -1
 
 
@@ -35,10 +39,12 @@ class Labels:
     def relevance(self, label: Any, where: str) -> int:
         """The relevance of a label: above 0 for a positive, 0 for a negative, NEITHER.
 
-        With a whole threshold the relevance is the label rounded down: label 3 of 0 to 3 stays 3. Raises LineError for
-        a label that the rule does not cover.
+        With a whole threshold the relevance is the label rounded down: label 3 of 0 to 3 stays 3. An absent label is
+        NEITHER. Raises LineError for a label that the rule does not cover.
         """
         text = as_text(label)
+        if text in _ABSENT and text not in map(as_text, (*self.positive, *self.negative)):
+            return NEITHER
         if self.positive:
             if text in map(as_text, self.positive):
                 return 1
@@ -48,7 +54,9 @@ class Labels:
         number = _number(text)
         if number is None:
             raise LineError(
-                where, "wrong type", f"expected a number as label, for --label-threshold; got {text[:40]!r}"
+                where,
+                "wrong type",
+                f"expected a number as label, for --label-threshold, such as 4 or 0.5; got {text[:40]!r}",
             )
         if number >= self.threshold:
             return max(1, int(number)) if float(self.threshold).is_integer() else 1
@@ -89,6 +97,9 @@ def _plain_relevance(text: str, where: str) -> int:
 
 
 def _number(text: str) -> float | None:
+    """The number that a text is, also with a decimal comma; None for others and `5,000`: 5 or 5000."""
+    if _COMMA.fullmatch(text) and not _THOUSANDS.fullmatch(text):
+        text = text.replace(",", ".")
     try:
         number = float(text)
     except ValueError:

@@ -9,7 +9,7 @@ from itertools import zip_longest
 from typing import Any
 
 from ..types import Item
-from .columns import DOCUMENT_ID, LABEL, NEGATIVE, POSITIVE, QUERY, QUERY_ID, FirstRows, key, named_as_id
+from .columns import DOCUMENT_ID, LABEL, NEGATIVE, POSITIVE, QUERY, QUERY_ID, SPLIT, SPLITS, FirstRows, key, named_as_id
 from .image_columns import ImageFiles
 from .jsonl import LineError
 from .labels import NEITHER, Labels, plain
@@ -25,7 +25,7 @@ class Columns:
 
     Empty ones are found by name, and by kind where one is lacking and one column of texts or images remains. ignored:
     columns to leave unused. labels: what the labels mean. scores: the column with a teacher's scores of the positive
-    and the negatives.
+    and the negatives. split: the column that names each row's split.
     """
 
     query: str = ""
@@ -40,11 +40,12 @@ class Columns:
     ignored: tuple[str, ...] = ()
     labels: Labels = dataclasses.field(default_factory=Labels)
     scores: str = ""
+    split: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
         single = (self.query, self.query_id, self.query_image, self.positive, self.title, self.positive_image)
-        names = (*single, self.label, self.scores, *self.negatives, *self.negative_images)
+        names = (*single, self.label, self.scores, self.split, *self.negatives, *self.negative_images)
         return tuple(name for name in names if name)
 
 
@@ -201,6 +202,12 @@ def choose_columns(
         columns = _with_document_ids(first, columns, documents, asked.negatives)
         columns, notes = _filled(first, columns, by_id=queries is not None)
     columns, doubts = _with_labels(first, columns)
+    columns = _with_splits(first, columns)
+    if columns.split:
+        doubts.append(
+            f"{source}: each row goes to the split in its {columns.split!r}; --ignore-column {columns.split} puts all "
+            "into one"
+        )
     unused = [name for name in first.names if name not in columns.names]
     if unused:
         notes.append(f"{source}: columns not used: {', '.join(unused)}")
@@ -351,6 +358,21 @@ def _score_lists(first: FirstRows) -> list[str]:
     """Columns of labels or scores that hold a list of numbers in each row."""
     names = [name for name in first.names if key(name) in {*LABEL[0], *LABEL[1], "neg_scores", "pos_scores"}]
     return [name for name in names if all(isinstance(values.get(name), list) for _, values in first.rows)]
+
+
+def _with_splits(first: FirstRows, columns: Columns) -> Columns:
+    """The columns with the one named `split`, where it holds names of splits."""
+    names = [name for name in first.names if key(name) == SPLIT and name not in columns.names]
+    named = [name for name in names if (cells := first.cells(name)) and all(str(cell) in SPLITS for cell in cells)]
+    return dataclasses.replace(columns, split=named[0] if named else "")
+
+
+def split_in(row: Row, column: str) -> str:
+    """The split that a row's column names. Raises LineError for what is no split's name."""
+    where, values = row
+    if (name := str(values.get(column))) not in SPLITS:
+        raise LineError(where, "unknown split", f"{column!r} is {name[:40]!r}, none of {', '.join(SPLITS)}")
+    return name
 
 
 def _with_labels(first: FirstRows, columns: Columns) -> tuple[Columns, list[str]]:

@@ -507,3 +507,59 @@ def test_a_file_that_pairs_name_by_ids_has_ids(tmp_path: Path, content: str) -> 
     files = TextFiles(corpora=(write(tmp_path / "c.csv", *ARTICLES),), queries=tmp_path / name)
     with pytest.raises(InputError, match=rf"{name}: no column is named as (ids|texts) are .*first line"):
         convert(write(tmp_path / "p.csv", {"query_id": "1", "article_no": "8"}), tmp_path / "out", files=files)
+
+
+def test_a_column_of_splits_keeps_test_rows_out_of_training(tmp_path: Path) -> None:
+    rows = [
+        {"split": split, "query": f"what is {split}", "answer": f"it is {split}"} for split in ("train", "dev", "test")
+    ]
+    source = write(tmp_path / "a.tsv", *rows)
+    converted = convert(source, tmp_path / "out")
+    assert (
+        f"{source}: each row goes to the split in its 'split'; --ignore-column split puts all into one"
+        in converted.notes
+    )
+    for split in ("train", "dev", "test"):
+        assert judged(tmp_path / "out", split)[0] == {f"what is {split}": {f"it is {split}": 1}}
+    assert len(load_dataset(source, "test").qrels) == 1
+    convert(source, tmp_path / "one", columns=Columns(ignored=("split",)))
+    assert len(judged(tmp_path / "one")[0]) == 3
+    convert(write(tmp_path / "b.tsv", *(row | {"split": "a b"} for row in rows)), tmp_path / "b")
+    assert len(judged(tmp_path / "b")[0]) == 3
+    with pytest.raises(InputError, match=r"c\.jsonl:3: 'split' is 'None', none of train, training, dev"):
+        convert(write(tmp_path / "c.jsonl", *rows[:2], {"query": "what", "answer": "so"}), tmp_path / "c")
+
+
+@pytest.mark.parametrize("absent", [float("nan"), None])
+@pytest.mark.parametrize("labels", [Labels(), Labels(positive=("1",)), Labels(threshold=1)])
+def test_an_absent_label_makes_no_negative(tmp_path: Path, absent: float | None, labels: Labels) -> None:
+    rows = [{"query": "q", "answer": f"text {n}", "label": label} for n, label in enumerate((1.0, 0.0, absent))]
+    source = write(tmp_path / "a.parquet", *rows)
+    converted = convert(source, tmp_path / "out", columns=Columns(labels=labels))
+    assert judged(tmp_path / "out") == ({"q": {"text 0": 1}}, {"q": ["text 1"]})
+    assert f"{source}: 1 pairs have a label in 'label' that makes them neither positive nor negative; left out" in (
+        converted.notes
+    )
+
+
+def test_scores_with_decimal_commas(tmp_path: Path) -> None:
+    source = tmp_path / "a.csv"
+    source.write_text("sentence1;sentence2;score\na plane starts;it flies;4,75\na plane starts;it is red;0,5\n")
+    convert(source, tmp_path / "out", columns=Columns(labels=Labels(threshold=4)))
+    assert judged(tmp_path / "out") == ({"a plane starts": {"it flies": 4}}, {"a plane starts": ["it is red"]})
+    source.write_text("sentence1;sentence2;score\na plane starts;it flies;5,000\n")
+    with pytest.raises(InputError, match=r"a\.csv:2: expected a number as label, .* such as 4 or 0\.5; got '5,000'"):
+        convert(source, tmp_path / "b", columns=Columns(labels=Labels(threshold=4)))
+
+
+def test_lists_as_numpy_prints_them_are_refused(tmp_path: Path) -> None:
+    source = tmp_path / "a.csv"
+    source.write_text("query,positive,negatives\nwhat flows,rivers,\"['stone' 'lava']\"\n")
+    with pytest.raises(
+        InputError,
+        match=r"a\.csv:2: \['stone' 'lava'\] is a list as numpy prints it, without commas; write lists as JSON$",
+    ):
+        convert(source, tmp_path / "out")
+    source.write_text("query,positive,negatives\nwhat flows,rivers,\"['stone', 'lava']\"\n")
+    convert(source, tmp_path / "out")
+    assert judged(tmp_path / "out")[1] == {"what flows": ["stone", "lava"]}
