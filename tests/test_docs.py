@@ -20,6 +20,7 @@ import pytest
 from conftest import write_dataset
 from typer.main import get_command
 
+import embedtune
 from embedtune.data.dataset import load_dataset
 from embedtune.demo import sample_sets
 from embedtune_cli.app import app
@@ -139,7 +140,25 @@ def test_the_python_lines_run(
     monkeypatch.chdir(tmp_path / "work")
     shutil.copytree("made", "my-data")
     write_recipes((ROOT / "docs" / "your-data.md").read_text(encoding="utf-8"))
-    page = (ROOT / "docs" / "running.md").read_text(encoding="utf-8")
-    (code,) = [block for language, block in BLOCK.findall(page) if language == "python"]
-    exec(code, {})  # our own lines
-    assert "{'nDCG@10': 0." in capsys.readouterr().out
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    printed = []
+    for language, block in BLOCK.findall(page):
+        if language == "python":
+            exec(block, names)  # our own lines; a block knows the names of those before it
+            printed.append(capsys.readouterr().out)
+    load, train, again, evaluate, mine, index, export = printed
+    assert load == f"120 documents, {len(names['dataset'].qrels)} judged queries\n(1, 32)\n"
+    assert train == f"{names['run'].base} {names['run'].tuned}\nruns/python/model\n"
+    assert again == "2\n"
+    assert evaluate.splitlines()[0] == str(names["tuned"].measures)
+    assert names["run"].tuned["my-data"]["nDCG@10"] == pytest.approx(names["tuned"].measures["nDCG@10"])
+    candidates, kept, _ = mine.split(" ", maxsplit=2)
+    assert int(candidates) > int(kept) > 0
+    assert [line.split()[0] for line in index.splitlines()] == ["120", "1", "2", "3"]
+    assert export.startswith("exported-python\nexported-python: exists already")
+
+
+def test_the_python_page_names_all_that_the_package_exports() -> None:
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    assert [name for name in embedtune.__all__ if name != "__version__" and name not in page] == []

@@ -23,7 +23,7 @@ from .upgrade import upgraded, with_present_keys
 
 
 def load_recipe(
-    path: str | Path, overrides: Sequence[str] = (), *, methods: Sequence[Path] = (), start: Path | None = None
+    path: str | Path, overrides: Sequence[str] = (), *, methods: Sequence[Path] = (), start: str | Path | None = None
 ) -> Recipe:
     """Reads and checks a recipe file.
 
@@ -35,7 +35,7 @@ def load_recipe(
     source = Path(path)
     values = read_values(source)
     if start is not None:
-        _start_from(values, start)
+        _start_from(values, Path(start))
     for override in overrides:
         _override(values, override)
     return _checked(values, str(source), _folders(values, source, methods), recorded=False)

@@ -82,8 +82,8 @@ def read_source(data: str, broken_images: float | None = None, columns: TextColu
 
 def build(
     encoder: Encoder,
-    source: IndexSource,
-    folder: Path,
+    source: IndexSource | str,
+    folder: str | Path,
     *,
     kind: Kind | Literal["auto"] = "auto",
     storage: Storage | None = None,
@@ -92,12 +92,14 @@ def build(
 ) -> Manifest:
     """Indexes a corpus. `auto` is exact below 50,000 documents, HNSW below a million, else IVF-PQ.
 
+    source: documents, or the name of a dataset or of a file of documents, as `read_source` takes it.
     storage: how vectors are stored, whole by default; bits are always searched exactly. The recall of an index that is
     approximate, or stores less than float32, is measured with the source's queries; without queries, with documents.
     Raises InputError for a folder that exists, unless it is an index and may be overwritten.
     """
+    folder = Path(folder)
     check_folder(folder, INDEX, overwrite=overwrite)
-    storage = storage or Storage()
+    source, storage = read_source(source) if isinstance(source, str) else source, storage or Storage()
     documents, corpus, quantize = source.documents, encoder.split(source.documents), storage.quantize
     chosen = faiss_kinds.kind_for(len(corpus), quantize) if kind == "auto" else kind
     dimension = dimensions_of(encoder.name, encoder.dimension, storage.truncate_dim)

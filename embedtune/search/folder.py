@@ -362,8 +362,9 @@ def fingerprint_of_array(array: npt.NDArray[Any]) -> str:
     return fingerprint_of(str(array.dtype), str(array.shape), array.tobytes().hex())
 
 
-def open_index(folder: Path, *, mapped: bool = True) -> Index:
+def open_index(folder: str | Path, *, mapped: bool = True) -> Index:
     """Opens an index folder, memory-mapped unless it is added to. Raises InputError for anything else."""
+    folder = Path(folder)
     if not (folder / "manifest.json").exists():
         raise InputError(
             f"{folder}: not an index (no manifest.json); `embedtune index DATA --output {folder}` makes one"

@@ -52,7 +52,7 @@ class Exported:
 
 def export(
     model: Model | str,
-    output: Path,
+    output: str | Path,
     *,
     target: Target = Target(),  # frozen
     push_to: str | None = None,
@@ -65,6 +65,7 @@ def export(
     Raises InputError for an output that may not be replaced, options that do not go together, a missing extra and a
     failed upload, and BarMissed, with nothing written, for a graph that computes other embeddings.
     """
+    output = Path(output)
     check_folder(output, EXPORTED, overwrite=overwrite)
     form, dtype = target.form, target.dtype
     if dtype not in FORMATS[form]:

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from .. import distributed, methods
+from ..data.dataset import load_training
 from ..data.passages import is_split
 from ..errors import InputError
 from ..models.encoder import Encoder, Progress, load_encoder
@@ -278,10 +279,20 @@ class MinedScores:
 
 
 def mine_recipe(
-    recipe: Recipe, output: Path, *, draw: bool = False, on_progress: Progress | None = None, dataset: Dataset
+    recipe: Recipe,
+    output: str | Path,
+    *,
+    draw: bool = False,
+    on_progress: Progress | None = None,
+    dataset: Dataset | None = None,
 ) -> MiningReport:
-    """Mines what training by the recipe begins with: the same queries, the same model and precision."""
-    return mine(dataclasses.replace(_job_of(recipe, dataset), draw=draw), output, on_progress=on_progress)
+    """Mines what training by the recipe begins with: the same queries, the same model and precision.
+
+    draw: write only the negatives that the recipe's sampling draws. dataset: the recipe's training data, where the
+    caller has loaded it. Raises InputError as `negatives.mine.mine` does.
+    """
+    job = dataclasses.replace(_job_of(recipe, dataset or load_training(recipe.data)), draw=draw)
+    return mine(job, Path(output), on_progress=on_progress)
 
 
 def encode_for_recipe(recipe: Recipe, dataset: Dataset) -> None:
