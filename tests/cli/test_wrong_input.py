@@ -434,8 +434,6 @@ def test_a_finished_command_says_so(wrong: Path, run_cli: RunCli) -> None:
         ("mine data --model model --output out.run --set train.epochs=2", "--set"),
         ("eval model --data data --overwrite", "--overwrite"),
         ("eval --run mined.run --data data --max-length 8", "--max-length"),
-        ("eval --run mined.run --data data --keep-identical-ids", "--keep-identical-ids"),
-        ("eval --run mined.run --data data --ignore-identical-ids", "--ignore-identical-ids"),
         ("eval model --mteb SciFact --output out --keep-identical-ids", "--keep-identical-ids"),
         ("train recipe.yaml --dry-run --json", "--json"),
         ("train recipe.yaml --resume --overwrite", "--resume"),
