@@ -15,7 +15,7 @@ from ..types import Item, Qrels
 from . import near
 from .columns import ID_SHARE, looks_like_id
 from .dataset import LAYOUT, splits_of
-from .formats import folder_format
+from .formats import folder_format, is_dataset_folder
 from .images import faults_of, identity
 from .jsonl import LineError, parse_item, read_blocks, read_lines, read_texts
 from .source_folder import source_folder
@@ -76,7 +76,7 @@ def check(folder: str | Path, similarity: float | None = None) -> FolderCheck:
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise InputError(f"{folder}: no such folder; expected {LAYOUT} (other formats: `embedtune data convert`)")
-    if not (root / "corpus.jsonl").exists() and (layout := folder_format(source_folder(root))) is not None:
+    if not is_dataset_folder(root) and (layout := folder_format(source_folder(root))) is not None:
         raise InputError(
             f"{folder}: has the files of {layout.name}; check the folder that `embedtune data convert {folder} "
             "--output DIR` writes"

@@ -9,12 +9,14 @@ from typing import Any
 
 from ..errors import InputError
 from ..types import Item
+from .columns import TEXT, key
 from .image_columns import ImageFiles
-from .jsonl import LineError, id_in
+from .jsonl import LineError, decode, id_in, read_lines
 from .records import Row, texts
-from .tables import rows_of
+from .tables import FORMS, rows_of, suffix_of
 from .trec import judgements
 
+_OTHER_TEXTS = (*TEXT[0], *TEXT[1])
 _ID = ("_id", "id", "docid")
 _QUERY_ID, _DOC_ID = ("query-id", "query_id"), ("corpus-id", "corpus_id")
 
@@ -57,7 +59,11 @@ def items_of(
         item_id = _first_id(values, ids, where)
         if not item_id:
             raise LineError(where, "missing id", f'no "{ids[0]}"; every row needs one')
-        title, content = ("".join(texts((where, values), key)) for key in ("title", text))
+        if text not in values and (others := [name for name in values if key(name) in _OTHER_TEXTS]):
+            raise LineError(
+                where, "missing text", f'no "{text}", but {", ".join(map(repr, others))}; rename the column'
+            )
+        title, content = ("".join(texts((where, values), name)) for name in ("title", text))
         instruction = "".join(texts((where, values), "instruction")) or None
         image = next(images.of((where, values), "image"), None) if images is not None else None
         yield where, Item(id=item_id, title=title, text=content, image=image, instruction=instruction)
@@ -70,11 +76,19 @@ def judgements_of(rows: Iterable[Row]) -> Iterator[Judgement]:
     """
     for where, values in rows:
         query_id, doc_id = (_first_id(values, keys, where) for keys in (_QUERY_ID, _DOC_ID))
-        score = values.get("score", 1)
-        if not (query_id and doc_id and isinstance(score, int | float) and float(score).is_integer()):
+        score = _whole(values.get("score", 1))
+        if not query_id or not doc_id or score is None:
             expected = 'expected "query-id", "corpus-id" and a whole "score"'
             raise LineError(where, "malformed line", f"{expected}, got {values}")
-        yield where, query_id, doc_id, int(score)
+        yield where, query_id, doc_id, score
+
+
+def _whole(score: Any) -> int | None:
+    """A relevance, also as CSV has it; None for what is no whole number."""
+    try:
+        return int(float(score)) if not isinstance(score, bool) and float(score).is_integer() else None
+    except (TypeError, ValueError):
+        return None
 
 
 def _first_id(values: dict[str, Any], keys: Sequence[str], where: str) -> str:
@@ -100,13 +114,27 @@ def positives_in(rows: Iterable[Row], column: str, query_key: str) -> Iterator[J
 
 
 def judgements_in(paths: Sequence[Path]) -> Iterator[Judgement]:
-    """The judgements of files: .tsv as TREC and BEIR write them, and tables."""
+    """The judgements of files: tables, and others as TREC and BEIR write them."""
     for path in paths:
-        name = path.name.removesuffix(".gz")
-        if name.endswith(".tsv"):
+        if _is_text(path):
             yield from ((f"{path}:{number}", q, d, relevance) for number, q, d, relevance in judgements(path))
         else:
             yield from judgements_of(rows_of(path))
+
+
+def holds_judgements(path: Path) -> bool:
+    """Whether the first line or row is a judgement or its header: query-id, corpus-id, perhaps a score; or TREC's 4."""
+    if _is_text(path):
+        fields = next((decode(raw, str(path)).split() for _, raw in read_lines(path)), [])
+        if len(fields) == 4 and fields[1] in ("0", "Q0"):
+            return fields[3].lstrip("-").isdecimal()
+    else:
+        fields = list(next(rows_of(path), ("", {}))[1])
+    return {"query_id", "corpus_id"} <= set(map(key, fields)) <= {"query_id", "corpus_id", "score"}
+
+
+def _is_text(path: Path) -> bool:
+    return suffix_of(path) == ".tsv" or suffix_of(path) not in FORMS
 
 
 def chosen_split(source: str | Path, split: str, splits: Iterable[str]) -> str:

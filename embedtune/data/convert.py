@@ -16,9 +16,9 @@ from ..files import FolderKind, check_folder, fingerprint_of, fingerprint_of_fil
 from ..types import Role
 from . import huggingface
 from .columns import ID_SHARE
-from .contents import Contents
+from .contents import Contents, holds_judgements, judgements_in
 from .documents import TextColumns, TextFiles, items_in
-from .formats import beir, folder_format, folder_formats, is_dataset_folder, row_format, tevatron2
+from .formats import beir, datasets_in, folder_format, folder_formats, is_dataset_folder, row_format, tevatron2
 from .jsonl import COMPRESSED, LineError
 from .pairs import Columns, PairReader, choose_columns, split_in
 from .records import LabelledQuery, Row, with_lists, written_lists
@@ -107,6 +107,8 @@ def convert(
         _add_files(conversion)
         if huggingface.is_source(source):
             _add_tables(conversion, split)
+        elif files.corpora and files.queries and columns in (None, Columns()) and holds_judgements(_existing(path)):
+            _write_contents(conversion, Contents(documents=(), queries=(), judgements={split: judgements_in([path])}))
         elif (existing := _existing(path)).is_file() and not is_archive(existing):
             _add_rows(conversion, split, str(source), rows_of(existing, conversion.bad))
         else:
@@ -210,13 +212,27 @@ def _add_files(conversion: _Conversion) -> None:
 def _add_folder(conversion: _Conversion, split: str, folder: Path) -> None:
     """Writes the contents of a folder in a published layout."""
     files, source = source_folder(folder), conversion.source
-    layout = folder_format(files)
-    if layout is None:
+    layout, rows = folder_format(files), files.rows()
+    inner = datasets_in(files) if layout is None and not rows else []
+    if len(inner) == 1:
+        layout, files = inner[0]
+    if layout is not None:
+        _add_contents(conversion, layout.read(files, split, conversion.writer.images))
+    elif rows:
+        for name, paths in rows.items():
+            tables = (rows_of(path, conversion.bad) for path in paths)
+            _add_rows(conversion, name, f"{source} ({name})", chain.from_iterable(tables))
+    elif inner:
+        names = ", ".join(str(one.root.relative_to(folder)) for _, one in inner)
+        raise InputError(
+            f"{source}: holds several datasets; name one of their folders (of an archive, unpacked): {names}"
+        )
+    else:
         raise InputError(
             f"{source}: neither a dataset folder (no corpus.jsonl) nor a Hugging Face dataset saved on disk, nor the "
-            f"files of {', '.join(folder_formats())}"
+            f"files of {', '.join(folder_formats())}; of a folder with files of pairs, name one file, or call them "
+            "train.jsonl, test.jsonl and the like"
         )
-    _add_contents(conversion, layout.read(files, split, conversion.writer.images))
 
 
 def _add_tables(conversion: _Conversion, split: str) -> None:
@@ -233,9 +249,19 @@ def _add_tables(conversion: _Conversion, split: str) -> None:
 
 
 def _add_contents(conversion: _Conversion, contents: Contents) -> None:
-    source, writer = conversion.source, conversion.writer
+    source = conversion.source
     if conversion.files.paths:
         raise InputError(f"{source}: has documents of its own; --corpus and --query-file go with a file of pairs")
+    if conversion.columns != Columns() or conversion.bad.most:
+        raise InputError(
+            f"{source}: a published dataset, read by the names that it has; --skip-bad and the flags of columns "
+            "and labels go with files of rows"
+        )
+    _write_contents(conversion, contents)
+
+
+def _write_contents(conversion: _Conversion, contents: Contents) -> None:
+    source, writer = conversion.source, conversion.writer
     for name, count in writer.write(contents).items():
         if name not in writer.qrels:
             raise InputError(f"{source}: none of the queries that split {name!r} judges is there")

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import InputError
-from ..files import first_line
 from ..types import Run
-from .jsonl import read_json
+from .jsonl import read_json, read_lines
+from .tables import suffix_of
 from .trec import read_run
 
 ThirdColumn = Literal["rank", "score"]
@@ -36,10 +36,11 @@ def load_run(file: str | Path | RunFile, *, split: str = "test") -> Run:
     """
     if not isinstance(file, RunFile):
         file = RunFile(Path(file))
-    if file.path.suffix.lower() == ".json":
+    if suffix_of(file.path) == ".json":
         return _from_json(file.path, split)
     run = read_run(file.path)
-    if len(first_line(file.path).split()) != 3:
+    first = next((raw for _, raw in read_lines(file.path) if raw.strip()), b"")
+    if len(first.split()) != 3:
         return run
     if (file.third_column or _third_column(file.path, run)) == "score":
         return run
@@ -95,13 +96,12 @@ def _from_json(path: Path, split: str) -> Run:
 
 
 def _of_mteb(path: Path, subsets: Mapping[str, Any], split: str) -> Any:
-    splits = {f"{subset}.{name}": run for subset, by_split in subsets.items() for name, run in by_split.items()}
-    chosen = [name for name in splits if name.rpartition(".")[2] == split] if len(splits) > 1 else list(splits)
+    splits = {(subset, name): run for subset, by_split in subsets.items() for name, run in by_split.items()}
+    chosen = [key for key in splits if key[1] == split] if len(splits) > 1 else list(splits)
     if len(chosen) != 1:
-        raise InputError(
-            f"{path}: mteb's predictions of {', '.join(splits) or 'nothing'}; keep one: jq '.{next(iter(splits), '')}' "
-            f"{path.name} > run.json"
-        )
+        listed = ", ".join(map(".".join, splits)) or "nothing"
+        command = ".".join(f'"{part}"' for part in next(iter(splits), ()))
+        raise InputError(f"{path}: mteb's predictions of {listed}; keep one: jq '.{command}' {path.name} > run.json")
     return splits[chosen[0]]
 
 

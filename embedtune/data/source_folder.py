@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from ..errors import InputError, reason
+from .columns import SPLITS
 from .jsonl import image_roots
 
 DEEPEST = 4  # folders below the source in which files are looked for
@@ -62,6 +63,23 @@ class SourceFolder:
             split = "" if match["split"] == role else match["split"]
             files.setdefault(split, []).append(self.path(match))
         return files
+
+    def rows(self) -> dict[str, list[Path]]:
+        """split -> the files of rows that are named as splits are: `train.csv`, `data/train-00000-of-00002.parquet`."""
+        files: dict[str, list[Path]] = {}
+        for match in self.find(rf"(?:data/)?(?P<split>{'|'.join(SPLITS)}){_SHARD}\.(json|{_EXTENSION[1:-1]})(\.gz)?"):
+            files.setdefault(match["split"], []).append(self.path(match))
+        return files
+
+    def folders(self) -> list[SourceFolder]:
+        """The folders inside, outer ones first."""
+        parents = {str(parent) for name in self.names for parent in PurePosixPath(name).parents} - {"."}
+        return [
+            SourceFolder(
+                self.root / parent, tuple(n[len(parent) + 1 :] for n in self.names if n.startswith(f"{parent}/"))
+            )
+            for parent in sorted(parents, key=lambda name: (name.count("/"), name))
+        ]
 
 
 def source_folder(root: Path) -> SourceFolder:

@@ -243,7 +243,13 @@ def _line(number: int, raw: bytes, where: str, forms: Mapping[int, _Form]) -> _B
 
 def _numbers(texts: Sequence[str], kind: type) -> list[Any]:
     """The numbers that texts stand for. Raises ValueError for one that is none, or not finite."""
-    numbers = list(map(kind, texts))
+    try:
+        numbers = list(map(kind, texts))
+    except ValueError:  # whole numbers as pandas writes them where others are absent: 1.0
+        numbers = [float(text) for text in texts]
+        if kind is not int or not all(map(float.is_integer, numbers)):
+            raise
+        numbers = list(map(int, numbers))
     if kind is float and not all(map(math.isfinite, numbers)):
         raise ValueError("not finite")
     return numbers

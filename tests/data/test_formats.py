@@ -17,6 +17,8 @@ from embedtune.data import formats
 from embedtune.data.check import check
 from embedtune.data.convert import convert
 from embedtune.data.dataset import load_dataset
+from embedtune.data.documents import TextFiles
+from embedtune.data.pairs import Columns
 from embedtune.data.trec import read_excluded, read_run
 from embedtune.errors import InputError
 
@@ -399,3 +401,99 @@ def test_no_layout_is_taken_for_another(tmp_path: Path) -> None:
 def test_every_format_stands_in_the_documents() -> None:
     page = (Path(__file__).parents[2] / "docs/your-data.md").read_text(encoding="utf-8")
     assert [one.name for one in formats._formats() if f"| {one.name} |" not in page] == []
+
+
+def test_a_dataset_inside_a_folder_is_found(tmp_path: Path) -> None:
+    nested = {f"data/scifact/{name}": content for name, content in BEIR_FILES.items()}
+    assert contents(folder(tmp_path / "set", nested | {"README.md": "words", "data/LICENSE": "words"})) == AS_BEIR
+    assert contents(zipped(tmp_path / "set.zip", nested | {"README.md": "words"})) == AS_BEIR
+    two = {f"cqa/{name}/{file}": content for name in ("android", "english") for file, content in BEIR_FILES.items()}
+    with pytest.raises(
+        InputError, match=r"two: holds several datasets; name one of their folders .*: cqa/android, cqa/english$"
+    ):
+        convert(folder(tmp_path / "two", two), tmp_path / "out")
+    assert contents(tmp_path / "two/cqa/english") == AS_BEIR
+
+
+PAIR, OTHER = {"query": "what flows", "positive": "rivers"}, {"query": "what is hard", "positive": "stone"}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"data/train-00000-of-00002.parquet": parquet([PAIR]), "data/train-00001-of-00002.parquet": parquet([OTHER]),
+         "data/test-00000-of-00001.parquet": parquet([PAIR])},
+        {"train.jsonl": lines([PAIR, OTHER]), "test.jsonl.gz": gzip.compress(lines([PAIR]))},
+        {"train.csv": "query,positive\nwhat flows,rivers\nwhat is hard,stone\n", "test.json": json.dumps([PAIR])},
+    ],
+)  # fmt: skip
+def test_pairs_in_files_named_as_splits(tmp_path: Path, files: dict[str, bytes | str]) -> None:
+    source = folder(tmp_path / "set", files | {"README.md": "words"})
+    assert set(contents(source, "train")[0].values()) == {"rivers", "stone"}
+    assert len(contents(source, "test")[2]) == 1
+    other = folder(tmp_path / "other", {"a.jsonl": lines([PAIR]), "b.jsonl": lines([OTHER])})
+    with pytest.raises(InputError, match=r"of a folder with files of pairs, name one file, or call them train\.jsonl"):
+        convert(other, tmp_path / "out")
+
+
+@pytest.mark.parametrize("flags", [{"columns": Columns(query="a")}, {"skip_bad": 1}])
+def test_flags_that_a_published_dataset_does_not_follow_are_refused(tmp_path: Path, flags: dict[str, Any]) -> None:
+    source = folder(tmp_path / "set", {**BEIR_FILES, "qrels/test.tsv": ""} | {"qrels/test.jsonl": lines(QRELS)})
+    (source / "qrels/test.tsv").unlink()
+    with pytest.raises(InputError, match=r"set: a published dataset, read by the names .* go with files of rows$"):
+        convert(source, tmp_path / "out", **flags)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("test.csv", TSV.replace("\t", ",")),
+        ("test.tsv", TSV.replace("\t2\n", "\t2.0\n")),
+        ("test.jsonl", lines([row | {"score": str(row["score"])} for row in QRELS])),
+    ],
+)
+def test_relevances_as_tables_write_them(tmp_path: Path, name: str, content: bytes | str) -> None:
+    files = {"corpus.jsonl": lines(CORPUS), "queries.jsonl": lines(QUERIES), f"qrels/{name}": content}
+    assert contents(folder(tmp_path / "set", files)) == AS_BEIR
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("qrels.txt", "q1 0 d1 2\nq2 0 d2 1\nq2 0 d1 0\n"),
+        ("qrels.tsv", "query-id\tcorpus-id\tscore\nq1\td1\t2\nq2\td2\t1\nq2\td1\t0\n"),
+        ("qrels.parquet", parquet([*QRELS, {"query-id": "q2", "corpus-id": "d1", "score": 0}])),
+    ],
+)
+def test_judgements_with_files_of_documents_and_queries(tmp_path: Path, name: str, content: bytes | str) -> None:
+    files = {name: content, "documents.csv": "id,title,text\nd1,Rivers,flow\nd2,,stone\n",
+             "asked.csv": "query_id,query\nq1,what flows\nq2,what is hard\n"}  # fmt: skip
+    source = folder(tmp_path / "set", files)
+    convert(
+        source / name,
+        tmp_path / "out",
+        split="test",
+        files=TextFiles(corpora=(source / "documents.csv",), queries=source / "asked.csv"),
+    )
+    assert contents(tmp_path / "out") == (*AS_BEIR[:2], {"q1": {"d1": 2}, "q2": {"d2": 1, "d1": 0}})
+    assert not (tmp_path / "out/negatives").exists()
+
+
+def test_a_corpus_with_other_names_of_ids_is_converted(tmp_path: Path) -> None:
+    corpus = [{"id": row["_id"], "title": row["title"], "text": row["text"]} for row in CORPUS]
+    source = folder(tmp_path / "set", BEIR_FILES | {"corpus.jsonl": lines(corpus)})
+    assert contents(source) == AS_BEIR
+    with pytest.raises(InputError, match=r"set: has the files of BEIR, mteb, NanoBEIR; check the folder that"):
+        check(source)
+    folder(source, {"corpus.jsonl": lines([{"id": "d1", "contents": "Rivers flow"}])})
+    with pytest.raises(InputError, match=r"corpus\.jsonl:1: no \"text\", but 'contents'; rename the column$"):
+        load_dataset(source)
+
+
+def test_miracl_of_two_languages_is_told(tmp_path: Path) -> None:
+    files = {f"topics.miracl-v1.0-{language}-dev.tsv": "1\twhat\n" for language in ("yo", "sw")}
+    files |= {"qrels.miracl-v1.0-yo-dev.tsv": "1\tQ0\t39#0\t1\n", "docs-0.jsonl": '{"docid": "39#0", "text": "a"}\n'}
+    with pytest.raises(
+        InputError, match=r"set: topics and judgements of several languages \(sw, yo\); keep those of one$"
+    ):
+        convert(folder(tmp_path / "set", files), tmp_path / "out")

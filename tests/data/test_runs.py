@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 from collections.abc import Callable
@@ -55,6 +56,14 @@ def test_ranks_that_are_none(tmp_path: Path) -> None:
         load_run(RunFile(file, "rank"))
 
 
+def test_packed_runs_are_read_as_the_others(tmp_path: Path) -> None:
+    ranks, scores = "q1\td3\t1\nq1\td1\t2\n", {"q1": {"d3": 2.0, "d1": 1.0}}
+    (tmp_path / "msmarco.tsv.gz").write_bytes(gzip.compress(ranks.encode()))
+    assert load_run(tmp_path / "msmarco.tsv.gz") == {"q1": {"d3": 1.0, "d1": 0.5}}
+    (tmp_path / "run.json.gz").write_bytes(gzip.compress(json.dumps(scores).encode()))
+    assert load_run(tmp_path / "run.json.gz") == scores
+
+
 def test_json_of_beir_and_ranx(tmp_path: Path) -> None:
     file = written(tmp_path / "run.json", {"q1": {"d1": 0.5, "d2": 1}, "q2": {}})
     assert load_run(file) == {"q1": {"d1": 0.5, "d2": 1.0}, "q2": {}}
@@ -66,8 +75,9 @@ def test_predictions_of_mteb(tmp_path: Path) -> None:
     file = written(tmp_path / "SciFact_predictions.json", {"mteb_model_meta": meta, "default": runs})
     assert load_run(file) == {"q1": {"d1": 0.5}}
     assert load_run(file, split="dev") == {"q2": {"d1": 0.25}}
-    both = written(tmp_path / "both.json", {"mteb_model_meta": meta, "en": runs, "fr": runs})
-    message = r"predictions of en\.test, en\.dev, fr\.test, fr\.dev; keep one: jq '\.en\.test' both\.json > run\.json$"
+    both = written(tmp_path / "both.json", {"mteb_model_meta": meta, "eng-Latn": runs, "fr": runs})
+    listed = r"eng-Latn\.test, eng-Latn\.dev, fr\.test, fr\.dev"
+    message = rf"predictions of {listed}; keep one: jq '\.\"eng-Latn\"\.\"test\"' both\.json > run\.json$"
     with pytest.raises(InputError, match=message):
         load_run(both)
 

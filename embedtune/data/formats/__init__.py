@@ -13,8 +13,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ...errors import InputError
 from ..contents import Contents
 from ..image_columns import ImageFiles
+from ..jsonl import parse_object, read_lines
 from ..records import LabelledQuery, Row
 from ..source_folder import SourceFolder, source_folder
 
@@ -55,6 +57,16 @@ def folder_format(folder: SourceFolder) -> FolderFormat | None:
     return next((one for one in formats if one.recognises(folder)), None)
 
 
+def datasets_in(folder: SourceFolder) -> list[tuple[FolderFormat, SourceFolder]]:
+    """The folders inside one that are in a format, without what is in another one of them."""
+    datasets: list[tuple[FolderFormat, SourceFolder]] = []
+    for inner in folder.folders():
+        outer = any(inner.root.is_relative_to(known.root) for _, known in datasets)
+        if not outer and (layout := folder_format(inner)) is not None:
+            datasets.append((layout, inner))
+    return datasets
+
+
 def folder_formats() -> list[str]:
     """The names of all formats of folders."""
     return [one.name for one in _formats() if isinstance(one, FolderFormat)]
@@ -62,6 +74,15 @@ def folder_formats() -> list[str]:
 
 def is_dataset_folder(path: Path) -> bool:
     """Whether a folder is a dataset folder and not the download of another layout that has a corpus.jsonl too."""
-    if not (path / "corpus.jsonl").exists():
+    if not (path / "corpus.jsonl").exists() or _has_other_ids(path / "corpus.jsonl"):
         return False
     return any((path / "qrels").glob("*.tsv")) or folder_format(source_folder(path)) is None
+
+
+def _has_other_ids(corpus: Path) -> bool:
+    """Whether the first line of a corpus has its id under another name than `_id`."""
+    try:
+        values = next((parse_object(raw, "") for _, raw in read_lines(corpus) if raw.strip()), {})
+    except InputError:  # told of where the corpus is read
+        return False
+    return "_id" not in values and bool(values.keys() & {"id", "docid"})
