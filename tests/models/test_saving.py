@@ -81,7 +81,7 @@ def test_the_same_model_in_either_layout(name: str, bare_checkpoint: Path, tmp_p
 
 def test_required_keys(bare_checkpoint: Path, tmp_path: Path) -> None:
     """Of text-embeddings-inference 1.9.3 (router/src/lib.rs, backends/src/lib.rs, backends/candle/src/models),
-    sentence-transformers 3.4, which infinity 0.0.77 loads models with, and vLLM (transformers_utils/config.py)."""
+    sentence-transformers 3.4, which infinity 0.0.78 loads models with, and vLLM (transformers_utils/config.py)."""
     from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 
     save_model(modules_of(bare_checkpoint, Dense(32, 8), Normalize()), tmp_path)
