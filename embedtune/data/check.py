@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice, repeat
@@ -19,7 +19,7 @@ from .formats import folder_format, is_dataset_folder
 from .images import faults_of, identity
 from .jsonl import LineError, parse_item, read_blocks, read_lines, read_texts
 from .source_folder import source_folder
-from .trec import judgements
+from .trec import EXCLUDED, judgements
 
 PEEK = 100  # lines whose texts are looked at
 Severity = Literal["error", "warning"]
@@ -87,6 +87,7 @@ def check(folder: str | Path, similarity: float | None = None) -> FolderCheck:
     splits = {split: _check_split(root, split, queries, documents, report) for split in splits_of(root)}
     if not splits:
         report.add("error", "no judgements", "qrels", [f"{root / 'qrels'}: no <split>.tsv"])
+    _check_excluded(root, splits, queries, documents, report)
     judged = set().union(*splits.values())
     unjudged = (query_id for query_id in queries if query_id not in judged)
     report.add("warning", "query without judgement", "queries.jsonl", (f"query {q!r} is in no split" for q in unjudged))
@@ -261,6 +262,28 @@ def _check_split(
         report.add("warning", "query without positive", file, (f"query {q!r} has no positive" for q in without))
     report.add("warning", "judged twice", file, repeated)
     return qrels
+
+
+def _check_excluded(
+    root: Path,
+    splits: Mapping[str, Qrels],
+    queries: Collection[str],
+    documents: Collection[str],
+    report: FolderCheck,
+) -> None:
+    """Checks the documents that are never ranked for a query."""
+    path = root / EXCLUDED
+    lines: list[LineError] = []
+    absent, positives = [], []
+    for number, query_id, doc_id, _ in judgements(path, lines.append) if path.exists() else ():
+        if query_id not in queries or doc_id not in documents:
+            absent.append(f"{path}:{number}: query {query_id!r} or document {doc_id!r} is absent")
+        in_splits = [split for split, qrels in splits.items() if qrels.get(query_id, {}).get(doc_id, 0) > 0]
+        if in_splits:
+            positives.append(f"{path}:{number}: document {doc_id!r} is a positive of {query_id!r} in {in_splits[0]}")
+    report.add_lines(EXCLUDED, lines)
+    report.add("warning", "absent excluded", EXCLUDED, absent)
+    report.add("warning", "excluded positive", EXCLUDED, positives)
 
 
 def _check_overlap(split: str, qrels: Qrels, train: Qrels, report: FolderCheck) -> None:

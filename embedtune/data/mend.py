@@ -14,7 +14,7 @@ from .check import FolderCheck, check, content_key
 from .dataset import splits_of
 from .images import faults_of
 from .jsonl import LineError, parse_item, read_lines
-from .trec import EXCLUDED, judgements, read_excluded, read_run, write_excluded, write_qrels, write_run
+from .trec import EXCLUDED, judgements, read_run, tag_of_run, write_excluded, write_qrels, write_run
 
 MENDED = FolderKind(verb="data check")
 _LINE = "the line is left out"
@@ -36,6 +36,7 @@ _MENDINGS = {
     "equal queries": "the first stays and gets the judgements of all",
     "absent query": "the judgements are left out",
     "absent document": "the judgements are left out",
+    "absent excluded": "the lines are left out",
     "contradiction": _FIRST,
     "judged twice": _FIRST,
     "query in two splits": "left out of train",
@@ -106,11 +107,15 @@ def _kept(path: Path) -> _Kept:
 
 
 def _qrels(path: Path, sets: Mapping[str, _Kept]) -> Qrels:
+    """The first judgement of each pair; of pairs that are equal the highest, so that no positive is lost."""
     queries, documents = sets["queries"].same, sets["corpus"].same
     qrels: Qrels = {}
+    judged: set[tuple[str, str]] = set()
     for _, query_id, doc_id, relevance in judgements(path, lambda fault: None):
-        if query_id in queries and doc_id in documents:
-            qrels.setdefault(queries[query_id], {}).setdefault(documents[doc_id], relevance)
+        if query_id in queries and doc_id in documents and (query_id, doc_id) not in judged:
+            judged.add((query_id, doc_id))
+            of_query = qrels.setdefault(queries[query_id], {})
+            of_query[documents[doc_id]] = max(relevance, of_query.get(documents[doc_id], relevance))
     return qrels
 
 
@@ -130,8 +135,8 @@ def _write_pairs(folder: Path, target: Path, sets: Mapping[str, _Kept]) -> None:
     """Writes what else names queries and documents: the documents never ranked for a query, and given negatives."""
     queries, documents = sets["queries"].same, sets["corpus"].same
     if (folder / EXCLUDED).exists():
-        excluded = read_excluded(folder / EXCLUDED)
-        pairs = {(queries.get(q), documents.get(d)) for q, doc_ids in excluded.items() for d in doc_ids}
+        lines = judgements(folder / EXCLUDED, lambda fault: None)
+        pairs = {(queries.get(query_id), documents.get(doc_id)) for _, query_id, doc_id, _ in lines}
         write_excluded(target / EXCLUDED, sorted((q, d) for q, d in pairs if q is not None and d is not None))
     for file in sorted((folder / "negatives").glob("*.run")):
         run: Run = {}
@@ -139,4 +144,4 @@ def _write_pairs(folder: Path, target: Path, sets: Mapping[str, _Kept]) -> None:
             for doc_id, score in scores.items():
                 if query_id in queries and doc_id in documents:
                     run.setdefault(queries[query_id], {}).setdefault(documents[doc_id], score)
-        write_run(target / "negatives" / file.name, run, "given")
+        write_run(target / "negatives" / file.name, run, tag_of_run(file) or "given")

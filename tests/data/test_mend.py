@@ -51,11 +51,12 @@ def test_a_mended_folder_has_no_error(broken: Path, tmp_path: Path) -> None:
     assert report.errors > 0
     mended = mend(report, tmp_path / "mended")
     assert {path: path.read_bytes() for path in broken.rglob("*") if path.is_file()} == before
-    assert (mended.errors, check(tmp_path / "mended").faults) == (0, mended.faults)
+    again = check(tmp_path / "mended")
+    assert (mended.errors, [fault.kind for fault in again.faults]) == (0, [fault.kind for fault in mended.faults])
     test, train = load_dataset(tmp_path / "mended", "test"), load_dataset(tmp_path / "mended", "train")
     assert list(test.corpus.ids) == ["d1", "d6"]
     assert list(test.queries.ids) == ["q1", "q3"]
-    assert test.qrels == {"q1": {"d1": 1}}  # d4 is d1, q2 is q1, and the first judgement stays
+    assert test.qrels == {"q1": {"d1": 2}}  # d4 is d1, q2 is q1, and the higher relevance stays
     assert train.qrels == {"q3": {"d6": 1}}  # q1 is a query of test
     assert (tmp_path / "mended/negatives/given.run").read_text() == "q1 Q0 d6 1 2.0 given\n"
     assert (tmp_path / "mended/excluded.tsv").read_text() == "query-id\tcorpus-id\nq1\td1\n"
@@ -92,3 +93,27 @@ def test_the_command_shows_and_writes(broken: Path, tmp_path: Path, run_cli: Cal
     assert f"written: {tmp_path / 'mended'} (documents 2, queries 2" in result.stderr
     result = run_cli("data", "check", broken, "--output", tmp_path / "other")
     assert (result.exit_code, "--output has no effect without --fix" in result.stderr) == (2, True)
+
+
+def test_an_equal_document_does_not_lose_its_positive(make_folder: MakeFolder, tmp_path: Path) -> None:
+    """The copy that is judged 0 stands first."""
+    corpus = (b'{"_id": "d1", "text": "bread"}', b'{"_id": "d2", "text": "Bread"}', b'{"_id": "d3", "text": "stone"}')
+    folder = make_folder(corpus=corpus, qrels={"test": "q1\td1\t0\nq1\td2\t2\nq1\td2\t3\nq1\td3\t0\n"})
+    (folder / "negatives").mkdir()
+    (folder / "negatives/teacher.run").write_text("q1 Q0 d2 1 0.9 teacher\n")
+    mend(check(folder), tmp_path / "mended")
+    assert load_dataset(tmp_path / "mended", "test").qrels == {"q1": {"d1": 2, "d3": 0}}
+    assert (tmp_path / "mended/negatives/teacher.run").read_text() == "q1 Q0 d1 1 0.9 teacher\n"
+
+
+def test_faults_of_excluded_documents_are_found_and_mended(make_folder: MakeFolder, tmp_path: Path) -> None:
+    folder = make_folder(qrels={"test": "q1\td1\t1\n"})
+    (folder / "excluded.tsv").write_text("query-id\tcorpus-id\nq1\td1\nq1\td99\nq1 d2 x\n")
+    faults = {fault.kind: fault for fault in check(folder).faults if fault.file == "excluded.tsv"}
+    assert {kind: (fault.severity, fault.where[0].split(": ")[0]) for kind, fault in faults.items()} == {
+        "malformed line": ("error", f"{folder / 'excluded.tsv'}:4"),
+        "absent excluded": ("warning", f"{folder / 'excluded.tsv'}:3"),
+        "excluded positive": ("warning", f"{folder / 'excluded.tsv'}:2"),
+    }
+    mend(check(folder), tmp_path / "mended")
+    assert (tmp_path / "mended/excluded.tsv").read_text() == "query-id\tcorpus-id\nq1\td1\n"
