@@ -223,17 +223,16 @@ def _table(title: str, rows: Sequence[Outcome], before: str, key: str = "dataset
     with_bm25, with_base = (any(getattr(one, name) is not None for one in rows) for name in ("bm25", "base"))
     columns = ["dataset", *([key] if key != "dataset" else []), "queries", *(["BM25"] if with_bm25 else []),
                *(["base"] if with_base else []), before, "tuned", "difference [95% interval]", "verdict",
-               *(["against base [95% interval]"] if with_base else [])]  # fmt: skip
+               *(["against base [95% interval]"] if with_base and key == "dataset" else [])]  # fmt: skip
     lines: list[list[object]] = []
     for one in rows:
         beside = [] if key == "dataset" else [getattr(one, key)]
         bm25 = [rounded(one.bm25)] if with_bm25 else []
         base = [rounded(one.base)] if with_base else []
         values = [one.queries, *bm25, *base, rounded(one.untouched), rounded(one.tuned)]
-        against: list[object] = [""] if with_base else []
-        if one.base_difference is not None:
-            against = [difference_with_interval(one.base_difference, one.base_low, one.base_high)]
-        lines.append([one.dataset, *beside, *values, with_interval(one), one.verdict, *against])
+        change = one.base_difference
+        against = "" if change is None else difference_with_interval(change, one.base_low, one.base_high)
+        lines.append([one.dataset, *beside, *values, with_interval(one), one.verdict, against][: len(columns)])
     return Table(title=title, columns=columns, rows=lines)
 
 

@@ -21,7 +21,7 @@ from ..recipe import Recipe, dump, load_recipe, load_recorded, resolve
 from ..recipe.measures import parse
 from ..recipe.strict_yaml import read as read_yaml
 from ..report.ablation import Ablation, check_output, summarise, write_report
-from ..report.record import BY_WORDS, OF_BASE, UNMIXED
+from ..report.record import BY_WORDS, OF_BASE, OF_ORIGIN, UNMIXED
 from .preflight import measures_of, preflight
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ def _tidy(folder: Path, *, model: bool) -> None:
     for name in () if model else ("model", "adapter", UNMIXED):
         shutil.rmtree(folder / name, ignore_errors=True)
     others = [other for other in folder.parent.parent.glob("*/seed-*") if other != folder]
-    for path in [path for name in (OF_BASE, BY_WORDS) for path in (folder / name).rglob("*.*")]:
+    for path in [path for name in (OF_BASE, OF_ORIGIN, BY_WORDS) for path in (folder / name).rglob("*.*")]:
         for other in others:
             same = other / path.relative_to(folder)
             if same.is_file() and not same.samefile(path) and filecmp.cmp(same, path, shallow=False):

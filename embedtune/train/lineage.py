@@ -26,16 +26,18 @@ CLOSE = 1e-5  # the largest difference of a number that rounding explains
 @dataclass(frozen=True, kw_only=True)
 class Lineage:
     """run: the folder of the run whose model is trained further. recorded: that run's recipe. runs: its folder and the
-    sha256 of its weights, then those of the run that it came from itself, and so on. base: the model of the first."""
+    sha256 of its weights, then those of the run that it came from itself, and so on. base: the model of the first, and
+    seed: that of its weights which no file has, as of a composed model's projections."""
 
     run: Path
     recorded: Recipe
     runs: list[dict[str, Any]]
     base: Model
+    seed: int
 
     def as_json(self) -> dict[str, Any]:
         """What environment.json keeps, so that the chain is known where earlier runs are gone."""
-        return {"runs": self.runs, "base": plain(self.base)}
+        return {"runs": self.runs, "base": plain(self.base), "seed": self.seed}
 
 
 def lineage_of(model: Model) -> Lineage | None:
@@ -60,15 +62,15 @@ def lineage_of(model: Model) -> Lineage | None:
     earlier = read_json_object(environment).get("lineage") if environment.exists() else None
     runs: list[dict[str, Any]] = [{"run": str(run.resolve()), "weights": fingerprints_of_weights(weights)}]
     if earlier is None:
-        return Lineage(run=run, recorded=recorded, runs=runs, base=recorded.model)
+        return Lineage(run=run, recorded=recorded, runs=runs, base=recorded.model, seed=recorded.train.seed)
     try:
-        base = TypeAdapter(Model).validate_json(json.dumps(earlier["base"]))
+        base, seed = TypeAdapter(Model).validate_json(json.dumps(earlier["base"])), int(earlier["seed"])
         runs += [{"run": str(one["run"]), "weights": dict(one["weights"])} for one in earlier["runs"]]
     except (ValidationError, KeyError, TypeError, ValueError):
         raise InputError(
             f"{environment}: damaged (lineage); expected the runs and the base of the run's model"
         ) from None
-    return Lineage(run=run, recorded=recorded, runs=runs, base=base)
+    return Lineage(run=run, recorded=recorded, runs=runs, base=base, seed=seed)
 
 
 def facts_of_lineage(recipe: Recipe) -> dict[str, str]:

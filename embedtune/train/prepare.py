@@ -29,6 +29,7 @@ from ..negatives.passages import in_passages
 from ..recipe import Recipe
 from ..types import Dataset
 from .checkpoint import State, Training
+from .lineage import lineage_of
 from .live import FrozenDocuments, LiveNegatives
 from .log import Listener, Log
 from .negatives import RunNegatives
@@ -194,7 +195,9 @@ def make_trainable(recipe: Recipe, encoder: Encoder) -> None:
     compose = recipe.model.compose
     if recipe.model.lora is not None:
         torch.manual_seed(recipe.train.seed)  # the adapter's initial weights
-        names = {"text": compose.text, "image": compose.image} if compose is not None else recipe.model.label
+        lineage = lineage_of(recipe.model)
+        name = recipe.model.label if lineage is None else str(lineage.run / "model")  # what peft opens
+        names = {"text": compose.text, "image": compose.image} if compose is not None else name
         adapters.attach(encoder.model, recipe.model.lora, names)
     elif compose is not None and compose.towers == "frozen":
         encoder.model.requires_grad_(False)

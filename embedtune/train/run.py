@@ -385,14 +385,13 @@ def evaluate_by_words(recipe: Recipe, suites: list[Dataset], folder: Path, log: 
 
 def suite_encoder(recipe: Recipe, which: Which, suites: Sequence[Dataset], folder: Path, log: Log) -> Encoder:
     """Loads one of the run's models, to evaluate the suites with."""
-    block = recipe.model
-    if which == "origin":
-        lineage = lineage_of(recipe.model)
-        block = lineage.base if lineage is not None else block
+    block, seed = recipe.model, recipe.train.seed
+    if which == "origin" and (lineage := lineage_of(recipe.model)) is not None:
+        block, seed = lineage.base, lineage.seed
     elif which != "base":
         name = str(folder / {"tuned": "model", "unmixed": UNMIXED}[which])
         block = dataclasses.replace(recipe.model, name=name, compose=None, pooling=None)
-    encoder = load_encoder(block, precision=recipe.evaluate.precision, seed=recipe.train.seed)
+    encoder = load_encoder(block, precision=recipe.evaluate.precision, seed=seed)
     if recipe.model.compose is not None and recipe.model.compose.towers == "frozen":
         # The towers' outputs are computed once for the base model and every model that is tuned from it.
         log.tell("phase", name=f"encode with the {which} model's towers")

@@ -13,6 +13,7 @@ import pytest
 from conftest import write_dataset
 
 from embedtune.errors import InputError
+from embedtune.models.encoder import load_encoder
 from embedtune.recipe import check_recipe, load_recipe
 from embedtune.report.card import card
 from embedtune.report.outcome import tables
@@ -20,6 +21,7 @@ from embedtune.report.record import read_record
 from embedtune.report.write import report
 from embedtune.train.lineage import facts_of_lineage, lineage_of
 from embedtune.train.run import train
+from embedtune.types import Item
 
 TRAIN = {"batch_size": 8, "max_steps": 5, "learning_rate": 3e-2}
 
@@ -71,6 +73,14 @@ def test_a_run_starts_from_the_merged_model_and_is_compared_with_it_and_with_its
     ]  # fmt: skip
     values = [measured(august, which, "new") for which in ("evaluation-origin", "evaluation-base", "evaluation")]
     assert [float(str(value)) for value in table.rows[0][2:5]] == [round(value, 3) for value in values]
+
+
+def test_an_adapter_of_a_later_run_opens_over_the_earlier_run_s_model(july: Path, august: Path) -> None:
+    config = json.loads((august / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(july / "model")
+    items = [Item(id="1", text="the old river"), Item(id="2", text="bread is new 3")]
+    adapted, merged = (load_encoder(str(august / name)).encode(items, "query") for name in ("adapter", "model"))
+    np.testing.assert_allclose(adapted, merged, atol=1e-5)
 
 
 def test_the_lineage_is_recorded_and_survives_the_earlier_run(
