@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from .jsonl import LineError, parse_item, read_blocks, read_lines, read_texts
 from .source_folder import source_folder
 from .trec import EXCLUDED, judgements
 
+_ENTITY = re.compile(r"&(amp|lt|gt|quot|apos|nbsp|#\d{2,5}|#x[0-9a-fA-F]{2,4});")
 PEEK = 100  # lines whose texts are looked at
 Severity = Literal["error", "warning"]
 
@@ -116,6 +118,7 @@ def _check_items(root: Path, name: str, noun: str, report: FolderCheck) -> Colle
     report.add("warning", f"empty {noun}", file, scan.empty)
     report.add("warning", f"equal {noun}", file, equal)
     report.add("warning", "damaged text", file, scan.damaged)
+    report.add("warning", "HTML entities", file, scan.escaped)
     report.add("warning", f"{noun} like ids", file, _like_ids(scan.path, noun))
     return scan.line_of
 
@@ -148,6 +151,7 @@ class _Scan:
     faults: list[LineError] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
+    escaped: list[str] = field(default_factory=list)
     images: dict[str, Path] = field(default_factory=dict)
     alike: set[int] = field(default_factory=set)
 
@@ -159,6 +163,8 @@ class _Scan:
                     self.empty.append(f"{self.path}:{number}: {item_id!r} has no text and no image")
                 elif (earlier := first_of.setdefault(_ends(content), number)) != number:
                     self.alike |= {earlier, number}
+                if "&" in content and (entity := _ENTITY.search(content)):
+                    self.escaped.append(f"{self.path}:{number}: {item_id!r} holds {entity[0]!r}, as HTML writes it")
                 if "\N{REPLACEMENT CHARACTER}" in content:
                     sentence = f"{self.path}:{number}: {item_id!r} holds U+FFFD, left by an earlier decoding error"
                     self.damaged.append(sentence)

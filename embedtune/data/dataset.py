@@ -148,7 +148,7 @@ def _items_of(file: Path, role: Role, columns: TextColumns) -> JsonLines:
     folder = cache_folder() / "texts" / key
     with lock(folder.with_suffix(".lock")):
         if not folder.exists():
-            with _naming_the_verb("index"):
+            with _naming_the_verb("index") if role == "document" else _naming_the_columns():
                 notes = convert_items(file, folder, role, columns)
             for note in notes:
                 logging.getLogger(__name__).warning(note)
@@ -312,6 +312,16 @@ def _naming_the_verb(verb: str) -> Iterator[None]:
         yield
     except UnclearColumns as error:
         raise InputError(f"{error} (flags of `embedtune {verb}`)") from None
+
+
+@contextmanager
+def _naming_the_columns() -> Iterator[None]:
+    """Replaces the flags in an error about a file of queries: the verbs that read one have none."""
+    try:
+        yield
+    except UnclearColumns as error:
+        problem = str(error).rpartition("; ")[0]
+        raise InputError(f"{problem}; call the column of the queries query, and that of their ids query_id") from None
 
 
 def _missing(path: Path) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
+from ..errors import InputError
 from ..types import Item
 from .columns import DOCUMENT_ID, LABEL, NEGATIVE, POSITIVE, QUERY, QUERY_ID, SPLIT, SPLITS, FirstRows, key, named_as_id
 from .image_columns import ImageFiles
@@ -192,6 +193,10 @@ def choose_columns(
     """
     first = FirstRows(source, rows, asked.ignored)
     first.require((*asked.names, *asked.ignored))
+    if repeated := [name for name in asked.names if asked.names.count(name) > 1]:
+        raise InputError(
+            f"{source}: column {repeated[0]!r} is named for two purposes; name another one for one of them"
+        )
     columns = _with_negatives(first, asked, by_id=documents is not None)
     columns = _with_queries(first, columns, queries)
     if documents is None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import tokenize
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import StringIO
-from itertools import pairwise
 from typing import Any
 
 from ..types import Item
 from .jsonl import LineError, id_in
 
-_PRINTED = "printed list"  # a kind of fault
+_NUMBER = re.compile(r"-?\d+(\.\d*)?(e[+-]?\d+)?")
 
 Row = tuple[str, dict[str, Any]]
 """The row's position (`file:line`), and its columns by name."""
@@ -79,21 +79,16 @@ def missing(row: Row, *columns: str) -> LineError:
 def written_lists(rows: Sequence[Row]) -> tuple[str, ...]:
     """The columns whose cells are all lists written as text, as CSV holds them."""
     names = dict.fromkeys(name for _, values in rows for name in values)
-    filled = {
-        name: [(cell, where) for where, values in rows if (cell := values.get(name)) not in (None, "")]
-        for name in names
-    }
-    return tuple(name for name, cells in filled.items() if cells and all(_is_written_list(*cell) for cell in cells))
+    filled = {name: [cell for _, values in rows if (cell := values.get(name)) not in (None, "")] for name in names}
+    return tuple(name for name, cells in filled.items() if cells and all(map(_is_written_list, cells)))
 
 
-def _is_written_list(cell: object, where: str) -> bool:
+def _is_written_list(cell: object) -> bool:
     if not isinstance(cell, str) or not (cell.strip().startswith("[") and cell.strip().endswith("]")):
         return False
     try:
-        return _as_list(cell, where) is not None
-    except LineError as fault:
-        if fault.kind == _PRINTED:
-            raise
+        return _as_list(cell, "") is not None
+    except LineError:
         return False
 
 
@@ -105,24 +100,30 @@ def with_lists(row: Row, names: Sequence[str]) -> Row:
 
 
 def _as_list(cell: Any, where: str) -> list[Any] | None:
-    """A list that a cell of text holds, as JSON or Python write one; None for an empty or another cell."""
+    """A list that a cell of text holds, as JSON, Python or numpy write one; None for an empty or another cell."""
     if not isinstance(cell, str) or not cell.strip():
         return None
+    text = cell.strip()
     try:
         try:
-            value = json.loads(cell)
+            value = json.loads(text)
         except ValueError:
-            value = ast.literal_eval(cell.strip())
-            if _joins_texts(cell.strip()):
-                message = f"{cell[:40]} is a list as numpy prints it, without commas; write lists as JSON"
-                raise LineError(where, _PRINTED, message) from None
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
+            value = _as_printed(text) or ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
         raise LineError(where, "wrong type", f"expected a list such as [1, 0], got {cell[:40]}") from None
     return value if isinstance(value, list) else None
 
 
-def _joins_texts(literal: str) -> bool:
-    """Whether two texts in a literal of Python follow each other without a comma, so that Python joins them."""
-    tokens = tokenize.generate_tokens(StringIO(literal).readline)
-    kinds = [token.type for token in tokens if token.type != tokenize.NL]
-    return any(one == following == tokenize.STRING for one, following in pairwise(kinds))
+def _as_printed(text: str) -> list[Any] | None:
+    """The entries of a list without commas, as numpy prints it and `Dataset.to_csv` writes it; None for another.
+
+    For Python `['a' 'b']` is one text.
+    """
+    inner = text[1:-1]
+    if inner and all(map(_NUMBER.fullmatch, inner.split())):
+        return [json.loads(number.rstrip(".")) for number in inner.split()]
+    tokens = [token for token in tokenize.generate_tokens(StringIO(text).readline) if token.string.strip()]
+    entries = tokens[1:-1]
+    if entries and all(token.type == tokenize.STRING for token in entries):
+        return [ast.literal_eval(token.string) for token in entries]
+    return None

@@ -17,6 +17,7 @@ from .records import Row
 
 LONGEST_CELL = 2**31 - 1  # bytes; csv's own limit is 128 KiB
 SAMPLE = 200  # lines that decide the delimiter
+_OPEN_QUOTE = "unexpected end of data"  # csv's message
 DELIMITERS = ",;\t|"
 
 OnFault = Callable[[LineError], None]
@@ -137,6 +138,7 @@ def csv_rows(path: Path, on_fault: OnFault = raise_fault) -> Iterator[Row]:
     reader = dialect.reader(lines)
     header: list[str] = []
     while True:
+        first = reader.line_num + bool(hinted) + 1
         try:
             cells = next(reader, None)
             where = f"{path}:{reader.line_num + bool(hinted)}"
@@ -152,7 +154,11 @@ def csv_rows(path: Path, on_fault: OnFault = raise_fault) -> Iterator[Row]:
             else:
                 yield where, dict(zip(header, cells, strict=True))
         except (csv.Error, LineError) as error:
-            where = f"{path}:{reader.line_num + bool(hinted)}"
+            last = reader.line_num + bool(hinted)
+            if str(error) == _OPEN_QUOTE:
+                message = f"a quote opens in this row and nothing closes it up to the end, line {last}"
+                raise InputError(f"{path}:{first}: {message}; close the quote, or double it") from None
+            where = f"{path}:{last}" if last <= first else f"{path}:{first}-{last}"
             fault = (
                 error if isinstance(error, LineError) else LineError(where, "malformed line", f"not valid CSV: {error}")
             )

@@ -172,3 +172,10 @@ def test_the_real_sets_have_warnings_only(shared: Path) -> None:
         report = check(shared / name)
         assert report.errors == 0
         assert {f.kind: f.count for f in report.faults if not f.kind.startswith("near-duplicate")} == warnings
+
+
+def test_texts_as_html_writes_them_are_a_warning(make_folder: MakeFolder) -> None:
+    corpus = (b'{"_id": "d1", "text": "Tom &amp; Jerry"}', b'{"_id": "d2", "text": "R&D; a & b"}')
+    faults = {fault.kind: fault for fault in check(make_folder(corpus=corpus)).faults}
+    assert faults["HTML entities"].where[0].endswith("corpus.jsonl:1: 'd1' holds '&amp;', as HTML writes it")
+    assert (faults["HTML entities"].severity, faults["HTML entities"].count) == ("warning", 1)

@@ -145,3 +145,9 @@ def test_a_first_line_that_is_a_document_is_not_taken_for_names(tmp_path: Path, 
         InputError, match=r"no column is named as texts are \(the first line names the columns; here it"
     ):
         load_documents(tmp_path / "a.tsv")
+
+
+def test_an_unclear_file_of_queries_says_how_to_call_its_columns(tmp_path: Path) -> None:
+    (tmp_path / "q.tsv").write_text("0\twhy does the river flow\n1\twhat is a stone\n")
+    with pytest.raises(InputError, match=r"; call the column of the queries query, and that of their ids query_id$"):
+        load_queries(tmp_path / "q.tsv")

@@ -552,14 +552,20 @@ def test_scores_with_decimal_commas(tmp_path: Path) -> None:
         convert(source, tmp_path / "b", columns=Columns(labels=Labels(threshold=4)))
 
 
-def test_lists_as_numpy_prints_them_are_refused(tmp_path: Path) -> None:
+def test_lists_as_numpy_prints_them(tmp_path: Path) -> None:
+    """`Dataset.to_csv` writes lists so."""
     source = tmp_path / "a.csv"
-    source.write_text("query,positive,negatives\nwhat flows,rivers,\"['stone' 'lava']\"\n")
-    with pytest.raises(
-        InputError,
-        match=r"a\.csv:2: \['stone' 'lava'\] is a list as numpy prints it, without commas; write lists as JSON$",
-    ):
-        convert(source, tmp_path / "out")
-    source.write_text("query,positive,negatives\nwhat flows,rivers,\"['stone', 'lava']\"\n")
+    source.write_text('query,document,labels\nwhat flows,"[\'a ""river""\' ""it\'s lava""\n \'stone\']",[1 1 0]\n')
     convert(source, tmp_path / "out")
-    assert judged(tmp_path / "out")[1] == {"what flows": ["stone", "lava"]}
+    flows = {'a "river"': 1, "it's lava": 1}
+    assert judged(tmp_path / "out") == ({"what flows": flows}, {"what flows": ["stone"]})
+    source.write_text("query,positive,negatives,scores\nwhat flows,rivers,['stone' 'lava'],[0.5 -1.  2.5e-1]\n")
+    convert(source, tmp_path / "b")
+    assert judged(tmp_path / "b")[1] == {"what flows": ["stone", "lava"]}
+    assert sorted(next(iter(read_run(tmp_path / "b/negatives/teacher.run").values())).values()) == [-1.0, 0.25, 0.5]
+
+
+def test_a_column_for_two_purposes_is_refused(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.csv", {"query": "what flows", "positive": "rivers"})
+    with pytest.raises(InputError, match=r"column 'query' is named for two purposes"):
+        convert(source, tmp_path / "out", columns=Columns(query="query", positive="query"))

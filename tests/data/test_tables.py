@@ -158,3 +158,16 @@ def test_a_folder_of_compressed_judgements_is_read(make_folder: Callable[..., Pa
     packed = path.with_suffix(".tsv.gz")
     packed.write_bytes(gzip.compress(path.read_bytes()))
     assert read_qrels(packed) == {"q1": {"d1": 1}, "q2": {"d2": 1}}
+
+
+def test_a_quote_that_nothing_closes_does_not_swallow_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('query,positive\na,b\nc,"d\ne,f\ng,h\n')
+    faults = BadLines(5)
+    with pytest.raises(
+        InputError, match=r"a\.csv:3: a quote opens in this row and nothing closes it up to the end, line 5; "
+    ):
+        list(rows_of(path, faults))
+    path.write_text('query,positive\na,b\nc,"d\ne,f"x\ng,h\n')
+    assert [values["query"] for _, values in rows_of(path, faults)] == ["a", "g"]
+    assert str(faults.faults[0]).startswith(f"{path}:3-4: not valid CSV: ")
