@@ -26,7 +26,8 @@ class Columns:
 
     Empty ones are found by name, and by kind where one is lacking and one column of texts or images remains. ignored:
     columns to leave unused. labels: what the labels mean. scores: the column with a teacher's scores of the positive
-    and the negatives. split: the column that names each row's split.
+    and the negatives. split: the column that names each row's split. instruction: the column of the queries'
+    instructions.
     """
 
     query: str = ""
@@ -42,11 +43,12 @@ class Columns:
     labels: Labels = dataclasses.field(default_factory=Labels)
     scores: str = ""
     split: str = ""
+    instruction: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
         single = (self.query, self.query_id, self.query_image, self.positive, self.title, self.positive_image)
-        names = (*single, self.label, self.scores, self.split, *self.negatives, *self.negative_images)
+        names = (*single, self.label, self.scores, self.split, self.instruction, *self.negatives, *self.negative_images)
         return tuple(name for name in names if name)
 
 
@@ -95,9 +97,11 @@ class PairReader:
         if len(items) > 1:
             raise LineError(row[0], "wrong type", f"{name!r} must be one text, got a list of {len(items)}")
         query = items[0]
-        if isinstance(query, Item) and self.columns.query_id:
-            return dataclasses.replace(query, id=id_of(row, self.columns.query_id))
-        return query
+        if isinstance(query, str):
+            return query
+        query_id = id_of(row, self.columns.query_id) if self.columns.query_id else ""
+        instruction = " ".join(texts(row, self.columns.instruction)) if self.columns.instruction else ""
+        return dataclasses.replace(query, id=query_id, instruction=instruction or None)
 
     def _documents(self, row: Row, text: str, image: str) -> tuple[Item | str, ...]:
         if self.documents is not None:
@@ -193,7 +197,8 @@ def choose_columns(
     """
     first = FirstRows(source, rows, asked.ignored)
     first.require((*asked.names, *asked.ignored))
-    if repeated := [name for name in asked.names if asked.names.count(name) > 1]:
+    named = [name for name in (asked.query, asked.positive, *asked.negatives) if name]
+    if repeated := [name for name in named if named.count(name) > 1]:
         raise InputError(
             f"{source}: column {repeated[0]!r} is named for two purposes; name another one for one of them"
         )
@@ -208,6 +213,8 @@ def choose_columns(
         columns, notes = _filled(first, columns, by_id=queries is not None)
     columns, doubts = _with_labels(first, columns)
     columns = _with_splits(first, columns)
+    if queries is None and "instruction" in first.names and "instruction" not in columns.names:
+        columns = dataclasses.replace(columns, instruction="instruction")
     if columns.split:
         doubts.append(
             f"{source}: each row goes to the split in its {columns.split!r}; --ignore-column {columns.split} puts all "

@@ -569,3 +569,12 @@ def test_a_column_for_two_purposes_is_refused(tmp_path: Path) -> None:
     source = write(tmp_path / "a.csv", {"query": "what flows", "positive": "rivers"})
     with pytest.raises(InputError, match=r"column 'query' is named for two purposes"):
         convert(source, tmp_path / "out", columns=Columns(query="query", positive="query"))
+
+
+def test_instructions_of_queries_are_kept(tmp_path: Path) -> None:
+    rows = [{"instruction": one, "query": f"q {one}", "positive": f"p {one}"} for one in ("find rivers", "")]
+    convert(write(tmp_path / "a.csv", *rows), tmp_path / "out")
+    assert [item.instruction for item in load_dataset(tmp_path / "out", "train").queries] == ["find rivers", None]
+    alpaca = write(tmp_path / "b.jsonl", {"instruction": "name a river in France", "answer": "the Rhone"})
+    convert(alpaca, tmp_path / "b", columns=Columns(query="instruction"))
+    assert judged(tmp_path / "b")[0] == {"name a river in France": {"the Rhone": 1}}
