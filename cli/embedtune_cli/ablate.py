@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def ablate(
     recipe: options.RecipeArgument,
     grid: Annotated[Path, option("FILE", "The grid (YAML): named cells of changed keys.", "--grid")],
+    methods: options.MethodFolders = [],  # noqa: B006
     seeds: Annotated[int, option("N", "Train each cell with the seeds 0 to N - 1.", min=1)] = 3,
     output: Annotated[Path | None, output_option("DIR", "runs/ and the grid's name")] = None,
     measures: Annotated[
@@ -59,7 +60,7 @@ def ablate(
 
     folder = output or Path("runs") / grid.stem
     names = tuple((measures or "").replace(",", " ").split())
-    how = How(seeds=seeds, measures=names, primary=primary, workers=workers, keep=keep)
+    how = How(seeds=seeds, measures=names, primary=primary, workers=workers, keep=keep, methods=methods)
     if dry_run:
         _show_plan(recipe, grid, folder, how, as_json)
         return

@@ -25,6 +25,7 @@ def audit(
     threshold: Annotated[
         str | None, option("FILTER=NUMBER", "Show the counts for another limit of a filter; no model is loaded.")
     ] = None,
+    methods: options.MethodFolders = [],  # noqa: B006
     relabel: Annotated[
         Path | None, option("FILE", "Write new judgements (.tsv) in which false negatives are positives.")
     ] = None,
@@ -64,6 +65,7 @@ def audit(
     Example: embedtune audit mined.run --decisions anna.jsonl --decisions ben.jsonl --relabel qrels.tsv
     """
     from embedtune.errors import InputError
+    from embedtune.methods import use_folders
     from embedtune.negatives import audit as auditing
     from embedtune.negatives.evidence import files_of
     from embedtune.report.judging import check_page, write_page
@@ -75,6 +77,8 @@ def audit(
         raise InputError("--above has no effect without --relabel FILE")
     if judge is not None and above is None:
         raise InputError("--judge has no effect without --relabel FILE --above MARGIN")
+    if methods and threshold is None:
+        raise InputError("--methods has no effect without --threshold")
     if overwrite and sheet is None and html is None:
         raise InputError("--overwrite has no effect without --sheet or --html")
     for flag, target in (("--sheet", sheet), ("--html", html)):
@@ -95,6 +99,7 @@ def audit(
         if relabel is not None:
             _relabel(files, data, relabel, above=above, judge=judge, decisions=decisions)
         return
+    use_folders(methods)
     chosen = auditing.parse_threshold(threshold) if threshold is not None else None
     result = auditing.audit(negatives, threshold=chosen, suspects=suspects)
     wants_texts = suspects and (data or files.complete or sheet or html)

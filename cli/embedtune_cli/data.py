@@ -121,10 +121,7 @@ def convert(
     source: Annotated[str, argument("SOURCE", "A file, folder or archive, or hf://owner/name@revision.")],
     output: options.OutputFolder,
     split: Annotated[str, option("NAME", "The split to write, if the source has no splits of its own.")] = "train",
-    corpus: Annotated[
-        list[Path] | None,
-        option("FILE...", "Documents, one a row; the positives in SOURCE are their ids.", default="texts in SOURCE"),
-    ] = None,
+    corpus: options.Corpus = None,
     query_file: Annotated[
         Path | None, option("FILE", "Queries, one a row; SOURCE holds their ids.", default="texts in SOURCE")
     ] = None,

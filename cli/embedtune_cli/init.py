@@ -13,6 +13,7 @@ from .output import progress, say, show_text
 def init(
     data: options.DataArgument,
     output: Annotated[Path, option("FILE", options.OUTPUT_HELP, "--output", "-o")] = Path("recipe.yaml"),
+    corpus: options.Corpus = None,
     model: Annotated[
         str | None, options.model_option("all-MiniLM-L6-v2 for texts; images need a model that reads them")
     ] = None,
@@ -35,6 +36,8 @@ def init(
     Example: embedtune init my-data
 
     Example: embedtune init pairs.csv --output my-recipe.yaml --model intfloat/multilingual-e5-small
+
+    Example: embedtune init questions.csv --corpus articles.csv
     """
     from embedtune.errors import InputError
     from embedtune.start.begin import Wishes, begin
@@ -42,7 +45,15 @@ def init(
     if guard and no_guard:
         raise InputError("--guard names a dataset and --no-guard none; choose one")
     guards = [] if no_guard else guard or None
-    wishes = Wishes(data=data, output=output, model=model, guards=guards, sample_sets=sample_sets, overwrite=overwrite)
+    wishes = Wishes(
+        data=data,
+        output=output,
+        corpora=tuple(corpus or ()),
+        model=model,
+        guards=guards,
+        sample_sets=sample_sets,
+        overwrite=overwrite,
+    )
     with progress("reading the data"):
         begun = begin(wishes)
     for note in begun.notes:

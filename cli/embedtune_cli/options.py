@@ -120,6 +120,10 @@ BrokenImages = Annotated[
         max=1,
     ),
 ]
+Corpus = Annotated[
+    list[Path] | None,
+    option("FILE...", "Documents, one a row; the pairs hold their ids.", "--corpus", default="texts in the pairs"),
+]
 IdColumn = Annotated[str, option("COLUMN", "The column of documents' ids.", "--id-column", default="by name")]
 TitleColumn = Annotated[str, option("COLUMN", "The column of documents' titles.", "--title-column", default="by name")]
 TextColumn = Annotated[

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 from ..data.convert import convert, is_hub_name
 from ..data.dataset import load_dataset, splits_of
+from ..data.documents import TextFiles
 from ..data.split import split_folder
 from ..data.trec import read_qrels
 from ..demo.sample_sets import OFFLINE, sample_set
@@ -34,10 +35,13 @@ TESTS = ("test", "validation", "dev")  # splits to test on, the best first
 
 @dataclass(frozen=True, kw_only=True)
 class Wishes:
-    """What `init` is told. guards: foreign datasets; None for the sample sets; empty for none."""
+    """What `init` is told. corpora: files of documents, where the data is pairs of ids. guards: foreign datasets; None
+    for the sample sets; empty for none.
+    """
 
     data: str
     output: Path
+    corpora: Sequence[Path] = ()
     model: str | None = None
     guards: Sequence[str] | None = None
     sample_sets: Path = Path("sample-sets")
@@ -81,13 +85,17 @@ def begin(wishes: Wishes) -> Begun:
 def _readable(wishes: Wishes, notes: list[str]) -> tuple[str, str, str]:
     """As `_splits`. Where data must be converted or divided by hand, an error says how."""
     source = split_of(without_prefixes(wishes.data))[0]
+    is_folder = (Path(source).expanduser() / "corpus.jsonl").exists()
+    if is_folder and wishes.corpora:
+        raise InputError(f"--corpus goes with a file of pairs; {source} is a dataset folder and has its documents")
     try:
         return _splits(wishes, notes)
     except InputError as error:
         if not Path(source).expanduser().exists():
             raise
-        is_folder = (Path(source).expanduser() / "corpus.jsonl").exists()
-        first = "" if is_folder else f"`embedtune data convert {source} --output DIR`, "
+        corpora = "".join(f" --corpus {path}" for path in wishes.corpora)
+        convert_first = f"`embedtune data convert {source}{corpora} --output DIR` with the flags that it asks for, "
+        first = "" if is_folder else convert_first
         folder = source if is_folder else "DIR"
         raise InputError(
             f"{error}; by hand: {first}`embedtune data split {folder} --test 0.2 --output NEW`, then "
@@ -105,8 +113,8 @@ def _splits(wishes: Wishes, notes: list[str]) -> tuple[str, str, str]:
         if not folder.exists() and not is_hub_name(source):
             load_dataset(source, named)  # says what is wrong
         if not (folder / "corpus.jsonl").exists():
-            folder = Path(scratch) / "converted"
-            notes += convert(source, folder, split=named or "train").notes
+            folder, files = Path(scratch) / "converted", TextFiles(corpora=tuple(wishes.corpora))
+            notes += convert(source, folder, split=named or "train", files=files).notes
         splits = splits_of(folder)
         trained = named or ("train" if "train" in splits else splits[0] if len(splits) == 1 else None)
         if trained is None:

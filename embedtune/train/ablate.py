@@ -72,11 +72,13 @@ def load_grid(path: Path) -> Grid:
     return Grid(base=base, cells=cells)
 
 
-def plan(recipe: Path, grid: Grid, output: Path, seeds: int, measures: Sequence[str] = ()) -> list[PlannedRun]:
+def plan(
+    recipe: Path, grid: Grid, output: Path, seeds: int, measures: Sequence[str] = (), methods: Sequence[Path] = ()
+) -> list[PlannedRun]:
     """Every run of the grid, seed by seed within a cell. All seeds hold out the same queries for validation, unless
     `data.validation.seed` says otherwise, so that their curves can be averaged.
 
-    measures: those to report, in place of the recipe's.
+    measures: those to report, in place of the recipe's. methods: as `load_recipe` takes them.
 
     Raises InputError that lists every cell whose recipe is wrong, whose data or model is missing, or whose folder holds
     a run of another recipe.
@@ -92,7 +94,7 @@ def plan(recipe: Path, grid: Grid, output: Path, seeds: int, measures: Sequence[
                     cell=name,
                     seed=seed,
                     folder=output / name / f"seed-{seed}",
-                    recipe=_same_validation(load_recipe(recipe, [*overrides, f"train.seed={seed}"])),
+                    recipe=_same_validation(load_recipe(recipe, [*overrides, f"train.seed={seed}"], methods=methods)),
                 )
                 for seed in range(seeds)
             ]
@@ -152,7 +154,7 @@ class How:
 
     primary: the measure whose tests Holm's correction counts; None: the recipe's evaluate.measure. workers: processes
     that train at the same time, each with its share of the CPU's threads and, where there are GPUs, one of them. keep:
-    checkpoints and the models of all seeds stay.
+    checkpoints and the models of all seeds stay. methods: folders of methods, besides those that the recipe names.
     """
 
     seeds: int = 3
@@ -160,6 +162,7 @@ class How:
     primary: str | None = None
     workers: int = 1
     keep: bool = False
+    methods: Sequence[Path] = ()
 
 
 def plan_of(recipe: Path, grid: Path, output: Path, how: How) -> list[PlannedRun]:
@@ -167,7 +170,8 @@ def plan_of(recipe: Path, grid: Path, output: Path, how: How) -> list[PlannedRun
     if distributed.count() > 1:
         raise InputError("ablate runs in one process; start it without torchrun or accelerate launch")
     check_output(output)
-    runs = plan(recipe, load_grid(grid), output, how.seeds, parse(how.measures) if how.measures else ())
+    measures = parse(how.measures) if how.measures else ()
+    runs = plan(recipe, load_grid(grid), output, how.seeds, measures, how.methods)
     measured = measures_of(runs[0].recipe)
     if how.primary is not None and parse([how.primary])[0] not in measured:
         raise InputError(f"--primary {how.primary}: is not measured; the runs measure {', '.join(measured)}")

@@ -180,6 +180,18 @@ def test_a_wrong_threshold_is_refused(text: str, message: str) -> None:
         parse_threshold(text)
 
 
+def test_a_threshold_of_a_filter_of_ones_own(tmp_path: Path, run_cli: Callable[..., Any]) -> None:
+    path = write(tmp_path / "a.run", evidence("q1", "a", 0.7), evidence("q1", "b", 0.2))
+    assert run_cli("methods", "new", "filtering", "near", "--output", tmp_path / "own").exit_code == 0
+    command = ["audit", path, "--suspects", "0", "--json"]
+    tried = run_cli(*command, "--threshold", "near=0.2", "--methods", tmp_path / "own")
+    assert [(one["name"], one["dropped"]) for one in json.loads(tried.stdout)["filters"]] == [("near", 1)]
+    assert run_cli(*command, "--methods", tmp_path / "own").stderr == (
+        "error: --methods has no effect without --threshold\n"
+    )
+    assert "unknown filtering method 'near'" in run_cli(*command, "--threshold", "near=0.2").stderr
+
+
 def test_a_filter_that_needs_more_than_evidence_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.run", evidence("q1", "a", 0.7))
     with pytest.raises(InputError, match=r"^filtering\.guide: needs a teacher's scores"):

@@ -121,7 +121,8 @@ def test_too_few_queries_and_splits_without_a_train_are_asked_about(
     result = run_cli("init", "few.csv", "--model", tiny_model)
     assert result.stderr == (
         "error: few.csv: 5 queries are too few to train and to test on; at least 8, better some hundreds; by hand: "
-        "`embedtune data convert few.csv --output DIR`, `embedtune data split DIR --test 0.2 --output NEW`, then "
+        "`embedtune data convert few.csv --output DIR` with the flags that it asks for, `embedtune data split DIR "
+        "--test 0.2 --output NEW`, then "
         "`embedtune init NEW`\n"
     )
     folder = write_dataset(here / "odd")
@@ -138,6 +139,24 @@ def test_too_few_queries_and_splits_without_a_train_are_asked_about(
     assert "`embedtune data convert faq.csv --output DIR`" in result.stderr
     absent = run_cli("init", "absent")
     assert (absent.exit_code, "absent: no such file or folder" in absent.stderr) == (2, True)
+
+
+def test_pairs_of_ids_are_read_with_their_documents(here: Path, tiny_model: Path, run_cli: RunCli) -> None:
+    Path("asked.csv").write_text("question;article_no\n" + "".join(f"old river {n};{n:03d}\n" for n in range(30)))
+    articles = "".join(f"{n:03d},the old river is new {n}\n" for n in range(40))
+    Path("articles.csv").write_text(f"article_no,body\n{articles}")
+    common = ["init", "asked.csv", "--model", tiny_model, "--no-guard"]
+    alone = run_cli(*common)
+    assert (alone.exit_code, "--corpus FILE names the documents" in alone.stderr) == (2, True)
+    result = run_cli(*common, "--corpus", "articles.csv")
+    assert result.exit_code == 0, result.stderr
+    assert "20 queries with 20 positives (1.0 a query), 40 documents" in result.stdout
+    again = run_cli(*common, "--corpus", "articles.csv", "--output", "other.yaml")
+    assert "`embedtune data convert asked.csv --corpus articles.csv --output DIR`" in again.stderr
+    folder = run_cli("init", "asked-split", "--corpus", "articles.csv", "--output", "other.yaml")
+    assert folder.stderr == (
+        "error: --corpus goes with a file of pairs; asked-split is a dataset folder and has its documents\n"
+    )
 
 
 def test_images_need_a_model_that_reads_them(

@@ -153,6 +153,20 @@ def test_changes_are_those_of_set(recipe: Path, tmp_path: Path) -> None:
     assert runs[3].recipe.model.prompts.query == "é: "
 
 
+def test_a_folder_of_methods_that_the_command_names_is_known_to_every_cell(
+    recipe: Path, tmp_path: Path, run_cli: Callable[..., Any]
+) -> None:
+    folder = tmp_path / "elsewhere"
+    assert run_cli("methods", "new", "weighting", "nearness", "--output", folder).exit_code == 0
+    grid = grid_of(tmp_path, "cells:\n  plain: {}\n  own: {weighting: [{name: nearness, strength: 2}]}\n")
+    command = ["ablate", recipe, "--grid", grid, "--output", tmp_path / "out", "--dry-run"]
+    assert "unknown weighting method 'nearness'" in run_cli(*command).stderr
+    assert run_cli(*command, "--methods", folder).exit_code == 0
+    runs = plan(recipe, load_grid(grid), tmp_path / "out", 2, methods=[folder])
+    assert {run.cell: run.recipe.methods for run in runs} == {"plain": [str(folder)], "own": [str(folder)]}
+    assert runs[3].recipe.weighting[0].options == {"strength": 2}
+
+
 def test_a_whole_ablation_stopped_and_resumed(recipe: Path, tmp_path: Path, run_cli: Callable[..., Any]) -> None:
     grid, output = grid_of(tmp_path, GRID), tmp_path / "out"
     begun: list[str] = []
