@@ -22,13 +22,14 @@ Name = Annotated[str, argument("NAME", "A name from `embedtune recipes list`.")]
 
 @app.command("list")
 def list_recipes(as_json: options.Json = False) -> None:
-    """List the recipes that ship with a line on each.
+    """List the recipes, grids of `ablate` and scripts for CI that ship, with a line on each.
 
     Example: embedtune recipes list
     """
     from embedtune.recipe import shipped
 
-    show_table(["recipe", "what it does"], [[name, shipped.summary(name)] for name in shipped.names()], as_json=as_json)
+    names = [*shipped.names(), *shipped.others()]
+    show_table(["recipe", "what it does"], [[name, shipped.summary(name)] for name in names], as_json=as_json)
 
 
 @app.command()
@@ -47,14 +48,17 @@ def copy(
     name: Name,
     to: Annotated[Path | None, argument("PATH", "A file or a folder.", default="the current folder")] = None,
 ) -> None:
-    """Copy a recipe so that you can change it. An existing file is never overwritten.
+    """Copy a recipe, a grid or a script so that you can change it. An existing file is never overwritten.
 
     Example: embedtune recipes copy text/scifact my-recipe.yaml
+
+    Example: embedtune recipes copy ci/github-actions.yaml .github/workflows/retrieval.yaml
     """
     from embedtune.recipe import shipped
 
     target = shipped.copy(name, to)
-    say(f"written: {target}; change it, then: embedtune train {target} --dry-run")
+    use = f"change it, then: embedtune train {target} --dry-run"
+    say(f"written: {target}; {use if shipped.is_recipe(name) else 'its first lines say how it is used'}")
 
 
 @app.command()

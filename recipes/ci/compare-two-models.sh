@@ -1,7 +1,8 @@
 #!/bin/sh
 # Measures two models on the same datasets and fails where the second is worse than the first by more than a tolerance.
 #
-#   sh recipes/ci/compare-two-models.sh BASELINE MODEL OUTPUT DATA [DATA ...]
+#   embedtune recipes copy ci/compare-two-models.sh
+#   sh compare-two-models.sh BASELINE MODEL OUTPUT DATA [DATA ...]
 #
 # BASELINE, MODEL  model folders, or ids on the Hugging Face hub (with @revision)
 # OUTPUT           a folder for the results: OUTPUT/baseline/ and OUTPUT/model/; earlier ones in it are replaced

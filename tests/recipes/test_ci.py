@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import stat
+import string
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+import yaml
+
+from embedtune.evaluate.compare import parse_bar
+from embedtune.recipe import shipped
+from embedtune_cli.app import app
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "recipes" / "ci"
 NAMES = ["train-and-guard.sh", "nightly-regression.sh", "compare-two-models.sh"]
@@ -57,6 +68,93 @@ def test_shellcheck_finds_nothing(name: str) -> None:
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not installed")
     assert subprocess.run(["shellcheck", str(SCRIPTS / name)], capture_output=True, check=False).stdout == b""
+
+
+def steps(name: str = "github-actions.yaml") -> tuple[dict[str, str], dict[str, str]]:
+    """The workflow's environment, and the commands of each step by the step's name."""
+    job = yaml.safe_load((SCRIPTS / name).read_text())["jobs"]["train"]
+    return job["env"], {step["name"]: step["run"] for step in job["steps"] if "run" in step}
+
+
+def test_the_workflow_pins_actions_by_commit_and_reads_the_repository_alone() -> None:
+    workflow = yaml.safe_load((SCRIPTS / "github-actions.yaml").read_text())
+    used = [step["uses"] for step in workflow["jobs"]["train"]["steps"] if "uses" in step]
+    assert len(used) == 4
+    assert all(re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", action) for action in used)
+    assert workflow["permissions"] == {"contents": "read"}
+    assert not any("${{" in commands for commands in steps()[1].values())  # no text of an event reaches a shell
+
+
+def test_every_command_of_the_workflow_is_one_of_the_command_line() -> None:
+    variables, by_name = steps()
+    variables |= {"RUNNER_TEMP": "tmp", "GITHUB_STEP_SUMMARY": "summary.md"}
+    commands = [
+        shlex.split(string.Template(line).substitute(variables))
+        for text in by_name.values()
+        for line in text.replace("\\\n", " ").splitlines()
+    ]
+    ours = [words[1:] for words in commands if words[0] == "embedtune"]
+    assert [words[0] for words in ours] == ["data", "recipes", "recipes", "compare"]
+    for words in ours:
+        command: Any = typer.main.get_command(app)
+        while hasattr(command, "commands"):
+            command, words = command.commands[words[0]], words[1:]
+        context = command.make_context(command.name, list(words))  # raises for an option that is none
+        for bar in context.params.get("fail_if", ()):
+            parse_bar(bar)
+        if command.name == "copy":
+            shipped.path(context.params["name"])
+    (installed,) = [words for words in commands if "pip" in words]
+    extras = re.fullmatch(r"embedtune\[(.+)\]", installed[-1])
+    assert extras is not None
+    project = tomllib.loads((SCRIPTS.parents[1] / "pyproject.toml").read_text())["project"]
+    assert set(extras[1].split(",")) <= set(project["optional-dependencies"])
+
+
+SMALL = """#!{python}
+import functools, sys
+from conftest import write_dataset
+from embedtune.demo import sample_sets
+from embedtune_cli.app import run
+for seed, name in enumerate(sample_sets.OFFLINE):
+    sample_sets.MAKERS[name] = functools.partial(write_dataset, seed=seed)
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_the_steps_of_the_workflow_run(tiny_model: Path, tmp_path: Path) -> None:
+    """All but the installation, on small datasets and the tiny model."""
+    variables, by_name = steps()
+    (tmp_path / "bin").mkdir()
+    command = tmp_path / "bin" / "embedtune"
+    command.write_text(SMALL.replace("{python}", sys.executable))
+    command.chmod(0o755)
+    environment = {
+        **os.environ,
+        **variables,
+        "PATH": os.pathsep.join([str(command.parent), os.environ["PATH"]]),
+        "PYTHONPATH": os.pathsep.join([str(SCRIPTS.parents[1] / "tests"), *sys.path]),
+        "RUNNER_TEMP": str(tmp_path),
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+    }
+    done = {}
+    for name, text in by_name.items():
+        if "pip install" not in text:
+            done[name] = subprocess.run(
+                ["bash", "-e", "-o", "pipefail", "-c", text],
+                cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+        if name == "Data and recipe":
+            recipe = tmp_path / variables["RECIPE"]
+            recipe.write_text(re.sub(r"package:[^,]+", str(tiny_model), recipe.read_text()))
+    codes = {name: step.returncode for name, step in done.items()}
+    assert codes["Data and recipe"] == 0, done["Data and recipe"].stderr
+    assert set(codes.values()) <= {0, 1}, [step.stderr for step in done.values()]  # the tiny model may miss a bar
+    for step in done.values():
+        assert (step.returncode == 1) == ("missed: " in step.stderr), step.stderr
+    assert (tmp_path / variables["RUN"] / "report.html").exists()
+    assert (tmp_path / "summary.md").read_text().startswith("# retrieval\n")
 
 
 STUB = """#!/bin/sh

@@ -54,6 +54,20 @@ def test_copy_is_the_recipe_and_overwrites_nothing(tmp_path: Path) -> None:
         shipped.copy(name, tmp_path / "mine.yaml")
 
 
+def test_scripts_and_grids_are_listed_and_copied_and_those_of_the_checkout_are_not(tmp_path: Path) -> None:
+    others = shipped.others()
+    assert {"ci/train-and-guard.sh", "ci/github-actions.yaml", "methods/ablation.grid.yaml"} < set(others)
+    for name in others:
+        assert shipped.summary(name), f"{name} needs a first comment line"
+        assert not shipped.is_recipe(name)
+    workflow = tmp_path / ".github" / "workflows" / "retrieval.yaml"
+    assert shipped.copy("ci/github-actions", workflow) == workflow
+    assert workflow.read_text() == (shipped.folder() / "ci" / "github-actions.yaml").read_text()
+    assert shipped.copy("ci/train-and-guard.sh", tmp_path).name == "train-and-guard.sh"
+    with pytest.raises(InputError, match=r"unknown recipe 'ci/quickstart\.sh'"):
+        shipped.copy("ci/quickstart.sh", tmp_path)  # it installs the checkout that it stands in
+
+
 def test_an_unknown_recipe_names_the_nearest() -> None:
     name = shipped.names()[0]
     with pytest.raises(InputError, match=f"unknown recipe '{name}x': did you mean '{name}'"):
