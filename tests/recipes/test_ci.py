@@ -147,10 +147,11 @@ def test_the_steps_of_the_workflow_run(tiny_model: Path, tmp_path: Path) -> None
             )  # fmt: skip
         if name == "Data and recipe":
             recipe = tmp_path / variables["RECIPE"]
-            recipe.write_text(re.sub(r"package:[^,]+", str(tiny_model), recipe.read_text()))
+            small = re.sub(r"package:[^,]+", str(tiny_model), recipe.read_text())
+            recipe.write_text(small.replace("batch_size: 64", "batch_size: 8"))
     codes = {name: step.returncode for name, step in done.items()}
     assert codes["Data and recipe"] == 0, done["Data and recipe"].stderr
-    assert set(codes.values()) <= {0, 1}, [step.stderr for step in done.values()]  # the tiny model may miss a bar
+    assert set(codes.values()) <= {0, 1}, "\n".join(step.stderr[-600:] for step in done.values())
     for step in done.values():
         assert (step.returncode == 1) == ("missed: " in step.stderr), step.stderr
     assert (tmp_path / variables["RUN"] / "report.html").exists()
