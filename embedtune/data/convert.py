@@ -17,7 +17,7 @@ from ..types import Role
 from . import huggingface
 from .columns import ID_SHARE
 from .contents import Contents, holds_judgements, judgements_in
-from .documents import TextColumns, TextFiles, items_in
+from .documents import TextColumns, TextFiles, columns_of_each, items_in
 from .formats import beir, datasets_in, folder_format, folder_formats, is_dataset_folder, row_format, tevatron2
 from .jsonl import COMPRESSED, LineError
 from .pairs import Columns, PairReader, choose_columns, split_in
@@ -199,8 +199,8 @@ def _add_files(conversion: _Conversion) -> None:
     ]
     for role, paths, columns in roles:
         written = writer.documents if role == "document" else writer.queries
-        for path in paths:
-            for where, item in items_in(path, role, columns, writer.images, conversion.notes, conversion.bad):
+        for path, chosen in zip(paths, columns_of_each(paths, columns), strict=True):
+            for where, item in items_in(path, role, chosen, writer.images, conversion.notes, conversion.bad):
                 if not item.id:
                     raise InputError(f"{path}: {NO_IDS} {OWN_ID[role]}")
                 try:

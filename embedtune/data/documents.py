@@ -47,6 +47,22 @@ class TextFiles:
         return self.corpora if self.queries is None else (*self.corpora, self.queries)
 
 
+def columns_of_each(paths: Sequence[Path], asked: TextColumns) -> list[TextColumns]:
+    """For each of several files the asked columns that it has; a column that none has is asked of every one."""
+    if len(paths) < 2 or not asked.names:
+        return [asked] * len(paths)
+    headers = [next(rows_of(_file_of(path, "document")), ("", {}))[1].keys() for path in paths]
+    absent = set(asked.names).difference(*headers)
+    return [
+        TextColumns(
+            id=asked.id if asked.id in {*header, *absent} else "",
+            title=asked.title if asked.title in {*header, *absent} else "",
+            texts=tuple(name for name in asked.texts if name in {*header, *absent}),
+        )
+        for header in headers
+    ]
+
+
 def holds_documents(path: Path) -> bool:
     """Whether the rows of a file are documents: none of its columns is named as queries or positives are."""
     row = next(rows_of(path), None)
@@ -70,10 +86,7 @@ def items_in(
     A dataset folder stands for its corpus.jsonl or queries.jsonl. A row without text goes to `on_fault`. Raises
     InputError for an empty file and for columns that do not show what they hold; `notes` receives what was assumed.
     """
-    if path.is_dir():
-        path = path / ("corpus.jsonl" if role == "document" else "queries.jsonl")
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
+    path = _file_of(path, role)
     rows = rows_of(path, on_fault)
     first = list(islice(rows, PEEK))
     if not first:
@@ -87,6 +100,14 @@ def items_in(
             on_fault(fault)
         else:
             yield row[0], item
+
+
+def _file_of(path: Path, role: Role) -> Path:
+    if path.is_dir():
+        path = path / ("corpus.jsonl" if role == "document" else "queries.jsonl")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    return path
 
 
 def _item(row: Row, columns: TextColumns, images: ImageFiles) -> Item:

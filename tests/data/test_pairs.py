@@ -578,3 +578,16 @@ def test_instructions_of_queries_are_kept(tmp_path: Path) -> None:
     alpaca = write(tmp_path / "b.jsonl", {"instruction": "name a river in France", "answer": "the Rhone"})
     convert(alpaca, tmp_path / "b", columns=Columns(query="instruction"))
     assert judged(tmp_path / "b")[0] == {"name a river in France": {"the Rhone": 1}}
+
+
+def test_files_of_documents_with_columns_of_their_own(tmp_path: Path) -> None:
+    """A flag counts in the files that have its column."""
+    first = write(tmp_path / "a.csv", {"doc": "a1", "note": "none", "full": "a river flows"})
+    second = write(tmp_path / "b.jsonl", {"id": "b1", "text": "a stone is grey"})
+    pairs = write(tmp_path / "q.csv", {"query": "what flows", "id": "a1"}, {"query": "what is grey", "id": "b1"})
+    files = TextFiles(corpora=(first, second), columns=TextColumns(id="doc", texts=("full",)))
+    convert(pairs, tmp_path / "out", files=files)
+    assert judged(tmp_path / "out")[0] == {"what flows": {"a river flows": 1}, "what is grey": {"a stone is grey": 1}}
+    files = TextFiles(corpora=(first, second), columns=TextColumns(id="docs"))
+    with pytest.raises(InputError, match=r"a\.csv: unknown column 'docs'"):
+        convert(pairs, tmp_path / "b", files=files)
