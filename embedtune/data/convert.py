@@ -117,7 +117,7 @@ def convert(
         if not writer.qrels:
             problem = "no positive in its rows" if conversion.rows else "no rows"
             bad = conversion.bad.faults
-            left_out = f"; {len(bad)} bad lines were left out, the first {bad[0]}" if bad else ""
+            left_out = f"; bad lines left out: {len(bad)}, the first {bad[0]}" if bad else ""
             raise InputError(f"{source}: {problem}{left_out}")
     return _summary(output, conversion)
 

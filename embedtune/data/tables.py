@@ -35,8 +35,8 @@ class BadLines:
         if len(self.faults) < self.most:
             self.faults.append(fault)
         elif self.most:
-            first = f"{self.most} bad lines are left out already, the first {self.faults[0]}"
-            raise InputError(f"{fault}; {first}; allow more with --skip-bad")
+            before = f"bad lines left out before: {self.most}, the first {self.faults[0]}"
+            raise InputError(f"{fault}; {before}; allow more with --skip-bad")
         else:
             raise InputError(f"{fault} (`embedtune data convert --skip-bad N` leaves out up to N bad lines)") from None
 

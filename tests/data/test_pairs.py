@@ -358,9 +358,7 @@ def test_a_file_without_names_of_columns_is_told(tmp_path: Path) -> None:
 def test_a_file_of_bad_lines_alone_is_told_with_the_first(tmp_path: Path) -> None:
     source = tmp_path / "a.csv"
     source.write_text("query,answer\na,b,c\n")
-    with pytest.raises(
-        InputError, match=r"a\.csv: no rows; 1 bad lines were left out, the first .*a\.csv:2: expected 2"
-    ):
+    with pytest.raises(InputError, match=r"a\.csv: no rows; bad lines left out: 1, the first .*a\.csv:2: expected 2"):
         convert(source, tmp_path / "out", skip_bad=3)
 
 
@@ -404,7 +402,7 @@ def test_an_empty_cell_costs_its_row_alone(tmp_path: Path) -> None:
     converted = convert(source, tmp_path / "out", skip_bad=2)
     assert [line.partition(": 'answer'")[0] for line in converted.left_out] == [f"{source}:3", f"{source}:5"]
     assert converted.queries == 3
-    with pytest.raises(InputError, match=r"a\.tsv:5: .*; 1 bad lines are left out already, .*; allow more with "):
+    with pytest.raises(InputError, match=r"a\.tsv:5: .*; bad lines left out before: 1, .*; allow more with "):
         convert(source, tmp_path / "b", skip_bad=1)
 
 

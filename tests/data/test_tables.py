@@ -112,7 +112,7 @@ def test_bad_lines_are_left_out_and_listed(tmp_path: Path) -> None:
     bad = BadLines(3)
     assert [values["query"] for _, values in rows_of(path, bad)] == ["a", "h"]
     assert [str(fault).partition(": ")[0] for fault in bad.faults] == [f"{path}:{line}" for line in (3, 4, 5)]
-    with pytest.raises(InputError, match=r"a\.csv:5: not valid UTF-8.*; 2 bad lines are left out already, the first "):
+    with pytest.raises(InputError, match=r"a\.csv:5: not valid UTF-8.*; bad lines left out before: 2, the first "):
         list(rows_of(path, BadLines(2)))
     with pytest.raises(InputError, match=r"a\.csv:3: expected 2 columns .* \(`embedtune data convert --skip-bad N`"):
         list(rows_of(path, BadLines()))
