@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import sys
+from array import array
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice, repeat
+from functools import cache, cached_property
+from itertools import compress, islice
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..files import fingerprint_of
@@ -20,10 +25,11 @@ from .formats import folder_format, is_dataset_folder
 from .images import faults_of, identity
 from .jsonl import LineError, parse_item, read_blocks, read_lines, read_texts
 from .source_folder import source_folder
-from .trec import EXCLUDED, judgements
+from .trec import judgement_blocks, judgements
 
-_ENTITY = re.compile(r"&(amp|lt|gt|quot|apos|nbsp|#\d{2,5}|#x[0-9a-fA-F]{2,4});")
 PEEK = 100  # lines whose texts are looked at
+_DAMAGE = "\N{REPLACEMENT CHARACTER}"
+_FOLDING = 0x20000  # no character from here on has a case or is white space
 Severity = Literal["error", "warning"]
 
 
@@ -85,13 +91,12 @@ def check(folder: str | Path, similarity: float | None = None) -> FolderCheck:
         )
     report = FolderCheck(folder=root, similarity=similarity)
     documents = _check_items(root, "corpus", "documents", report)
-    queries = _check_items(root, "queries", "queries", report)
-    splits = {split: _check_split(root, split, queries, documents, report) for split in splits_of(root)}
+    known = _Known(documents=documents, queries=_check_items(root, "queries", "queries", report))
+    splits = {split: _check_split(root, split, known, report) for split in splits_of(root)}
     if not splits:
         report.add("error", "no judgements", "qrels", [f"{root / 'qrels'}: no <split>.tsv"])
-    _check_excluded(root, splits, queries, documents, report)
-    judged = set().union(*splits.values())
-    unjudged = (query_id for query_id in queries if query_id not in judged)
+    judged = np.concatenate([_no_numbers(), *(split.queries for split in splits.values())])
+    unjudged = compress(known.queries, (~_among(known.query_numbers, judged)).tolist())
     report.add("warning", "query without judgement", "queries.jsonl", (f"query {q!r} is in no split" for q in unjudged))
     for split in splits:
         if split != "train" and "train" in splits:
@@ -101,7 +106,7 @@ def check(folder: str | Path, similarity: float | None = None) -> FolderCheck:
     return report
 
 
-def _check_items(root: Path, name: str, noun: str, report: FolderCheck) -> Collection[str]:
+def _check_items(root: Path, name: str, noun: str, report: FolderCheck) -> list[str]:
     """Checks corpus.jsonl or queries.jsonl and returns its ids."""
     file = f"{name}.jsonl"
     scan = _Scan(path=root / file)
@@ -110,17 +115,16 @@ def _check_items(root: Path, name: str, noun: str, report: FolderCheck) -> Colle
         equal = _equal(scan.path, scan.alike)
     except InputError as error:
         report.add("error", "missing file", file, [str(error)])
-        return scan.line_of
-    report.counts[noun] = len(scan.line_of)
-    report.add_lines(file, scan.faults)
-    report.add("error", f"no {noun}", file, [] if scan.line_of else [f"{root / file}: no {noun}"])
-    _check_images(file, scan.images, report)
-    report.add("warning", f"empty {noun}", file, scan.empty)
+        return scan.ids
+    report.counts[noun] = len(scan.ids)
+    report.add_lines(file, [fault for _, fault in scan.faults])
+    report.add("error", f"no {noun}", file, [] if scan.ids else [f"{root / file}: no {noun}"])
+    _check_images(file, dict(image for _, image in scan.images), report)
+    report.add("warning", f"empty {noun}", file, (sentence for _, sentence in scan.empty))
     report.add("warning", f"equal {noun}", file, equal)
-    report.add("warning", "damaged text", file, scan.damaged)
-    report.add("warning", "HTML entities", file, scan.escaped)
+    report.add("warning", "damaged text", file, (sentence for _, sentence in scan.damaged))
     report.add("warning", f"{noun} like ids", file, _like_ids(scan.path, noun))
-    return scan.line_of
+    return scan.ids
 
 
 def _like_ids(path: Path, noun: str) -> Iterator[str]:
@@ -138,66 +142,124 @@ def _like_ids(path: Path, noun: str) -> Iterator[str]:
         )
 
 
+def _no_numbers() -> NDArray[np.int64]:
+    return np.zeros(0, np.int64)
+
+
+def _numbers(ids: Collection[str]) -> NDArray[np.int64]:
+    """A number of 64 bits for each id. Among millions of ids the chance that two share one is below 1 in 100,000."""
+    return np.fromiter(map(hash, ids), np.int64, len(ids))
+
+
 @dataclass(kw_only=True)
 class _Scan:
-    """What one reading of a .jsonl file of items finds. The lists hold sentences.
+    """What one reading of a .jsonl file of items finds, and the line of each finding.
 
-    line_of: id -> line. images: a sentence with line and id -> the image that the line names. alike: the lines whose
-    contents begin and end with the same words as another one's.
+    ids, lines, keys: of every item with an id of its own, a column each; the keys are those of `_keys`. images: a
+    sentence with line and id, and the image that the line names. The other lists hold sentences.
     """
 
     path: Path
-    line_of: dict[str, int] = field(default_factory=dict)
-    faults: list[LineError] = field(default_factory=list)
-    empty: list[str] = field(default_factory=list)
-    damaged: list[str] = field(default_factory=list)
-    escaped: list[str] = field(default_factory=list)
-    images: dict[str, Path] = field(default_factory=dict)
-    alike: set[int] = field(default_factory=set)
+    ids: list[str] = field(default_factory=list)
+    lines: NDArray[np.int64] = field(default_factory=_no_numbers)
+    keys: NDArray[np.int64] = field(default_factory=_no_numbers)
+    faults: list[tuple[int, LineError]] = field(default_factory=list)
+    empty: list[tuple[int, str]] = field(default_factory=list)
+    damaged: list[tuple[int, str]] = field(default_factory=list)
+    images: list[tuple[int, tuple[str, Path]]] = field(default_factory=list)
 
     def read(self) -> None:
-        first_of: dict[int, int] = {}  # the words at both ends of a content -> the first line that has them
+        lines_of_items, keys = array("q"), [_no_numbers()]
         for first, lines in read_blocks(self.path):
-            for number, item_id, content, image in self._items(first, lines):
-                if image is None and not content.strip():
-                    self.empty.append(f"{self.path}:{number}: {item_id!r} has no text and no image")
-                elif (earlier := first_of.setdefault(_ends(content), number)) != number:
-                    self.alike |= {earlier, number}
-                if "&" in content and (entity := _ENTITY.search(content)):
-                    self.escaped.append(f"{self.path}:{number}: {item_id!r} holds {entity[0]!r}, as HTML writes it")
-                if "\N{REPLACEMENT CHARACTER}" in content:
-                    sentence = f"{self.path}:{number}: {item_id!r} holds U+FFFD, left by an earlier decoding error"
-                    self.damaged.append(sentence)
-                if image is not None:
-                    name = image.relative_to(self.path.parent)
-                    self.images[f"{self.path}:{number}: {item_id!r} names {name}"] = image
+            texts, numbers = read_texts(lines), range(first, first + len(lines))
+            if texts is not None:
+                self._note(numbers, texts.ids, texts.contents)
+                lines_of_items.extend(numbers)
+                self.ids += texts.ids
+                keys.append(_keys(texts.contents))
+                continue
+            items = list(map(self._item, numbers, lines))
+            lines_of_items.extend(compress(numbers, items))
+            self.ids += [item.id for item in items if item]
+            keys.append(_keys([item.content for item in items if item]))
+        self.lines, self.keys = np.array(lines_of_items, np.int64), np.concatenate(keys)
+        self._drop_repeated()
 
-    def _items(self, first: int, lines: list[bytes]) -> Iterable[tuple[int, str, str, Path | None]]:
-        """(number, id, content, image) of the lines that hold an item with an id of its own."""
-        texts, numbers = read_texts(lines), range(first, first + len(lines))
-        if texts is None or not self.line_of.keys().isdisjoint(texts.ids):
-            return filter(None, map(self._item, numbers, lines))
-        self.line_of.update(zip(texts.ids, numbers, strict=True))
-        return zip(numbers, texts.ids, texts.contents, repeat(None))
+    def _note(self, numbers: Sequence[int], ids: Sequence[str], contents: Sequence[str]) -> None:
+        """Keeps a sentence for each text that is empty or damaged."""
+        if not all(map(str.strip, contents)):
+            items = zip(numbers, ids, contents, strict=True)
+            self.empty += [
+                (n, f"{self.path}:{n}: {i!r} has no text and no image") for n, i, c in items if not c.strip()
+            ]
+        if _DAMAGE in "".join(contents):
+            items = zip(numbers, ids, contents, strict=True)
+            why = "holds U+FFFD, left by an earlier decoding error"
+            self.damaged += [(n, f"{self.path}:{n}: {i!r} {why}") for n, i, c in items if _DAMAGE in c]
 
-    def _item(self, number: int, raw: bytes) -> tuple[int, str, str, Path | None] | None:
+    def _item(self, number: int, raw: bytes) -> Item | None:
         where = f"{self.path}:{number}"
         if not raw.strip():
             return None
         try:
             item = parse_item(raw, where, self.path.parent)
-            if item.id in self.line_of:
-                raise LineError(where, "duplicate id", f"_id {item.id!r} is also on line {self.line_of[item.id]}")
         except LineError as fault:
-            self.faults.append(fault)
+            self.faults.append((number, fault))
             return None
-        self.line_of[item.id] = number
-        return number, item.id, item.content, item.image
+        if item.image is not None:
+            sentence = f"{where}: {item.id!r} names {item.image.relative_to(self.path.parent)}"
+            self.images.append((number, (sentence, item.image)))
+        self._note([number], [item.id], [item.content or str(item.image or "")])
+        return item
+
+    def _drop_repeated(self) -> None:
+        """Leaves out the items whose id an earlier one has; they are faults."""
+        numbers = _numbers(self.ids)
+        again = _among(numbers, _repeated(numbers))
+        if not again.any():
+            return
+        line_of: dict[str, int] = {}
+        dropped = set()
+        for row in np.flatnonzero(again).tolist():
+            item_id, line = self.ids[row], int(self.lines[row])
+            if (earlier := line_of.setdefault(item_id, line)) != line:
+                dropped.add(line)
+                message = f"_id {item_id!r} is also on line {earlier}"
+                self.faults.append((line, LineError(f"{self.path}:{line}", "duplicate id", message)))
+        kept = ~_among(self.lines, np.array([*dropped], np.int64))
+        self.ids = list(compress(self.ids, kept.tolist()))
+        self.lines, self.keys = self.lines[kept], self.keys[kept]
+        self.faults.sort(key=lambda fault: fault[0])
+        for findings in (self.empty, self.damaged, self.images):
+            findings[:] = [finding for finding in findings if finding[0] not in dropped]
+
+    @property
+    def alike(self) -> set[int]:
+        """The lines whose contents have the key of another one's. Texts that are empty are none of them."""
+        lines = self.lines[_among(self.keys, _repeated(self.keys))]
+        return set(lines.tolist()) - {line for line, _ in self.empty}
 
 
-def _ends(content: str) -> int:
-    """Equal for texts that differ only in case and white space, and for some others."""
-    return hash(" ".join((*content.split(None, 3)[:3], *content.rsplit(None, 3)[-3:])).casefold())
+def _keys(contents: Sequence[str]) -> NDArray[np.int64]:
+    """A number for each text: equal for texts that differ only in case and white space or in their characters' order.
+
+    The sum of a random number for each character, so that a block of texts is one array.
+    """
+    if not contents:
+        return np.zeros(0, np.int64)
+    characters = np.frombuffer(("\n".join(contents) + "\n").encode("utf-32-le"), dtype=np.int32)
+    ends = np.cumsum(np.fromiter(map(len, contents), dtype=np.int64) + 1)
+    return np.add.reduceat(_character_values().take(characters), np.concatenate(([0], ends[:-1])))
+
+
+@cache
+def _character_values() -> NDArray[np.int64]:
+    """Code point -> a random number, 0 for white space, the sum of those of the characters that it folds to."""
+    values = np.random.default_rng(0).integers(2**63, size=sys.maxunicode + 1)
+    characters = map(chr, range(_FOLDING))
+    folded = {one: many for one in characters if (many := "" if one.isspace() else one.casefold()) != one}
+    values[list(map(ord, folded))] = [sum(map(values.item, map(ord, many))) % 2**63 for many in folded.values()]
+    return values
 
 
 def _equal(path: Path, alike: Collection[int]) -> list[str]:
@@ -230,11 +292,114 @@ def content_key(item: Item) -> str:
     return fingerprint_of(" ".join(item.content.casefold().split()), image, item.instruction or "")
 
 
-def _check_split(
-    root: Path, split: str, queries: Collection[str], documents: Collection[str], report: FolderCheck
-) -> Qrels:
+@dataclass(frozen=True, kw_only=True)
+class _Split:
+    """The judgements of a split, one a row, and whether each is a positive. The numbers are those of `_numbers`."""
+
+    query_ids: list[str]
+    doc_ids: list[str]
+    queries: NDArray[np.int64]
+    documents: NDArray[np.int64]
+    positive: NDArray[np.bool_]
+
+    @cached_property
+    def rows(self) -> NDArray[np.int64]:
+        """The first row of each query, in order."""
+        return np.sort(np.unique(self.queries, return_index=True)[1])
+
+    @cached_property
+    def positives(self) -> NDArray[np.int64]:
+        """The first row of each document that is a positive of some query, in order."""
+        rows = np.flatnonzero(self.positive)
+        return rows[np.sort(np.unique(self.documents[rows], return_index=True)[1])]
+
+    def queries_in(self, rows: NDArray[np.int64]) -> list[str]:
+        return [self.query_ids[row] for row in rows.tolist()]
+
+    def documents_in(self, rows: NDArray[np.int64]) -> list[str]:
+        return [self.doc_ids[row] for row in rows.tolist()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    """The ids of a folder, and their numbers."""
+
+    queries: list[str]
+    documents: list[str]
+
+    @cached_property
+    def query_numbers(self) -> NDArray[np.int64]:
+        return _numbers(self.queries)
+
+    @cached_property
+    def document_numbers(self) -> NDArray[np.int64]:
+        return _numbers(self.documents)
+
+
+def _check_split(root: Path, split: str, known: _Known, report: FolderCheck) -> _Split:
     file = f"qrels/{split}.tsv"
     path = root / file
+    judged, repeated = _sound(path, known), list[str]()
+    if judged is None:
+        judged, repeated = _check_judgements(root, file, known, report)
+    report.counts[f"{split}: queries"] = len(judged.rows)
+    report.counts[f"{split}: judgements"] = len(judged.queries)
+    report.counts[f"{split}: positives"] = int(judged.positive.sum())
+    if not judged.positive.any():
+        report.add("error", "no positive", file, [f"{path}: no judgement is above 0"])
+    elif not judged.positive.all():
+        without = ~_among(judged.queries[judged.rows], judged.queries[judged.positive])
+        sentences = (f"query {q!r} has no positive" for q in judged.queries_in(judged.rows[without]))
+        report.add("warning", "query without positive", file, sentences)
+    report.add("warning", "judged twice", file, repeated)
+    return judged
+
+
+def _sound(path: Path, known: _Known) -> _Split | None:
+    """The judgements of a file in which there is nothing to tell of; None for any other."""
+    query_ids: list[str] = []
+    doc_ids: list[str] = []
+    positive = array("b")
+    try:
+        for block in judgement_blocks(path):
+            query_ids += block.ids[0]
+            doc_ids += block.ids[1]
+            positive.extend(relevance > 0 for relevance in block.numbers[0])
+    except LineError:
+        return None
+    split = _Split(
+        query_ids=query_ids,
+        doc_ids=doc_ids,
+        queries=_numbers(query_ids),
+        documents=_numbers(doc_ids),
+        positive=np.array(positive, np.bool_),
+    )
+    sound = (
+        not len(_repeated(split.queries * 31 + split.documents))
+        and _among(split.queries, known.query_numbers).all()
+        and _among(split.documents, known.document_numbers).all()
+    )
+    return split if sound else None
+
+
+def _among(numbers: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether each number is one of the others. On millions, np.isin takes ten times as long."""
+    order, others = np.argsort(numbers), np.sort(others)
+    ordered = numbers[order]
+    mask = np.empty(len(numbers), np.bool_)
+    mask[order] = np.searchsorted(others, ordered, "right") > np.searchsorted(others, ordered, "left")
+    return mask
+
+
+def _repeated(keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The keys that are there more than once."""
+    ordered = np.sort(keys)
+    return ordered[1:][ordered[1:] == ordered[:-1]]
+
+
+def _check_judgements(root: Path, file: str, known: _Known, report: FolderCheck) -> tuple[_Split, list[str]]:
+    """The judgements of a file that has faults, which it reports, and a sentence for each that is given again."""
+    path, queries, documents = root / file, set(known.queries), set(known.documents)
     lines: list[LineError] = []
     qrels: Qrels = {}
     lost_queries: dict[str, str] = {}
@@ -253,66 +418,45 @@ def _check_split(
         else:
             message = f"document {doc_id!r} is judged {judged[doc_id]} and {relevance} for query {query_id!r}"
             lines.append(LineError(f"{path}:{number}", "contradiction", message))
-    without = [q for q, judged in qrels.items() if max(judged.values()) <= 0]
-    report.counts[f"{split}: queries"] = len(qrels)
-    report.counts[f"{split}: judgements"] = sum(map(len, qrels.values()))
-    report.counts[f"{split}: positives"] = sum(
-        relevance > 0 for judged in qrels.values() for relevance in judged.values()
-    )
     report.add_lines(file, lines)
     report.add("error", "absent query", file, lost_queries.values())
     report.add("error", "absent document", file, lost_documents.values())
-    if len(without) == len(qrels):
-        report.add("error", "no positive", file, [f"{path}: no judgement is above 0"])
-    else:
-        report.add("warning", "query without positive", file, (f"query {q!r} has no positive" for q in without))
-    report.add("warning", "judged twice", file, repeated)
-    return qrels
+    query_ids = [query_id for query_id, judged in qrels.items() for _ in judged]
+    doc_ids = [doc_id for judged in qrels.values() for doc_id in judged]
+    positive = [relevance > 0 for judged in qrels.values() for relevance in judged.values()]
+    split = _Split(
+        query_ids=query_ids,
+        doc_ids=doc_ids,
+        queries=_numbers(query_ids),
+        documents=_numbers(doc_ids),
+        positive=np.array(positive, np.bool_),
+    )
+    return split, repeated
 
 
-def _check_excluded(
-    root: Path,
-    splits: Mapping[str, Qrels],
-    queries: Collection[str],
-    documents: Collection[str],
-    report: FolderCheck,
-) -> None:
-    """Checks the documents that are never ranked for a query."""
-    path = root / EXCLUDED
-    lines: list[LineError] = []
-    absent, positives = [], []
-    for number, query_id, doc_id, _ in judgements(path, lines.append) if path.exists() else ():
-        if query_id not in queries or doc_id not in documents:
-            absent.append(f"{path}:{number}: query {query_id!r} or document {doc_id!r} is absent")
-        in_splits = [split for split, qrels in splits.items() if qrels.get(query_id, {}).get(doc_id, 0) > 0]
-        if in_splits:
-            positives.append(f"{path}:{number}: document {doc_id!r} is a positive of {query_id!r} in {in_splits[0]}")
-    report.add_lines(EXCLUDED, lines)
-    report.add("warning", "absent excluded", EXCLUDED, absent)
-    report.add("warning", "excluded positive", EXCLUDED, positives)
-
-
-def _check_overlap(split: str, qrels: Qrels, train: Qrels, report: FolderCheck) -> None:
+def _check_overlap(split: str, judged: _Split, train: _Split, report: FolderCheck) -> None:
     file = f"qrels/{split}.tsv"
-    shared = [query_id for query_id in qrels if query_id in train]
-    report.add("error", "query in two splits", file, (f"query {q!r} is judged in train as well" for q in shared))
-    of_train = positives_of(train)
-    both = (f"document {d!r} is a positive of train as well" for d in positives_of(qrels) if d in of_train)
-    report.add("warning", "positive in two splits", file, both)
+    shared = judged.rows[_among(judged.queries[judged.rows], train.queries)]
+    sentences = (f"query {q!r} is judged in train as well" for q in judged.queries_in(shared))
+    report.add("error", "query in two splits", file, sentences)
+    both = judged.positives[_among(judged.documents[judged.positives], train.documents[train.positives])]
+    sentences = (f"document {d!r} is a positive of train as well" for d in judged.documents_in(both))
+    report.add("warning", "positive in two splits", file, sentences)
 
 
-def _check_near(split: str, qrels: Qrels, train: Qrels, report: FolderCheck) -> None:
-    root, similarity, positives = report.folder, report.similarity, positives_of(train)
-    texts = len(qrels) + len(train) + len(positives)
+def _check_near(split: str, judged: _Split, train: _Split, report: FolderCheck) -> None:
+    root, similarity = report.folder, report.similarity
+    texts = len(judged.rows) + len(train.rows) + len(train.positives)
     if similarity is None and (texts > near.MOST or not near.is_installed()):
         why = f"{texts:,} texts" if texts > near.MOST else "pip install 'embedtune[near-duplicates]'"
         report.notes.append(f"{split}: near-duplicates in train were not looked for ({why}; then --similarity 0.8)")
         return
-    contents = _contents(root / "queries.jsonl", qrels.keys() | train.keys())
-    asked = {query_id: contents[query_id] for query_id in qrels if query_id in contents and query_id not in train}
-    of_train = {query_id: contents[query_id] for query_id in train if query_id in contents}
-    others = (("query", of_train), ("positive", _contents(root / "corpus.jsonl", positives)))
-    for noun, texts_of_train in others:
+    contents = _contents(root / "queries.jsonl", {*judged.query_ids, *train.query_ids})
+    of_train = {query_id: contents[query_id] for query_id in train.queries_in(train.rows) if query_id in contents}
+    own = (query_id for query_id in judged.queries_in(judged.rows) if query_id in contents)
+    asked = {query_id: contents[query_id] for query_id in own if query_id not in of_train}
+    positives = _contents(root / "corpus.jsonl", set(train.documents_in(train.positives)))
+    for noun, texts_of_train in (("query", of_train), ("positive", positives)):
         pairs = near.near(asked, texts_of_train, similarity if similarity is not None else near.THRESHOLD)
         sentences = (
             f"query {pair.item_id!r} is nearly train's {noun} {pair.other_id!r} ({pair.similarity:.2f}): "
@@ -335,8 +479,3 @@ def _contents(path: Path, ids: Collection[str]) -> dict[str, str]:
         if item.id in ids:
             contents.setdefault(item.id, item.content)
     return contents
-
-
-def positives_of(qrels: Qrels) -> dict[str, None]:
-    """The documents that are a positive of some query, in order."""
-    return {doc_id: None for judged in qrels.values() for doc_id, relevance in judged.items() if relevance > 0}

@@ -33,6 +33,12 @@ _DAMAGED = (EOFError, lzma.LZMAError, zlib.error)
 _BLOCK = 2**18  # bytes of lines that are read together
 _parse = partial(from_json, cache_strings="keys")
 _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
+# key of an item -> what stands for it where it is absent, and the types of it that `read_texts` takes
+_FIELDS: dict[str, tuple[Any, set[type]]] = {
+    **dict.fromkeys(("title", "text", "instruction"), (None, {str, NoneType})),
+    "image": (None, {NoneType}),
+    "made": (False, {bool}),
+}
 _BREAKS_COLUMNS = re.compile(r"[\x00-\x20\x7f]")
 
 
@@ -204,13 +210,14 @@ class Texts:
     """The items of consecutive lines that name no image: a column for each field."""
 
     ids: list[str]
-    titles: list[str | None]
+    titles: list[str | None] | None  # None where no item has one
     texts: list[str | None]
-    instructions: list[str | None]
 
     @property
     def contents(self) -> list[str]:
         """Each item's `Item.content`."""
+        if self.titles is None:
+            return [text or "" for text in self.texts]
         pairs = zip(self.titles, self.texts, strict=True)
         return [f"{title} {text or ''}".strip() if title else text or "" for title, text in pairs]
 
@@ -225,21 +232,20 @@ def read_texts(lines: Sequence[bytes]) -> Texts | None:
         ids = [value["_id"] for value in values]
     except (ValueError, KeyError, TypeError):  # not JSON, no id, not an object
         return None
-    columns = {key: [value.get(key) for value in values] for key in ("title", "text", "instruction", "image")}
-    flags = {type(value.get("made", False)) for value in values}
-    of_images = set(map(type, columns.pop("image")))
-    of_texts = {kind for column in columns.values() for kind in set(map(type, column))}
-    if not (
-        flags <= {bool}
-        and of_images <= {NoneType}
-        and of_texts <= {str, NoneType}
-        and set(map(type, ids)) <= {str, int}
-    ):
+    named, columns = set().union(*values), {}
+    for key, (absent, types) in _FIELDS.items():
+        if key in named:
+            columns[key] = [value.get(key, absent) for value in values]
+            if not set(map(type, columns[key])) <= types:
+                return None
+    of_ids = set(map(type, ids))
+    if not of_ids <= {str, int}:
         return None
-    ids = list(map(str, ids))
+    if int in of_ids:
+        ids = list(map(str, ids))
     if len(set(ids)) < len(ids) or not all(ids) or _BREAKS_COLUMNS.search("".join(ids)):
         return None
-    return Texts(ids=ids, titles=columns["title"], texts=columns["text"], instructions=columns["instruction"])
+    return Texts(ids=ids, titles=columns.get("title"), texts=columns.get("text", [None] * len(ids)))
 
 
 def parse_item(raw: bytes, where: str, folder: Path) -> Item:

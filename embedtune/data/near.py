@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -56,11 +57,7 @@ def near(texts: Mapping[str, str], others: Mapping[str, str], threshold: float =
 
 
 def is_installed() -> bool:
-    try:
-        _sketch_module()
-    except InputError:
-        return False
-    return True
+    return importlib.util.find_spec("datasketch") is not None
 
 
 def _pieces(text: str) -> frozenset[str]:

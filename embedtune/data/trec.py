@@ -6,7 +6,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,9 +149,14 @@ def _raise(fault: LineError) -> None:
 
 def judgements(path: str | Path, on_fault: Callable[[LineError], None] = _raise) -> Iterator[tuple[int, str, str, int]]:
     """(line number, query_id, doc_id, relevance) for each judgement. A line that cannot be read goes to `on_fault`."""
+    for block in judgement_blocks(path, on_fault):
+        yield from zip(itertools.count(block.first), *block.ids, block.numbers[0])
+
+
+def judgement_blocks(path: str | Path, on_fault: Callable[[LineError], None] = _raise) -> Iterator[Block]:
+    """The judgements of `judgements`, of many lines at a time; numbers: the column of relevances."""
     for block in _blocks(Path(path), _QRELS, on_fault):
-        relevances = block.numbers[0] if block.numbers else itertools.repeat(1)
-        yield from zip(itertools.count(block.first), *block.ids, relevances)
+        yield block if block.numbers else replace(block, numbers=[[1] * len(block.ids[0])])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,7 +180,7 @@ _RUN = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Block:
+class Block:
     """Consecutive lines of one form. first: the number of the first. ids: the columns of query and document ids."""
 
     first: int
@@ -183,7 +188,7 @@ class _Block:
     numbers: list[list[Any]]
 
 
-def _blocks(path: Path, forms: Mapping[int, _Form], on_fault: Callable[[LineError], None] = _raise) -> Iterator[_Block]:
+def _blocks(path: Path, forms: Mapping[int, _Form], on_fault: Callable[[LineError], None] = _raise) -> Iterator[Block]:
     """The lines of a file, without a header of qrels. A line that cannot be read goes to `on_fault`."""
     for first, lines in read_blocks(path):
         if first == 1 and forms is _QRELS and (columns := _columns_of_header(lines[0])):
@@ -202,7 +207,7 @@ def _blocks(path: Path, forms: Mapping[int, _Form], on_fault: Callable[[LineErro
                     yield line
 
 
-def _block(first: int, lines: Sequence[bytes], forms: Mapping[int, _Form]) -> _Block | None:
+def _block(first: int, lines: Sequence[bytes], forms: Mapping[int, _Form]) -> Block | None:
     """Lines of one form with one tab or blank between their fields, read at once; None for any others."""
     try:
         text = b"".join(lines).decode("utf-8").replace("\r\n", "\n").removesuffix("\n")
@@ -221,10 +226,10 @@ def _block(first: int, lines: Sequence[bytes], forms: Mapping[int, _Form]) -> _B
         numbers = [_numbers(fields[column::width], kind) for column, (_, kind) in form.numbers.items()]
     except ValueError:
         return None
-    return _Block(first=first, ids=(fields[::width], fields[form.doc_id :: width]), numbers=numbers)
+    return Block(first=first, ids=(fields[::width], fields[form.doc_id :: width]), numbers=numbers)
 
 
-def _line(number: int, raw: bytes, where: str, forms: Mapping[int, _Form]) -> _Block:
+def _line(number: int, raw: bytes, where: str, forms: Mapping[int, _Form]) -> Block:
     """One line. Raises LineError for one that cannot be read."""
     fields = _BLANKS.split(decode(raw, where).strip(" \t\r\n"))
     form = forms.get(len(fields))
@@ -238,7 +243,7 @@ def _line(number: int, raw: bytes, where: str, forms: Mapping[int, _Form]) -> _B
         except ValueError:
             expected = f"{name} must be a {'whole' if kind is int else 'finite'} number"
             raise LineError(where, "malformed line", f"{expected}, got {fields[column]!r}") from None
-    return _Block(first=number, ids=([fields[0]], [fields[form.doc_id]]), numbers=numbers)
+    return Block(first=number, ids=([fields[0]], [fields[form.doc_id]]), numbers=numbers)
 
 
 def _numbers(texts: Sequence[str], kind: type) -> list[Any]:

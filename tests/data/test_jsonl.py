@@ -128,7 +128,7 @@ def test_lines_read_together_are_the_items_read_one_by_one(line: bytes) -> None:
     texts = read_texts([line])
     assert texts is not None
     item = parse_item(line, "", Path())
-    assert (texts.ids, texts.contents, texts.instructions) == ([item.id], [item.content], [item.instruction])
+    assert (texts.ids, texts.contents) == ([item.id], [item.content])
 
 
 @pytest.mark.parametrize(
