@@ -255,6 +255,7 @@ def split(
     for name in shares:
         if doubt := doubt_of_size(name, len(parts[name])):
             say(f"warning: {doubt}")
+    say(f"note: queries that are nearly equal may be in different splits; find them: embedtune data check {target}")
     say(f"written: {target}")
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -22,11 +23,13 @@ from . import near
 from .columns import ID_SHARE, looks_like_id
 from .dataset import LAYOUT, splits_of
 from .formats import folder_format, is_dataset_folder
+from .ids import Numbers, among, first_rows, numbers_of, repeated
 from .images import faults_of, identity
 from .jsonl import LineError, parse_item, read_blocks, read_lines, read_texts
 from .source_folder import source_folder
-from .trec import judgement_blocks, judgements
+from .trec import EXCLUDED, judgement_blocks, judgements
 
+_ENTITY = re.compile(r"&(amp|lt|gt|quot|apos|nbsp|#\d{2,5}|#x[0-9a-fA-F]{2,4});")
 PEEK = 100  # lines whose texts are looked at
 _DAMAGE = "\N{REPLACEMENT CHARACTER}"
 _FOLDING = 0x20000  # no character from here on has a case or is white space
@@ -95,8 +98,9 @@ def check(folder: str | Path, similarity: float | None = None) -> FolderCheck:
     splits = {split: _check_split(root, split, known, report) for split in splits_of(root)}
     if not splits:
         report.add("error", "no judgements", "qrels", [f"{root / 'qrels'}: no <split>.tsv"])
+    _check_excluded(root, splits, known, report)
     judged = np.concatenate([_no_numbers(), *(split.queries for split in splits.values())])
-    unjudged = compress(known.queries, (~_among(known.query_numbers, judged)).tolist())
+    unjudged = compress(known.queries, (~among(known.query_numbers, judged)).tolist())
     report.add("warning", "query without judgement", "queries.jsonl", (f"query {q!r} is in no split" for q in unjudged))
     for split in splits:
         if split != "train" and "train" in splits:
@@ -123,6 +127,7 @@ def _check_items(root: Path, name: str, noun: str, report: FolderCheck) -> list[
     report.add("warning", f"empty {noun}", file, (sentence for _, sentence in scan.empty))
     report.add("warning", f"equal {noun}", file, equal)
     report.add("warning", "damaged text", file, (sentence for _, sentence in scan.damaged))
+    report.add("warning", "HTML entities", file, (sentence for _, sentence in scan.escaped))
     report.add("warning", f"{noun} like ids", file, _like_ids(scan.path, noun))
     return scan.ids
 
@@ -142,13 +147,8 @@ def _like_ids(path: Path, noun: str) -> Iterator[str]:
         )
 
 
-def _no_numbers() -> NDArray[np.int64]:
+def _no_numbers() -> Numbers:
     return np.zeros(0, np.int64)
-
-
-def _numbers(ids: Collection[str]) -> NDArray[np.int64]:
-    """A number of 64 bits for each id. Among millions of ids the chance that two share one is below 1 in 100,000."""
-    return np.fromiter(map(hash, ids), np.int64, len(ids))
 
 
 @dataclass(kw_only=True)
@@ -161,11 +161,12 @@ class _Scan:
 
     path: Path
     ids: list[str] = field(default_factory=list)
-    lines: NDArray[np.int64] = field(default_factory=_no_numbers)
-    keys: NDArray[np.int64] = field(default_factory=_no_numbers)
+    lines: Numbers = field(default_factory=_no_numbers)
+    keys: Numbers = field(default_factory=_no_numbers)
     faults: list[tuple[int, LineError]] = field(default_factory=list)
     empty: list[tuple[int, str]] = field(default_factory=list)
     damaged: list[tuple[int, str]] = field(default_factory=list)
+    escaped: list[tuple[int, str]] = field(default_factory=list)
     images: list[tuple[int, tuple[str, Path]]] = field(default_factory=list)
 
     def read(self) -> None:
@@ -186,13 +187,19 @@ class _Scan:
         self._drop_repeated()
 
     def _note(self, numbers: Sequence[int], ids: Sequence[str], contents: Sequence[str]) -> None:
-        """Keeps a sentence for each text that is empty or damaged."""
+        """Keeps a sentence for each text that is empty, damaged or escaped."""
         if not all(map(str.strip, contents)):
             items = zip(numbers, ids, contents, strict=True)
             self.empty += [
                 (n, f"{self.path}:{n}: {i!r} has no text and no image") for n, i, c in items if not c.strip()
             ]
-        if _DAMAGE in "".join(contents):
+        text = "".join(contents)
+        if "&" in text:
+            entities = zip(numbers, ids, map(_ENTITY.search, contents), strict=True)
+            self.escaped += [
+                (n, f"{self.path}:{n}: {i!r} holds {e[0]!r}, as HTML writes it") for n, i, e in entities if e
+            ]
+        if _DAMAGE in text:
             items = zip(numbers, ids, contents, strict=True)
             why = "holds U+FFFD, left by an earlier decoding error"
             self.damaged += [(n, f"{self.path}:{n}: {i!r} {why}") for n, i, c in items if _DAMAGE in c]
@@ -209,13 +216,14 @@ class _Scan:
         if item.image is not None:
             sentence = f"{where}: {item.id!r} names {item.image.relative_to(self.path.parent)}"
             self.images.append((number, (sentence, item.image)))
-        self._note([number], [item.id], [item.content or str(item.image or "")])
+        pictured = item.image is not None and not item.content.strip()
+        self._note([number], [item.id], ["image" if pictured else item.content])
         return item
 
     def _drop_repeated(self) -> None:
         """Leaves out the items whose id an earlier one has; they are faults."""
-        numbers = _numbers(self.ids)
-        again = _among(numbers, _repeated(numbers))
+        numbers = numbers_of(self.ids)
+        again = among(numbers, repeated(numbers))
         if not again.any():
             return
         line_of: dict[str, int] = {}
@@ -226,21 +234,22 @@ class _Scan:
                 dropped.add(line)
                 message = f"_id {item_id!r} is also on line {earlier}"
                 self.faults.append((line, LineError(f"{self.path}:{line}", "duplicate id", message)))
-        kept = ~_among(self.lines, np.array([*dropped], np.int64))
+        kept = ~among(self.lines, np.array([*dropped], np.int64))
         self.ids = list(compress(self.ids, kept.tolist()))
         self.lines, self.keys = self.lines[kept], self.keys[kept]
         self.faults.sort(key=lambda fault: fault[0])
-        for findings in (self.empty, self.damaged, self.images):
+        for findings in (self.empty, self.damaged, self.escaped):
             findings[:] = [finding for finding in findings if finding[0] not in dropped]
+        self.images = [image for image in self.images if image[0] not in dropped]
 
     @property
     def alike(self) -> set[int]:
         """The lines whose contents have the key of another one's. Texts that are empty are none of them."""
-        lines = self.lines[_among(self.keys, _repeated(self.keys))]
+        lines = self.lines[among(self.keys, repeated(self.keys))]
         return set(lines.tolist()) - {line for line, _ in self.empty}
 
 
-def _keys(contents: Sequence[str]) -> NDArray[np.int64]:
+def _keys(contents: Sequence[str]) -> Numbers:
     """A number for each text: equal for texts that differ only in case and white space or in their characters' order.
 
     The sum of a random number for each character, so that a block of texts is one array.
@@ -253,12 +262,12 @@ def _keys(contents: Sequence[str]) -> NDArray[np.int64]:
 
 
 @cache
-def _character_values() -> NDArray[np.int64]:
+def _character_values() -> Numbers:
     """Code point -> a random number, 0 for white space, the sum of those of the characters that it folds to."""
     values = np.random.default_rng(0).integers(2**63, size=sys.maxunicode + 1)
     characters = map(chr, range(_FOLDING))
     folded = {one: many for one in characters if (many := "" if one.isspace() else one.casefold()) != one}
-    values[list(map(ord, folded))] = [sum(map(values.item, map(ord, many))) % 2**63 for many in folded.values()]
+    values[list(map(ord, folded))] = [values[list(map(ord, many))].sum() for many in folded.values()]
     return values
 
 
@@ -294,29 +303,29 @@ def content_key(item: Item) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _Split:
-    """The judgements of a split, one a row, and whether each is a positive. The numbers are those of `_numbers`."""
+    """The judgements of a split, one a row, and whether each is a positive. The numbers are those of `numbers_of`."""
 
     query_ids: list[str]
     doc_ids: list[str]
-    queries: NDArray[np.int64]
-    documents: NDArray[np.int64]
+    queries: Numbers
+    documents: Numbers
     positive: NDArray[np.bool_]
 
     @cached_property
-    def rows(self) -> NDArray[np.int64]:
+    def rows(self) -> Numbers:
         """The first row of each query, in order."""
-        return np.sort(np.unique(self.queries, return_index=True)[1])
+        return first_rows(self.queries)
 
     @cached_property
-    def positives(self) -> NDArray[np.int64]:
+    def positives(self) -> Numbers:
         """The first row of each document that is a positive of some query, in order."""
         rows = np.flatnonzero(self.positive)
-        return rows[np.sort(np.unique(self.documents[rows], return_index=True)[1])]
+        return rows[first_rows(self.documents[rows])]
 
-    def queries_in(self, rows: NDArray[np.int64]) -> list[str]:
+    def queries_in(self, rows: Numbers) -> list[str]:
         return [self.query_ids[row] for row in rows.tolist()]
 
-    def documents_in(self, rows: NDArray[np.int64]) -> list[str]:
+    def documents_in(self, rows: Numbers) -> list[str]:
         return [self.doc_ids[row] for row in rows.tolist()]
 
 
@@ -328,12 +337,12 @@ class _Known:
     documents: list[str]
 
     @cached_property
-    def query_numbers(self) -> NDArray[np.int64]:
-        return _numbers(self.queries)
+    def query_numbers(self) -> Numbers:
+        return numbers_of(self.queries)
 
     @cached_property
-    def document_numbers(self) -> NDArray[np.int64]:
-        return _numbers(self.documents)
+    def document_numbers(self) -> Numbers:
+        return numbers_of(self.documents)
 
 
 def _check_split(root: Path, split: str, known: _Known, report: FolderCheck) -> _Split:
@@ -348,7 +357,7 @@ def _check_split(root: Path, split: str, known: _Known, report: FolderCheck) -> 
     if not judged.positive.any():
         report.add("error", "no positive", file, [f"{path}: no judgement is above 0"])
     elif not judged.positive.all():
-        without = ~_among(judged.queries[judged.rows], judged.queries[judged.positive])
+        without = ~among(judged.queries[judged.rows], judged.queries[judged.positive])
         sentences = (f"query {q!r} has no positive" for q in judged.queries_in(judged.rows[without]))
         report.add("warning", "query without positive", file, sentences)
     report.add("warning", "judged twice", file, repeated)
@@ -370,31 +379,16 @@ def _sound(path: Path, known: _Known) -> _Split | None:
     split = _Split(
         query_ids=query_ids,
         doc_ids=doc_ids,
-        queries=_numbers(query_ids),
-        documents=_numbers(doc_ids),
+        queries=numbers_of(query_ids),
+        documents=numbers_of(doc_ids),
         positive=np.array(positive, np.bool_),
     )
     sound = (
-        not len(_repeated(split.queries * 31 + split.documents))
-        and _among(split.queries, known.query_numbers).all()
-        and _among(split.documents, known.document_numbers).all()
+        not len(repeated(split.queries * 31 + split.documents))
+        and among(split.queries, known.query_numbers).all()
+        and among(split.documents, known.document_numbers).all()
     )
     return split if sound else None
-
-
-def _among(numbers: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether each number is one of the others. On millions, np.isin takes ten times as long."""
-    order, others = np.argsort(numbers), np.sort(others)
-    ordered = numbers[order]
-    mask = np.empty(len(numbers), np.bool_)
-    mask[order] = np.searchsorted(others, ordered, "right") > np.searchsorted(others, ordered, "left")
-    return mask
-
-
-def _repeated(keys: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The keys that are there more than once."""
-    ordered = np.sort(keys)
-    return ordered[1:][ordered[1:] == ordered[:-1]]
 
 
 def _check_judgements(root: Path, file: str, known: _Known, report: FolderCheck) -> tuple[_Split, list[str]]:
@@ -427,19 +421,48 @@ def _check_judgements(root: Path, file: str, known: _Known, report: FolderCheck)
     split = _Split(
         query_ids=query_ids,
         doc_ids=doc_ids,
-        queries=_numbers(query_ids),
-        documents=_numbers(doc_ids),
+        queries=numbers_of(query_ids),
+        documents=numbers_of(doc_ids),
         positive=np.array(positive, np.bool_),
     )
     return split, repeated
 
 
+def _check_excluded(root: Path, splits: Mapping[str, _Split], known: _Known, report: FolderCheck) -> None:
+    """Checks the documents that are never ranked for a query."""
+    path = root / EXCLUDED
+    if not path.exists():
+        return
+    lines: list[LineError] = []
+    excluded = [(number, (query_id, doc_id)) for number, query_id, doc_id, _ in judgements(path, lines.append)]
+    queries, documents = set(known.queries), set(known.documents)
+    absent = [
+        f"{path}:{number}: query {query_id!r} or document {doc_id!r} is absent"
+        for number, (query_id, doc_id) in excluded
+        if query_id not in queries or doc_id not in documents
+    ]
+    pairs = {pair for _, pair in excluded}
+    split_of: dict[tuple[str, str], str] = {}
+    for split, judged in splits.items():
+        for pair in compress(zip(judged.query_ids, judged.doc_ids, strict=True), judged.positive.tolist()):
+            if pair in pairs:
+                split_of.setdefault(pair, split)
+    positives = (
+        f"{path}:{number}: document {pair[1]!r} is a positive of {pair[0]!r} in {split_of[pair]}"
+        for number, pair in excluded
+        if pair in split_of
+    )
+    report.add_lines(EXCLUDED, lines)
+    report.add("warning", "absent excluded", EXCLUDED, absent)
+    report.add("warning", "excluded positive", EXCLUDED, positives)
+
+
 def _check_overlap(split: str, judged: _Split, train: _Split, report: FolderCheck) -> None:
     file = f"qrels/{split}.tsv"
-    shared = judged.rows[_among(judged.queries[judged.rows], train.queries)]
+    shared = judged.rows[among(judged.queries[judged.rows], train.queries)]
     sentences = (f"query {q!r} is judged in train as well" for q in judged.queries_in(shared))
     report.add("error", "query in two splits", file, sentences)
-    both = judged.positives[_among(judged.documents[judged.positives], train.documents[train.positives])]
+    both = judged.positives[among(judged.documents[judged.positives], train.documents[train.positives])]
     sentences = (f"document {d!r} is a positive of train as well" for d in judged.documents_in(both))
     report.add("warning", "positive in two splits", file, sentences)
 
@@ -453,8 +476,8 @@ def _check_near(split: str, judged: _Split, train: _Split, report: FolderCheck) 
         return
     contents = _contents(root / "queries.jsonl", {*judged.query_ids, *train.query_ids})
     of_train = {query_id: contents[query_id] for query_id in train.queries_in(train.rows) if query_id in contents}
-    own = (query_id for query_id in judged.queries_in(judged.rows) if query_id in contents)
-    asked = {query_id: contents[query_id] for query_id in own if query_id not in of_train}
+    read = (query_id for query_id in judged.queries_in(judged.rows) if query_id in contents)
+    asked = {query_id: contents[query_id] for query_id in read if query_id not in of_train}
     positives = _contents(root / "corpus.jsonl", set(train.documents_in(train.positives)))
     for noun, texts_of_train in (("query", of_train), ("positive", positives)):
         pairs = near.near(asked, texts_of_train, similarity if similarity is not None else near.THRESHOLD)

@@ -7,6 +7,7 @@ import difflib
 import logging
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from .. import __version__
@@ -18,6 +19,7 @@ from .broken import broken, pictured
 from .columns import UnclearColumns
 from .documents import TextColumns, holds_documents
 from .formats import is_dataset_folder
+from .ids import absent
 from .jsonl import JsonLines
 from .mixture import mixture_of, own_qrels
 from .selection import Selection
@@ -358,14 +360,14 @@ def _refuse_empty(corpus: Items, queries: Items, qrels: Qrels, folder: Path, pat
 
 def _refuse_absent(corpus: Items, queries: Items, qrels: Qrels, path: Path, incomplete: bool) -> None:
     """Judgements of absent queries or documents would make every measure wrong without a word."""
-    absent_queries = [query_id for query_id in qrels if query_id not in queries]
-    absent_documents = list(dict.fromkeys(d for judged in qrels.values() for d in judged if d not in corpus))
+    absent_queries = absent(qrels, queries.ids)
+    absent_documents = absent(chain.from_iterable(qrels.values()), corpus.ids)
     advice = f"run `embedtune data check {path.parent.parent}`"
     on = f"; to go on as BEIR and mteb do, which count them as never retrieved, write {INCOMPLETE} before the dataset"
-    for kind, absent, file in (("queries", absent_queries, "queries"), ("documents", absent_documents, "corpus")):
-        if absent and not (incomplete and kind == "documents"):
+    for kind, missing, file in (("queries", absent_queries, "queries"), ("documents", absent_documents, "corpus")):
+        if missing and not (incomplete and kind == "documents"):
             raise InputError(
-                f"{path}: {len(absent)} judged {kind} are not in {file}.jsonl, the first {absent[0]!r}; "
+                f"{path}: {len(missing)} judged {kind} are not in {file}.jsonl, the first {missing[0]!r}; "
                 + advice
                 + (on if kind == "documents" else "")
             )

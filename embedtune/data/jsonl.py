@@ -19,12 +19,12 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, BinaryIO
 
-import numpy as np
 from pydantic_core import from_json
 
 from ..errors import InputError, reason
 from ..files import fingerprint_of
 from ..types import Item
+from .ids import numbers_of, repeated
 from .images import BrokenImage, identity
 
 COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".xz": "lzma"}  # suffix -> the module of Python that unpacks it
@@ -63,21 +63,23 @@ class JsonLines:
     def __init__(self, path: Path) -> None:
         self.path, self.images = path, 0
         self._ids: list[str] = []
-        self._rows: dict[str, int] = {}
         self._offsets = array("q")  # of each item's line in the file
         digest, offset = hashlib.sha256(), 0
-        for number, lines in read_blocks(path):
-            digest.update(b"".join(lines))
-            ends = np.cumsum(list(map(len, lines)), dtype=np.int64) + offset
-            starts = [offset, *ends[:-1].tolist()]
-            offset = int(ends[-1])
-            texts = read_texts(lines)
-            if texts is not None and self._rows.keys().isdisjoint(texts.ids):
-                self._rows.update(zip(texts.ids, range(len(self._ids), len(self._ids) + len(lines)), strict=True))
-                self._ids += texts.ids
-                self._offsets.extend(starts)
-            else:
-                self._add_one_by_one(number, lines, starts)
+        try:
+            for number, lines in read_blocks(path):
+                digest.update(b"".join(lines))
+                starts = list(accumulate(map(len, lines), initial=offset))
+                offset = starts.pop()
+                texts = read_texts(lines)
+                if texts is None:
+                    self._add_one_by_one(number, lines, starts)
+                else:
+                    self._ids += texts.ids
+                    self._offsets.extend(starts)
+        except LineError:
+            self._refuse_repeated()
+            raise
+        self._refuse_repeated()
         self._digest = digest.hexdigest()
 
     def _add_one_by_one(self, number: int, lines: Sequence[bytes], starts: Sequence[int]) -> None:
@@ -86,13 +88,23 @@ class JsonLines:
             if not raw.strip():
                 continue
             item = parse_item(raw, f"{self.path}:{line}", self.path.parent)
-            if item.id in self._rows:
-                first = _line_at(self.path, self._offsets[self._rows[item.id]])
-                raise LineError(f"{self.path}:{line}", "duplicate id", f"_id {item.id!r} is also on line {first}")
-            self._rows[item.id] = len(self._ids)
             self._ids.append(item.id)
             self._offsets.append(start)
             self.images += item.image is not None
+
+    def _refuse_repeated(self) -> None:
+        """Raises LineError for the first id that an earlier line has."""
+        if not len(repeated(numbers_of(self._ids))):
+            return
+        row_of: dict[str, int] = {}
+        for row, item_id in enumerate(self._ids):
+            if (earlier := row_of.setdefault(item_id, row)) != row:
+                line, first = (_line_at(self.path, self._offsets[at]) for at in (row, earlier))
+                raise LineError(f"{self.path}:{line}", "duplicate id", f"_id {item_id!r} is also on line {first}")
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return dict(zip(self._ids, range(len(self._ids)), strict=True))
 
     @cached_property
     def fingerprint(self) -> str:

@@ -9,9 +9,11 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import cache, cached_property
+from itertools import compress
 
 from ..files import fingerprint_of
 from ..types import Dataset, Item, Items
+from .ids import among, numbers_of
 from .images import identity
 from .passages import siblings
 
@@ -58,7 +60,9 @@ def is_self_retrieval(dataset: Dataset) -> bool:
     names = {re.sub("[^a-z]", "", name.lower()) for name in (dataset.name, dataset.folder.name)}
     if any(re.sub("^(beir|nano)", "", name) in _SELF_RETRIEVAL for name in names):
         return True
-    shared = [query_id for query_id in dataset.qrels if query_id in dataset.corpus and query_id in dataset.queries]
+    numbers = numbers_of(dataset.qrels)
+    both = among(numbers, numbers_of(dataset.corpus.ids)) & among(numbers, numbers_of(dataset.queries.ids))
+    shared = list(compress(dataset.qrels, both.tolist()))
     if not shared or any(dataset.qrels[query_id].get(query_id, 0) > 0 for query_id in shared):
         return False
     compared = shared[:: max(1, len(shared) // COMPARED)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Iterator, Mapping
+from itertools import repeat
 from pathlib import Path
 
 from ..errors import InputError, unknown
@@ -83,32 +84,41 @@ def split_qrels(
     groups = [[query_id] for query_id in sorted(qrels)] if allow_overlap else connected(qrels)
     random.Random(seed).shuffle(groups)
     room = {name: max(1, round(share * len(qrels))) for name, share in shares.items()}
-    part_of: dict[str, str] = {}  # query_id -> part
+    part_of: dict[str, str] = {}  # query_id -> part, where it is not `source`
     for group in groups:
-        part = next((name for name, free in room.items() if len(group) <= free), source)
-        if part != source:
-            room[part] -= len(group)
-        part_of |= dict.fromkeys(group, part)
+        for name, free in room.items():
+            if len(group) <= free:
+                room[name] -= len(group)
+                part_of.update(zip(group, repeat(name)))
+                break
     parts: dict[str, Qrels] = {part: {} for part in (source, *shares)}
     for query_id, judged in qrels.items():
-        parts[part_of[query_id]][query_id] = judged
+        parts[part_of.get(query_id, source)][query_id] = judged
     _refuse_small(parts, shares, len(qrels), max(map(len, groups), default=0))
     return parts
 
 
 def connected(qrels: Qrels) -> list[list[str]]:
     """Queries in groups: two that share a positive are in the same one. Groups and their queries are sorted."""
-    group_of: dict[str, list[str]] = {}  # query_id -> its group, one list for all of them
+    ordered = sorted(qrels)
     first: dict[str, str] = {}  # doc_id -> the first query that it is a positive of
-    for query_id in sorted(qrels):
-        group_of[query_id] = [query_id]
-        for doc_id in (doc_id for doc_id, relevance in qrels[query_id].items() if relevance > 0):
-            group, other = group_of[query_id], group_of[first.setdefault(doc_id, query_id)]
-            if group is not other:
-                small, large = sorted((group, other), key=len)
-                large += small
-                group_of |= dict.fromkeys(small, large)
-    return sorted(sorted(group) for group in {id(group): group for group in group_of.values()}.values())
+    group_of: dict[str, list[str]] = {}  # query_id -> its group, one list for all of them; absent while it is alone
+    for query_id in ordered:
+        for doc_id, relevance in qrels[query_id].items():
+            if relevance > 0 and (other := first.setdefault(doc_id, query_id)) != query_id:
+                _join(group_of, query_id, other)
+    for group in {id(group): group for group in group_of.values()}.values():
+        group.sort()
+    groups = (group_of.get(query_id, [query_id]) for query_id in ordered)
+    return [group for group, query_id in zip(groups, ordered, strict=True) if group[0] == query_id]
+
+
+def _join(group_of: dict[str, list[str]], one: str, other: str) -> None:
+    """Makes one group of those of two queries."""
+    small, large = sorted((group_of.setdefault(query_id, [query_id]) for query_id in (one, other)), key=len)
+    if small is not large:
+        large += small
+        group_of.update(zip(small, repeat(large)))
 
 
 def _refuse_small(parts: Mapping[str, Qrels], shares: Mapping[str, float], queries: int, largest: int) -> None:

@@ -6,15 +6,18 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..files import FileKind, first_line, write_lines
 from ..types import Qrels, Run
+from .ids import numbers_of
 from .jsonl import LineError, decode, fault_of_id, read_blocks
 
 _BLANKS = re.compile(r"[ \t]+")  # not str.split(): an id may hold U+00A0 and other Unicode spaces
@@ -28,16 +31,21 @@ def read_run(path: str | Path) -> Run:
     with the rank.
     """
     run: Run = {}
-    ranked: list[Sequence[list[Any]]] = []  # columns of query ids, ranks and scores
-    for block in _blocks(Path(path), _RUN):
-        for number, query_id, doc_id, score in zip(itertools.count(block.first), *block.ids, block.numbers[-1]):
-            scores = run.setdefault(query_id, {})
-            if doc_id in scores:
-                message = f"document {doc_id!r} is given twice for query {query_id!r}"
-                raise LineError(f"{path}:{number}", "duplicate", message)
-            scores[doc_id] = score
-        if len(block.numbers) == 2:
-            ranked.append((block.ids[0], *block.numbers))
+    lines, fault = 0, None
+    ranked: list[tuple[NDArray[Any], ...]] = []  # columns of queries' numbers, ranks and scores
+    try:
+        for block in _blocks(Path(path), _RUN):
+            for query_id, doc_id, score in zip(*block.ids, block.numbers[-1], strict=True):
+                run.setdefault(query_id, {})[doc_id] = score
+            lines += len(block.ids[0])
+            if len(block.numbers) == 2:
+                ranked.append((numbers_of(block.ids[0]), *map(np.array, block.numbers)))
+    except LineError as error:
+        fault = error
+    if fault is not None or lines > sum(map(len, run.values())):
+        fault = _first_repeated(Path(path)) or fault
+    if fault is not None:
+        raise fault
     if ranked and _rises(ranked):
         raise InputError(
             f"{path}: column 5 rises with the rank: a distance or a rank stands where a score is expected; give scores "
@@ -46,20 +54,33 @@ def read_run(path: str | Path) -> Run:
     return run
 
 
-def _rises(ranked: Sequence[Sequence[list[Any]]]) -> bool:
+def _first_repeated(path: Path) -> LineError | None:
+    """An error for the first document that is given twice for a query, if no line before it has a fault."""
+    pairs: set[tuple[str, str]] = set()
+    with suppress(LineError):
+        for block in _blocks(path, _RUN):
+            for number, query_id, doc_id in zip(itertools.count(block.first), *block.ids):
+                if (query_id, doc_id) in pairs:
+                    message = f"document {doc_id!r} is given twice for query {query_id!r}"
+                    return LineError(f"{path}:{number}", "duplicate", message)
+                pairs.add((query_id, doc_id))
+    return None
+
+
+def _rises(ranked: Sequence[tuple[NDArray[Any], ...]]) -> bool:
     """Whether scores rise with the rank, from one line of a query to its next, for most queries where either changes.
 
     Queries in which they rise and fall as well count as falling.
     """
-    query_ids, *numbers = (itertools.chain.from_iterable(column) for column in zip(*ranked, strict=True))
-    row_of: dict[str, int] = {}
-    rows = np.fromiter((row_of.setdefault(query_id, len(row_of)) for query_id in query_ids), dtype=np.int64)
-    order = np.argsort(rows, kind="stable")
-    rows, (ranks, scores) = rows[order], (np.array(list(column))[order] for column in numbers)
+    queries, ranks, scores = map(np.concatenate, zip(*ranked, strict=True))
+    order = np.argsort(queries, kind="stable")
+    queries, ranks, scores = queries[order], ranks[order], scores[order]
+    same = queries[1:] == queries[:-1]
     with np.errstate(over="ignore"):  # of the largest numbers the difference is infinite, and its sign is right
         steps = np.sign(np.diff(ranks)) * np.sign(np.diff(scores))
-    rising, falling = (np.unique(rows[1:][(np.diff(rows) == 0) & (steps == sign)]) for sign in (1, -1))
-    return len(np.setdiff1d(rising, falling)) > len(np.union1d(rising, falling)) / 2
+    groups = np.cumsum(~same)  # of each step: its query's
+    rising, falling = (np.bincount(groups[same & (steps == sign)], minlength=len(order)) > 0 for sign in (1, -1))
+    return int((rising & ~falling).sum()) > int((rising | falling).sum()) / 2
 
 
 def tag_of_run(path: Path) -> str:
@@ -153,7 +174,7 @@ def judgements(path: str | Path, on_fault: Callable[[LineError], None] = _raise)
         yield from zip(itertools.count(block.first), *block.ids, block.numbers[0])
 
 
-def judgement_blocks(path: str | Path, on_fault: Callable[[LineError], None] = _raise) -> Iterator[Block]:
+def judgement_blocks(path: str | Path, on_fault: Callable[[LineError], None] = _raise) -> Iterator[LineBlock]:
     """The judgements of `judgements`, of many lines at a time; numbers: the column of relevances."""
     for block in _blocks(Path(path), _QRELS, on_fault):
         yield block if block.numbers else replace(block, numbers=[[1] * len(block.ids[0])])
@@ -180,7 +201,7 @@ _RUN = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Block:
+class LineBlock:
     """Consecutive lines of one form. first: the number of the first. ids: the columns of query and document ids."""
 
     first: int
@@ -188,7 +209,9 @@ class Block:
     numbers: list[list[Any]]
 
 
-def _blocks(path: Path, forms: Mapping[int, _Form], on_fault: Callable[[LineError], None] = _raise) -> Iterator[Block]:
+def _blocks(
+    path: Path, forms: Mapping[int, _Form], on_fault: Callable[[LineError], None] = _raise
+) -> Iterator[LineBlock]:
     """The lines of a file, without a header of qrels. A line that cannot be read goes to `on_fault`."""
     for first, lines in read_blocks(path):
         if first == 1 and forms is _QRELS and (columns := _columns_of_header(lines[0])):
@@ -207,7 +230,7 @@ def _blocks(path: Path, forms: Mapping[int, _Form], on_fault: Callable[[LineErro
                     yield line
 
 
-def _block(first: int, lines: Sequence[bytes], forms: Mapping[int, _Form]) -> Block | None:
+def _block(first: int, lines: Sequence[bytes], forms: Mapping[int, _Form]) -> LineBlock | None:
     """Lines of one form with one tab or blank between their fields, read at once; None for any others."""
     try:
         text = b"".join(lines).decode("utf-8").replace("\r\n", "\n").removesuffix("\n")
@@ -226,10 +249,10 @@ def _block(first: int, lines: Sequence[bytes], forms: Mapping[int, _Form]) -> Bl
         numbers = [_numbers(fields[column::width], kind) for column, (_, kind) in form.numbers.items()]
     except ValueError:
         return None
-    return Block(first=first, ids=(fields[::width], fields[form.doc_id :: width]), numbers=numbers)
+    return LineBlock(first=first, ids=(fields[::width], fields[form.doc_id :: width]), numbers=numbers)
 
 
-def _line(number: int, raw: bytes, where: str, forms: Mapping[int, _Form]) -> Block:
+def _line(number: int, raw: bytes, where: str, forms: Mapping[int, _Form]) -> LineBlock:
     """One line. Raises LineError for one that cannot be read."""
     fields = _BLANKS.split(decode(raw, where).strip(" \t\r\n"))
     form = forms.get(len(fields))
@@ -243,7 +266,7 @@ def _line(number: int, raw: bytes, where: str, forms: Mapping[int, _Form]) -> Bl
         except ValueError:
             expected = f"{name} must be a {'whole' if kind is int else 'finite'} number"
             raise LineError(where, "malformed line", f"{expected}, got {fields[column]!r}") from None
-    return Block(first=number, ids=([fields[0]], [fields[form.doc_id]]), numbers=numbers)
+    return LineBlock(first=number, ids=([fields[0]], [fields[form.doc_id]]), numbers=numbers)
 
 
 def _numbers(texts: Sequence[str], kind: type) -> list[Any]:

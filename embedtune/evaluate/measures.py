@@ -13,6 +13,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from itertools import chain, islice
+from operator import itemgetter
 
 import numpy as np
 import pytrec_eval
@@ -32,7 +34,7 @@ _TREC_EVAL = {
     "P": ("", "P_"),
     "Success": ("", "success_"),
 }
-_TOGETHER = 10_000  # queries whose values of all measures are held at once
+_TOGETHER = 5_000  # queries whose values of all measures are held at once
 _MTEB = {"nDCG": "ndcg", "AP": "map", "RR": "mrr", "R": "recall", "P": "precision", "Success": "hit_rate"}
 
 
@@ -73,13 +75,13 @@ def per_query(measures: str | Sequence[str], qrels: Qrels, run: Run) -> dict[str
     complete = {query_id: run.get(query_id, {}) for query_id in qrels}
     _refuse_nan(complete)
     values: dict[str, dict[str, float]] = {name: {} for name in names}
-    trec_names, query_ids = set(filter(None, map(_trec_name, names))), list(qrels)
-    for start in range(0, len(query_ids), _TOGETHER):
-        judged = {query_id: qrels[query_id] for query_id in query_ids[start : start + _TOGETHER]}
-        runs = {query_id: complete[query_id] for query_id in judged}
+    trec_names = set(filter(None, map(_trec_name, names)))
+    judgements, rankings = iter(qrels.items()), iter(complete.items())
+    while judged := dict(islice(judgements, _TOGETHER)):
+        runs = dict(islice(rankings, _TOGETHER))
         by_query = pytrec_eval.RelevanceEvaluator(judged, trec_names).evaluate(runs) if trec_names else {}
         for name in names:
-            values[name] |= _values(name, judged, complete, by_query)
+            values[name].update(zip(judged, _values(name, judged, runs, by_query), strict=True))
     return values
 
 
@@ -90,15 +92,15 @@ def _trec_name(name: str) -> str:
     return f"{until}{cut}" if cut and until else whole
 
 
-def _values(name: str, qrels: Qrels, run: Run, by_query: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """by_query: query_id -> trec_eval's measure -> value."""
+def _values(name: str, qrels: Qrels, run: Run, by_query: Mapping[str, Mapping[str, float]]) -> list[float]:
+    """The value of each query of `qrels`. by_query: query_id -> trec_eval's measure -> value."""
     kind, cut = split(name)
     trec_name = _trec_name(name)
     if not trec_name:
-        return {query_id: _untied(kind, cut, qrels[query_id], run[query_id]) for query_id in qrels}
-    values = {query_id: by_query[query_id][trec_name] for query_id in qrels}
+        return [_untied(kind, cut, judged, run[query_id]) for query_id, judged in qrels.items()]
+    values = list(map(itemgetter(trec_name), map(by_query.__getitem__, qrels)))
     if kind == "RR" and cut is not None:  # trec_eval has the RR of the whole ranking alone
-        values = {query_id: value if value >= 1 / cut else 0.0 for query_id, value in values.items()}
+        values = [value if value >= 1 / cut else 0.0 for value in values]
     return values
 
 
@@ -121,6 +123,8 @@ def _untied(kind: str, cut: int | None, judged: dict[str, int], run: dict[str, f
 
 
 def _refuse_nan(run: Run) -> None:
+    if not any(map(math.isnan, chain.from_iterable(scores.values() for scores in run.values()))):
+        return
     for query_id, scores in run.items():
         if any(map(math.isnan, scores.values())):
             doc_id = next(doc_id for doc_id, score in scores.items() if math.isnan(score))

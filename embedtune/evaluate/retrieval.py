@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data.dataset import source_of
+from ..data.ids import absent
 from ..data.relevance import is_self_retrieval, never_ranked
 from ..data.runs import RunFile, load_run
 from ..errors import InputError
@@ -176,6 +178,8 @@ def encode_for_evaluation(encoder: Encoder, datasets: Sequence[Dataset]) -> None
 
 
 def _without(left_out: Collection[str], scores: dict[str, float], depth: int | None = None) -> dict[str, float]:
+    if not left_out and (depth is None or len(scores) <= depth):
+        return scores
     others = [(doc_id, score) for doc_id, score in scores.items() if doc_id not in left_out]
     return dict(others[:depth])
 
@@ -215,9 +219,8 @@ def evaluate_run(
 
 
 def _refuse_unknown(run: Run, dataset: Dataset, name: str) -> None:
-    queries = [query_id for query_id in run if query_id not in dataset.queries]
-    retrieved = dict.fromkeys(doc_id for scores in run.values() for doc_id in scores)
-    documents = [doc_id for doc_id in retrieved if doc_id not in dataset.corpus]
+    queries = absent(run, dataset.queries.ids)
+    documents = absent(chain.from_iterable(run.values()), dataset.corpus.ids)
     for kind, unknown in (("queries", queries), ("documents", documents)):
         if unknown:
             raise InputError(

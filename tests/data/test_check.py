@@ -179,3 +179,41 @@ def test_texts_as_html_writes_them_are_a_warning(make_folder: MakeFolder) -> Non
     faults = {fault.kind: fault for fault in check(make_folder(corpus=corpus)).faults}
     assert faults["HTML entities"].where[0].endswith("corpus.jsonl:1: 'd1' holds '&amp;', as HTML writes it")
     assert (faults["HTML entities"].severity, faults["HTML entities"].count) == ("warning", 1)
+
+
+def test_every_case_of_a_character_is_the_same_text(make_folder: MakeFolder) -> None:
+    folding = [c for c in map(chr, range(0x110000)) if not 0xD800 <= ord(c) < 0xE000 and c.casefold() != c]
+    pairs = [(f"{row} a{c}\u2003b", f"{row}  a{c.casefold()} b\n") for row, c in enumerate(folding)]
+    texts = [text for pair in pairs for text in pair]
+    lines = [json.dumps({"_id": f"d{row}", "text": text}).encode() for row, text in enumerate(texts)]
+    report = check(
+        make_folder(
+            corpus=(b'{"_id": "d1000000", "text": "b a0"}', b'{"_id": "d2000000", "text": "a0 b"}', *lines),
+            qrels={"test": "q1\td0\t1\n"},
+        )
+    )
+    equal = [fault for fault in report.faults if fault.kind == "equal documents"]
+    assert [fault.count for fault in equal] == [len(folding)]
+
+
+def test_an_id_of_a_line_far_above_is_repeated_and_its_line_is_no_item(make_folder: MakeFolder) -> None:
+    lines = [json.dumps({"_id": f"d{row}", "text": f"{row} " + "x" * 200}).encode() for row in range(5000)]
+    repeated = [
+        b'{"_id": "d7", "text": ""}',
+        b'{"_id": "d8", "text": "\xef\xbf\xbd"}',
+        b'{"_id": 9.0}',
+        b'{"_id": "d7"}',
+    ]
+    report = check(make_folder(corpus=(*lines, *repeated), qrels={"test": "q1\td0\t1\n"}))
+    assert report.counts["documents"] == 5000
+    found = {
+        fault.kind: [sentence.partition("corpus.jsonl:")[2] for sentence in fault.where] for fault in report.faults
+    }
+    assert {kind: where for kind, where in found.items() if kind not in ("query without judgement",)} == {
+        "duplicate id": [
+            "5001: _id 'd7' is also on line 8",
+            "5002: _id 'd8' is also on line 9",
+            "5004: _id 'd7' is also on line 8",
+        ],
+        "wrong type": ['5003: "_id" must be a string, got 9.0'],
+    }

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedtune.data.check import positives_of
 from embedtune.data.dataset import load_dataset, splits_of
 from embedtune.data.split import connected, split_folder, split_qrels
 from embedtune.data.trec import read_qrels
@@ -45,6 +44,10 @@ def test_queries_that_share_a_positive_are_one_group(qrels: dict[str, dict[str, 
 def made(queries: int) -> dict[str, dict[str, int]]:
     """Every third query shares its positive with the one before; all judge d0 as not relevant."""
     return {f"q{n}": {"d0": 0, f"d{n - (n % 3 == 2)}x": 1} for n in range(queries)}
+
+
+def positives_of(qrels: dict[str, dict[str, int]]) -> list[str]:
+    return [doc_id for judged in qrels.values() for doc_id, relevance in judged.items() if relevance > 0]
 
 
 def test_parts_are_whole_and_share_no_positive() -> None:
@@ -149,7 +152,8 @@ def test_the_command_writes_beside_the_folder(make_folder: Callable[..., Path], 
     rows = ["split\tqueries\tjudgements", "all\t7\t7", "test\t2\t2", "validation\t1\t1"]
     assert result.stdout.splitlines() == rows
     output = folder.with_name("made-split")
-    assert result.stderr.splitlines()[-1] == f"written: {output}"  # after the warnings of small splits
+    near = "note: queries that are nearly equal may be in different splits; find them: embedtune data check "
+    assert result.stderr.splitlines()[-2:] == [f"{near}{output}", f"written: {output}"]  # after small splits' warnings
     assert splits_of(output) == ["all", "test", "validation"]
     assert splits_of(folder) == ["all"]
     assert run_cli(*command).exit_code == 2

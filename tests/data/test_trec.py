@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from embedtune.data.trec import read_qrels, read_run, write_qrels, write_run
+from embedtune.data.trec import judgements, read_qrels, read_run, write_qrels, write_run
 from embedtune.errors import InputError
 
 # Anything that is not a blank or a control character, other kinds of spaces and line ends included.
@@ -150,3 +150,23 @@ def test_scores_that_rise_with_the_rank_are_refused(tmp_path: Path, lines: list[
         return
     with pytest.raises(InputError, match=r"a\.run: column 5 rises with the rank: a distance or a rank stands where a"):
         read_run(tmp_path / "a.run")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("blank", ["", "\n", " \t\n"])
+@pytest.mark.parametrize(
+    "line", ["q9\td9\t2", "  q9   d9\t 2  ", "q9 d9 2", "q\u00a09\td\u20289\t2", "\ufeffq9\td9\t2"]
+)
+def test_lines_read_together_are_those_read_one_by_one(tmp_path: Path, line: str, blank: str, end: str) -> None:
+    lines = [f"q{row}\td{row}\t{row % 3 - 1}\n" for row in range(9)] + [f"{line}\n{blank}", "q10\td10\t+1\n"]
+    together, alone = tmp_path / "together.tsv", []
+    header = "query-id\tcorpus-id\tscore\n"
+    together.write_bytes((header + "".join(lines)).replace("\n", end).encode())
+    for row, text in enumerate(lines):
+        (tmp_path / "one.tsv").write_bytes(text.replace("\n", end).encode())
+        alone += [(row + 2 + (row == 10 and bool(blank)), *judged[1:]) for judged in judgements(tmp_path / "one.tsv")]
+    assert list(judgements(together)) == alone
+    assert len(alone) == 11
+    without_end = together.with_name("without-end.tsv")
+    without_end.write_bytes(together.read_bytes().rstrip(b"\r\n"))
+    assert list(judgements(without_end)) == alone
