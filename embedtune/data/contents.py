@@ -13,7 +13,7 @@ from .columns import TEXT, key
 from .image_columns import ImageFiles
 from .jsonl import LineError, decode, id_in, read_lines
 from .records import Row, texts
-from .tables import FORMS, rows_of, suffix_of
+from .tables import FORMS, OnFault, raise_fault, rows_of, suffix_of
 from .trec import judgements
 
 _OTHER_TEXTS = (*TEXT[0], *TEXT[1])
@@ -113,13 +113,13 @@ def positives_in(rows: Iterable[Row], column: str, query_key: str) -> Iterator[J
         yield where, query_id, doc_id, 1
 
 
-def judgements_in(paths: Sequence[Path]) -> Iterator[Judgement]:
+def judgements_in(paths: Sequence[Path], on_fault: OnFault = raise_fault) -> Iterator[Judgement]:
     """The judgements of files: tables, and others as TREC and BEIR write them."""
     for path in paths:
         if _is_text(path):
-            yield from ((f"{path}:{number}", q, d, relevance) for number, q, d, relevance in judgements(path))
+            yield from ((f"{path}:{number}", q, d, relevance) for number, q, d, relevance in judgements(path, on_fault))
         else:
-            yield from judgements_of(rows_of(path))
+            yield from judgements_of(rows_of(path, on_fault))
 
 
 def holds_judgements(path: Path) -> bool:

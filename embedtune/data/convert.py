@@ -107,10 +107,12 @@ def convert(
         _add_files(conversion)
         if huggingface.is_source(source):
             _add_tables(conversion, split)
-        elif files.corpora and files.queries and columns in (None, Columns()) and holds_judgements(_existing(path)):
-            _write_contents(conversion, Contents(documents=(), queries=(), judgements={split: judgements_in([path])}))
         elif (existing := _existing(path)).is_file() and not is_archive(existing):
-            _add_rows(conversion, split, str(source), rows_of(existing, conversion.bad))
+            if files.corpora and files.queries and conversion.columns == Columns() and holds_judgements(existing):
+                judged = judgements_in([existing], conversion.bad)
+                _write_contents(conversion, Contents(documents=(), queries=(), judgements={split: judged}))
+            else:
+                _add_rows(conversion, split, str(source), rows_of(existing, conversion.bad))
         else:
             with unpacked(path, temporary.parent) if path.is_file() else nullcontext(path) as folder:
                 _add_folder(conversion, split, folder)

@@ -479,6 +479,16 @@ def test_judgements_with_files_of_documents_and_queries(tmp_path: Path, name: st
     assert not (tmp_path / "out/negatives").exists()
 
 
+def test_bad_judgements_are_left_out_and_listed(tmp_path: Path) -> None:
+    files = {"qrels/test.txt": "q1 0 d1 1\nq1 0\n", "d.csv": "id,text\nd1,flow\n", "q.csv": "query_id,query\nq1,what\n"}
+    source = folder(tmp_path / "set", files)
+    both = TextFiles(corpora=(source / "d.csv",), queries=source / "q.csv")
+    converted = convert(source / "qrels/test.txt", tmp_path / "out", split="test", files=both, skip_bad=1)
+    assert (len(converted.left_out), load_dataset(tmp_path / "out").qrels) == (1, {"q1": {"d1": 1}})
+    with pytest.raises(InputError, match=r"qrels: neither a dataset folder"):
+        convert(source / "qrels", tmp_path / "b", files=both)
+
+
 def test_a_corpus_with_other_names_of_ids_is_converted(tmp_path: Path) -> None:
     corpus = [{"id": row["_id"], "title": row["title"], "text": row["text"]} for row in CORPUS]
     source = folder(tmp_path / "set", BEIR_FILES | {"corpus.jsonl": lines(corpus)})
