@@ -79,7 +79,7 @@ def test_an_ir_researchers_first_day(tmp_path: Path) -> None:
     out, _ = live("ir_researcher.sh", tmp_path)
     assert "skip_top" in out
     folder = tmp_path / "runs/paper"
-    rows = list(csv.DictReader((folder / "report.csv").open(encoding="utf-8")))
+    rows = list(csv.DictReader((folder / "report.csv").read_text("utf-8").splitlines()))
     assert {row["cell"] for row in rows} == {"(base model)", "plain", "weighted", "filtered"}
     assert all(0.3 < float(row["mean"]) < 1 for row in rows)
     assert {row["measure"] for row in rows} == {"nDCG@10", "R@10"}
