@@ -68,12 +68,12 @@ class MiningReport:
         first = f"{self.kept:,} of {self.candidates:,} candidates kept for {self.queries:,} queries"
         sentences = [f"{first} ({dropped})" if dropped else first]
         if self.fewer:
-            sentences.append(f"{self.fewer:,} queries have fewer than the {self.asked} negatives that are asked for")
+            sentences.append(f"{_queries(self.fewer)} fewer than the {self.asked} negatives that are asked for")
         if self.without:
             counts = {"all dropped": self.emptied, "no candidate": self.without - self.emptied}
             reasons = ", ".join(f"{reason}: {count:,}" for reason, count in counts.items() if count)
             first = self.first_without
-            sentences.append(f"{self.without:,} queries have no negative ({reasons}), the first is {first}")
+            sentences.append(f"{_queries(self.without)} no negative ({reasons}), the first is {first}")
         if self.at_odds:
             sentences.append(self.contradiction())
         if self.unstarted:
@@ -97,3 +97,7 @@ def at_odds(evidence: Sequence[Evidence]) -> list[tuple[str, str]]:
             kept.setdefault(verdict.name, set()).update([row] if verdict.keep else [])
     some = [(name, rows) for name, rows in kept.items() if rows]
     return [(one, other) for (one, first), (other, second) in combinations(some, 2) if not first & second]
+
+
+def _queries(count: int) -> str:
+    return "1 query has" if count == 1 else f"{count:,} queries have"

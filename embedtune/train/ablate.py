@@ -8,6 +8,8 @@ import multiprocessing
 import os
 import re
 import shutil
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
@@ -228,17 +230,30 @@ def _in_processes(runs: Sequence[PlannedRun], how: How) -> Iterator[PlannedRun]:
     for number in range(how.workers):
         numbers.put(number)
     pool = ProcessPoolExecutor(how.workers, context, _begin_worker, (numbers, how.workers))
+    handles = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if handles else None
     try:
         running = {pool.submit(_train_one, run, keep=how.keep): run for run in runs}
         for done in as_completed(running):
             done.result()
             yield running[done]
+    except (KeyboardInterrupt, GeneratorExit):
+        for process in multiprocessing.active_children():  # each finishes its step and saves it
+            os.kill(process.pid or 0, signal.SIGINT)
+        raise
     finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _begin_worker(numbers: Any, workers: int) -> None:
-    """In a new process: its share of the threads and, where there are GPUs, one of them."""
+    """In a new process: its share of the threads and, where there are GPUs, one of them.
+
+    It leaves the terminal's process group, so that Ctrl-C reaches it through the first process alone, and once.
+    """
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
     number = numbers.get()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     import torch

@@ -326,6 +326,31 @@ def test_several_workers_train_the_same_weights(
     assert list((tmp_path / "parallel").rglob("checkpoints"))
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "setpgrp"), reason="signals of POSIX")
+def test_several_workers_stop_at_a_signal_save_and_go_on(recipe: Path, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+    import time
+
+    grid, output = grid_of(tmp_path, GRID.replace("4", "400")), tmp_path / "out"
+    command = [sys.executable, "-m", "embedtune_cli", "ablate", str(recipe), "--grid", str(grid), "--seeds", "1"]
+    command += ["--output", str(output), "--workers", "2"]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    logs = [output / name / "seed-0" / "log.jsonl" for name in ("plain", "fast")]
+    while not all(log.exists() and '"step"' in log.read_text() for log in logs):
+        assert running.poll() is None, running.communicate()[1]
+        time.sleep(0.2)
+    running.send_signal(signal.SIGTERM)
+    message = running.communicate(timeout=300)[1]
+    assert running.returncode == 130, message
+    assert "0 of 2 runs are finished, the state of the others is saved; the same command continues from here" in message
+    assert all(list((log.parent / "checkpoints").glob("step-*")) for log in logs)
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert all((log.parent / "summary.json").exists() for log in logs)
+
+
 def test_a_primary_measure_alone_is_corrected_and_must_be_measured(
     recipe: Path, tmp_path: Path, run_cli: Callable[..., Any]
 ) -> None:
