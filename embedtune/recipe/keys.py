@@ -47,6 +47,7 @@ EXAMPLES = {
     "data.validation": "0.1",
     "data.validation.share": "0.2",
     "data.validation.documents": "10000",
+    "data.validation.seed": "0",
     "data.positives": "2",
     "data.broken_images": "0.05",
     "methods": "[./my_methods]",

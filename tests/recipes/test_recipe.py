@@ -251,8 +251,8 @@ def test_every_key_is_listed_with_its_type_default_and_meaning() -> None:
     for key in listed.values():
         assert key.text.rstrip(".)").strip(), key.path
     flat = set(flattened(plain(check_recipe(SMALL))))
-    assert flat - set(listed) <= {path for path in flat if path.startswith(("loss.", "negatives.sampling.", "batching.",
-                                                                             "evaluate.measures."))}  # fmt: skip
+    lists = ("loss.", "negatives.sampling.", "batching.", "evaluate.measures.", "evaluate.slices.")
+    assert flat - set(listed) <= {path for path in flat if path.startswith(lists)}
     assert [key.path for key in keys("model.lora")] == [path for path in listed if path.startswith("model.lora")]
     with pytest.raises(InputError, match=r"unknown key 'train\.epoch': did you mean 'train.epochs'"):
         keys("train.epoch")
