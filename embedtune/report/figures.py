@@ -206,6 +206,7 @@ def spans(rows: Sequence[tuple[str, str, float, float | None, float | None]], *,
         axes.set_yticks(range(len(rows)), [clipped(label) for label, *_ in rows])
         axes.tick_params(axis="y", labelcolor=COLOURS["ink"], length=0)
         axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.locator_params(axis="x", nbins=5)  # of more than these the labels overlap
         axes.margins(x=0.08)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(across)
