@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import random
 import shutil
-from array import array
 from collections.abc import Iterator, Mapping
 from itertools import repeat
 from pathlib import Path
-
-import numpy as np
 
 from ..errors import InputError, unknown
 from ..files import FolderKind, check_folder, whole_folder
@@ -103,25 +100,25 @@ def split_qrels(
 
 def connected(qrels: Qrels) -> list[list[str]]:
     """Queries in groups: two that share a positive are in the same one. Groups and their queries are sorted."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     ordered = sorted(qrels)
-    columns: dict[str, int] = {}  # doc_id -> its node, behind those of the queries
-    rows, documents = array("q"), array("q")
-    for row, query_id in enumerate(ordered):
+    first: dict[str, str] = {}  # doc_id -> the first query that it is a positive of
+    group_of: dict[str, list[str]] = {}  # query_id -> its group, one list for all of them; absent while it is alone
+    for query_id in ordered:
         for doc_id, relevance in qrels[query_id].items():
-            if relevance > 0:
-                rows.append(row)
-                documents.append(columns.setdefault(doc_id, len(ordered) + len(columns)))
-    size = len(ordered) + len(columns)
-    edges = np.frombuffer(rows, np.int64), np.frombuffer(documents, np.int64)
-    graph = coo_array((np.ones(len(rows), dtype=np.int8), edges), shape=(size, size))
-    labels = connected_components(graph, directed=False)[1][: len(ordered)]
-    groups: dict[int, list[str]] = {}
-    for query_id, label in zip(ordered, labels.tolist(), strict=True):
-        groups.setdefault(label, []).append(query_id)
-    return list(groups.values())
+            if relevance > 0 and (other := first.setdefault(doc_id, query_id)) != query_id:
+                _join(group_of, query_id, other)
+    for group in {id(group): group for group in group_of.values()}.values():
+        group.sort()
+    groups = (group_of.get(query_id, [query_id]) for query_id in ordered)
+    return [group for group, query_id in zip(groups, ordered, strict=True) if group[0] == query_id]
+
+
+def _join(group_of: dict[str, list[str]], one: str, other: str) -> None:
+    """Makes one group of those of two queries."""
+    small, large = sorted((group_of.setdefault(query_id, [query_id]) for query_id in (one, other)), key=len)
+    if small is not large:
+        large += small
+        group_of.update(zip(small, repeat(large)))
 
 
 def _refuse_small(parts: Mapping[str, Qrels], shares: Mapping[str, float], queries: int, largest: int) -> None:
