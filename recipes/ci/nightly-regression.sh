@@ -17,7 +17,7 @@
 #
 # Exit code: 0 not worse (or the first night); 1 worse on a dataset, which is named; 2 bad input, as datasets that
 # changed since; other codes are embedtune's own.
-# OUTPUT/against-baseline.html shows both runs side by side, with the queries that changed most.
+# OUTPUT-against-baseline.html, beside OUTPUT, shows both runs side by side, with the queries that changed most.
 #
 # Time: the recipe's own and some ten seconds. A small one is enough to notice a change: recipes/text/quickstart.yaml
 # with 8 steps (train.max_steps), measured on 922 prose documents alone (it has 500 now), took 50 CPU seconds a night on one thread.
@@ -49,8 +49,10 @@ if [ ! -e "$baseline" ]; then
   # Later nights are compared with evaluations, recipe and log; weights and checkpoints need not be kept.
   rm -rf "$baseline.partial"
   mkdir -p "$baseline.partial"
-  for part in recipe.yaml environment.json summary.json log.jsonl evaluation evaluation-base; do
-    cp -R "$output/$part" "$baseline.partial/"
+  for part in recipe.yaml environment.json summary.json log.jsonl evaluation evaluation-base evaluation-bm25; do
+    if [ -e "$output/$part" ]; then
+      cp -R "$output/$part" "$baseline.partial/"
+    fi
   done
   mv "$baseline.partial" "$baseline"
   echo "No baseline yet: this run's results are kept in $baseline" >&2
@@ -58,6 +60,6 @@ if [ ! -e "$baseline" ]; then
 fi
 
 # Without a report the comparison decides all the same.
-"$embedtune" report "$baseline" "$output" --output "$output/against-baseline.html" || true
+"$embedtune" report "$baseline" "$output" --output "$output-against-baseline.html" --overwrite || true
 exec "$embedtune" compare "$baseline" "$output" --measures "$measure" --changes 0 \
   --fail-if "$measure < baseline - ${TOLERANCE:-0.005}"

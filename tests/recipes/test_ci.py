@@ -205,7 +205,7 @@ def test_nightly_regression(tiny_model: Path, tiny_dataset: Path, command: Path,
     assert not (baseline / "model").exists()
     same = run("nightly-regression.sh", recipe, baseline, command=command, cwd=tmp_path, TOLERANCE="0")
     assert same.returncode == 0, same.stderr
-    assert (tmp_path / "runs" / "nightly" / "against-baseline.html").exists()
+    assert (tmp_path / "runs" / "nightly-against-baseline.html").exists()
     # Were the kept run better by far, this night's would be a regression.
     for file in ("measures.json", "per-query.jsonl"):
         path = baseline / "evaluation" / "tiny" / file
@@ -231,7 +231,8 @@ def _raised(line: str) -> str:
 def test_compare_two_models(tiny_model: Path, tiny_dataset: Path, command: Path, tmp_path: Path) -> None:
     same = run("compare-two-models.sh", tiny_model, tiny_model, "out", tiny_dataset, command=command, cwd=tmp_path)
     assert same.returncode == 0, same.stderr
-    assert same.stdout.splitlines()[0].startswith("dataset\tmeasure\trun")
+    assert same.stdout.splitlines()[0] == "# Comparisons"
+    assert same.stdout.splitlines()[1].startswith("dataset\tmeasure\trun")
     shutil.copytree(tiny_model, tmp_path / "worse")
     from safetensors.torch import load_file, save_file
 
