@@ -376,19 +376,23 @@ def _sound(path: Path, known: _Known) -> _Split | None:
             positive.extend(relevance > 0 for relevance in block.numbers[0])
     except LineError:
         return None
-    split = _Split(
-        query_ids=query_ids,
-        doc_ids=doc_ids,
-        queries=numbers_of(query_ids),
-        documents=numbers_of(doc_ids),
-        positive=np.array(positive, np.bool_),
-    )
+    split = _numbered(query_ids, doc_ids, positive)
     sound = (
         not len(repeated(split.queries * 31 + split.documents))
         and among(split.queries, known.query_numbers).all()
         and among(split.documents, known.document_numbers).all()
     )
     return split if sound else None
+
+
+def _numbered(query_ids: list[str], doc_ids: list[str], positive: Sequence[int]) -> _Split:
+    return _Split(
+        query_ids=query_ids,
+        doc_ids=doc_ids,
+        queries=numbers_of(query_ids),
+        documents=numbers_of(doc_ids),
+        positive=np.array(positive, np.bool_),
+    )
 
 
 def _check_judgements(root: Path, file: str, known: _Known, report: FolderCheck) -> tuple[_Split, list[str]]:
@@ -418,13 +422,7 @@ def _check_judgements(root: Path, file: str, known: _Known, report: FolderCheck)
     query_ids = [query_id for query_id, judged in qrels.items() for _ in judged]
     doc_ids = [doc_id for judged in qrels.values() for doc_id in judged]
     positive = [relevance > 0 for judged in qrels.values() for relevance in judged.values()]
-    split = _Split(
-        query_ids=query_ids,
-        doc_ids=doc_ids,
-        queries=numbers_of(query_ids),
-        documents=numbers_of(doc_ids),
-        positive=np.array(positive, np.bool_),
-    )
+    split = _numbered(query_ids, doc_ids, positive)
     return split, repeated
 
 

@@ -25,11 +25,10 @@ from .learning import Curve, read_curve
 from .markdown import INSTALL, MARK, need, render
 from .page import page
 from .record import OF_BASE
-from .write import Figures
+from .write import HTML_MARK, Figures
 
 NEAR = 0.95  # of the gain
 LATEX_MARK = "% embedtune ablation"
-_HTML = b'<p class="kicker">embedtune report</p>'
 FILES = ("report.json", "report.csv", "report.tex", "report.md", "report.html", "differences.svg", "differences.pdf",
          "curves.svg", "curves.pdf")  # fmt: skip
 RESULTS = ("domain", "dataset", "measure", "cell", "queries", "mean", "low", "high")
@@ -198,7 +197,7 @@ def _is_report(path: Path) -> bool:
         return PDF_CREATOR.encode() in content
     # Older versions' curves have no mark; they were drawn by matplotlib alone.
     opens = (b"# Ablation of ", b'{\n  "recipe": ', b"domain,dataset,measure,cell,", LATEX_MARK.encode())
-    return start.startswith(opens) or MARK.encode() in start or b"Matplotlib" in start or _HTML in content
+    return start.startswith(opens) or MARK.encode() in start or b"Matplotlib" in start or HTML_MARK in content
 
 
 def write_report(ablation: Ablation, output: Path) -> Ablation:

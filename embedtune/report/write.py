@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 Form = Literal["html", "md"]
 BASE = "base model"
-_HTML_MARKS = (b'<p class="kicker">embedtune report</p>', b" \xc2\xb7 embedtune</title>")
+HTML_MARK = b'<p class="kicker">embedtune report</p>'
+_HTML_MARKS = (HTML_MARK, b" \xc2\xb7 embedtune</title>")
 
 
 def _is_report(path: Path) -> bool:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from ..errors import InputError
-from ..evaluate.measures import per_query
+from ..evaluate.retrieval import Retrieval, encode, evaluate_encoded
 from ..evaluate.significance import Paired, paired
 from ..models.encoder import Encoder
 from ..types import Dataset, Item, Role
@@ -110,20 +110,18 @@ def check(encoder: Encoder, endpoint: Endpoint, texts: Sequence[str] = (), *, at
 
 def retrieval_difference(encoder: Encoder, endpoint: Endpoint, dataset: Dataset, measure: str = "nDCG@10") -> Paired:
     """A measure of the dataset with the model's vectors (the baseline) and with the server's, query by query."""
-    from ..search.exact import as_run, exact_search, tie_order
-
-    query_ids, doc_ids = list(dataset.qrels), dataset.corpus.ids
-    queries = [dataset.queries[query_id] for query_id in query_ids]
-    model = encoder.encode(queries, "query"), encoder.encode(dataset.corpus, "document")
-    server = (
-        endpoint.embed([item.content for item in queries], "query", encoder.prompt("query")),
-        endpoint.embed([item.content for item in dataset.corpus], "document", encoder.prompt("document")),
+    encoded = encode(encoder, dataset, None)
+    queries = [dataset.queries[query_id].content for query_id in encoded.query_ids]
+    served = replace(
+        encoded,
+        queries=endpoint.embed(queries, "query", encoder.prompt("query")),
+        documents=endpoint.embed([item.content for item in dataset.corpus], "document", encoder.prompt("document")),
     )
-    values = []
-    for asked, documents in (model, server):
-        best = exact_search(asked, documents, 100, similarity=encoder.similarity, tie_order=tie_order(doc_ids))
-        values.append(per_query([measure], dataset.qrels, as_run(query_ids, doc_ids, *best))[measure])
-    return paired(*values)
+    before, after = (
+        evaluate_encoded(encoder, dataset, vectors, [measure], Retrieval()).per_query[measure]
+        for vectors in (encoded, served)
+    )
+    return paired(before, after)
 
 
 def _roles(encoder: Encoder) -> list[Role]:

@@ -167,13 +167,13 @@ class How:
     methods: Sequence[Path] = ()
 
 
-def plan_of(recipe: Path, grid: Path, output: Path, how: How) -> list[PlannedRun]:
-    """The runs of a grid file, checked. Raises InputError for anything wrong with the grid, its recipes or options."""
+def plan_of(recipe: Path, grid: Grid, output: Path, how: How) -> list[PlannedRun]:
+    """The runs of a grid, checked. Raises InputError for anything wrong with its recipes or options."""
     if distributed.count() > 1:
         raise InputError("ablate runs in one process; start it without torchrun or accelerate launch")
     check_output(output)
     measures = parse(how.measures) if how.measures else ()
-    runs = plan(recipe, load_grid(grid), output, how.seeds, measures, how.methods)
+    runs = plan(recipe, grid, output, how.seeds, measures, how.methods)
     measured = measures_of(runs[0].recipe)
     if how.primary is not None and parse([how.primary])[0] not in measured:
         raise InputError(f"--primary {how.primary}: is not measured; the runs measure {', '.join(measured)}")
@@ -188,8 +188,8 @@ def ablate(recipe: Path, grid: Path, output: Path, how: How = How(), *, on_event
     is installed, report.html and the figures as SVG and PDF. Raises InputError for anything wrong with the grid or any
     of its recipes before the first run, and Interrupted, with the state saved, on SIGINT and SIGTERM.
     """
-    runs = plan_of(recipe, grid, output, how)
     cells = load_grid(grid)
+    runs = plan_of(recipe, cells, output, how)
     _train_all(runs, how, on_event or (lambda event: None))
     changes = {name: {**cells.base, **of_cell} for name, of_cell in cells.cells.items()}
     folders = {name: {run.seed: run.folder for run in runs if run.cell == name} for name in changes}
