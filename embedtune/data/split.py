@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterator, Mapping
-from itertools import repeat
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, repeat
 from pathlib import Path
+
+import numpy as np
 
 from ..errors import InputError, unknown
 from ..files import FolderKind, check_folder, whole_folder
 from ..types import Qrels
 from .dataset import splits_of
+from .ids import Numbers, numbers_of
 from .jsonl import JsonLines
 from .trec import read_qrels, write_qrels
 
@@ -81,44 +84,52 @@ def split_qrels(
     if not shares or min(shares.values()) <= 0 or sum(shares.values()) >= 1:
         asked = ", ".join(f"{name} {share:g}" for name, share in shares.items()) or "none"
         raise InputError(f"shares must be above 0 and leave a rest for {source!r}; got {asked}")
-    groups = [[query_id] for query_id in sorted(qrels)] if allow_overlap else connected(qrels)
-    random.Random(seed).shuffle(groups)
+    ordered = sorted(qrels)
+    groups = np.arange(len(ordered)) if allow_overlap else connected(qrels, ordered)
+    rows = np.argsort(groups, kind="stable")  # group by group
+    members = list(map(ordered.__getitem__, rows.tolist()))
+    starts = np.flatnonzero(np.diff(groups[rows], prepend=-1))
+    sizes = np.diff(starts, append=len(rows))
+    drawn = list(range(len(starts)))
+    random.Random(seed).shuffle(drawn)
     room = {name: max(1, round(share * len(qrels))) for name, share in shares.items()}
     part_of: dict[str, str] = {}  # query_id -> part, where it is not `source`
-    for group in groups:
+    for start, size in zip(starts[drawn].tolist(), sizes[drawn].tolist(), strict=True):
+        if not any(room.values()):
+            break
         for name, free in room.items():
-            if len(group) <= free:
-                room[name] -= len(group)
-                part_of.update(zip(group, repeat(name)))
+            if size <= free:
+                room[name] -= size
+                part_of.update(zip(members[start : start + size], repeat(name)))
                 break
     parts: dict[str, Qrels] = {part: {} for part in (source, *shares)}
     for query_id, judged in qrels.items():
         parts[part_of.get(query_id, source)][query_id] = judged
-    _refuse_small(parts, shares, len(qrels), max(map(len, groups), default=0))
+    _refuse_small(parts, shares, len(qrels), sizes.max(initial=0))
     return parts
 
 
-def connected(qrels: Qrels) -> list[list[str]]:
-    """Queries in groups: two that share a positive are in the same one. Groups and their queries are sorted."""
-    ordered = sorted(qrels)
-    first: dict[str, str] = {}  # doc_id -> the first query that it is a positive of
-    group_of: dict[str, list[str]] = {}  # query_id -> its group, one list for all of them; absent while it is alone
-    for query_id in ordered:
-        for doc_id, relevance in qrels[query_id].items():
-            if relevance > 0 and (other := first.setdefault(doc_id, query_id)) != query_id:
-                _join(group_of, query_id, other)
-    for group in {id(group): group for group in group_of.values()}.values():
-        group.sort()
-    groups = (group_of.get(query_id, [query_id]) for query_id in ordered)
-    return [group for group, query_id in zip(groups, ordered, strict=True) if group[0] == query_id]
+def connected(qrels: Qrels, query_ids: Sequence[str]) -> Numbers:
+    """For each query the row of the first query of its group: two queries that share a positive are in the same one.
 
-
-def _join(group_of: dict[str, list[str]], one: str, other: str) -> None:
-    """Makes one group of those of two queries."""
-    small, large = sorted((group_of.setdefault(query_id, [query_id]) for query_id in (one, other)), key=len)
-    if small is not large:
-        large += small
-        group_of.update(zip(small, repeat(large)))
+    Each query points to one of its group that is not behind it, at first to itself. Until nothing moves, queries that
+    others point to are pointed to the first that a shared document shows, and pointers are followed once.
+    """
+    judged = list(map(qrels.__getitem__, query_ids))
+    counts = np.fromiter(map(len, judged), np.int64, len(judged))
+    positive = np.fromiter((relevance > 0 for relevances in judged for relevance in relevances.values()), np.bool_)
+    queries = np.repeat(np.arange(len(judged)), counts)[positive]
+    documents = np.unique(numbers_of(list(chain.from_iterable(judged)))[positive], return_inverse=True)[1]
+    groups = np.arange(len(judged))
+    while True:
+        first = np.full(len(documents), len(judged))  # of each document
+        np.minimum.at(first, documents, groups[queries])
+        moved = groups.copy()
+        np.minimum.at(moved, groups[queries], first[documents])
+        moved = moved[moved]
+        if np.array_equal(moved, groups):
+            return groups
+        groups = moved
 
 
 def _refuse_small(parts: Mapping[str, Qrels], shares: Mapping[str, float], queries: int, largest: int) -> None:

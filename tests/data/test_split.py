@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,7 +39,26 @@ def connected_by_force(qrels: dict[str, dict[str, int]]) -> list[list[str]]:
 
 @given(qrels=QRELS)
 def test_queries_that_share_a_positive_are_one_group(qrels: dict[str, dict[str, int]]) -> None:
-    assert connected(qrels) == connected_by_force(qrels)
+    assert groups_of(qrels) == connected_by_force(qrels)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_long_chain_of_shared_positives_is_one_group(seed: int) -> None:
+    names = [f"q{row:04}" for row in range(3000)]
+    random.Random(seed).shuffle(names)
+    chain = {name: {f"d{place}": 1, f"d{place + 1}": 1} for place, name in enumerate(names)}
+    apart = names.pop(1500)
+    del chain[apart]
+    assert groups_of(chain) == sorted([sorted(names[:1500]), sorted(names[1500:])])
+    assert groups_of(dict(sorted(chain.items()))) == groups_of(chain)
+
+
+def groups_of(qrels: dict[str, dict[str, int]]) -> list[list[str]]:
+    query_ids, groups = sorted(qrels), {}
+    for query_id, group in zip(query_ids, connected(qrels, query_ids).tolist(), strict=True):
+        groups.setdefault(query_ids[group], []).append(query_id)
+    assert all(first == group[0] for first, group in groups.items())
+    return list(groups.values())
 
 
 def made(queries: int) -> dict[str, dict[str, int]]:
