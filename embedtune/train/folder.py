@@ -1,26 +1,23 @@
-"""A run folder: what it was started with, whether it may be resumed or replaced, and what the main process decides."""
+"""A run folder: what it was started with, whether it may be resumed or replaced, and whether all processes see it."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
-
-from .. import __version__
+from .. import __version__, distributed
 from ..data.jsonl import read_json_object
 from ..errors import InputError
 from ..evaluate.domains import read_summary
-from ..files import GATE, LOCK, FolderKind, check_folder, write_json, write_text
+from ..files import GATE, LOCK, FolderKind, check_folder, first_line, write_json, write_text
 from ..models.folders import SUMMARY
 from ..recipe import Recipe, dump, load_recorded, method_fingerprints, plain
 from ..recipe.strict_yaml import flattened
 from . import checkpoint, earlier
-from .validation import SHARED_VALUE
 
 LEFT_OUT = "left-out.txt"  # the items with a broken image, a line each
 _FILES = {"recipe.yaml", "environment.json", LEFT_OUT, "log.jsonl", "guard.json", "summary.json", "report.html"}
@@ -30,7 +27,7 @@ _TRACKERS = {"embedtune", "wandb", "trackio"}
 _BEFORE_TRAINING = {"recipe.yaml", LEFT_OUT, "log.jsonl", "negatives"}  # older than environment.json
 # The last: what a killed process was still writing.
 _HIDDEN = re.compile(r"\.(lock.*|finishing|validation|earlier|earlier-moving|.+\.\w{8})")
-Decision = TypeVar("Decision")
+SEEN_WITHIN = 60.0  # seconds after which a machine that does not see the run's folder is taken not to share it
 
 
 def check_output(folder: Path, *, overwrite: bool) -> None:
@@ -89,7 +86,6 @@ def claim(folder: Path, recipe: Recipe, *, resume: bool, overwrite: bool) -> Cla
         _refuse_changed(folder, method_fingerprints(recipe.chosen()))
         checkpoint.clear_leftovers(folder)
         checkpoint.clear_leftovers(folder / "checkpoints")
-        (folder / SHARED_VALUE).unlink(missing_ok=True)
         return Claim(True, None if changed else read_summary(folder) or None)
     if entries and overwrite:
         checkpoint.clear_leftovers(folder)
@@ -169,21 +165,42 @@ def _refuse_changed(folder: Path, fingerprints: dict[str, str]) -> None:
             raise InputError(f"{folder}: --resume, but {kind} changed since the run was started; start a new run")
 
 
-def decided_by_main(accelerator: Accelerator, decide: Callable[[], Decision]) -> Decision:
-    """What the main process decides, on every process.
+def refuse_unseen(folder: Path) -> None:
+    """Raises InputError on every process where one of them does not see the folder that the first one holds."""
+    holder, until = distributed.from_first(lambda: str(os.getpid())), time.monotonic() + SEEN_WITHIN
 
-    Where it raises InputError or OSError, all processes end with that line, so that none waits for it.
-    """
-    outcome: list[Any] = [None, None]
-    raised: InputError | OSError | None = None
-    if accelerator.is_main_process:
+    def seen() -> bool:
         try:
-            outcome[0] = decide()
-        except (InputError, OSError) as error:
-            raised, outcome[1] = error, str(error)
-    if accelerator.num_processes > 1:
-        broadcast_object_list(outcome)
-    if outcome[1] is not None:
-        raise raised or InputError(outcome[1])
-    decision: Decision = outcome[0]
-    return decision
+            return first_line(folder / LOCK) == holder
+        except OSError:
+            return False
+
+    while not seen() and time.monotonic() < until:
+        time.sleep(0.1)  # a network's file system shows a new folder late
+    unseen = (
+        f"{folder}: {distributed.host()} does not see the run that the first process began there; every machine of a "
+        "run must see its folder: choose an --output on a file system that they share"
+    )
+    distributed.refuse_together(None if seen() else unseen)
+
+
+def refuse_different(recipe: Recipe, fingerprints: dict[str, str]) -> None:
+    """Raises InputError on every process where one of them has other data, weights or settings than the first one.
+
+    Paths may differ, as those of machines do: fingerprints tell whether the files are the same.
+    """
+    facts = {key: str(value) for key, value in flattened(plain(recipe)).items() if not _has_path(value)} | fingerprints
+    first = distributed.from_first(lambda: facts)
+    unlike = sorted(kind for kind in first.keys() | facts.keys() if first.get(kind) != facts.get(kind))
+    distributed.refuse_together(
+        f"{distributed.host()} has another {unlike[0]} than the first process: {facts.get(unlike[0])}, and not "
+        f"{first.get(unlike[0])}; every process of a run must read the same"
+        if unlike
+        else None
+    )
+
+
+def _has_path(value: Any) -> bool:
+    if isinstance(value, list | dict):
+        return any(map(_has_path, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str) and Path(value).is_absolute()

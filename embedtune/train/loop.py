@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from .. import distributed
 from ..errors import InputError, Interrupted
 from ..seeds import generator_for, seed_for
 from . import checkpoint, earlier
@@ -197,6 +198,7 @@ def save_checkpoint(t: Training, state: State) -> None:
         t.log.tell("message", text=text)
     done = state.step == t.plan.steps or out_of_patience(t, state)
     checkpoint.save_training(t, state, done=done)
+    distributed.meet()  # the main process writes, perhaps for minutes; the next step is collective
 
 
 def agreed(wish: bool, accelerator: Accelerator) -> bool:

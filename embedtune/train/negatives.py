@@ -218,16 +218,18 @@ def mined_once(
     """Mines into `files` unless they are complete: the main process mines, the others encode with it and wait.
 
     Returns the report in the process that mined. Complete files, as of a resumed run, are used as they are. Raises
-    InputError in the processes that wait where the main process ends without writing them.
+    InputError on every process where the main one cannot mine.
     """
-    report = None
-    if accelerator.is_main_process and not files.complete:
-        report = mine(job, files.run, on_progress=on_progress)
-    elif not files.complete:
+    reports: list[MiningReport] = []
+
+    def mined() -> None:
+        if not files.complete:
+            reports.append(mine(job, files.run, on_progress=on_progress))
+
+    if not accelerator.is_main_process and not files.complete:
         encode_for_mining(job, until=lambda: files.complete)
-    distributed.wait_for_first(files.run.parents[1], lambda: files.complete, "mine")
-    accelerator.wait_for_everyone()
-    return report
+    distributed.from_first(mined)
+    return reports[0] if reports else None
 
 
 def read_negatives(recipe: Recipe, files: MiningFiles) -> NegativeSource:

@@ -102,7 +102,7 @@ def set_up(
     encoder.cached_towers = frozen_towers(recipe, dataset, encoder, log)  # every process shares the encoding
     documents, dataset = dataset, in_passages(dataset, encoder.with_cache())
     plan = Plan(recipe, dataset, query_ids, facts_for(recipe, encoder.with_cache(), dataset, query_ids))
-    accelerator.wait_for_everyone()  # whether few documents are encoded alone depends on what else is encoded by then
+    distributed.meet()  # whether few documents are encoded alone depends on what else is encoded by then
     base_fingerprint = weights_fingerprint(encoder.model)
     relevance = Relevance(dataset)
     job = MiningJob(

@@ -112,18 +112,19 @@ def train(
     accelerator = make_accelerator(recipe, target)
     with ExitStack() as held:
 
-        def begin() -> run_folder.Claim:
+        def begin() -> dict[str, Any]:
             run_folder.check_output(target, overwrite=overwrite)
             if overwrite:
                 refuse_within(recipe, target)
             held.enter_context(locked(target))
-            return run_folder.claim(target, recipe, resume=resume, overwrite=overwrite)
+            return dataclasses.asdict(run_folder.claim(target, recipe, resume=resume, overwrite=overwrite))
 
-        claim = run_folder.decided_by_main(accelerator, begin)
-        if claim.summary is not None:
-            missed = claim.summary["missed"] if accelerator.is_main_process else []
-            return TrainedRun(folder=target, already_finished=True, **claim.summary | {"missed": missed})
+        claim = run_folder.Claim(**distributed.from_first(begin))
         try:
+            run_folder.refuse_unseen(target)
+            if claim.summary is not None:
+                missed = claim.summary["missed"] if accelerator.is_main_process else []
+                return TrainedRun(folder=target, already_finished=True, **claim.summary | {"missed": missed})
             return _train(recipe, target, accelerator, resumed=claim.resumed, known=known, on_event=on_event)
         except InputError:
             if accelerator.is_main_process and not claim.resumed:
@@ -154,7 +155,8 @@ def _train(
     def keep() -> list[str]:
         return run_folder.keep_environment(folder, recipe, facts, resumed=resumed)
 
-    for difference in run_folder.decided_by_main(accelerator, keep):
+    run_folder.refuse_different(recipe, facts["fingerprints"])
+    for difference in distributed.from_first(keep):
         training.log.tell("message", text=difference)
     if dataset.left_out and accelerator.is_main_process:
         listed = folder / run_folder.LEFT_OUT
@@ -165,12 +167,13 @@ def _train(
     training.log.start(restored.step if restored is not None else None)
     state = restored or State()
     accelerator.init_trackers("embedtune", config={"recipe": str(folder / "recipe.yaml")})
+    distributed.meet()  # from here on, collectives: none waits in one for what another still loads
     training.log.tell("phase", name="train", kind="training", steps=training.plan.steps, at=state.step)
     with signals_set(stop):
         state = fit(training, state)
     if accelerator.is_main_process:
         (folder / FINISHING).unlink(missing_ok=True)  # of a run that was killed there
-    accelerator.wait_for_everyone()
+    distributed.meet()
     if not accelerator.is_main_process:
         accelerator.end_training()  # the main process does the rest
         if accelerator.process_index == accelerator.local_process_index:  # on the main process's machine
@@ -210,7 +213,7 @@ def resume_state(training: Training) -> State | None:
                 return path.name
         return None
 
-    name = run_folder.decided_by_main(training.accelerator, newest)
+    name = distributed.from_first(newest)
     if name is None:
         return None
     try:

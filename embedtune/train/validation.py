@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -15,7 +13,6 @@ from .. import distributed
 from ..data.dataset import subset
 from ..data.selection import Selection
 from ..evaluate.retrieval import Retrieval, evaluate
-from ..files import write_json
 from ..models.encoder import Encoder
 from ..recipe import Validation
 from ..seeds import generator_for
@@ -24,7 +21,6 @@ from .log import Log
 from .sizes import draws, training_queries
 
 WHOLE = 1000  # the depth of a measure without a cut-off
-SHARED_VALUE = ".validation"  # in the run folder: the latest value, for the other processes
 
 
 def held_out(dataset: Dataset, validation: Validation | None, seed: int) -> tuple[list[str], Dataset | None]:
@@ -54,7 +50,7 @@ class Validator:
     """Measures the model as it stands. All processes encode the documents; the main one ranks; all get the value.
 
     folder: the run's. keep: leave the embeddings in the cache, where mining asks for them at the same step; else they
-    are cached only while several processes share the work. count: validations so far.
+    are cached only while several processes share the work.
     """
 
     encoder: Encoder
@@ -64,39 +60,27 @@ class Validator:
     folder: Path
     log: Log
     keep: bool
-    count: int = 0
 
     def __call__(self) -> float:
         corpus, shared = self.encoder.split(self.dataset.corpus), self.accelerator.num_processes > 1
         encoder = self.encoder.with_cache() if self.keep else self.encoder
         if shared and not self.keep:
             encoder = encoder.borrowed(str(self.folder.absolute()))
-        self.count += 1
         self.log.tell("phase", name=f"validate on {len(self.dataset.qrels):,} queries", kind="validation")
-        if self.accelerator.is_main_process:
+
+        def measured() -> float:
             retrieval = Retrieval(depth=1 if "@" in self.measure else WHOLE)  # no deeper than the measure looks
             measures, on_progress = [self.measure], self.log.progress
             evaluation = evaluate(
                 encoder, self.dataset, measures=measures, retrieval=retrieval, on_progress=on_progress
             )
-            value = evaluation.measures[self.measure]
-            if shared:
-                write_json(self.folder / SHARED_VALUE, {"count": self.count, "value": value})
-        else:
+            return float(evaluation.measures[self.measure])
+
+        if not self.accelerator.is_main_process:
             encoder.encode(corpus, "document")
-            value = self._from_first()
-        self.accelerator.wait_for_everyone()
-        if shared and not self.keep and self.accelerator.is_local_main_process:
-            encoder.forget(corpus, "document")
+        value = distributed.from_first(measured)
+        if shared and not self.keep:
+            distributed.meet()  # no process of this machine is still encoding
+            if self.accelerator.is_local_main_process:
+                encoder.forget(corpus, "document")
         return value
-
-    def _from_first(self) -> float:
-        """The first process's value, which it writes to a file."""
-        path = self.folder / SHARED_VALUE
-
-        def written() -> dict[str, Any]:
-            value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"count": 0}
-            return value
-
-        distributed.wait_for_first(self.folder, lambda: written()["count"] == self.count, "validate")
-        return float(written()["value"])

@@ -17,10 +17,8 @@ from embedtune.errors import InputError
 from embedtune.models.encoder import load_encoder
 from embedtune.recipe import Model, check_recipe
 from embedtune.train import prepare
-from embedtune.train.log import Log
 from embedtune.train.run import train
 from embedtune.train.step import embed, generator_state, restored
-from embedtune.train.validation import Validator
 
 SCRIPT = """
 import datetime, sys, time
@@ -30,10 +28,9 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 from embedtune.data.dataset import load_dataset
 from embedtune.errors import InputError
-from embedtune.files import locked
 from embedtune.models.encoder import load_encoder
 from embedtune.train import validation
-from embedtune.train.folder import decided_by_main
+from embedtune import distributed
 from embedtune.train.log import Log
 from embedtune.train.step import agree_on_state, average_gradients
 
@@ -56,20 +53,29 @@ assert agree_on_state(state, accelerator) == []
 
 def decide():
     assert rank == 0
+    time.sleep(5)  # longer than a collective waits
     raise InputError("this folder holds a dataset")
 
-assert decided_by_main(accelerator, lambda: rank + 5) == 5
-try:
-    decided_by_main(accelerator, decide)
-except InputError as error:
-    assert str(error) == "this folder holds a dataset"
-else:
+def refused(ask):
+    try:
+        ask()
+    except InputError as error:
+        return str(error)
     raise AssertionError("not refused")
+
+assert distributed.from_first(lambda: {"rank": rank, "lost": 0.1 + 0.2}) == {"rank": 0, "lost": 0.1 + 0.2}
+assert refused(lambda: distributed.from_first(decide)) == "this folder holds a dataset"
+distributed.refuse_together(None)
+assert refused(lambda: distributed.refuse_together("no room" if rank else None)) == "no room"
+before = time.monotonic()
+time.sleep(5 * rank)
+distributed.meet()
+assert time.monotonic() - before >= 5
 
 rank_documents = validation.evaluate
 
 def slowly(*arguments, **keywords):
-    time.sleep(6)  # longer than a collective waits
+    time.sleep(5)  # longer than a collective waits
     return rank_documents(*arguments, **keywords)
 
 validation.evaluate = slowly
@@ -77,15 +83,7 @@ encoder, dataset = load_encoder(model, cached=False), load_dataset(data, "train"
 measure = validation.Validator(encoder=encoder, dataset=dataset, measure="nDCG@10", accelerator=accelerator,
                                folder=Path(folder), log=Log(Path(folder, "log.jsonl"), accelerator, None),
                                keep=False)
-if rank == 0:
-    with locked(Path(folder)):
-        accelerator.wait_for_everyone()  # as in a run, which is locked before anything is validated
-        value = measure()
-        accelerator.wait_for_everyone()
-else:
-    accelerator.wait_for_everyone()
-    value = measure()
-    accelerator.wait_for_everyone()
+value = measure()
 Path(folder, f"value-{rank}").write_text(repr(value))
 accelerator.end_training()
 """
@@ -102,20 +100,47 @@ def test_two_processes_agree_and_none_waits_in_a_collective(
     assert 0 < float(values[0]) <= 1
 
 
-def test_a_process_does_not_wait_for_one_that_has_ended(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
-    second: Any = SimpleNamespace(num_processes=2, is_main_process=False, is_local_main_process=False)
-    dataset = load_dataset(tiny_dataset, "train")
-    validator = Validator(
-        encoder=load_encoder(str(tiny_model)),
-        dataset=dataset,
-        measure="nDCG@10",
-        accelerator=second,
-        folder=tmp_path,
-        log=Log(tmp_path / "log.jsonl", second, None),
-        keep=True,
-    )
-    with pytest.raises(InputError, match="the first process has ended while it was to validate; see its error"):
-        validator()
+UNLIKE = """
+import os, sys
+from pathlib import Path
+from embedtune.errors import InputError
+from embedtune.recipe import check_recipe
+from embedtune.train import folder
+from embedtune.train.run import train
+
+output, *sets = sys.argv[1:]
+model, data, runs, seed = (values.split("|")[int(os.environ["RANK"])] for values in sets)
+folder.SEEN_WITHIN = 0.5
+recipe = {"version": 1, "model": {"name": model}, "data": {"train": data},
+          "train": {"batch_size": 8, "max_steps": 1, "seed": int(seed)}}
+try:
+    train(check_recipe(recipe), Path(output, runs))
+except InputError as error:
+    Path(output, "refused-" + os.environ["RANK"]).write_text(str(error))
+"""
+
+
+@pytest.mark.parametrize(
+    ("folders", "seeds", "copies", "line"),
+    [
+        ("run|other", "0|0", False, "does not see the run that the first process began there; every machine of a run"),
+        ("run|run", "0|1", False, "has another train.seed than the first process: 1, and not 0; every process"),
+        ("run|run", "0|0", True, "has another training data than the first process: "),
+    ],
+    ids=["folders", "seeds", "data"],
+)
+def test_processes_that_do_not_share_what_they_read_end_in_one_line(
+    folders: str, seeds: str, copies: bool, line: str, tiny_model: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    script = tmp_path / "unlike.py"
+    script.write_text(UNLIKE)
+    other = write_dataset(tmp_path / "data", seed=1) if copies else tiny_dataset
+    launch(2, script, tmp_path, f"{tiny_model}|{tiny_model}", f"{tiny_dataset}|{other}", folders, seeds)
+    refusals = [(tmp_path / f"refused-{rank}").read_text() for rank in (0, 1)]
+    assert refusals[0] == refusals[1]
+    assert line in refusals[0]
+    assert "process 1 on " in refusals[0]
+    assert not [path for path in tmp_path.glob("run/*") if not path.name.startswith(".")]  # nothing half-written
 
 
 def test_an_empty_shard_has_the_type_of_the_others(image_models: dict[str, Path], pictures: Path) -> None:

@@ -22,7 +22,6 @@ from embedtune.models.scorers import EncoderScores
 from embedtune.models.similarity import as_scored
 from embedtune.negatives.candidates import MiningJob
 from embedtune.negatives.evidence import MiningFiles, read_evidence
-from embedtune.negatives.mine import mine
 from embedtune.recipe import Chosen, Recipe, check_recipe
 from embedtune.train import negatives as training_negatives
 from embedtune.train.negatives import mined_once, read_negatives, teacher_of
@@ -81,27 +80,6 @@ def test_samplers_get_scores_and_the_positives_in_one_scale(
         )
     assert all(len(drawn) == 2 for drawn in found.draw(list(found.candidates), 0).values())
     assert mined_once(job_of(recipe, data, encoder, []), files, Accelerator(cpu=True)) is None
-
-
-class Waiting:
-    """An accelerator as a process has it that does not mine."""
-
-    is_main_process = False
-
-    def wait_for_everyone(self) -> None:
-        return None
-
-
-def test_a_process_that_waits_ends_with_the_one_that_mines(
-    tiny_model: Path, tiny_dataset: Path, tmp_path: Path
-) -> None:
-    recipe, files = recipe_of(tiny_model, tiny_dataset), MiningFiles(tmp_path / "negatives" / "mined.run")
-    job = job_of(recipe, load_dataset(tiny_dataset, "train"), load_encoder(str(tiny_model)), ["q1"])
-    waiting: Any = Waiting()
-    with pytest.raises(InputError, match=r": the first process has ended while it was to mine; see its error"):
-        mined_once(job, files, waiting)  # nobody holds the run folder
-    mine(job, files.run)
-    assert mined_once(job, files, waiting) is None
 
 
 def test_a_teacher_scores_every_pair_of_a_batch(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
