@@ -186,6 +186,9 @@ def _verdict(error: BaseException) -> tuple[str, int]:
     if isinstance(error, OSError) and error.strerror and (error.filename or error.errno in MACHINE):
         return f"error: {error.filename2 or error.filename or 'writing failed'}: {error.strerror}", 2
     kind = type(error).__name__
+    if kind == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error):  # torch's, which is not imported here
+        first = str(error).partition("\n")[0]
+        return f"error: {first} Lower train.batch_size, model.chunk_tokens (--chunk-tokens) or --max-length", 2
     return f"unexpected {kind}: {error}\nThis is likely a bug; run again with --debug for the traceback.", 70
 
 

@@ -16,6 +16,7 @@ def encode(
     calibrate: options.Calibrate = None,
     device: options.Device = "auto",
     max_length: options.MaxLength = None,
+    chunk_tokens: options.ChunkTokens = None,
     overwrite: options.Overwrite = False,
     trust_remote_code: options.TrustRemoteCode = False,
     as_json: options.Json = False,
@@ -39,7 +40,9 @@ def encode(
     documents = read_source(calibrate).documents if calibrate is not None else None
     storage = Storage(truncate_dim=truncate_dim, quantize=quantize, calibrate=documents)
     dataset = load_to_encode(data)
-    block = recipe.Model(name=model, max_length=max_length, trust_remote_code=trust_remote_code)
+    block = recipe.Model(
+        name=model, max_length=max_length, chunk_tokens=chunk_tokens, trust_remote_code=trust_remote_code
+    )
     encoder = load_encoder(block, device=device, precision=precision)
     if not distributed.leads():
         encoder.encode(dataset.corpus, "document")

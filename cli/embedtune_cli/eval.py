@@ -75,6 +75,7 @@ def evaluate(
     rescore: options.Rescore = None,
     calibrate: options.Calibrate = None,
     max_length: options.MaxLength = None,
+    chunk_tokens: options.ChunkTokens = None,
     passages: options.Passages = None,
     stride: options.Stride = None,
     precision: options.ModelPrecision = "fp32",

@@ -37,6 +37,7 @@ def index(
     stride: options.Stride = None,
     precision: options.ModelPrecision = "fp32",
     device: options.Device = "auto",
+    chunk_tokens: options.ChunkTokens = None,
     trust_remote_code: options.TrustRemoteCode = False,
     as_json: options.Json = False,
 ) -> None:
@@ -89,7 +90,7 @@ def index(
     block = open_index(output).manifest.model_to_load(model) if add else recipe.Model(name=model)
     if not add:
         block = dataclasses.replace(block, passages=recipe.passages_of_flags(passages, stride))
-    block = dataclasses.replace(block, trust_remote_code=trust_remote_code)
+    block = dataclasses.replace(block, chunk_tokens=chunk_tokens, trust_remote_code=trust_remote_code)
     encoder = load_encoder(block, device=device, precision=precision)
     if not distributed.leads():
         encoder.encode(encoder.split(source.documents), "document")

@@ -17,6 +17,7 @@ def judge(
         str | None, option("PROGRAM", "A program that scores pairs: JSON lines in, a number a line out.")
     ] = None,
     data: options.MinedData = None,
+    chunk_tokens: options.ChunkTokens = None,
     trust_remote_code: options.TrustRemoteCode = False,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
@@ -38,11 +39,14 @@ def judge(
     from embedtune.files import check_file
     from embedtune.negatives.audit import dataset_of
     from embedtune.negatives.evidence import files_of
+    from embedtune.recipe import CROSS_ENCODER, Model
 
     if (model is None) == (command is None):
         raise InputError("name one judge: --model MODEL or --command PROGRAM")
     if command is not None and trust_remote_code:
         raise InputError("--trust-remote-code has no effect with --command")
+    if chunk_tokens is not None and (model is None or model.startswith(CROSS_ENCODER)):
+        raise InputError("--chunk-tokens has an effect with an encoder only, and the judge is none")
     check_file(output, JUDGED, overwrite=overwrite)
     files = files_of(negatives)
     dataset = dataset_of(files, data)
@@ -54,7 +58,8 @@ def judge(
         run = judge_by_command(pairs, dataset, command)
     else:
         with progress("judging") as show:
-            run = judge_by_model(pairs, dataset, str(model), on_progress=show, trust_remote_code=trust_remote_code)
+            block = Model(name=str(model), chunk_tokens=chunk_tokens, trust_remote_code=trust_remote_code)
+            run = judge_by_model(pairs, dataset, block, on_progress=show)
     write_run(output, run, "judge")
     counts = {"queries": len(run), "pairs": sum(map(len, run.values()))}
     if as_json:

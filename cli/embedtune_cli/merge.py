@@ -51,6 +51,7 @@ def merge(
         option("SHARE...", "With --choose-on: an alpha to try.", default="1.0, 0.9, ... 0.0", min=0, max=1),
     ] = None,
     precision: options.ModelPrecision = "fp32",
+    chunk_tokens: options.ChunkTokens = None,
     trust_remote_code: options.TrustRemoteCode = False,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
@@ -66,13 +67,18 @@ def merge(
     and the other half measure the result. A LoRA adapter stays an adapter, scaled by alpha, unless scaling does not
     mix it (PiSSA, DoRA): then the mixture is a whole model.
     """
+    from embedtune.errors import InputError
     from embedtune.recipe import Model
     from embedtune.ship.merge import alpha_or_choice
     from embedtune.ship.merge import merge as write_mixture
 
     guard = {"largest_drop": largest_drop, "largest_flips": largest_flips, "measure": measure, "alphas": alphas}
     choice = alpha_or_choice(alpha, choose_on or (), guard, precision)
-    before, after = (Model(name=name, trust_remote_code=trust_remote_code) for name in (base, tuned))
+    if chunk_tokens is not None and not choose_on:
+        raise InputError("--chunk-tokens has no effect without --choose-on")
+    before, after = (
+        Model(name=name, chunk_tokens=chunk_tokens, trust_remote_code=trust_remote_code) for name in (base, tuned)
+    )
     merged = write_mixture(before, after, output, choice, overwrite=overwrite)
     sets = {
         label: {column: getattr(comparison, name) for column, name in COLUMNS.items()}

@@ -61,6 +61,7 @@ def mine(
         ),
     ] = None,
     max_length: options.MaxLength = None,
+    chunk_tokens: options.ChunkTokens = None,
     passages: options.Passages = None,
     stride: options.Stride = None,
     trust_remote_code: options.TrustRemoteCode = False,
@@ -85,6 +86,7 @@ def mine(
     block = {
         "name": model,
         "max_length": max_length,
+        "chunk_tokens": chunk_tokens,
         "passages": passages_of_flags(passages, stride),
         "trust_remote_code": trust_remote_code,
     }
@@ -149,8 +151,8 @@ def _recipe(
     if source.endswith((".yaml", ".yml")):
         if any(block.values()):
             raise InputError(
-                "--model, --max-length, --passages and --trust-remote-code go with DATA; change a recipe with --set "
-                "model.name=..."
+                "--model, --max-length, --chunk-tokens, --passages and --trust-remote-code go with DATA; change a "
+                "recipe with --set model.name=..."
             )
         return recipe.load_recipe(source, changes, methods=methods)
     name = recipe.without_prefixes(source)

@@ -69,6 +69,16 @@ ModelPrecision = Annotated[
 MaxLength = Annotated[
     int | None, option("TOKENS", "Cut texts to this length.", "--max-length", default="the model's own", min=1)
 ]
+ChunkTokens = Annotated[
+    int | None,
+    option(
+        "TOKENS",
+        "Encode so many tokens at once: it decides memory and speed. They are halved where the memory runs out.",
+        "--chunk-tokens",
+        default="by device",
+        min=1,
+    ),
+]
 TruncateDim = Annotated[
     int | None,
     option("N", "Use only the first N dimensions of the vectors.", "--truncate-dim", default="all", min=1),

@@ -40,6 +40,7 @@ def parity(
         str | None, option("NAME", "The environment variable that holds the server's API key.")
     ] = None,
     max_length: options.MaxLength = None,
+    chunk_tokens: options.ChunkTokens = None,
     trust_remote_code: options.TrustRemoteCode = False,
     as_json: options.Json = False,
 ) -> None:
@@ -63,7 +64,8 @@ def parity(
     endpoint = Endpoint(url=url, served_name=served_name, key_variable=key_variable, adds_prompts=adds_prompts)
     dataset = load_dataset(data) if data is not None else None
     lines = [decode(raw, f"{texts}:{number}").rstrip("\r\n") for number, raw in read_lines(texts)] if texts else []
-    encoder = load_encoder(Model(name=model, max_length=max_length, trust_remote_code=trust_remote_code), cached=False)
+    block = Model(name=model, max_length=max_length, chunk_tokens=chunk_tokens, trust_remote_code=trust_remote_code)
+    encoder = load_encoder(block, cached=False)
     result = check(encoder, endpoint, [line for line in lines if line.strip()], at_most=at_most)
     difference = retrieval_difference(encoder, endpoint, dataset) if dataset is not None else None
     passes = result.passes(at_most)

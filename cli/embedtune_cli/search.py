@@ -58,6 +58,7 @@ def search(
     ] = None,
     rescore: options.Rescore = None,
     overwrite: options.Overwrite = False,
+    chunk_tokens: options.ChunkTokens = None,
     device: options.Device = "auto",
     trust_remote_code: options.TrustRemoteCode = False,
     as_json: options.Json = False,
@@ -113,7 +114,9 @@ def search(
     if sheet is not None:
         refuse(sheet, overwrite=overwrite)
     opened = open_index(index).stored_as(truncate_dim, quantize, rescore)
-    block = dataclasses.replace(opened.manifest.model_to_load(model), trust_remote_code=trust_remote_code)
+    block = dataclasses.replace(
+        opened.manifest.model_to_load(model), chunk_tokens=chunk_tokens, trust_remote_code=trust_remote_code
+    )
     if queries is not None:
         items = load_queries(queries)
         shown = [items[query_id] for query_id in items.ids[:MOST_SHEET_QUERIES]]

@@ -56,6 +56,7 @@ class OnData:
     rescore: Rescore | None = None
     calibrate: str | None = None
     max_length: int | None = None
+    chunk_tokens: int | None = None
     passages: int | None = None
     stride: int | None = None
     precision: Precision = "fp32"
@@ -334,7 +335,8 @@ def _encoder(request: OnData | OnMteb, name: str) -> Encoder:
     model = Model(name=name, max_length=request.max_length, trust_remote_code=request.trust_remote_code)
     if not isinstance(request, OnData):
         return load_encoder(model, device=request.device)
-    model = replace(model, passages=passages_of_flags(request.passages, request.stride))
+    passages = passages_of_flags(request.passages, request.stride)
+    model = replace(model, passages=passages, chunk_tokens=request.chunk_tokens)
     return load_encoder(model, device=request.device, precision=request.precision)
 
 

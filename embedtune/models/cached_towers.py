@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from ..types import Item, Items, Role
 from . import store
@@ -15,7 +16,7 @@ from .compose import TOWER, tower_output
 from .encoder import Encoder
 from .modules import weights_fingerprint
 from .prepare import kind_of
-from .prepared import Prepared, chunks, computed_in_blocks
+from .prepared import Prepared, computed_in_blocks
 
 
 class CachedTowers:
@@ -63,9 +64,11 @@ class CachedTowers:
         rows = np.zeros((len(items), max(self._widths.values())), dtype=np.float32)
         with self._encoder.at_rest():
             prepared = self._encoder.preparer(items, role)
-            for chunk in chunks(prepared, self._encoder.tokens_at_once):
-                features = self._encoder.features([prepared[row] for row in chunk], role)
-                output = tower_output(self._encoder.model, features).float().cpu().numpy()
-                rows[chunk, : output.shape[1]] = output
+            for chunk, output in self._encoder.by_chunk(prepared, partial(self._outputs, role)):
+                rows[chunk, : output.shape[1]] = output.numpy()
         on_done(len(items))
         return rows
+
+    def _outputs(self, role: Role, items: list[Prepared]) -> Tensor:
+        """(n, the tower's width) on the CPU."""
+        return tower_output(self._encoder.model, self._encoder.features(items, role)).float().cpu()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -27,6 +28,7 @@ from ..types import Item, Items, Role
 from . import TOKENS_PER_CHUNK, cpu, store
 from .attention import implementations_of, is_flash
 from .compose import from_tower
+from .device_memory import ChunkTokens, attempt
 from .loading import load_model, model_of
 from .modules import modules_of, weights_fingerprint
 from .precision import DTYPES, Resolved, resolve_device, resolve_precision
@@ -52,8 +54,10 @@ class Encoder:
         *,
         cached: bool = True,
         passages: Passages | None = None,
+        chunk_tokens: int | None = None,
     ) -> None:
         """cached: whether embeddings of sets with a fingerprint are kept on disk. passages: how `split` splits.
+        chunk_tokens: how many tokens are encoded at once; None: the device's own number.
 
         Raises InputError for flash attention in fp32, and for passages that are longer than the model reads.
         """
@@ -75,6 +79,7 @@ class Encoder:
         self.borrower: str | None = None  # set: the embeddings it caches are for one use and are then removed
         self.cached_towers: Prepare | None = None  # set: items are prepared as the outputs of frozen towers
         self.tokens_per_chunk = TOKENS_PER_CHUNK[self.device.type]
+        self.chunk_tokens = ChunkTokens(asked=chunk_tokens)  # one for all copies of this encoder
         self._identities: dict[str, tuple[int, str]] = {}  # part of the model -> its weights' version, its identity
 
     @property
@@ -85,7 +90,7 @@ class Encoder:
     def tokens_at_once(self) -> int:
         """Tokens in one chunk where memory does not matter. Half precision takes as many bytes, so twice the tokens:
         with bf16 on a CPU encoding is 5 to 8% faster and training 4%; fp32 is slower with more."""
-        return self.tokens_per_chunk * (1 if self.precision == "fp32" else 2)
+        return self.chunk_tokens.most or self.tokens_per_chunk * (1 if self.precision == "fp32" else 2)
 
     @property
     def similarity(self) -> Similarity:
@@ -99,6 +104,11 @@ class Encoder:
     def max_length(self) -> int | None:
         return cast("int | None", self.model.max_seq_length)
 
+    @property
+    def where(self) -> str:
+        """The model and its device, for messages."""
+        return f"{self.name} on {self.device}"
+
     def prompt(self, role: Role) -> str | None:
         """The text before each item of a role."""
         return role_prompt(self.model, role)
@@ -106,13 +116,15 @@ class Encoder:
     @property
     def fingerprint(self) -> str:
         """Everything that embeddings depend on to the last bit: the model's identity, the precision, the implementation
-        of attention, the kind of device, the libraries' versions."""
+        of attention, the kind of device, how many tokens are encoded at once, the libraries' versions."""
         return self.fingerprint_of(self.identity)
 
     def fingerprint_of(self, *parts: str) -> str:
         """The same for the named parts of the model."""
         environment = (self.precision, *self.attention, self.device.type, json.dumps(store.versions(), sort_keys=True))
-        return fingerprint_of(*parts, self.preparer.architecture, *environment)
+        asked = self.chunk_tokens.asked  # other chunks are padded to other lengths, which changes the last bits
+        chunk = () if asked is None else (f"chunk_tokens {asked}",)
+        return fingerprint_of(*parts, self.preparer.architecture, *environment, *chunk)
 
     @property
     def identity(self) -> str:
@@ -258,12 +270,30 @@ class Encoder:
         rows, done = np.empty((len(items), self.dimension), dtype=np.float32), 0
         with self.at_rest():
             prepared = self.prepare(items, role)
-            for chunk in chunks(prepared, self.tokens_at_once):
-                rows[chunk] = self.forward([prepared[i] for i in chunk], role).float().cpu().numpy()
+            for chunk, output in self.by_chunk(prepared, lambda part: self.forward(part, role).float().cpu()):
+                rows[chunk] = output.numpy()
                 done += len(chunk)
                 on_done(done)
                 cpu.between_chunks(self.device)
         return rows
+
+    def by_chunk(
+        self, items: Sequence[Prepared], compute: Callable[[list[Prepared]], Tensor]
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """Each chunk's rows, with what is computed of its items. Where the memory does not hold a chunk, that one and
+        those after it are halved. Raises InputError where it does not hold one item."""
+        pending = deque(chunks(items, self.tokens_at_once))
+        while pending:
+            rows = pending.popleft()
+            part = [items[row] for row in rows]
+            output = attempt(partial(compute, part), self.device)
+            if output is not None:
+                yield rows, output
+                continue
+            self.chunk_tokens.halve(part, self.where)
+            rest = [row for chunk in (rows, *pending) for row in chunk]
+            smaller = chunks([items[row] for row in rest], self.tokens_at_once)
+            pending = deque([rest[index] for index in chunk] for chunk in smaller)
 
     def _blocks_of_parts(self, items: JoinedItems, role: Role, on_progress: Progress | None) -> Iterator[store.Block]:
         """A mixture's embeddings are those of its parts, which have cache entries of their own."""
@@ -289,7 +319,9 @@ def load_encoder(
     resolved = resolve_precision(precision, torch_device)
     cpu.bound_kernels()
     loaded = load_model(config, torch_device, seed=seed)
-    return Encoder(loaded, config.label, resolved, cached=cached, passages=config.passages)
+    return Encoder(
+        loaded, config.label, resolved, cached=cached, passages=config.passages, chunk_tokens=config.chunk_tokens
+    )
 
 
 def _unchanged(rows: npt.NDArray[np.float32], on_done: Callable[[int], None]) -> npt.NDArray[np.float32]:

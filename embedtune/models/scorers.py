@@ -16,7 +16,7 @@ from ..data.jsonl import read_json_object
 from ..data.selection import Selection
 from ..errors import InputError
 from ..files import fingerprint_of
-from ..recipe import CROSS_ENCODER
+from ..recipe import CROSS_ENCODER, Model
 from ..types import Dataset, Item, Items
 from . import store
 from .encoder import Encoder, Progress, load_encoder
@@ -30,12 +30,12 @@ Floats = npt.NDArray[np.float32]
 
 def other_encoder(name: str, like: Encoder) -> Encoder:
     """The named encoder on the same device and in the same precision, loaded once. Its embeddings are cached."""
-    return _loaded(name, str(like.device), like.precision)
+    return _loaded(name, str(like.device), like.precision, like.chunk_tokens.asked)
 
 
 @lru_cache(maxsize=8)
-def _loaded(name: str, device: str, precision: Any) -> Encoder:
-    return load_encoder(name, device=device, precision=precision)
+def _loaded(name: str, device: str, precision: Any, chunk_tokens: int | None) -> Encoder:
+    return load_encoder(Model(name=name, chunk_tokens=chunk_tokens), device=device, precision=precision)
 
 
 def query_rows(encoder: Encoder, queries: Items, query_ids: Sequence[str]) -> Floats:

@@ -39,16 +39,14 @@ def pairs_of(files: MiningFiles, dataset: Dataset) -> dict[str, list[str]]:
 def judge_by_model(
     pairs: dict[str, list[str]],
     dataset: Dataset,
-    name: str,
+    model: Model,
     on_progress: Progress | None = None,
-    *,
-    trust_remote_code: bool = False,
 ) -> Run:
     """Scores by an encoder, or by `cross-encoder:NAME`."""
-    device = str(resolve_device())
-    scorer: Scorer | None = cross_encoder(name, dataset, device, trust_remote_code=trust_remote_code)
+    device, trust = str(resolve_device()), model.trust_remote_code
+    scorer: Scorer | None = cross_encoder(model.label, dataset, device, trust_remote_code=trust)
     if scorer is None:
-        encoder = load_encoder(Model(name=name, trust_remote_code=trust_remote_code))
+        encoder = load_encoder(model)
         scorer = EncoderScores(encoder, dataset, {doc_id for ids in pairs.values() for doc_id in ids})
     run: Run = {}
     for done, (query_id, doc_ids) in enumerate(pairs.items(), start=1):

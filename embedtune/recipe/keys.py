@@ -40,6 +40,7 @@ EXAMPLES = {
     "model.prompts": '{query: "query: ", document: "passage: "}',
     "model.prompts.query": '"query: "',
     "model.prompts.document": '"passage: "',
+    "model.chunk_tokens": "8192",
     "model.attention": "eager",
     "data": "{train: my-data, validation: 0.1}",
     "data.train": "[my-data, other-data:train]",

@@ -157,6 +157,10 @@ class Model:
     # How attention is computed: eager, sdpa, flash_attention_2 (bf16 on a GPU, texts without padding), or another name
     # that transformers knows. Absent: the choice of transformers.
     attention: str | None = None
+    # Tokens that are computed at once, padding included: in encoding, and at most so many in training. It decides
+    # memory and speed, not results. Absent: 2,048 on a CPU, 32,768 on a CUDA GPU, 8,192 on MPS; twice as many to encode
+    # in bf16 or fp16. Where the memory does not hold them, they are halved.
+    chunk_tokens: Count | None = None
     trust_remote_code: bool = False  # Run Python code that the model's repository brings.
     random_weights: bool = False  # Draw weights that the checkpoint lacks at random. false: the model is refused.
 
@@ -299,8 +303,8 @@ class Train:
     epochs: AboveZero = 1.0  # Passes over the pairs; a fraction is allowed.
     max_steps: Count | None = None  # Stop after so many steps, if the epochs have more.
     batch_size: Count = 32  # Queries of a batch, over all processes. It decides what is learned.
-    # Gradient caching (arXiv 2101.06983): items encoded at once, counted at the longest item's length. It decides
-    # memory, not results. Absent: the whole batch at once.
+    # Gradient caching (arXiv 2101.06983): items encoded at once, counted at the longest item's length; at most
+    # model.chunk_tokens. It decides memory, not results. Absent: the whole batch at once, if the memory holds it.
     chunk_size: Count | None = None
     selective_backward: Backward | None = None  # Absent: every item is in the second pass.
     accumulate: Count = 1  # Batches whose gradients are averaged into one step.

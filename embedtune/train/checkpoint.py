@@ -41,6 +41,8 @@ class State:
     """How far a run is: what state.json of a checkpoint holds.
 
     position: the next batch. stale: validations since the best one. negatives: the file of the negatives in force.
+    chunk_tokens: how many tokens the memory was found to hold, None where it never ran out; whole_graphs: whether it
+    holds a whole batch's graph. Those are of the main process; others may hold other numbers.
     """
 
     step: int = 0
@@ -49,6 +51,8 @@ class State:
     best_value: float | None = None
     stale: int = 0
     negatives: str = "mined"
+    chunk_tokens: int | None = None
+    whole_graphs: bool = True
 
 
 @dataclass(kw_only=True)
@@ -227,7 +231,11 @@ def load_training(t: Training, path: Path, *, weights_only: bool = False) -> Sta
         t.negatives.load(tensors.get("negatives", {}))
     position = Position(**(saved.get("position") or saved["place"]))  # as older versions named it
     fields = {name: saved[name] for name in ("step", "best_step", "best_value", "stale", "negatives")}
-    return State(position=position, **fields)
+    fields |= {name: saved[name] for name in ("chunk_tokens", "whole_graphs") if name in saved}  # not in older versions
+    state = State(position=position, **fields)
+    limits = t.encoder.chunk_tokens
+    limits.bound, limits.whole_graphs = state.chunk_tokens, state.whole_graphs
+    return state
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:

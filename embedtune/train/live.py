@@ -38,6 +38,7 @@ class FrozenDocuments(Encoder):
     def __init__(self, trained: Encoder, corpus: Items, embeddings: Floats) -> None:
         """embeddings: (D, H) of the corpus, from the untrained model."""
         super().__init__(trained.model, trained.name, trained.precision, cached=False)
+        self.chunk_tokens = trained.chunk_tokens
         self._corpus, self._embeddings = corpus, embeddings
 
     @property

@@ -62,6 +62,7 @@ def fit(t: Training, state: State) -> State:
         state.step += 1
         numbers["learning_rate"] = rate
         t.log.step(state.step, epoch, numbers, batches, time.perf_counter() - started)
+        note_memory(t, state)
         now_and_then(t, state)
     return state
 
@@ -188,6 +189,14 @@ def note_validation(t: Training, state: State, value: float) -> bool:
         state.stale += 1
     t.log.validation(state.step, t.recipe.evaluate.measure, value, best)
     return best
+
+
+def note_memory(t: Training, state: State) -> None:
+    """Keeps and logs what the memory was found to hold, where that has changed."""
+    limits = t.encoder.chunk_tokens
+    if (state.chunk_tokens, state.whole_graphs) != (limits.bound, limits.whole_graphs):
+        state.chunk_tokens, state.whole_graphs = limits.bound, limits.whole_graphs
+        t.log.write("memory", step=state.step, chunk_tokens=limits.bound, whole_graphs=limits.whole_graphs)
 
 
 def save_checkpoint(t: Training, state: State) -> None:

@@ -216,7 +216,10 @@ def load_trainable(recipe: Recipe, accelerator: Accelerator) -> Encoder:
     """The model on this process's device. Its embeddings are not cached: its weights change."""
     precision = resolve_precision(recipe.train.precision, accelerator.device)
     model = load_model(recipe.model, accelerator.device, seed=recipe.train.seed)
-    return Encoder(model, recipe.model.label, precision, cached=False, passages=recipe.model.passages)
+    block = recipe.model
+    return Encoder(
+        model, block.label, precision, cached=False, passages=block.passages, chunk_tokens=block.chunk_tokens
+    )
 
 
 def frozen_towers(recipe: Recipe, dataset: Dataset, encoder: Encoder, log: Log) -> CachedTowers | None:

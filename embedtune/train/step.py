@@ -3,16 +3,18 @@
 Gradient caching (GradCache, arXiv 2101.06983): embeddings without a graph, the loss on all of them at once, then the
 graph again chunk by chunk. The gradient is that of one large batch, because the loss sees all embeddings and the second
 forward of each chunk restores the generators' states of the first (dropout draws the same masks). Without `chunk_size`
-the graph of the first forward is kept and there is no second one.
+the graph of the first forward is kept and there is no second one. Where the memory does not hold it, gradient caching
+takes over; where it does not hold a chunk, that and later ones are halved.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import logging
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import lru_cache, reduce
+from functools import lru_cache, partial, reduce
 from typing import Any
 
 import torch
@@ -25,12 +27,16 @@ from ..data.relevance import Relevance, item_key, text_key
 from ..errors import InputError
 from ..methods.synthesis.memory_queue import MemoryQueue
 from ..models.cpu import between_chunks
+from ..models.device_memory import attempt
 from ..models.encoder import Encoder
 from ..models.prepared import Prepared, chunks
 from ..models.similarity import Similarity, scored
 from ..types import Dataset, Item, Items, Pair, Role, Scores
 from .objective import Objective, Observe, Parts, loss_in_slices, loss_of, observed, slices_of
 
+_log = logging.getLogger(__name__)
+GeneratorState = tuple[Tensor, Tensor | None]
+"""The CPU's generator and the device's, where it has its own."""
 BUCKET = 8_000_000  # gradients that are summed over processes at once
 
 
@@ -244,10 +250,11 @@ def accumulate_gradients(
     encoder, objective = step.encoder, step.objective
     shard = step.shard
     step.tokens[1].hold(batch.made)
-    towers, underway = [], []
+    towers: list[Tower] = []
+    underway = []
     roles: list[tuple[Role, tuple[str, ...]]] = [("query", batch.query_ids), ("document", batch.doc_ids)]
     for tokens, (role, ids) in zip(step.tokens, roles, strict=True):
-        towers.append(embed(encoder, tokens(ids[shard]), role, chunk_size=step.chunk_size))
+        towers.append(embed(encoder, tokens(ids[shard]), role, chunk_size=step.chunk_size, earlier=towers))
         underway.append(gathering(towers[-1], len(ids), step.accelerator))  # the queries', while documents are encoded
     queries, documents = [wait() for wait in underway]
     encoded = EncodedBatch(batch, queries, documents, encoder.similarity, progress)
@@ -300,62 +307,180 @@ class Piece:
     rows: list[int]
     items: list[Prepared]
     output: Tensor | None = None
-    state: tuple[Tensor, Tensor | None] | None = None
+    state: GeneratorState | None = None
 
 
 @dataclass
 class Tower:
-    """The embeddings of one role's items as a leaf that a loss differentiates to, and the way back to the weights."""
+    """The embeddings of one role's items as a leaf that a loss differentiates to, and the way back to the weights.
+
+    after: the generators' state after the pieces, each piece has the state before it.
+    """
 
     values: Tensor  # (n, H) float32, leaf
     pieces: list[Piece]
     role: Role
+    after: GeneratorState | None = None
+
+    def drop_graphs(self) -> None:
+        for piece in self.pieces:
+            piece.output = None
+
+    @property
+    def draws(self) -> bool:
+        """Whether the forward pass drew random numbers, as dropout does."""
+        states = [state for state in (self.pieces[0].state, self.after) if state is not None]
+        return len(states) == 2 and not _same_state(*states)
 
 
-def embed(encoder: Encoder, items: Sequence[Prepared], role: Role, *, chunk_size: int | None) -> Tower:
+def embed(
+    encoder: Encoder,
+    items: Sequence[Prepared],
+    role: Role,
+    *,
+    chunk_size: int | None,
+    earlier: Sequence[Tower] = (),
+) -> Tower:
     """Encodes items in chunks of similar length: without a graph, or with one where chunk_size is None.
 
     chunk_size: how many of the longest item a chunk may hold, and so many more of shorter ones. The values are float32
-    in any precision: a process without items must gather the same type as the others.
+    in any precision: a process without items must gather the same type as the others. earlier: towers of the same
+    batch, whose graphs are dropped where the memory does not hold them beside this one.
     """
     if not items:
         return Tower(torch.empty(0, encoder.dimension, device=encoder.device), [], role)
-    cached = chunk_size is not None
-    pieces = []
-    with encoder.without_graph() if cached else nullcontext():
-        for rows in chunks(items, _tokens_in_a_chunk(encoder, items, chunk_size)):
-            if cached:
-                between_chunks(encoder.device)
-            chunk = [items[row] for row in rows]
-            state = generator_state(encoder.device) if cached else None
-            pieces.append(Piece(rows, chunk, encoder.forward(chunk, role), state))
+    pieces, start = None, generator_state(encoder.device)
+    while pieces is None:
+        cached = chunk_size is not None or not encoder.chunk_tokens.whole_graphs
+        pieces = _encoded_pieces(encoder, items, role, chunk_size, cached)
+        if pieces is None:  # all again in smaller chunks, with the random numbers that those draw
+            _set_generators(start, encoder.device)
+            for tower in earlier:
+                tower.drop_graphs()
     outputs = torch.cat([piece.output.detach().float() for piece in pieces if piece.output is not None])
     order = torch.tensor([row for piece in pieces for row in piece.rows], device=outputs.device)
     values = torch.empty_like(outputs).index_copy(0, order, outputs).requires_grad_()
     if cached:
         for piece in pieces:
             piece.output = None
-    return Tower(values, pieces, role)
+    return Tower(values, pieces, role, generator_state(encoder.device))
+
+
+def _encoded_pieces(
+    encoder: Encoder, items: Sequence[Prepared], role: Role, chunk_size: int | None, cached: bool
+) -> list[Piece] | None:
+    """The items in pieces with their outputs. None where memory ran out; then fewer tokens are taken from here on."""
+    pieces: list[Piece] = []
+    with encoder.without_graph() if cached else nullcontext():
+        for rows in chunks(items, _tokens_in_a_chunk(encoder, items, chunk_size)):
+            if cached:
+                between_chunks(encoder.device)
+            chunk, state = [items[row] for row in rows], generator_state(encoder.device)
+            output = attempt(partial(encoder.forward, chunk, role), encoder.device)
+            if output is None:
+                _take_less(encoder, chunk, cached)
+                return None
+            pieces.append(Piece(rows, chunk, output, state))
+    return pieces
+
+
+def _take_less(encoder: Encoder, chunk: Sequence[Prepared], cached: bool) -> None:
+    """After memory ran out: smaller chunks; or gradient caching, where the graphs of a whole batch were kept."""
+    if cached:
+        encoder.chunk_tokens.halve(chunk, encoder.where)
+    elif encoder.chunk_tokens.whole_graphs:
+        encoder.chunk_tokens.whole_graphs = False
+        _log.warning(
+            "%s: out of memory with the graph of a whole batch; gradient caching from here on, with the same gradient "
+            "(train.chunk_size)",
+            encoder.where,
+        )
+
+
+def _same_state(one: GeneratorState, other: GeneratorState) -> bool:
+    return all(a is b or torch.equal(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None)
 
 
 def _tokens_in_a_chunk(encoder: Encoder, items: Sequence[Prepared], chunk_size: int | None) -> int:
     if chunk_size is None:
         return encoder.tokens_at_once
-    return min(encoder.tokens_per_chunk, chunk_size * max(item.length for item in items))
+    most = encoder.chunk_tokens.most or encoder.tokens_per_chunk
+    return min(most, chunk_size * max(item.length for item in items))
 
 
 def backward(encoder: Encoder, towers: Sequence[Tower], gradients: Sequence[Tensor]) -> None:
     """Carries the gradients at the embeddings, (n, H) for each tower, into the weights' .grad."""
     for tower, gradient in zip(towers, gradients, strict=True):
-        for piece in tower.pieces:
-            output = piece.output
-            if output is None:
-                between_chunks(encoder.device)
-                with restored(piece.state, encoder.device):
-                    output = encoder.forward(piece.items, tower.role)
-            if output.requires_grad:  # frozen modules have no way back
-                output.backward(gradient[piece.rows].to(output.dtype))  # type: ignore[no-untyped-call]
-            piece.output = None
+        pending: deque[tuple[Piece, list[nn.Parameter] | None]] = deque((piece, None) for piece in tower.pieces)
+        while pending:
+            piece, weights = pending.popleft()
+            has_graph = piece.output is not None
+            without = _carry_back(encoder, tower.role, piece, gradient, weights)
+            if not without:
+                continue
+            for other in towers:
+                other.drop_graphs()
+            if has_graph:
+                _take_less(encoder, piece.items, cached=False)
+                pending.appendleft((piece, without))
+            elif tower.draws:
+                _carry_back_by_host(encoder, tower.role, piece, gradient, without)
+            else:
+                encoder.chunk_tokens.halve(piece.items, encoder.where)
+                pending.extendleft((half, without) for half in _halves(piece))
+
+
+def _carry_back(
+    encoder: Encoder, role: Role, piece: Piece, gradient: Tensor, weights: list[nn.Parameter] | None
+) -> list[nn.Parameter]:
+    """Carries a piece's gradient into the .grad of these weights (None: all that are trained).
+
+    Returns the weights that did not get it because memory ran out. A weight gets all of a piece's gradient at once.
+    """
+    wanted = [p for p in encoder.model.parameters() if p.requires_grad] if weights is None else weights
+    before = [_gradient_version(weight) for weight in wanted]
+    if attempt(partial(_differentiate, encoder, role, piece, gradient, weights), encoder.device):
+        return []
+    return [weight for weight, version in zip(wanted, before, strict=True) if _gradient_version(weight) == version]
+
+
+def _gradient_version(weight: nn.Parameter) -> int | None:
+    return None if weight.grad is None else weight.grad._version
+
+
+def _differentiate(
+    encoder: Encoder, role: Role, piece: Piece, gradient: Tensor, weights: list[nn.Parameter] | None
+) -> bool:
+    output, piece.output = piece.output, None
+    if output is None:
+        between_chunks(encoder.device)
+        with restored(piece.state, encoder.device):
+            output = encoder.forward(piece.items, role)
+    if output.requires_grad:  # frozen modules have no way back
+        output.backward(gradient[piece.rows].to(output.dtype), inputs=weights)  # type: ignore[no-untyped-call]
+    return True
+
+
+def _carry_back_by_host(
+    encoder: Encoder, role: Role, piece: Piece, gradient: Tensor, weights: list[nn.Parameter]
+) -> None:
+    """The same with the activations kept in the host's memory: smaller pieces would draw other dropout masks than the
+    loss has seen. Later batches come in smaller chunks. Raises InputError where this does not fit either."""
+    with torch.autograd.graph.save_on_cpu():
+        without = _carry_back(encoder, role, piece, gradient, weights)
+    if without:
+        raise InputError(
+            f"{encoder.where}: out of memory in the backward pass of {len(piece.items)} items; lower train.chunk_size "
+            "or model.chunk_tokens"
+        )
+    if len(piece.items) > 1:
+        encoder.chunk_tokens.halve(piece.items, encoder.where)
+
+
+def _halves(piece: Piece) -> list[Piece]:
+    middle = len(piece.rows) // 2
+    parts = (slice(middle, None), slice(middle))
+    return [replace(piece, rows=piece.rows[part], items=piece.items[part]) for part in parts]
 
 
 def without_negligible(
@@ -387,7 +512,7 @@ def without_negligible(
     return chosen, 1 - float(tokens[kept].sum() / tokens.sum())
 
 
-def generator_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+def generator_state(device: torch.device) -> GeneratorState:
     """The state of the CPU's generator, and of the device's where it has its own (CUDA, MPS)."""
     if device.type == "cpu":
         return torch.get_rng_state(), None
@@ -395,7 +520,7 @@ def generator_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
     return torch.get_rng_state(), torch.get_device_module(device).get_rng_state(*where)
 
 
-def _set_generators(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+def _set_generators(state: GeneratorState, device: torch.device) -> None:
     torch.set_rng_state(state[0])
     if state[1] is not None:
         where = (device,) if device.type == "cuda" else ()
@@ -403,7 +528,7 @@ def _set_generators(state: tuple[Tensor, Tensor | None], device: torch.device) -
 
 
 @contextmanager
-def restored(state: tuple[Tensor, Tensor | None] | None, device: torch.device) -> Iterator[None]:
+def restored(state: GeneratorState | None, device: torch.device) -> Iterator[None]:
     """Runs with the generators as they were at `state`, and puts them back to where they are now."""
     now = generator_state(device)
     try:

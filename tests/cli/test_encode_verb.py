@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+
+from embedtune.models.encoder import Encoder
 
 RunCli = Callable[..., Any]
 
@@ -51,3 +54,23 @@ def test_a_folder_that_is_no_model_is_named(run_cli: RunCli, tiny_dataset: Path,
     result = run_cli("encode", tiny_dataset, "--model", tmp_path / "empty", "--output", tmp_path / "out")
     assert result.exit_code == 2
     assert result.stderr.startswith(f"error: model {tmp_path}/empty: not a model folder")
+
+
+def test_the_chunk_holds_as_many_tokens_as_asked_for(
+    run_cli: RunCli, tiny_model: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: dict[str, list[int]] = {"encode": [], "eval": [], "index": [], "mine": []}
+    forward = Encoder.forward
+
+    def counted(self: Encoder, chunk: Any, role: Any) -> Any:
+        sizes[verb].append(len(chunk) * max(item.length for item in chunk))
+        return forward(self, chunk, role)
+
+    monkeypatch.setattr(Encoder, "forward", counted)
+    for verb in sizes:
+        output = tmp_path / (f"{verb}.run" if verb == "mine" else verb)
+        parts = [tiny_model, "--data", tiny_dataset] if verb == "eval" else [tiny_dataset, "--model", tiny_model]
+        monkeypatch.setenv("EMBEDTUNE_CACHE", str(tmp_path / f"cache-{verb}"))
+        result = run_cli(verb, *parts, "--output", output, "--chunk-tokens", "96")
+        assert result.exit_code == 0, result.stderr
+    assert all(max(tokens) <= 96 and len(tokens) > 4 for tokens in sizes.values()), sizes
