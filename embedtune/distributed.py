@@ -105,8 +105,8 @@ def refuse_together(problem: str | None) -> None:
             store.set(names[int(os.environ["RANK"])], json.dumps(problem))
             _until(lambda: bool(store.check(names)))
             problems = [json.loads(store.get(name)) for name in names]
-    for found in filter(None, problems):
-        raise InputError(found)
+    for known in filter(None, problems):
+        raise InputError(known)
 
 
 def host() -> str:
