@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -29,7 +29,6 @@ from . import TOKENS_PER_CHUNK, cpu, store
 from .attention import implementations_of, is_flash
 from .compose import from_tower
 from .device_memory import ChunkTokens, attempt
-from .dtypes import Weights, dtype_of
 from .loading import load_model, model_of
 from .modules import modules_of, weights_fingerprint
 from .precision import DTYPES, Resolved, resolve_device, resolve_precision
@@ -110,26 +109,19 @@ class Encoder:
         """The model and its device, for messages."""
         return f"{self.name} on {self.device}"
 
-    @property
-    def dtype(self) -> Weights:
-        """The number format of the transformers' weights in memory."""
-        return dtype_of(self.model)
-
     def prompt(self, role: Role) -> str | None:
         """The text before each item of a role."""
         return role_prompt(self.model, role)
 
     @property
     def fingerprint(self) -> str:
-        """Everything that embeddings depend on to the last bit: the model's identity, the precision, the number format
-        of the weights, the implementation of attention, the kind of device, how many tokens are encoded at once, the
-        libraries' versions."""
+        """Everything that embeddings depend on to the last bit: the model's identity, the precision, the implementation
+        of attention, the kind of device, how many tokens are encoded at once, the libraries' versions."""
         return self.fingerprint_of(self.identity)
 
     def fingerprint_of(self, *parts: str) -> str:
         """The same for the named parts of the model."""
-        versions = json.dumps(store.versions(self.dtype), sort_keys=True)
-        environment = (self.precision, self.dtype, *self.attention, self.device.type, versions)
+        environment = (self.precision, *self.attention, self.device.type, json.dumps(store.versions(), sort_keys=True))
         asked = self.chunk_tokens.asked  # other chunks are padded to other lengths, which changes the last bits
         chunk = () if asked is None else (f"chunk_tokens {asked}",)
         return fingerprint_of(*parts, self.preparer.architecture, *environment, *chunk)
@@ -138,6 +130,24 @@ class Encoder:
     def identity(self) -> str:
         """Which model this is, on any device: weights, processor, modules, prompts, truncation."""
         return self._identity_of(self.model, "whole")
+
+    @property
+    def document_identity(self) -> str:
+        """The identity of what encodes documents: of a model with a tower for each role, that of the document tower as
+        a model of its own. Training queries alone leaves it as it was, and with it every index."""
+        from sentence_transformers import SentenceTransformer
+
+        routes = getattr(self.model[0], "sub_modules", None)
+        if routes is None or set(routes) != {"query", "document"}:
+            return self.identity
+        tower = SentenceTransformer(
+            modules=[*routes["document"], *list(self.model)[1:]],
+            device=str(self.device),
+            prompts=self.model.prompts,
+            similarity_fn_name=self.model.similarity_fn_name,
+            truncate_dim=self.model.truncate_dim,
+        )
+        return Encoder(tower, self.name, self.precision).identity
 
     def fingerprint_for(self, role: Role) -> str:
         """Everything that the embeddings of one role depend on. Of a model with a tower for each role it covers that
@@ -199,6 +209,10 @@ class Encoder:
     def reads(self, item: Item) -> bool:
         """Whether the model takes an item of its kind: text, an image, or both at once."""
         return self.preparer.reads(kind_of(item))
+
+    def refuse_unread(self, items: Iterable[Item]) -> None:
+        """Raises InputError for an item of a kind that the model does not take."""
+        self.preparer.refuse_unread(items)
 
     def keeps(self, item: Item) -> bool:
         """Whether the prepared item is kept in memory by content, beyond the call."""
@@ -320,15 +334,13 @@ def load_encoder(
     """Loads an encoder by recipe block, folder, hub id, or `package:MODULE/folder`.
 
     A model with code of its own needs `Model(name=..., trust_remote_code=True)`; nothing asks on stdin. seed: of the
-    projections of a composed model. Its weights are as `Model(dtype=...)` says: by default as small as the checkpoint
-    has them, where the precision computes in that, else float32. Raises InputError for a model, device or precision
-    that is not available.
+    projections of a composed model. Raises InputError for a model, device or precision that is not available.
     """
     config = model_of(model)
     torch_device = resolve_device(device)
     resolved = resolve_precision(precision, torch_device)
     cpu.bound_kernels()
-    loaded = load_model(config, torch_device, seed=seed, frozen_in=resolved)
+    loaded = load_model(config, torch_device, seed=seed)
     return Encoder(
         loaded, config.label, resolved, cached=cached, passages=config.passages, chunk_tokens=config.chunk_tokens
     )

@@ -18,11 +18,12 @@ import torch
 from accelerate import Accelerator
 
 from .. import distributed
+from ..data.broken import is_textual, pictured
 from ..data.dataset import load_training
 from ..data.selection import Selection
 from ..errors import InputError
 from ..evaluate.guarded import Point
-from ..evaluate.lexical import INSTALL, can_rank, evaluate_bm25, is_installed
+from ..evaluate.lexical import INSTALL, evaluate_bm25, is_installed
 from ..evaluate.results import Evaluation
 from ..evaluate.results import write as write_evaluation
 from ..evaluate.retrieval import Retrieval, encode_for_evaluation, evaluate
@@ -150,6 +151,7 @@ def _train(
         on_event({"event": "plan", "phases": work_of(recipe, dataset, suites)})
     stop = threading.Event()
     training, base_fingerprint = set_up(recipe, dataset, accelerator, folder, on_event, stop.is_set)
+    refuse_unread(training.encoder, suites)
     facts = environment(training, suites, base_fingerprint)
 
     def keep() -> list[str]:
@@ -182,6 +184,12 @@ def _train(
     run = finish(training, state, suites, {} if known is None else known, None if resumed else began)
     accelerator.end_training()
     return run
+
+
+def refuse_unread(encoder: Encoder, suites: Sequence[Dataset]) -> None:
+    """Raises InputError where a set to evaluate on has images that the model does not read."""
+    for items in (items for suite in suites for items in (suite.queries, suite.corpus) if pictured(items)):
+        encoder.refuse_unread(items)
 
 
 def refuse_guarded(recipe: Recipe, dataset: Dataset, suites: list[Dataset], accelerator: Accelerator) -> None:
@@ -332,17 +340,10 @@ def save_model(encoder: Encoder, recipe: Recipe, folder: Path) -> None:
     if recipe.model.lora is not None:
         with inner_folder(folder / "adapter") as temporary:
             adapters.save_adapter(encoder.model, temporary)
-    if encoder.dtype != "float32":
-        adapters.merge_whole(
-            encoder.model,
-            folder / "adapter",
-            lambda: load_model(recipe.model, encoder.device, seed=recipe.train.seed),
-        )
-    elif recipe.model.lora is not None:
         adapters.merge(encoder.model)
     model = encoder.model
     if recipe.negatives.live is not None:
-        model = two_towers(model, load_model(recipe.model, encoder.device, seed=recipe.train.seed))
+        model = two_towers(model, load_model(recipe.model, encoder.device))
     with inner_folder(folder / "model") as temporary:
         saving.save_model(model, temporary)
 
@@ -384,23 +385,23 @@ def evaluate_by_words(recipe: Recipe, suites: list[Dataset], folder: Path, log: 
     """Measures BM25 on every set of texts; the results replace evaluation-bm25/."""
     output = folder / BY_WORDS
     shutil.rmtree(output, ignore_errors=True)
-    textual = [dataset for dataset in suites if can_rank(dataset)] if recipe.evaluate.bm25 else []
+    textual = list(filter(is_textual, suites)) if recipe.evaluate.bm25 else []
     if textual and not is_installed():
         log.tell("message", text=f"BM25 is not measured: it needs bm25s; try: {INSTALL}, or evaluate.bm25=false")
         return
     for dataset in textual:
-        log.tell("phase", name=f"evaluate BM25 on {dataset.label}")
-        evaluate_bm25(dataset, measures=measures_of(recipe), output=output)
+        log.tell("phase", name=f"evaluate BM25 on {dataset.label}", kind="bm25")
+        evaluate_bm25(dataset, measures=measures_of(recipe), output=output, on_progress=log.progress)
 
 
 def suite_encoder(recipe: Recipe, which: Which, suites: Sequence[Dataset], folder: Path, log: Log) -> Encoder:
     """Loads one of the run's models, to evaluate the suites with."""
-    block, seed = dataclasses.replace(recipe.model, dtype="auto"), recipe.train.seed
+    block, seed = recipe.model, recipe.train.seed
     if which == "origin" and (lineage := lineage_of(recipe.model)) is not None:
-        block, seed = dataclasses.replace(lineage.base, dtype="auto"), lineage.seed
+        block, seed = lineage.base, lineage.seed
     elif which != "base":
         name = str(folder / {"tuned": "model", "unmixed": UNMIXED}[which])
-        block = dataclasses.replace(block, name=name, compose=None, pooling=None)
+        block = dataclasses.replace(recipe.model, name=name, compose=None, pooling=None)
     encoder = load_encoder(block, precision=recipe.evaluate.precision, seed=seed)
     if recipe.model.compose is not None and recipe.model.compose.towers == "frozen":
         # The towers' outputs are computed once for the base model and every model that is tuned from it.
@@ -417,12 +418,11 @@ def environment(training: Training, suites: list[Dataset], base_fingerprint: str
     data = {f"data {dataset.label}": dataset.fingerprint for dataset in suites}
     lineage = lineage_of(training.recipe.model)
     return {
-        "versions": {"python": platform.python_version(), **store.versions(training.encoder.dtype)},
+        "versions": {"python": platform.python_version(), **store.versions()},
         "threads": torch.get_num_threads(),
         "processes": training.accelerator.num_processes,
         "device": str(training.encoder.device),
         "precision": training.encoder.precision,
-        "dtype": training.encoder.dtype,
         "tokens_at_once": training.encoder.tokens_at_once,
         **({"lineage": lineage.as_json()} if lineage is not None else {}),
         "fingerprints": {
