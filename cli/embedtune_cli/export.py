@@ -18,9 +18,11 @@ def export(
     output: options.OutputFolder,
     form: Annotated[Literal["safetensors", "onnx"], typer.Option("--format", help=FORMAT_HELP)] = "safetensors",
     dtype: Annotated[
-        Literal["float32", "bfloat16", "float16", "int8"],
-        typer.Option("--dtype", help="The number format of the weights; int8 is for --format onnx alone."),
-    ] = "float32",
+        Literal["auto", "float32", "bfloat16", "float16", "int8"],
+        typer.Option(
+            "--dtype", help="The number format of the weights. auto: as in the model's files. int8: --format onnx."
+        ),
+    ] = "auto",
     data: Annotated[list[str] | None, option("DIR[:SPLIT]...", DATA_HELP, "--data", "-d")] = None,
     trust_remote_code: options.TrustRemoteCode = False,
     overwrite: options.Overwrite = False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,6 +128,23 @@ def merge(model: SentenceTransformer) -> None:
     """Adds the adapters to the weights, in place; the model is plain and self-contained afterwards."""
     for transformer in adapted(model).values():
         transformer.model = transformer.model.merge_and_unload()
+
+
+def merge_whole(model: SentenceTransformer, adapter: Path, load: Callable[[], SentenceTransformer]) -> None:
+    """Merges in float32 what was trained on rounded or 4-bit weights, in place: the base's own weights take their
+    place, and the saved adapters are added to them. load: the base in float32, once the rounded weights are gone."""
+    parts = transformers_of(model)
+    for part in parts.values():
+        part.model = torch.nn.Identity()
+    whole = load()
+    for route, part in transformers_of(whole).items():
+        if (adapter / route / ADAPTER_CONFIG).exists():
+            merge_adapter_folder(part, adapter / route)
+        parts[route].model = part.model
+    exact = dict(whole.named_parameters())
+    for name, parameter in model.named_parameters():
+        if parameter.dtype != exact[name].dtype:  # a module behind the transformer
+            parameter.data = exact[name].data
 
 
 def merge_adapter_folder(transformer: Any, folder: Path) -> None:

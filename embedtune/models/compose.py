@@ -13,8 +13,10 @@ import torch
 from ..errors import InputError
 from ..recipe import Compose, Model
 from . import efficientnet_lite
+from .dtypes import options_of, ready_to_train, resolve_dtype, stored_dtype
 from .folders import model_folder, with_safetensors
 from .opening import opened, transformer_in
+from .precision import Resolved
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -23,12 +25,14 @@ ROUTES = ("text", "image")
 TOWER = 2  # modules of a route before its projection: Transformer and Pooling
 
 
-def compose(model: Model, chosen: Compose, text: SentenceTransformer, device: torch.device) -> SentenceTransformer:
-    """The model of these towers, with new projections. text: the loaded text encoder."""
+def compose(
+    model: Model, chosen: Compose, text: SentenceTransformer, device: torch.device, frozen_in: Resolved | None
+) -> SentenceTransformer:
+    """The model of these towers, with new projections. text: the loaded text encoder. frozen_in: as in `load_model`."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Router
 
-    towers = {"text": _tower(text, chosen.text), "image": _image_tower(model, chosen)}
+    towers = {"text": _tower(text, chosen.text), "image": _image_tower(model, chosen, device, frozen_in)}
     for tower in towers.values():
         tower.append(Dense(tower[-1].get_embedding_dimension(), chosen.dimension, activation_function=None))
     router = Router(towers, route_mappings={(None, route): route for route in ROUTES})
@@ -67,7 +71,7 @@ def _tower(model: SentenceTransformer, name: str) -> list[Any]:
     return modules[:TOWER]
 
 
-def _image_tower(model: Model, chosen: Compose) -> list[Any]:
+def _image_tower(model: Model, chosen: Compose, device: torch.device, frozen_in: Resolved | None) -> list[Any]:
     from sentence_transformers.sentence_transformer.modules import Pooling
 
     label = f"model.compose.image: {chosen.image}"
@@ -78,11 +82,16 @@ def _image_tower(model: Model, chosen: Compose) -> list[Any]:
             raise InputError(f"{label}: not a model folder (no config.json)")
         folder = efficientnet_lite.converted(weights)
     folder = with_safetensors(folder)
+    stored = stored_dtype(folder)
+    options = options_of(resolve_dtype(model.dtype, stored, frozen_in), device, frozen_in)
+    options["attn_implementation"] = model.attention
     transformer = opened(
         label,
-        lambda: transformer_in(folder, attention=model.attention, trust_remote_code=model.trust_remote_code),
+        lambda: transformer_in(folder, options, trust_remote_code=model.trust_remote_code),
         random_weights=model.random_weights,
     )
+    transformer.stored_dtype = stored
+    ready_to_train(transformer)
     if transformer.modalities != ["image"] or transformer.module_output_name != "token_embeddings":
         reads = ", ".join(map(str, transformer.modalities))
         raise InputError(f"{label} reads {reads}; expected a vision model alone")

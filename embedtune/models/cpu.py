@@ -186,7 +186,7 @@ class PackedWeights(TorchFunctionMode):
 
 def _packs(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     lowered = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-    floats = values.dtype in (torch.float32, torch.bfloat16) and weight.dtype == torch.float32
+    floats = {values.dtype, weight.dtype} <= {torch.float32, torch.bfloat16}
     stays = isinstance(weight, torch.nn.Parameter)  # a weight that is computed at each call is never used twice
     return lowered and floats and stays and weight.device.type == "cpu" and not torch.is_grad_enabled()
 

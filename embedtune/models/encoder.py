@@ -29,6 +29,7 @@ from . import TOKENS_PER_CHUNK, cpu, store
 from .attention import implementations_of, is_flash
 from .compose import from_tower
 from .device_memory import ChunkTokens, attempt
+from .dtypes import Weights, dtype_of
 from .loading import load_model, model_of
 from .modules import modules_of, weights_fingerprint
 from .precision import DTYPES, Resolved, resolve_device, resolve_precision
@@ -109,19 +110,26 @@ class Encoder:
         """The model and its device, for messages."""
         return f"{self.name} on {self.device}"
 
+    @property
+    def dtype(self) -> Weights:
+        """The number format of the transformers' weights in memory."""
+        return dtype_of(self.model)
+
     def prompt(self, role: Role) -> str | None:
         """The text before each item of a role."""
         return role_prompt(self.model, role)
 
     @property
     def fingerprint(self) -> str:
-        """Everything that embeddings depend on to the last bit: the model's identity, the precision, the implementation
-        of attention, the kind of device, how many tokens are encoded at once, the libraries' versions."""
+        """Everything that embeddings depend on to the last bit: the model's identity, the precision, the number format
+        of the weights, the implementation of attention, the kind of device, how many tokens are encoded at once, the
+        libraries' versions."""
         return self.fingerprint_of(self.identity)
 
     def fingerprint_of(self, *parts: str) -> str:
         """The same for the named parts of the model."""
-        environment = (self.precision, *self.attention, self.device.type, json.dumps(store.versions(), sort_keys=True))
+        versions = json.dumps(store.versions(self.dtype), sort_keys=True)
+        environment = (self.precision, self.dtype, *self.attention, self.device.type, versions)
         asked = self.chunk_tokens.asked  # other chunks are padded to other lengths, which changes the last bits
         chunk = () if asked is None else (f"chunk_tokens {asked}",)
         return fingerprint_of(*parts, self.preparer.architecture, *environment, *chunk)
@@ -334,13 +342,15 @@ def load_encoder(
     """Loads an encoder by recipe block, folder, hub id, or `package:MODULE/folder`.
 
     A model with code of its own needs `Model(name=..., trust_remote_code=True)`; nothing asks on stdin. seed: of the
-    projections of a composed model. Raises InputError for a model, device or precision that is not available.
+    projections of a composed model. Its weights are as `Model(dtype=...)` says: by default as small as the checkpoint
+    has them, where the precision computes in that, else float32. Raises InputError for a model, device or precision
+    that is not available.
     """
     config = model_of(model)
     torch_device = resolve_device(device)
     resolved = resolve_precision(precision, torch_device)
     cpu.bound_kernels()
-    loaded = load_model(config, torch_device, seed=seed)
+    loaded = load_model(config, torch_device, seed=seed, frozen_in=resolved)
     return Encoder(
         loaded, config.label, resolved, cached=cached, passages=config.passages, chunk_tokens=config.chunk_tokens
     )

@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..recipe import Model
 from .adapters import merge_adapter_folder, routed
 from .attention import pad_three_axes, refuse_absent, refuse_other
+from .dtypes import common_dtype, dtype_in_files, lower, options_of, ready_to_train, resolve_dtype, stored_dtype
 from .folders import (
     ADAPTER_CONFIG,
     base_of_adapter,
@@ -33,6 +34,7 @@ from .modules import (
     transformers_of,
 )
 from .opening import Loaded, opened, transformer_in
+from .precision import Resolved
 
 if TYPE_CHECKING:
     import torch
@@ -46,40 +48,46 @@ def model_of(model: Model | str) -> Model:
     return model if isinstance(model, Model) else Model(name=str(model))
 
 
-def load_model(model: Model, device: torch.device, *, seed: int = 0) -> SentenceTransformer:
-    """Weights in float32, the model's own pooling and normalisation; prompts, lengths and sizes as the recipe says.
+def load_model(
+    model: Model, device: torch.device, *, seed: int = 0, frozen_in: Resolved | None = None
+) -> SentenceTransformer:
+    """The model's own pooling and normalisation; prompts, lengths and sizes as the recipe says.
 
     Nothing is looked up on the network for a model in a folder, and nothing asks on stdin. seed: of weights that no
-    file has, such as a composed model's projections. Raises InputError for a model that does not exist, is of another
-    kind, lacks weights or code that it needs, or has no pooling where the recipe has none either.
+    file has, such as a composed model's projections. frozen_in: the precision that computes with weights that stay
+    frozen, whose number format is then model.dtype; without it all weights are float32. Raises InputError for a model
+    that does not exist, is of another kind, lacks weights or code that it needs, or has no pooling where the recipe has
+    none either.
     """
     import torch
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _load(model, device)
+        return _load(model, device, frozen_in)
 
 
-def load_base(base: Model, tuned: Model, device: torch.device) -> SentenceTransformer:
+def load_base(
+    base: Model, tuned: Model, device: torch.device, *, frozen_in: Resolved | None = None
+) -> SentenceTransformer:
     """The base of a tuned model, to mix the two models' weights. A bare checkpoint without the recipe's pooling takes
-    the tuned folder's modules, its pooling among them. Raises InputError as `load_model` does."""
+    the tuned folder's modules, its pooling among them. frozen_in: as in `load_model`, which also raises as this."""
     if base.compose is not None or base.pooling is not None:
-        return load_model(base, device)
+        return load_model(base, device, frozen_in=frozen_in)
     checkpoint, folder = model_folder(base.label), model_folder(tuned.label)
     bare = not any((checkpoint / name).exists() for name in ("modules.json", ADAPTER_CONFIG))
     if not bare or not (folder / "modules.json").exists():
-        return load_model(base, device)
+        return load_model(base, device, frozen_in=frozen_in)
     bases = dict.fromkeys(transformer_paths(folder).values(), _base_transformer(base.label))
     with completed(with_safetensors(folder), bases) as whole:
-        return _open(tuned, whole, device).eval()
+        return _open(tuned, whole, device, frozen_in).eval()
 
 
-def _load(model: Model, device: torch.device) -> SentenceTransformer:
+def _load(model: Model, device: torch.device, frozen_in: Resolved | None) -> SentenceTransformer:
     if model.compose is not None:
         from .compose import compose
 
         text = replace(model, name=model.compose.text, compose=None, min_pixels=None, max_pixels=None)
-        loaded = compose(model, model.compose, _load(text, device), device)
+        loaded = compose(model, model.compose, _load(text, device, frozen_in), device, frozen_in)
         _set_pixels(loaded, model)
         return loaded.eval()
     if model.attention is not None:
@@ -88,8 +96,9 @@ def _load(model: Model, device: torch.device) -> SentenceTransformer:
     refuse_other_kind(folder, model.label, pooled=model.pooling is not None)
     if (folder / ADAPTER_CONFIG).exists() and not (folder / "modules.json").exists():
         loaded = _load_adapter(model, folder, device)
+        _lower(loaded, model, frozen_in)
     else:
-        loaded = _load_folder(model, folder, device)
+        loaded = _load_folder(model, folder, device, frozen_in)
     if model.attention is not None:
         refuse_other(loaded, model.attention, model.label)
     pad_three_axes(loaded)
@@ -104,14 +113,14 @@ def _load(model: Model, device: torch.device) -> SentenceTransformer:
 def _load_adapter(model: Model, folder: Path, device: torch.device) -> SentenceTransformer:
     """A peft adapter folder: its base model with the adapter merged in; of a router's route, the whole router."""
     name, route = routed(base_of_adapter(folder))
-    loaded = _load(replace(model, name=name), device)
+    loaded = _load(replace(model, name=name), device, None)
     merge_adapter_folder(first_modules(loaded)[route], with_safetensors(folder))
     return loaded
 
 
-def _load_folder(model: Model, folder: Path, device: torch.device) -> SentenceTransformer:
+def _load_folder(model: Model, folder: Path, device: torch.device, frozen_in: Resolved | None) -> SentenceTransformer:
     """A model folder. sentence-transformers saves adapters without their base: its files are put beside them, and the
-    adapters are merged."""
+    adapters are merged, in float32."""
     adapters = [path for path in module_paths(folder) if (folder / path / ADAPTER_CONFIG).exists()]
     with ExitStack() as stack:
         whole = folder
@@ -119,12 +128,26 @@ def _load_folder(model: Model, folder: Path, device: torch.device) -> SentenceTr
             folder = with_safetensors(folder)
             bases = {path: _base_transformer(base_of_adapter(folder / path)) for path in adapters}
             whole = stack.enter_context(completed(folder, bases))
-        loaded = _open(model, with_safetensors(whole), device)
+        loaded = _open(model, with_safetensors(whole), device, None if adapters else frozen_in)
+    merged = bool(adapters)
     for route, path in transformer_paths(folder).items():
         if path in adapters:
             merge_adapter_folder(first_modules(loaded)[route], folder / path)
             adapters.remove(path)  # routes may share a transformer
+    if merged:
+        _lower(loaded, model, frozen_in)
     return loaded
+
+
+def _lower(loaded: SentenceTransformer, model: Model, frozen_in: Resolved | None) -> None:
+    """Rounds a model whose adapters were merged to the number format that its weights are to have."""
+    dtype = resolve_dtype(model.dtype, dtype_in_files(loaded), frozen_in)
+    if dtype == "4bit":
+        raise InputError(
+            f"model.dtype: 4bit reads a whole model, and {model.label} is an adapter; merge it first with `embedtune "
+            f"export {model.label} --output MODEL`"
+        )
+    lower(loaded, dtype)
 
 
 def _base_transformer(name: str) -> Path:
@@ -134,7 +157,7 @@ def _base_transformer(name: str) -> Path:
     return folder / next(iter(transformer_paths(folder).values()))
 
 
-def _open(model: Model, folder: Path, device: torch.device) -> SentenceTransformer:
+def _open(model: Model, folder: Path, device: torch.device, frozen_in: Resolved | None) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling
 
@@ -143,14 +166,16 @@ def _open(model: Model, folder: Path, device: torch.device) -> SentenceTransform
 
     trust, attention = model.trust_remote_code, model.attention
     local: dict[str, Any] = {"device": str(device), "local_files_only": True}
+    stored = {route: stored_dtype(folder / path) for route, path in transformer_paths(folder).items()}
+    dtype = resolve_dtype(model.dtype, common_dtype(stored.values()), frozen_in)
+    weights = {**options_of(dtype, device, frozen_in), "attn_implementation": attention}
     if (folder / "modules.json").exists():
-        weights = {"dtype": "float32", "use_safetensors": True, "attn_implementation": attention}
-        options = local | {"trust_remote_code": trust, "model_kwargs": weights}
+        options = local | {"trust_remote_code": trust, "model_kwargs": {**weights, "use_safetensors": True}}
         loaded = opened_as(lambda: SentenceTransformer(str(folder), **options))
         _refuse_truncation(loaded.truncate_dim, model.label)
         pooled = True
     else:
-        module = opened_as(lambda: transformer_in(folder, attention=attention, trust_remote_code=trust))
+        module = opened_as(lambda: transformer_in(folder, weights, trust_remote_code=trust))
         loaded = SentenceTransformer(modules=[module], **local)
         pooled = module.module_output_name == "sentence_embedding"  # CLIP and its like pool by themselves
     if pooled and model.pooling is not None:
@@ -161,6 +186,9 @@ def _open(model: Model, folder: Path, device: torch.device) -> SentenceTransform
         )
     if not pooled:
         loaded.append(Pooling(loaded[0].get_embedding_dimension(), model.pooling))
+    for route, part in first_modules(loaded).items():
+        part.stored_dtype = stored[route]
+        ready_to_train(part)
     return loaded
 
 

@@ -75,9 +75,12 @@ def _tokenizer(tokenizer: Any) -> str | None:
 
 
 def weights_fingerprint(model: nn.Module) -> str:
-    """sha256 over names, shapes, types and bytes of every parameter and buffer."""
+    """sha256 over names, shapes, types and bytes of every parameter and buffer. Numbers of 16 bits count as the float32
+    that they are: the same model has one fingerprint in all formats that hold it exactly."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
+        if tensor.dtype in (torch.bfloat16, torch.float16):
+            tensor = tensor.float()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

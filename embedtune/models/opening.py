@@ -44,12 +44,12 @@ def opened(label: str, load: Callable[[], Loaded], *, random_weights: bool | Non
     return model
 
 
-def transformer_in(folder: Path, *, attention: str | None, trust_remote_code: bool) -> Any:
-    """The sentence-transformers module of a bare transformers checkpoint, in float32."""
+def transformer_in(folder: Path, weights: dict[str, Any], *, trust_remote_code: bool) -> Any:
+    """The sentence-transformers module of a bare transformers checkpoint. weights: how transformers loads them."""
     from sentence_transformers.sentence_transformer.modules import Transformer
 
     local: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": True}
-    model = {"dtype": "float32", "use_safetensors": True, "attn_implementation": attention}
+    model = {**weights, "use_safetensors": True}
     return Transformer(str(folder), model_kwargs=model | local, processor_kwargs=local, config_kwargs=dict(local))
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from .dtypes import Stored, dtype_in_files, rounded
+
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
@@ -36,9 +38,11 @@ FREQUENCIES = {
 }
 
 
-def save_model(model: SentenceTransformer, folder: Path) -> None:
-    """Saves a model into an empty folder. sentence-transformers 6 reads it as it reads its own layout, to the bit."""
-    model.save_pretrained(str(folder), create_model_card=False)
+def save_model(model: SentenceTransformer, folder: Path, dtype: Stored | None = None) -> None:
+    """Saves a model into an empty folder, in the number format of the folder that it was loaded from, or in `dtype`.
+    sentence-transformers 6 reads it as it reads its own layout, to the bit."""
+    with rounded(model, dtype or dtype_in_files(model)):
+        model.save_pretrained(str(folder), create_model_card=False)
     entries = _read(folder / "modules.json")
     for entry, module in zip(entries, model, strict=True):
         entry["type"] = _older(folder / entry["path"], entry["type"], module)

@@ -73,9 +73,10 @@ class Key:
         return self.folder.with_name(f".{self.folder.name}.locks")
 
 
-def versions() -> dict[str, str]:
-    """Library versions that numbers may depend on."""
-    return {name: version(name) for name in ("torch", "transformers", "sentence-transformers")}
+def versions(dtype: str = "float32") -> dict[str, str]:
+    """Library versions that numbers may depend on. dtype: the number format of the weights."""
+    others = ["bitsandbytes"] if dtype == "4bit" else []
+    return {name: version(name) for name in ("torch", "transformers", "sentence-transformers", *others)}
 
 
 def computed(shape: tuple[int, int], blocks: Blocks, on_progress: Progress | None = None) -> Floats:

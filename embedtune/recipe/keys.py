@@ -37,6 +37,7 @@ EXAMPLES = {
     "model.lora.alpha": "64.0",
     "model.lora.dropout": "0.05",
     "model.lora.target_modules": "[query, value]",
+    "model.dtype": "4bit",
     "model.prompts": '{query: "query: ", document: "passage: "}',
     "model.prompts.query": '"query: "',
     "model.prompts.document": '"passage: "',

@@ -50,6 +50,12 @@ def _without_effect(recipe: Recipe) -> list[str]:
     towers = "model.compose.towers: trained"
     wants = [
         ("model.lora", model.lora is not None, trained, towers),
+        (
+            "model.dtype",
+            model.dtype not in ("auto", "float32"),
+            model.frozen,
+            "model.lora or frozen towers; weights that are trained are float32",
+        ),
         ("model.gradient_checkpointing", model.gradient_checkpointing, trained, towers),
         ("stay_close.freeze_layers", stay.freeze_layers > 0, trained, towers),
         ("stay_close.layer_decay", stay.layer_decay != StayClose().layer_decay, trained, towers),
@@ -122,6 +128,7 @@ def _at_odds(recipe: Recipe) -> list[str]:
         for part, precision in precisions.items()
         if model.attention is not None and "flash" in model.attention and precision == "fp32"
     ]
+    problems += _dtype_at_odds(recipe)
     dropped_out = model.dropout == "model" or (model.lora is not None and model.lora.dropout > 0)
     if recipe.train.selective_backward is not None and dropped_out:
         problems.append(
@@ -149,6 +156,18 @@ def _at_odds(recipe: Recipe) -> list[str]:
         reason = "its documents are what each query retrieves, embedded before training"
         problems += [f"negatives.live: not with {key}: {reason}" for key, is_set in others.items() if is_set]
     return problems
+
+
+def _dtype_at_odds(recipe: Recipe) -> list[str]:
+    """A number format of frozen weights, and what does not go with it."""
+    model, train = recipe.model, recipe.train
+    wanted = {"bfloat16": "bf16", "float16": "fp16"}.get(model.dtype)
+    if wanted is not None and train.precision not in ("auto", wanted):
+        return [
+            f"model.dtype: weights in {model.dtype} want train.precision: {wanted}, and it is {train.precision}; each "
+            "use would convert them"
+        ]
+    return []
 
 
 def _numbers(recipe: Recipe) -> list[str]:

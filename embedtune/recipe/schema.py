@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo, with_config
@@ -37,6 +37,7 @@ def _measure(value: str) -> str:
 
 Measure = Annotated[str, AfterValidator(_measure)]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16", "4bit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +152,9 @@ class Model:
     max_pixels: Count | None = None  # Pixels of an image at most, for models that take any size.
     pooling: Literal["mean", "cls", "lasttoken"] | None = None  # The pooling of a bare transformers checkpoint.
     lora: Lora | None = None  # Train an adapter. Absent: full fine-tuning.
+    # The number format of weights that stay frozen. auto: the checkpoint's, where the precision computes in it, else
+    # float32. 4bit: NF4 of bitsandbytes. Weights that are trained are float32.
+    dtype: Dtype = "auto"
     prompts: Prompts = field(default_factory=Prompts)
     dropout: Literal["off", "model"] = "off"  # model: as in the model's config; off is about twice as fast.
     gradient_checkpointing: bool = False  # Compute activations twice instead of keeping them: less memory, slower.
@@ -167,6 +171,16 @@ class Model:
     def __post_init__(self) -> None:
         if (self.name is None) == (self.compose is None):
             raise ValueError("expected either name or compose, and not both")
+
+    @property
+    def frozen(self) -> bool:
+        """Whether training leaves the model's own weights as they are: it trains an adapter, or projections alone."""
+        return self.lora is not None or (self.compose is not None and self.compose.towers == "frozen")
+
+    @property
+    def in_training(self) -> Model:
+        """The model as training loads it: in float32 unless its weights stay frozen."""
+        return self if self.frozen else replace(self, dtype="float32")
 
     @property
     def label(self) -> str:
@@ -375,7 +389,8 @@ class Evaluate:
     # Also report by slices of the queries: by a column of queries.jsonl or of its metadata, or by length (in words).
     slices: Annotated[list[str], BeforeValidator(_listed)] = field(default_factory=lambda: ["language"])
     bm25: bool = True  # Measure BM25 as well, where queries and documents are texts. It keeps a corpus in memory.
-    precision: Precision = "fp32"  # The precision of the evaluation.
+    # The precision of the evaluation. In bf16 and fp16 the weights of a checkpoint of that format stay in it.
+    precision: Precision = "fp32"
     guard: Guard | None = None
 
 

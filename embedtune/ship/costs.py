@@ -56,26 +56,28 @@ class Costs:
         self._vectors, self._seconds = _vectors(model, self._items)
         self._model = model
 
-    def of_model(self, form: str, files: Sequence[Path]) -> Cost:
-        """files: those that hold the weights."""
-        return self._cost(form, files, self._model, None, self._seconds)
+    def of_model(self) -> Cost:
+        """Of the model itself, in float32."""
+        size = 4 * sum(tensor.numel() for tensor in self._model.model.state_dict().values())
+        return self._cost("model, float32", size, self._model, None, self._seconds)
 
     def of(self, form: str, files: Sequence[Path], other: Encoder) -> Cost:
         """other: computes the embeddings of that form."""
         vectors, seconds = _vectors(other, self._items)
-        return self._cost(form, files, other, _cosines(vectors, self._vectors), seconds)
+        size = sum(file.stat().st_size for file in files)
+        return self._cost(form, size, other, _cosines(vectors, self._vectors), seconds)
 
     def _cost(
         self,
         form: str,
-        files: Sequence[Path],
+        size: int,
         encoder: Encoder,
         cosines: npt.NDArray[np.float64] | None,
         seconds: float,
     ) -> Cost:
         return Cost(
             form=form,
-            bytes=sum(file.stat().st_size for file in files),
+            bytes=size,
             lowest=None if cosines is None else float(cosines.min()),
             mean=None if cosines is None else float(cosines.mean()),
             texts_per_second=len(self._items) / seconds,

@@ -24,21 +24,22 @@ from .costs import TEXTS, Cost, Costs
 
 EXPORTED = FolderKind(verb="export")
 Form = Literal["safetensors", "onnx"]
-Dtype = Literal["float32", "bfloat16", "float16", "int8"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 FORMATS: dict[Form, tuple[Dtype, ...]] = {
-    "safetensors": ("float32", "bfloat16", "float16"),
-    "onnx": ("float32", "int8"),
+    "safetensors": ("auto", "float32", "bfloat16", "float16"),
+    "onnx": ("auto", "float32", "int8"),
 }
 LOWEST_COSINE = 0.9999  # of a graph in float32 to the model: what kernels round differently is far above it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """form: onnx adds onnx/model.onnx beside the model, checked against it. dtype: the number format of the weights;
-    int8 adds onnx/model_quantized.onnx. data: datasets (DIR[:split]) whose nDCG@10 tells what another form costs."""
+    """form: onnx adds onnx/model.onnx beside the model, checked against it. dtype: the number format of the weights,
+    auto that of the model's own files; int8 adds onnx/model_quantized.onnx. data: datasets (DIR[:split]) whose nDCG@10
+    tells what another form costs."""
 
     form: Form = "safetensors"
-    dtype: Dtype = "float32"
+    dtype: Dtype = "auto"
     data: Sequence[str] = ()
 
 
@@ -72,7 +73,7 @@ def export(
         raise InputError(f"--dtype {dtype}: --format {form} takes {', '.join(FORMATS[form])}")
     if form == "onnx":
         onnx.refuse_absent_packages()
-    elif dtype == "float32" and target.data:
+    elif dtype in ("auto", "float32") and target.data:
         raise InputError("--data has no effect without another --dtype or --format onnx")
     datasets = distinct([load_dataset(name) for name in target.data])
     model = model_of(model)
@@ -81,14 +82,14 @@ def export(
     encoder = load_encoder(model, device="cpu" if form == "onnx" else "auto")
     costs: list[Cost] = []
     with whole_folder(output, EXPORTED, overwrite=overwrite) as temporary:
-        saving.save_model(encoder.model, temporary)
-        if form == "onnx" or dtype != "float32":
+        saving.save_model(encoder.model, temporary, None if dtype == "auto" or dtype == "int8" else dtype)
+        if form == "onnx" or dtype not in ("auto", "float32"):
             measured = Costs(encoder, datasets)
-            costs.append(measured.of_model("model, float32", _weights(temporary)))
+            costs.append(measured.of_model())
             if form == "onnx":
                 costs += _with_graphs(measured, encoder, temporary, dtype)
             else:
-                costs.append(_lowered(measured, model, encoder, temporary, dtype))
+                costs.append(_reopened(measured, model, encoder, temporary, dtype))
         if (folder / "README.md").exists():
             shutil.copyfile(folder / "README.md", temporary / "README.md")
     if push_to is not None:
@@ -116,14 +117,10 @@ def _with_graphs(measured: Costs, encoder: Encoder, folder: Path, dtype: Dtype) 
     return costs
 
 
-def _lowered(measured: Costs, model: Model, encoder: Encoder, folder: Path, dtype: Dtype) -> Cost:
-    """Saves the weights again in another number format, and measures the folder as sentence-transformers opens it."""
-    import torch
+def _reopened(measured: Costs, model: Model, encoder: Encoder, folder: Path, dtype: Dtype) -> Cost:
+    """Measures a folder in another number format as sentence-transformers opens it."""
     from sentence_transformers import SentenceTransformer
 
-    shutil.rmtree(folder)
-    folder.mkdir()
-    saving.save_model(load_encoder(model, device="cpu").model.to(getattr(torch, dtype)), folder)
     options: dict[str, Any] = {"device": str(encoder.device), "local_files_only": True}
     options["trust_remote_code"] = model.trust_remote_code
     reopened = opened(str(folder), lambda: SentenceTransformer(str(folder), **options))

@@ -143,13 +143,19 @@ def keep_environment(folder: Path, recipe: Recipe, facts: dict[str, Any], *, res
         return []
     _refuse_changed(folder, facts["fingerprints"])
     then = read_json_object(path)
+    if then.get("dtype", facts["dtype"]) != facts["dtype"]:
+        raise InputError(
+            f"{folder}: --resume, but the run was started with weights in {then['dtype']}, and they are in "
+            f"{facts['dtype']} here (model.dtype: auto follows the precision that the machine has); resume it on a "
+            "machine like the first, or start a new run"
+        )
     if _changed_keys(folder, recipe):
         (folder / SUMMARY).unlink(missing_ok=True)
         write_text(folder / "recipe.yaml", dump(recipe))
         write_json(path, then | {"fingerprints": facts["fingerprints"]})
     return [
         f"{key} was {then.get(key)!r}, is {facts[key]!r}: the weights will not be bit-identical to an uninterrupted run"
-        for key in ("threads", "processes", "device", "versions")
+        for key in ("threads", "processes", "device", "precision", "versions")
         if then.get(key) != facts[key]
     ]
 

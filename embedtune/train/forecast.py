@@ -7,6 +7,7 @@ and in the timing, so that the estimate's own error cancels.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 import time
@@ -168,7 +169,9 @@ def measure_paces(recipe: Recipe, dataset: Dataset) -> Paces:
     from ..models.precision import resolve_precision
     from .prepare import make_trainable
 
-    encoder = load_encoder(recipe.model, precision=recipe.evaluate.precision, cached=False, seed=recipe.train.seed)
+    block, seed = recipe.model, recipe.train.seed
+    measured = dataclasses.replace(block, dtype="auto")
+    encoder = load_encoder(measured, precision=recipe.evaluate.precision, cached=False, seed=seed)
     most = recipe.model.max_length or encoder.max_length or 512
     drawn = random.Random("pace").sample(list(dataset.corpus.ids), min(TIMED, len(dataset.corpus)))
     items = [dataset.corpus[doc_id] for doc_id in drawn]
@@ -186,6 +189,9 @@ def measure_paces(recipe: Recipe, dataset: Dataset) -> Paces:
 
     encoding = timed(lambda part: encoder.encode(part, "document"), 32)
     encoder.precision = resolve_precision(recipe.train.precision, encoder.device)
+    if block.frozen or encoder.dtype != "float32":
+        del encoder
+        encoder = load_encoder(block.in_training, precision=recipe.train.precision, cached=False, seed=seed)
     make_trainable(recipe, encoder)
 
     def learn(part: Sequence[Item]) -> None:

@@ -37,7 +37,8 @@ class Mixtures:
     ) -> None:
         """Raises InputError where the two do not have the same weights."""
         self._encoder = load_encoder(tuned, precision=precision)
-        self._base = weights_of(load_base(base, tuned, self._encoder.device))
+        whole = load_base(base, tuned, self._encoder.device, frozen_in=self._encoder.precision)
+        self._base = weights_of(whole)
         self._tuned = weights_of(self._encoder.model)
         self._fisher = fisher
 
@@ -63,8 +64,9 @@ def mix_run(t: Training, guard: Guard, watched: Sequence[Watched], validation: D
     """
     recipe, model, unmixed = t.recipe, t.folder / "model", t.folder / UNMIXED
     fisher = fishers_of(t) if guard.weights == "fisher" else None
-    tuned = dataclasses.replace(recipe.model, name=str(model), pooling=None, lora=None)
-    mixtures = Mixtures(recipe.model, tuned, recipe.evaluate.precision, fisher)
+    tuned = dataclasses.replace(recipe.model, name=str(model), pooling=None, lora=None, dtype="auto")
+    base = dataclasses.replace(recipe.model, dtype="auto")
+    mixtures = Mixtures(base, tuned, recipe.evaluate.precision, fisher)
     measure = guard.measure or recipe.evaluate.measure
 
     def validate(alpha: float) -> float:

@@ -305,7 +305,7 @@ def encode_for_recipe(recipe: Recipe, dataset: Dataset) -> None:
 def _job_of(recipe: Recipe, dataset: Dataset) -> MiningJob:
     methods.use_folders(recipe.methods)
     query_ids, _ = training_queries(dataset, recipe.data.validation, recipe.train.seed)
-    encoder = load_encoder(recipe.model, precision=recipe.train.precision, seed=recipe.train.seed)
+    encoder = load_encoder(recipe.model.in_training, precision=recipe.train.precision, seed=recipe.train.seed)
     return MiningJob(
         dataset=dataset,
         encoder=encoder,

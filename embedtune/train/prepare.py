@@ -215,8 +215,8 @@ def make_trainable(recipe: Recipe, encoder: Encoder) -> None:
 def load_trainable(recipe: Recipe, accelerator: Accelerator) -> Encoder:
     """The model on this process's device. Its embeddings are not cached: its weights change."""
     precision = resolve_precision(recipe.train.precision, accelerator.device)
-    model = load_model(recipe.model, accelerator.device, seed=recipe.train.seed)
-    block = recipe.model
+    block = recipe.model.in_training
+    model = load_model(block, accelerator.device, seed=recipe.train.seed, frozen_in=precision)
     return Encoder(
         model, block.label, precision, cached=False, passages=block.passages, chunk_tokens=block.chunk_tokens
     )

@@ -340,10 +340,17 @@ def save_model(encoder: Encoder, recipe: Recipe, folder: Path) -> None:
     if recipe.model.lora is not None:
         with inner_folder(folder / "adapter") as temporary:
             adapters.save_adapter(encoder.model, temporary)
+    if encoder.dtype != "float32":
+        adapters.merge_whole(
+            encoder.model,
+            folder / "adapter",
+            lambda: load_model(recipe.model, encoder.device, seed=recipe.train.seed),
+        )
+    elif recipe.model.lora is not None:
         adapters.merge(encoder.model)
     model = encoder.model
     if recipe.negatives.live is not None:
-        model = two_towers(model, load_model(recipe.model, encoder.device))
+        model = two_towers(model, load_model(recipe.model, encoder.device, seed=recipe.train.seed))
     with inner_folder(folder / "model") as temporary:
         saving.save_model(model, temporary)
 
@@ -396,12 +403,12 @@ def evaluate_by_words(recipe: Recipe, suites: list[Dataset], folder: Path, log: 
 
 def suite_encoder(recipe: Recipe, which: Which, suites: Sequence[Dataset], folder: Path, log: Log) -> Encoder:
     """Loads one of the run's models, to evaluate the suites with."""
-    block, seed = recipe.model, recipe.train.seed
+    block, seed = dataclasses.replace(recipe.model, dtype="auto"), recipe.train.seed
     if which == "origin" and (lineage := lineage_of(recipe.model)) is not None:
-        block, seed = lineage.base, lineage.seed
+        block, seed = dataclasses.replace(lineage.base, dtype="auto"), lineage.seed
     elif which != "base":
         name = str(folder / {"tuned": "model", "unmixed": UNMIXED}[which])
-        block = dataclasses.replace(recipe.model, name=name, compose=None, pooling=None)
+        block = dataclasses.replace(block, name=name, compose=None, pooling=None)
     encoder = load_encoder(block, precision=recipe.evaluate.precision, seed=seed)
     if recipe.model.compose is not None and recipe.model.compose.towers == "frozen":
         # The towers' outputs are computed once for the base model and every model that is tuned from it.
@@ -418,11 +425,12 @@ def environment(training: Training, suites: list[Dataset], base_fingerprint: str
     data = {f"data {dataset.label}": dataset.fingerprint for dataset in suites}
     lineage = lineage_of(training.recipe.model)
     return {
-        "versions": {"python": platform.python_version(), **store.versions()},
+        "versions": {"python": platform.python_version(), **store.versions(training.encoder.dtype)},
         "threads": torch.get_num_threads(),
         "processes": training.accelerator.num_processes,
         "device": str(training.encoder.device),
         "precision": training.encoder.precision,
+        "dtype": training.encoder.dtype,
         "tokens_at_once": training.encoder.tokens_at_once,
         **({"lineage": lineage.as_json()} if lineage is not None else {}),
         "fingerprints": {

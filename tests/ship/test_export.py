@@ -57,8 +57,8 @@ def test_a_number_format_with_its_cost(
 
 def test_options_that_do_not_go_together(tiny_model: Path, tmp_path: Path, run_cli: RunCli) -> None:
     refused = {
-        ("--dtype", "int8"): "--dtype int8: --format safetensors takes float32, bfloat16, float16",
-        ("--format", "onnx", "--dtype", "float16"): "--dtype float16: --format onnx takes float32, int8",
+        ("--dtype", "int8"): "--dtype int8: --format safetensors takes auto, float32, bfloat16, float16",
+        ("--format", "onnx", "--dtype", "float16"): "--dtype float16: --format onnx takes auto, float32, int8",
         ("--data", "x"): "--data has no effect without another --dtype or --format onnx",
     }
     for options, sentence in refused.items():
