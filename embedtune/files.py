@@ -348,6 +348,15 @@ def _operating_system_errors(path: Path) -> Iterator[None]:
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
 
 
+def link(source: Path, target: Path) -> None:
+    """Makes `target` a link to the file, a copy where the system allows no links. Its folder is made if absent."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.symlink_to(source.absolute())
+    except OSError:  # Windows, without the right to make links
+        shutil.copyfile(source, target)
+
+
 def write_text(path: Path, text: str) -> None:
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -339,7 +339,7 @@ class Encoder:
 def load_encoder(
     model: Model | str, *, device: str = "auto", precision: Precision = "fp32", cached: bool = True, seed: int = 0
 ) -> Encoder:
-    """Loads an encoder by recipe block, folder, hub id, or `package:MODULE/folder`.
+    """Loads an encoder by recipe block, folder, hub id, or `package:MODULE/path`.
 
     A model with code of its own needs `Model(name=..., trust_remote_code=True)`; nothing asks on stdin. seed: of the
     projections of a composed model. Its weights are as `Model(dtype=...)` says: by default as small as the checkpoint

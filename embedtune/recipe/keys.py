@@ -33,6 +33,7 @@ EXAMPLES = {
     "model.min_pixels": "3136",
     "model.max_pixels": "802816",
     "model.pooling": "cls",
+    "model.suffix": '"</s>"',
     "model.lora.rank": "32",
     "model.lora.alpha": "64.0",
     "model.lora.dropout": "0.05",

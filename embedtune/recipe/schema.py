@@ -117,7 +117,7 @@ class Compose:
     """A text encoder and an image encoder (its towers), each with a projection into one space."""
 
     text: str  # The text tower: a sentence-transformers model, or a bare checkpoint with model.pooling.
-    image: str  # The image tower: a vision model of transformers, or package:MODULE/FOLDER.
+    image: str  # The image tower: a vision model of transformers, or package:MODULE/PATH.
     dimension: Count = 256  # The size of the common space.
     image_size: Count | None = None  # Pixels a side. Absent: the image processor's own size.
     image_pooling: Literal["mean", "cls"] = "mean"  # How the image tower's patches become one vector.
@@ -144,13 +144,15 @@ class Passages:
 class Model:
     """The model that is fine-tuned."""
 
-    name: str | None = None  # A folder, a hub id (org/name@revision), or package:MODULE/FOLDER.
+    name: str | None = None  # A folder, a GGUF file, a hub id (org/name@revision), or package:MODULE/PATH.
     compose: Compose | None = None  # A model made of two towers, in place of a name.
     max_length: Count | None = None  # Tokens of a text at most. Absent: the model's own limit.
     passages: Passages | None = None  # Split longer documents. Absent: they are cut at max_length.
     min_pixels: Count | None = None  # Pixels of an image at least, for models that take any size (Qwen-VL).
     max_pixels: Count | None = None  # Pixels of an image at most, for models that take any size.
     pooling: Literal["mean", "cls", "lasttoken"] | None = None  # The pooling of a bare transformers checkpoint.
+    # Behind each text, also where that is cut: what the last token of a decoder reads, as "</s>" or " in one word:".
+    suffix: str | None = None
     lora: Lora | None = None  # Train an adapter. Absent: full fine-tuning.
     # The number format of weights that stay frozen. auto: the checkpoint's, where the precision computes in it, else
     # float32. 4bit: NF4 of bitsandbytes. Weights that are trained are float32.

@@ -30,7 +30,7 @@ def test_names(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no package 'no_such_package' is installed; install the package"):
         locate("package:no_such_package/model")
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="expected a model folder, found a file"):
+    with pytest.raises(InputError, match="expected a model folder or a GGUF file, found another file"):
         locate(str(tmp_path / "file"))
 
 
