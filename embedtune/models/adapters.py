@@ -109,6 +109,15 @@ def adapted(model: SentenceTransformer) -> dict[str, Any]:
     return {route: one for route, one in transformers_of(model).items() if hasattr(one.model, "peft_config")}
 
 
+def may_take_any_dtype(module: torch.nn.Module) -> bool:
+    """Whether the module is an adapted layer whose adapter gives the same under autocast if its input keeps its number
+    format, instead of being copied to the adapter's: plain LoRA without dropout."""
+    layer: Any = module
+    if not hasattr(layer, "lora_A") or not layer.cast_input_dtype_enabled:
+        return False
+    return not layer.lora_variant and all(isinstance(drop, torch.nn.Identity) for drop in layer.lora_dropout.values())
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without peft's warnings of names that transformers renamed, and of keys, which are checked here."""

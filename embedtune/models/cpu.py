@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
+from torch.overrides import _get_current_function_mode_stack as _modes
 
 SWITCH = "EMBEDTUNE_CPU_TRICKS"
 SCORES_AT_ONCE = 2**20  # 2 MiB of attention scores: more leave the cache, fewer are calls with too little work
@@ -51,7 +52,8 @@ def while_training(device: torch.device, dtype: torch.dtype) -> AbstractContextM
 
 def while_encoding(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
     """Around many forward passes without a graph and with the same weights."""
-    return PackedWeights() if _in_bf16(device, dtype) else nullcontext()
+    packs = _in_bf16(device, dtype) and not any(isinstance(mode, PackedWeights) for mode in _modes())  # type: ignore[no-untyped-call]
+    return PackedWeights() if packs else nullcontext()
 
 
 def _in_bf16(device: torch.device, dtype: torch.dtype) -> bool:

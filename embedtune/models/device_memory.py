@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 
 from ..errors import InputError
+from . import cpu
 from .prepared import Prepared
 
 _log = logging.getLogger(__name__)
@@ -37,10 +38,17 @@ def attempt(call: Callable[[], Result], device: torch.device) -> Result | None:
         if not is_out_of_memory(error):
             raise
     # Here the error is gone, and with its traceback the tensors of the frames that it came through.
-    gc.collect()
-    if device.type != "cpu":
-        torch.get_device_module(device).empty_cache()
+    give_back(device)
     return None
+
+
+def give_back(device: torch.device) -> None:
+    """Makes the memory of tensors that are no longer held available to others."""
+    gc.collect()
+    if device.type == "cpu":
+        cpu.give_back()
+    else:
+        torch.get_device_module(device).empty_cache()
 
 
 @dataclass

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -31,10 +31,12 @@ from .compose import from_tower
 from .device_memory import ChunkTokens, attempt
 from .dtypes import Weights, dtype_of
 from .loading import load_model, model_of
+from .lowering import LoweredWeights
 from .modules import modules_of, weights_fingerprint
 from .precision import DTYPES, Resolved, resolve_device, resolve_precision
 from .prepare import Preparer, kind_of, role_prompt
 from .prepared import BLOCK, Prepared, chunks, computed_in_blocks
+from .recomputed import fewer_activations
 from .similarity import Similarity
 
 if TYPE_CHECKING:
@@ -81,6 +83,7 @@ class Encoder:
         self.cached_towers: Prepare | None = None  # set: items are prepared as the outputs of frozen towers
         self.tokens_per_chunk = TOKENS_PER_CHUNK[self.device.type]
         self.chunk_tokens = ChunkTokens(asked=chunk_tokens)  # one for all copies of this encoder
+        self._lowered = LoweredWeights(self.device, DTYPES[precision])
         self._identities: dict[str, tuple[int, str]] = {}  # part of the model -> its weights' version, its identity
 
     @property
@@ -138,24 +141,6 @@ class Encoder:
     def identity(self) -> str:
         """Which model this is, on any device: weights, processor, modules, prompts, truncation."""
         return self._identity_of(self.model, "whole")
-
-    @property
-    def document_identity(self) -> str:
-        """The identity of what encodes documents: of a model with a tower for each role, that of the document tower as
-        a model of its own. Training queries alone leaves it as it was, and with it every index."""
-        from sentence_transformers import SentenceTransformer
-
-        routes = getattr(self.model[0], "sub_modules", None)
-        if routes is None or set(routes) != {"query", "document"}:
-            return self.identity
-        tower = SentenceTransformer(
-            modules=[*routes["document"], *list(self.model)[1:]],
-            device=str(self.device),
-            prompts=self.model.prompts,
-            similarity_fn_name=self.model.similarity_fn_name,
-            truncate_dim=self.model.truncate_dim,
-        )
-        return Encoder(tower, self.name, self.precision).identity
 
     def fingerprint_for(self, role: Role) -> str:
         """Everything that the embeddings of one role depend on. Of a model with a tower for each role it covers that
@@ -218,10 +203,6 @@ class Encoder:
         """Whether the model takes an item of its kind: text, an image, or both at once."""
         return self.preparer.reads(kind_of(item))
 
-    def refuse_unread(self, items: Iterable[Item]) -> None:
-        """Raises InputError for an item of a kind that the model does not take."""
-        self.preparer.refuse_unread(items)
-
     def keeps(self, item: Item) -> bool:
         """Whether the prepared item is kept in memory by content, beyond the call."""
         return item.image is not None or self.cached_towers is not None
@@ -230,7 +211,7 @@ class Encoder:
         """(n, H) embeddings of one chunk in the model's precision, cut to its truncate_dim; records a graph where
         gradients are enabled."""
         features = self.features(chunk, role)
-        with self.autocast(), self._training_kernels():
+        with self.autocast(), self._while_training():
             output = from_tower(self.model, features) if self.cached_towers else self.model(features, task=role)
         return cast(Tensor, output["sentence_embedding"][:, : self.model.truncate_dim])
 
@@ -247,16 +228,30 @@ class Encoder:
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, dtype=DTYPES[self.precision], enabled=self.precision != "fp32")
 
-    def _training_kernels(self) -> AbstractContextManager[Any]:
-        if not torch.is_grad_enabled():
-            return nullcontext()
-        again = any(getattr(module, "gradient_checkpointing", False) for module in self.model.modules())
-        return nullcontext() if again else cpu.while_training(self.device, DTYPES[self.precision])
+    @contextmanager
+    def _while_training(self) -> Iterator[None]:
+        """Around a forward pass that may record a graph. Gradient checkpointing holds less by itself."""
+        checkpointing = any(getattr(module, "gradient_checkpointing", False) for module in self.model.modules())
+        if checkpointing or not torch.is_grad_enabled():
+            yield
+            return
+        with fewer_activations(self.model), cpu.while_training(self.device, DTYPES[self.precision]):
+            yield
+
+    def lowered_once(self) -> AbstractContextManager[None]:
+        """Around the chunks of a pass that records a graph, so that weights are converted to the precision once; not
+        around a change of the weights."""
+        return nullcontext() if self.precision == "fp32" else self._lowered.once(self.model)
+
+    def forget_lowered(self) -> None:
+        """Frees the copies of frozen weights in half precision."""
+        self._lowered = LoweredWeights(self.device, DTYPES[self.precision])
 
     @contextmanager
     def without_graph(self) -> Iterator[None]:
-        """Around many chunks, so that weights are converted to the precision, and packed where that is faster, once."""
-        with torch.no_grad(), self.autocast(), cpu.while_encoding(self.device, DTYPES[self.precision]):
+        """The same without a graph; weights are also packed once where that is faster."""
+        packed = cpu.while_encoding(self.device, DTYPES[self.precision])
+        with torch.no_grad(), self.lowered_once(), self.autocast(), packed:
             yield
 
     @contextmanager

@@ -14,8 +14,8 @@ FLOOR = 1e-3  # share of the mean Fisher information: without information both m
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of all parameters and buffers."""
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    """A copy of all parameters and buffers, in the host's memory."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
 
 
 def mix_into(

@@ -109,7 +109,7 @@ def build(
     form, second = forms_of(storage, dimension, encoder.similarity, ranges)
     manifest = Manifest(
         model=_absolute(encoder.name),
-        identity=encoder.document_identity,
+        identity=encoder.identity,
         max_length=encoder.max_length,
         prompts={"query": encoder.prompt("query") or "", "document": encoder.prompt("document") or ""},
         similarity=encoder.similarity,

@@ -23,6 +23,7 @@ from ..data.relevance import Relevance
 from ..errors import InputError
 from ..files import fingerprint_of_file, inner_folder, is_leftover, write_json
 from ..methods.synthesis.memory_queue import MemoryQueue
+from ..models.device_memory import give_back
 from ..models.encoder import Encoder
 from ..recipe import Recipe
 from ..types import Dataset
@@ -98,6 +99,22 @@ class Training:
         names = {parameter: name for name, parameter in self.encoder.model.named_parameters()}
         names |= {parameter: f"objective.{name}" for name, parameter in self.objective.modules.named_parameters()}
         return [names[parameter] for parameter in self.trained]
+
+    def release(self) -> None:
+        """Frees what training holds on the device: weights, gradients, the optimizer's state and the slow copies.
+
+        Neither this nor its encoder can compute or save anything afterwards.
+        """
+        self.optimizer.state.clear()
+        self.origins.clear()
+        held: list[Tensor] = [*self.trained]
+        for model in (self.encoder.model, self.objective.modules):  # of the latter, slow copies too
+            held += [*model.parameters(), *model.buffers()]
+        for tensor in held:
+            tensor.grad = None
+            tensor.data = tensor.new_empty(0)
+        self.encoder.forget_lowered()
+        give_back(self.encoder.device)
 
     def use_negatives(self, name: str, step: int) -> None:
         """Mines with the weights and filters as they are, or reads what was mined at this step of this run."""

@@ -37,8 +37,8 @@ class Mixtures:
     ) -> None:
         """Raises InputError where the two do not have the same weights."""
         self._encoder = load_encoder(tuned, precision=precision)
-        whole = load_base(base, tuned, self._encoder.device, frozen_in=self._encoder.precision)
-        self._base = weights_of(whole)
+        host = torch.device("cpu")  # the two ends wait there; the device holds one mixture
+        self._base = load_base(base, tuned, host, frozen_in=self._encoder.precision).state_dict()
         self._tuned = weights_of(self._encoder.model)
         self._fisher = fisher
 
@@ -64,6 +64,7 @@ def mix_run(t: Training, guard: Guard, watched: Sequence[Watched], validation: D
     """
     recipe, model, unmixed = t.recipe, t.folder / "model", t.folder / UNMIXED
     fisher = fishers_of(t) if guard.weights == "fisher" else None
+    t.release()
     tuned = dataclasses.replace(recipe.model, name=str(model), pooling=None, lora=None, dtype="auto")
     base = dataclasses.replace(recipe.model, dtype="auto")
     mixtures = Mixtures(base, tuned, recipe.evaluate.precision, fisher)
@@ -102,11 +103,8 @@ def fishers_of(t: Training) -> tuple[Weights, Weights]:
     It is the mean squared gradient of the run's own objective over the first batches of its first epoch: of batches,
     not of single queries, since a query's loss needs its batch.
     """
-    tuned = weights_of(t.encoder.model)
-    base = weights_of(load_model(t.recipe.model, t.encoder.device))
-    fishers = with_floor(_fisher(t, base)), with_floor(_fisher(t, tuned))
-    t.encoder.model.load_state_dict(tuned)
-    return fishers
+    tuned, base = weights_of(t.encoder.model), load_model(t.recipe.model, torch.device("cpu")).state_dict()
+    return with_floor(_fisher(t, base)), with_floor(_fisher(t, tuned))
 
 
 def _fisher(t: Training, weights: Weights) -> dict[str, torch.Tensor]:
@@ -123,4 +121,4 @@ def _fisher(t: Training, weights: Weights) -> dict[str, torch.Tensor]:
             if parameter.grad is not None:
                 total[name] += parameter.grad.float() ** 2 / count
                 parameter.grad = None
-    return total
+    return {name: values.cpu() for name, values in total.items()}

@@ -18,12 +18,11 @@ import torch
 from accelerate import Accelerator
 
 from .. import distributed
-from ..data.broken import is_textual, pictured
 from ..data.dataset import load_training
 from ..data.selection import Selection
 from ..errors import InputError
 from ..evaluate.guarded import Point
-from ..evaluate.lexical import INSTALL, evaluate_bm25, is_installed
+from ..evaluate.lexical import INSTALL, can_rank, evaluate_bm25, is_installed
 from ..evaluate.results import Evaluation
 from ..evaluate.results import write as write_evaluation
 from ..evaluate.retrieval import Retrieval, encode_for_evaluation, evaluate
@@ -32,9 +31,11 @@ from ..files import fingerprint_of, fingerprints_of_weights, inner_folder, locke
 from ..methods import use_folders
 from ..models import adapters, saving, store
 from ..models.cached_towers import CachedTowers
+from ..models.device_memory import give_back
 from ..models.encoder import Encoder, load_encoder
 from ..models.folders import SUMMARY
 from ..models.loading import load_model
+from ..models.precision import resolve_device
 from ..recipe import Recipe, method_fingerprints, refuse_within, resolve
 from ..report.card import write_card
 from ..report.record import BY_WORDS, UNMIXED
@@ -151,7 +152,6 @@ def _train(
         on_event({"event": "plan", "phases": work_of(recipe, dataset, suites)})
     stop = threading.Event()
     training, base_fingerprint = set_up(recipe, dataset, accelerator, folder, on_event, stop.is_set)
-    refuse_unread(training.encoder, suites)
     facts = environment(training, suites, base_fingerprint)
 
     def keep() -> list[str]:
@@ -184,12 +184,6 @@ def _train(
     run = finish(training, state, suites, {} if known is None else known, None if resumed else began)
     accelerator.end_training()
     return run
-
-
-def refuse_unread(encoder: Encoder, suites: Sequence[Dataset]) -> None:
-    """Raises InputError where a set to evaluate on has images that the model does not read."""
-    for items in (items for suite in suites for items in (suite.queries, suite.corpus) if pictured(items)):
-        encoder.refuse_unread(items)
 
 
 def refuse_guarded(recipe: Recipe, dataset: Dataset, suites: list[Dataset], accelerator: Accelerator) -> None:
@@ -269,7 +263,10 @@ def finish(
             checkpoint.load_training(training, best, weights_only=True)
         except checkpoint.Damaged as damage:
             raise InputError(f"{folder}: the best checkpoint is damaged ({damage}); start a new run") from None
+    training.optimizer.state.clear()
     save_model(training.encoder, recipe, folder)
+    if guard is None or not guard.interpolate:
+        training.release()  # what is evaluated is loaded from its folder
     watched: list[Watched] = []
     points: list[Point] = []
     if guard is not None:
@@ -324,6 +321,7 @@ def why_untouched(measure: str, state: State, points: list[Point]) -> str | None
 def encode_for_finish(training: Training, suites: list[Dataset]) -> None:
     """Encodes the suites' documents beside `finish` in the main process: by the base model, then by the tuned one."""
     recipe, folder = training.recipe, training.folder
+    training.release()
     both: tuple[Which, Which] = ("base", "tuned")
 
     def saved() -> bool:
@@ -392,17 +390,18 @@ def evaluate_by_words(recipe: Recipe, suites: list[Dataset], folder: Path, log: 
     """Measures BM25 on every set of texts; the results replace evaluation-bm25/."""
     output = folder / BY_WORDS
     shutil.rmtree(output, ignore_errors=True)
-    textual = list(filter(is_textual, suites)) if recipe.evaluate.bm25 else []
+    textual = [dataset for dataset in suites if can_rank(dataset)] if recipe.evaluate.bm25 else []
     if textual and not is_installed():
         log.tell("message", text=f"BM25 is not measured: it needs bm25s; try: {INSTALL}, or evaluate.bm25=false")
         return
     for dataset in textual:
-        log.tell("phase", name=f"evaluate BM25 on {dataset.label}", kind="bm25")
-        evaluate_bm25(dataset, measures=measures_of(recipe), output=output, on_progress=log.progress)
+        log.tell("phase", name=f"evaluate BM25 on {dataset.label}")
+        evaluate_bm25(dataset, measures=measures_of(recipe), output=output)
 
 
 def suite_encoder(recipe: Recipe, which: Which, suites: Sequence[Dataset], folder: Path, log: Log) -> Encoder:
-    """Loads one of the run's models, to evaluate the suites with."""
+    """Loads one of the run's models, to evaluate the suites with, once the one before has left the device."""
+    give_back(resolve_device())
     block, seed = dataclasses.replace(recipe.model, dtype="auto"), recipe.train.seed
     if which == "origin" and (lineage := lineage_of(recipe.model)) is not None:
         block, seed = dataclasses.replace(lineage.base, dtype="auto"), lineage.seed

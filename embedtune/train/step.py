@@ -253,9 +253,11 @@ def accumulate_gradients(
     towers: list[Tower] = []
     underway = []
     roles: list[tuple[Role, tuple[str, ...]]] = [("query", batch.query_ids), ("document", batch.doc_ids)]
-    for tokens, (role, ids) in zip(step.tokens, roles, strict=True):
-        towers.append(embed(encoder, tokens(ids[shard]), role, chunk_size=step.chunk_size, earlier=towers))
-        underway.append(gathering(towers[-1], len(ids), step.accelerator))  # the queries', while documents are encoded
+    with encoder.lowered_once() if step.chunk_size is None else encoder.without_graph():
+        for tokens, (role, ids) in zip(step.tokens, roles, strict=True):
+            towers.append(embed(encoder, tokens(ids[shard]), role, chunk_size=step.chunk_size, earlier=towers))
+            # the queries' are exchanged while documents are encoded
+            underway.append(gathering(towers[-1], len(ids), step.accelerator))
     queries, documents = [wait() for wait in underway]
     encoded = EncodedBatch(batch, queries, documents, encoder.similarity, progress)
     slices = slices_of(batch.positive) if not objective.comparing else [range(len(batch.query_ids))]
@@ -410,24 +412,30 @@ def _tokens_in_a_chunk(encoder: Encoder, items: Sequence[Prepared], chunk_size: 
 
 def backward(encoder: Encoder, towers: Sequence[Tower], gradients: Sequence[Tensor]) -> None:
     """Carries the gradients at the embeddings, (n, H) for each tower, into the weights' .grad."""
-    for tower, gradient in zip(towers, gradients, strict=True):
-        pending: deque[tuple[Piece, list[nn.Parameter] | None]] = deque((piece, None) for piece in tower.pieces)
-        while pending:
-            piece, weights = pending.popleft()
-            has_graph = piece.output is not None
-            without = _carry_back(encoder, tower.role, piece, gradient, weights)
-            if not without:
-                continue
-            for other in towers:
-                other.drop_graphs()
-            if has_graph:
-                _take_less(encoder, piece.items, cached=False)
-                pending.appendleft((piece, without))
-            elif tower.draws:
-                _carry_back_by_host(encoder, tower.role, piece, gradient, without)
-            else:
-                encoder.chunk_tokens.halve(piece.items, encoder.where)
-                pending.extendleft((half, without) for half in _halves(piece))
+    with encoder.lowered_once():
+        for tower, gradient in zip(towers, gradients, strict=True):
+            _carry_back_all(encoder, tower, gradient, towers)
+
+
+def _carry_back_all(encoder: Encoder, tower: Tower, gradient: Tensor, towers: Sequence[Tower]) -> None:
+    """Carries one tower's gradient back. towers: all of the batch, whose graphs are dropped where memory runs out."""
+    pending: deque[tuple[Piece, list[nn.Parameter] | None]] = deque((piece, None) for piece in tower.pieces)
+    while pending:
+        piece, weights = pending.popleft()
+        has_graph = piece.output is not None
+        without = _carry_back(encoder, tower.role, piece, gradient, weights)
+        if not without:
+            continue
+        for other in towers:
+            other.drop_graphs()
+        if has_graph:
+            _take_less(encoder, piece.items, cached=False)
+            pending.appendleft((piece, without))
+        elif tower.draws:
+            _carry_back_by_host(encoder, tower.role, piece, gradient, without)
+        else:
+            encoder.chunk_tokens.halve(piece.items, encoder.where)
+            pending.extendleft((half, without) for half in _halves(piece))
 
 
 def _carry_back(

@@ -39,19 +39,15 @@ class Bm25:
         run = self.search(dataset, queries_of(dataset), self.depth + most_positives(dataset))
         return {"bm25": ranks(run, dataset.qrels, first=self.first, depth=self.depth)}
 
-    def search(
-        self, dataset: Dataset, query_ids: Sequence[str], depth: int, *, on_progress: Progress | None = None
-    ) -> Run:
+    def search(self, dataset: Dataset, query_ids: Sequence[str], depth: int) -> Run:
         """Each query's `depth` best documents, positives among them. Raises InputError as the class says."""
         index, doc_ids = self._index_of(dataset), dataset.corpus.ids
         order, run = tie_order(doc_ids), {}
-        for done, query_id in enumerate(query_ids, start=1):
+        for query_id in query_ids:
             words = self._words([dataset.queries[query_id].content])[0]
             known = [word for word in words if word in index.vocab_dict]
             scores = index.get_scores(known) if known else np.zeros(len(doc_ids), dtype=np.float32)
             run[query_id] = {doc_ids[row]: float(scores[row]) for row in _best(scores, order, depth)}
-            if on_progress is not None:
-                on_progress(done, len(query_ids))
         return run
 
     def _index_of(self, dataset: Dataset) -> Any:

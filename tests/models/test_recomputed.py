@@ -1,0 +1,90 @@
+"""A decoder's graph holds less, with the same bits: what costs next to nothing is computed again on the way back."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel, Qwen3Config, Qwen3Model
+
+from embedtune.models.recomputed import fewer_activations, is_gated
+
+SIZES = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+def decoder(kind: str, dtype: torch.dtype) -> torch.nn.Module:
+    torch.manual_seed(0)
+    sizes = {**SIZES, "num_key_value_heads": 2, "use_cache": False}
+    made = LlamaModel(LlamaConfig(**sizes)) if kind == "llama" else Qwen3Model(Qwen3Config(**sizes, head_dim=8))
+    return made.to(dtype)
+
+
+def gradients(model: torch.nn.Module, around: AbstractContextManager[None]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The output, and the trained weights' gradients."""
+    tokens = torch.arange(40).view(2, 20)
+    model.zero_grad()
+    with around, torch.autocast("cpu", torch.bfloat16, enabled=next(model.parameters()).dtype != torch.float32):
+        output = model(input_ids=tokens).last_hidden_state
+    output.float().square().sum().backward()
+    return output.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_same_bits_with_fewer_activations(kind: str, dtype: torch.dtype, frozen: bool) -> None:
+    model = decoder(kind, dtype)
+    if frozen:  # as with an adapter: what is trained stands in the middle of frozen modules
+        model.requires_grad_(False)
+        model.layers[0].self_attn.q_proj.requires_grad_(True)
+        model.layers[1].mlp.down_proj.requires_grad_(True)
+    output, whole = gradients(model, nullcontext())
+    fewer_output, fewer = gradients(model, fewer_activations(model))
+    assert torch.equal(output, fewer_output)
+    assert whole.keys() == fewer.keys()
+    assert all(torch.equal(whole[name], fewer[name]) for name in whole)
+    assert all("forward" not in vars(module) for module in model.modules())
+
+
+def test_products_of_the_gate_and_copies_in_float32_are_not_held() -> None:
+    model = decoder("llama", torch.bfloat16)
+    model.requires_grad_(False)
+    model.layers[0].self_attn.q_proj.requires_grad_(True)
+    model.layers[1].mlp.down_proj.requires_grad_(True)
+
+    def held(around: AbstractContextManager[None]) -> list[tuple[torch.dtype, int]]:
+        kept: list[Tensor] = []
+
+        def keep(tensor: Tensor) -> Tensor:
+            kept.append(tensor.detach())
+            return tensor
+
+        with around, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            model(input_ids=torch.arange(40).view(2, 20))
+        by_place = {tensor.data_ptr(): tensor for tensor in kept}
+        return [(tensor.dtype, tensor.numel()) for tensor in by_place.values()]
+
+    before, after = held(nullcontext()), held(fewer_activations(model))
+    copies, gates = (torch.float32, 40 * 32), (torch.bfloat16, 40 * 96)
+    assert before.count(copies) >= 3
+    assert after.count(copies) == 0
+    assert after.count(gates) <= before.count(gates) - 3  # the activated gate of both layers, the trained one's product
+
+
+def test_only_the_very_formula_is_taken_for_it() -> None:
+    from transformers.models.llama.modeling_llama import LlamaMLP
+    from transformers.models.phi3.modeling_phi3 import Phi3MLP
+
+    class OtherMLP(LlamaMLP):
+        def forward(self, x):  # type: ignore[no-untyped-def]
+            down_proj = self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
+            return down_proj + x
+
+    assert is_gated(LlamaMLP.forward)
+    assert not is_gated(Phi3MLP.forward)
+    assert not is_gated(OtherMLP.forward)
+    bert = BertModel(BertConfig(**SIZES))
+    with fewer_activations(bert):
+        assert all("forward" not in vars(module) for module in bert.modules())
