@@ -1,9 +1,15 @@
-"""Exact search: the inner product of every query with every document, in blocks of bounded memory."""
+"""Exact search: the inner product of every query with every document, in blocks of bounded memory, on any device.
+
+A tile of scores is compared with each query's k-th best score so far, and only what reaches it is sorted: beside the
+products, a search costs one pass over the scores.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +18,7 @@ from torch import Tensor
 
 from ..data.passages import documents_of
 from ..errors import InputError
-from ..models.similarity import Similarity, as_scored
+from ..models.similarity import Similarity, as_scored, exact_products, products_with, scored
 from ..types import Items, Role, Run
 
 Floats = npt.NDArray[np.float32]
@@ -28,9 +34,13 @@ class Vectors(Protocol):
     def __getitem__(self, rows: slice | Rows, /) -> Floats: ...
 
 
-_QUERIES = 256  # queries scored at once
-_DOCUMENTS = 16384  # documents scored at once; fewer where embeddings are wide
-_NUMBERS = 2**24  # numbers of document embeddings held at once
+_QUERIES = 512  # queries scored at once; processes share a search by so many
+_DOCUMENTS = 8192  # documents scored at once by a CPU: few enough that their scores stay in its cache
+_NUMBERS = 2**24  # numbers of document embeddings that a CPU holds at once
+_ON_GPU = 2**18  # documents scored at once by a GPU, where its memory allows
+_SORTED = 2048  # documents at the beginning whose scores are sorted: there is nothing yet to compare them with
+_SAFE = 1e38  # no product of two vectors overflows whose lengths multiply to less
+_LOWEST = torch.iinfo(torch.int64).min  # the key of no document
 
 
 def exact_search(
@@ -42,43 +52,140 @@ def exact_search(
     tie_order: Rows | None = None,
     removed: Rows | None = None,
 ) -> tuple[Floats, Rows]:
-    """The k best documents of each query: scores (Q, k) float32 and rows (Q, k) int64, best first.
+    """One search on the CPU, as Searcher says."""
+    return Searcher(documents, similarity=similarity, tie_order=tie_order, removed=removed).search(queries, k)
 
-    queries: (Q, H) and documents: (D, H) float32 (float16 is widened). "cosine" normalises each block as it is read, so
-    that `documents` may be a memory-mapped array larger than memory. k beyond the number of documents is cut to it.
-    tie_order: (D,) numbers from 0; of equal scores the document with the larger number comes first. None: the lower row
-    comes first. Rows of one number stand together and are passages of one document: it scores as its best passage does,
-    is found once, by its first row, and k counts documents. The block size changes neither scores nor order.
-    removed: rows that are never found.
 
-    Raises InputError for embeddings or scores that are not finite, for no documents and for dimensions that differ.
+class Searcher:
+    """Documents that every query is compared with, in float32 and on a device.
+
+    On a GPU the documents stay between searches, as far as a third of its free memory reaches; the others are read
+    again at each search, while those before them are compared.
     """
-    allowed = np.ones(len(documents), dtype=bool)
-    if removed is not None:
-        allowed[removed] = False
-    order = np.arange(len(documents) - 1, -1, -1) if tie_order is None else tie_order
-    k = min(k, len(_first_rows(order[allowed])))
-    if not allowed.any():
-        raise InputError("there are no documents to search")
-    if queries.shape[1] != documents.shape[1]:
-        raise InputError(f"queries have {queries.shape[1]} dimensions and documents have {documents.shape[1]}")
-    asked = torch.from_numpy(scored_block(queries, 0, len(queries), similarity, "query"))
-    size = max(1, min(_DOCUMENTS, _NUMBERS // max(1, documents.shape[1])))
-    best = torch.empty((len(queries), 0), dtype=torch.int64)  # (Q, up to k) keys, best first
-    firsts = _first_rows(order)
-    for start, stop in _blocks(firsts, len(documents), size):
-        rows = np.flatnonzero(allowed[start:stop]) + start
-        block = documents[start:stop] if len(rows) == stop - start else documents[rows]
-        part = torch.from_numpy(as_scored(np.require(block, np.float32, "W"), similarity))
-        merged = _better(best, asked, part, torch.from_numpy(order[rows]), k)
-        if merged is None:
-            scored_block(documents, start, stop, similarity, "document")  # names the row that is not finite
-            raise InputError("a score is not finite: embeddings are too large; the model or its precision is broken")
-        best = merged
-    scores, numbers = _unpack(best)
-    row_of = np.empty(int(order.max()) + 1, dtype=np.int64)
-    row_of[order[firsts]] = firsts
-    return scores, row_of[numbers]
+
+    def __init__(
+        self,
+        documents: Vectors,
+        *,
+        similarity: Similarity = "dot",
+        tie_order: Rows | None = None,
+        removed: Rows | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """documents: (D, H) float32 (float16 is widened). "cosine" normalises each block as it is read, so that they
+        may be a memory-mapped array larger than memory.
+
+        tie_order: (D,) numbers from 0; of equal scores the document with the larger number comes first. None: the lower
+        row comes first. Rows of one number stand together and are passages of one document: it scores as its best
+        passage does, is found once, by its first row, and k counts documents.
+        removed: rows that are never found. device: MPS has no topk of int64, so the CPU computes for it.
+        """
+        self._documents, self._similarity = documents, similarity
+        self._order = np.arange(len(documents) - 1, -1, -1) if tie_order is None else tie_order
+        self._allowed = np.ones(len(documents), dtype=bool)
+        if removed is not None:
+            self._allowed[removed] = False
+        self._firsts = _first_rows(self._order)
+        self._count = len(_first_rows(self._order[self._allowed]))
+        device = torch.device(device)
+        self.device = torch.device("cpu") if device.type == "mps" else device
+        self._room = _free_bytes(self.device)
+        self._kept: dict[tuple[int, int], Tensor] = {}  # a block's first row and its end -> the block on the GPU
+
+    def search(self, queries: Floats, k: int) -> tuple[Floats, Rows]:
+        """The k best documents of each query: scores (Q, k) float32 and rows (Q, k) int64, best first.
+
+        queries: (Q, H). k beyond the number of documents is cut to it. The size of blocks changes neither scores nor
+        order, but for the last bits of products. Raises InputError for embeddings or scores that are not finite, for no
+        documents and for dimensions that differ.
+        """
+        return self.unpack(self.keys(queries, k))
+
+    def keys(self, queries: Floats, k: int, part: tuple[int, int] = (0, 1)) -> Tensor:
+        """(Q, k) int64 on the device, best first: numbers that sort as the results do, which `unpack` reads.
+
+        part: (i, n), the i-th of n parts of the documents alone; where it has too few, _LOWEST fills up. The k largest
+        keys of all parts are those of the whole.
+        """
+        if not self._count:
+            raise InputError("there are no documents to search")
+        if queries.shape[1] != self._documents.shape[1]:
+            have = f"queries have {queries.shape[1]} dimensions and documents have {self._documents.shape[1]}"
+            raise InputError(have)
+        k = min(k, self._count)
+        rows = torch.from_numpy(scored_block(queries, 0, len(queries), self._similarity, "query"))
+        at_once = max(1, self._room // (_QUERIES * 100 * max(k, 1))) * _QUERIES  # some 100 bytes for each key
+        with exact_products(self.device):
+            groups = [self._of_queries(group.to(self.device), k, part) for group in rows.split(at_once)]
+        return torch.cat(groups)
+
+    def unpack(self, keys: Tensor) -> tuple[Floats, Rows]:
+        """Scores and rows of keys (Q, k), on the host."""
+        row_of = np.empty(int(self._order.max()) + 1, dtype=np.int64)
+        row_of[self._order[self._firsts]] = self._firsts
+        keys = keys.cpu()
+        return _scores_of(keys).numpy(), row_of[(keys & 0xFFFFFFFF).numpy()]
+
+    def _of_queries(self, queries: Tensor, k: int, part: tuple[int, int]) -> Tensor:
+        """(Q, k) keys for as many queries as there is memory for."""
+        if not len(queries):
+            return torch.empty((0, k), dtype=torch.int64, device=self.device)
+        best = [_Best(tile, k) for tile in queries.split(_QUERIES)]
+        longest = _longest(queries)
+        for (start, stop), block in self._blocks(part):
+            documents = self._documents_of(start, stop)
+            safe = longest * _longest(block) < _SAFE  # not where it is NaN
+            for tile in best:
+                products = tile.products(block)
+                if not safe and not products.isfinite().all():
+                    self._refuse(start, stop)
+                tile.add(products, documents)
+        return torch.cat([tile.keys() for tile in best])
+
+    def _blocks(self, part: tuple[int, int]) -> Iterator[tuple[tuple[int, int], Tensor]]:
+        """Where each block of a part starts and ends, and its rows (n, H) on the device as they are scored."""
+        width = self._documents.shape[1]
+        size = min(_DOCUMENTS, _NUMBERS // max(1, width))
+        if self.device.type == "cuda":  # this block and the next, and a tile of scores with what is found there
+            size = min(_ON_GPU, self._room // 3 // (8 * width + 16 * _QUERIES))
+        spans = list(_blocks(self._firsts, len(self._documents), max(1, size)))
+        number, count = part
+        spans = spans[number * len(spans) // count : (number + 1) * len(spans) // count]
+        spans = [(start, stop) for start, stop in spans if self._allowed[start:stop].any()]
+        yield from ((span, self._kept[span]) for span in spans if span in self._kept)
+        unread = [span for span in spans if span not in self._kept]
+        read = map(self._read, unread) if self.device.type == "cpu" else _one_ahead(self._read, unread)
+        for span, rows in zip(unread, read, strict=True):
+            if self.device.type == "cpu":
+                yield span, rows
+                continue
+            block = scored(rows.to(self.device, non_blocking=True), self._similarity)
+            if sum(kept.numel() for kept in self._kept.values()) + block.numel() <= self._room // 12:
+                self._kept[span] = block
+            yield span, block
+
+    def _read(self, span: tuple[int, int]) -> Tensor:
+        """(n, H) a block's rows on the host: on a CPU as they are scored, for a GPU in pinned memory."""
+        start, stop = span
+        rows = np.flatnonzero(self._allowed[start:stop]) + start
+        block = np.require(self._documents[start:stop] if len(rows) == stop - start else self._documents[rows],
+                           np.float32, "W")  # fmt: skip
+        if self.device.type == "cpu":
+            return torch.from_numpy(as_scored(block, self._similarity))
+        return torch.from_numpy(block).pin_memory() if self.device.type == "cuda" else torch.from_numpy(block)
+
+    def _documents_of(self, start: int, stop: int) -> _Documents:
+        order = self._order[start:stop][self._allowed[start:stop]]
+        firsts = _first_rows(order)
+        owners = None if len(firsts) == len(order) else np.cumsum(np.diff(order, prepend=-1) != 0) - 1
+        return _Documents(
+            torch.from_numpy(order).to(self.device),
+            None if owners is None else torch.from_numpy(owners).to(self.device),
+        )
+
+    def _refuse(self, start: int, stop: int) -> NoReturn:
+        scored_block(self._documents, start, stop, self._similarity, "document")  # names the row that is not finite
+        raise InputError("a score is not finite: embeddings are too large; the model or its precision is broken")
 
 
 def documents_by_row(corpus: Items) -> tuple[Sequence[str], Rows]:
@@ -147,19 +254,125 @@ def scored_block(embeddings: Vectors, start: int, stop: int, similarity: Similar
     return as_scored(rows, similarity)
 
 
-def _better(best: Tensor, queries: Tensor, documents: Tensor, order: Tensor, k: int) -> Tensor | None:
-    """The best k of the best so far and a block of rows, as keys (Q, up to k); None if a score is not finite."""
-    firsts = _first_rows(order.numpy())
-    merged = []
-    for start in range(0, len(queries), _QUERIES):
-        scores = queries[start : start + _QUERIES] @ documents.T  # (Q, D) of this block
-        if not scores.isfinite().all():
-            return None
-        if len(firsts) < len(order):  # of each document's passages the best
-            scores = torch.from_numpy(np.maximum.reduceat(scores.numpy(), firsts, axis=1))
-        keys = torch.cat([best[start : start + _QUERIES], _best_keys(scores, order[firsts], k)], dim=1)
-        merged.append(keys.topk(min(k, keys.shape[1]), dim=1).values)
-    return torch.cat(merged) if merged else best
+def _free_bytes(device: torch.device) -> int:
+    """What a search may take of a GPU's memory: all that is free there. Elsewhere constants bound it."""
+    if device.type != "cuda":
+        return 2**62
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def _one_ahead(work: Callable[[Any], Tensor], arguments: Sequence[Any]) -> Iterator[Tensor]:
+    """The results in order; each is computed by a thread while the one before it is in use."""
+    with ThreadPoolExecutor(1) as thread:
+        waiting: list[Future[Tensor]] = []
+        for argument in arguments:
+            waiting.append(thread.submit(work, argument))
+            if len(waiting) > 1:
+                yield waiting.pop(0).result()
+        yield from (future.result() for future in waiting)
+
+
+def _longest(rows: Tensor) -> float:
+    """The length of the longest vector; NaN or infinite where a number is."""
+    return float(torch.linalg.vector_norm(rows, dim=1).max()) if len(rows) else 0.0
+
+
+@dataclass(frozen=True)
+class _Documents:
+    """What the rows of a block are. order: (n,) tie_order. owners: (n,) the number of each row's document, ascending;
+    None where each row is a document."""
+
+    order: Tensor
+    owners: Tensor | None
+
+    def __getitem__(self, rows: slice) -> _Documents:
+        return _Documents(self.order[rows], None if self.owners is None else self.owners[rows])
+
+    def first_of(self, row: int) -> int:
+        """The first row of the document that has this one; 0 beyond the end."""
+        if self.owners is None or row >= len(self.owners):
+            return row if row < len(self.order) else 0
+        return int(torch.searchsorted(self.owners, self.owners[row]))
+
+
+class _Best:
+    """The k best documents of some queries so far. Those that reach the cut are collected, and sorted out once there
+    are as many again."""
+
+    def __init__(self, queries: Tensor, k: int) -> None:
+        self.products, self._k = products_with(queries), k
+        self._parts = [
+            torch.empty((len(queries), 0), dtype=torch.int64, device=queries.device)
+        ]  # (Q, n) keys, unsorted
+        self._cut: Tensor | None = None  # (Q,) each query's k-th best score when they were last sorted out
+
+    def add(self, scores: Tensor, documents: _Documents) -> None:
+        """scores: (n, Q) of some documents."""
+        first = documents.first_of(max(_SORTED, 2 * self._k))
+        if self._cut is None and 0 < 2 * first < len(scores):
+            self.add(scores[:first], documents[:first])
+            self.add(scores[first:], documents[first:])
+            return
+        part = None if self._cut is None else _reaching(scores, self._cut, documents, max(2 * self._k, 1024))
+        if part is None:
+            part = _best_keys(*_by_document(scores.T.contiguous(), documents), self._k)
+        self._parts.append(part)
+        if sum(part.shape[1] for part in self._parts) >= (self._k if self._cut is None else 2 * self._k + 64):
+            keys = self._sorted_out()
+            self._parts, self._cut = [keys], _scores_of(keys.amin(dim=1)) if self._k else None
+
+    def keys(self) -> Tensor:
+        """(Q, k) best first; _LOWEST where there are fewer."""
+        keys = self._sorted_out().sort(dim=1, descending=True).values
+        return torch.nn.functional.pad(keys, (0, self._k - keys.shape[1]), value=_LOWEST)
+
+    def _sorted_out(self) -> Tensor:
+        keys = torch.cat(self._parts, dim=1)
+        return keys.topk(self._k, dim=1, sorted=False).values if keys.shape[1] > self._k else keys
+
+
+def _reaching(scores: Tensor, cut: Tensor, documents: _Documents, most: int) -> Tensor | None:
+    """(Q, n) keys of the documents whose scores (D, Q) reach the cut, filled up with _LOWEST; None for over `most`."""
+    count = scores.shape[1]
+    rows, queries = _true(scores >= cut)
+    if len(rows) > count * most:
+        return None
+    queries, by_query = queries.sort(stable=True)
+    rows = rows[by_query]
+    keys = _pack(scores[rows, queries], documents.order[rows])
+    if documents.owners is not None:  # of each document's passages the best
+        pairs, group = torch.unique_consecutive(queries * len(scores) + documents.owners[rows], return_inverse=True)
+        keys = torch.full_like(pairs, _LOWEST).scatter_reduce_(0, group, keys, "amax")
+        queries = pairs // len(scores)
+    counts = torch.bincount(queries, minlength=count)
+    widest = int(counts.max())
+    if widest > most:
+        return None
+    padded = torch.full((count, widest), _LOWEST, device=scores.device)
+    padded[queries, torch.arange(len(queries), device=scores.device) - (counts.cumsum(0) - counts)[queries]] = keys
+    return padded
+
+
+def _true(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns of what is true. Few are, so words of eight are looked at first."""
+    if mask.numel() % 8:
+        rows, columns = mask.nonzero(as_tuple=True)
+        return rows, columns
+    words = mask.view(-1).view(torch.int64).nonzero().view(-1)
+    word, byte = mask.view(-1, 8)[words].nonzero(as_tuple=True)
+    flat = words[word] * 8 + byte
+    return flat // mask.shape[1], flat % mask.shape[1]
+
+
+def _by_document(scores: Tensor, documents: _Documents) -> tuple[Tensor, Tensor]:
+    """Scores (Q, documents) of scores (Q, n), and their tie_order: of each document's passages the best."""
+    if documents.owners is None:
+        return scores, documents.order
+    owners = documents.owners - documents.owners[0]
+    best = torch.full((len(scores), int(owners[-1]) + 1), -torch.inf, device=scores.device)
+    best = best.scatter_reduce_(1, owners.expand(len(scores), -1), scores, "amax")
+    return best, torch.empty_like(best[0], dtype=torch.int64).scatter_(0, owners, documents.order)
 
 
 def _best_keys(scores: Tensor, order: Tensor, k: int) -> Tensor:
@@ -179,9 +392,8 @@ def _pack(scores: Tensor, order: Tensor) -> Tensor:
     return (_monotone(bits).to(torch.int64) << 32) | order
 
 
-def _unpack(keys: Tensor) -> tuple[Floats, Rows]:
-    scores = _monotone((keys >> 32).to(torch.int32)).view(torch.float32)
-    return scores.numpy(), (keys & 0xFFFFFFFF).numpy()
+def _scores_of(keys: Tensor) -> Tensor:
+    return _monotone((keys >> 32).to(torch.int32)).view(torch.float32)
 
 
 def _monotone(bits: Tensor) -> Tensor:
