@@ -158,7 +158,8 @@ def measure_on_data(
     if not distributed.leads():
         for name in models:
             encoder = _encoder(request, name)
-            encode_for_evaluation(encoder, [*datasets, *(corpus for suite in suites for corpus in suite.corpora)])
+            encode_for_evaluation(encoder, datasets, _measures(request), _as_stored(request))
+            encode_for_evaluation(encoder, [corpus for suite in suites for corpus in suite.corpora])
         return None
     output, baseline = request.output, None
     if output is not None:
@@ -186,10 +187,7 @@ def _measured(
 ) -> Measurement:
     """The measurement of one of the request's models on datasets and suites."""
     encoder, (datasets, suites) = _encoder(request, name), data
-    (quantize,) = parse_quantize(request.quantize)
-    retrieval = replace(
-        _retrieval(request), truncate_dim=request.truncate_dim, quantize=quantize, rescore=request.rescore
-    )
+    retrieval = _as_stored(request)
     options = _options(name, output, on_progress)
     evaluations = [
         evaluate(encoder, dataset, measures=_measures(request), retrieval=retrieval, **options) for dataset in datasets
@@ -198,6 +196,14 @@ def _measured(
         evaluations += evaluate_suite(encoder, suite, truncate_dim=request.truncate_dim, **options)
     means = [mean for suite in suites for mean in means_of(suite, evaluations)]
     return Measurement(evaluations=evaluations, means=means)
+
+
+def _as_stored(request: OnData) -> Retrieval:
+    """How the request searches; where it measures several sizes, how it searches the whole vectors."""
+    if measures_sizes(request):
+        return replace(_retrieval(request), calibrate=None)
+    (quantize,) = parse_quantize(request.quantize)
+    return replace(_retrieval(request), truncate_dim=request.truncate_dim, quantize=quantize, rescore=request.rescore)
 
 
 def _retrieval(request: OnData) -> Retrieval:

@@ -123,12 +123,9 @@ def evaluate_encoded(
     from ..search.exact import as_run
 
     dimensions = dimensions_of(encoder.name, encoder.dimension, retrieval.truncate_dim)
-    without_self = retrieval.ignore_identical_ids
-    if without_self is None:
-        without_self = is_self_retrieval(dataset)
-    depth, left_out = max(retrieval.depth, deepest(names)), never_ranked(dataset, without_self)
+    without_self, depth, left_out = _ranking_of(dataset, names, retrieval)
     deeper = depth + max(map(len, left_out.values()), default=0)
-    scores, rows = _ranked(encoder, encoded, dimensions, retrieval.storage, deeper)
+    scores, rows = _ranked(encoder, dataset, encoded, retrieval, deeper)
     run = as_run(encoded.query_ids, encoded.doc_ids, scores, rows)
     run = {query_id: _without(left_out.get(query_id, ()), ranking, depth) for query_id, ranking in run.items()}
     protocol: Protocol = {"depth": depth, "ignore_identical_ids": without_self, "dimensions": dimensions}
@@ -145,15 +142,31 @@ def evaluate_encoded(
     return replace(evaluation, slices=groups, groups=group_means(groups, evaluation.per_query))
 
 
-def _ranked(encoder: Encoder, encoded: Encoded, dimensions: int, storage: Storage, k: int) -> tuple[Floats, Rows]:
-    """Scores and rows (Q, k) of the documents, stored as `storage` says."""
-    from ..search.exact import exact_search, scored_block
+def _ranking_of(
+    dataset: Dataset, names: Sequence[str], retrieval: Retrieval
+) -> tuple[bool, int, dict[str, frozenset[str]]]:
+    """Whether a query's own document is left out, the depth, and what is left out of each query's ranking."""
+    without_self = retrieval.ignore_identical_ids
+    if without_self is None:
+        without_self = is_self_retrieval(dataset)
+    return without_self, max(retrieval.depth, deepest(names)), never_ranked(dataset, without_self)
+
+
+def _ranked(encoder: Encoder, dataset: Dataset, encoded: Encoded, retrieval: Retrieval, k: int) -> tuple[Floats, Rows]:
+    """Scores and rows (Q, k) of the documents, stored as the retrieval says; whole ones by the encoder's device."""
+    from ..search.exact import Searcher, scored_block
+    from ..search.together import search_together
     from ..search.vectors import forms_of, ranges_of, search
 
-    similarity = encoder.similarity
+    similarity, storage = encoder.similarity, retrieval.storage
+    dimensions = dimensions_of(encoder.name, encoder.dimension, storage.truncate_dim)
     queries, documents = encoded.queries[:, :dimensions], encoded.documents[:, :dimensions]
     if storage.quantize == "none":
-        return exact_search(queries, documents, k, similarity=similarity, tie_order=encoded.tie_order)
+        searcher = Searcher(documents, similarity=similarity, tie_order=encoded.tie_order, device=encoder.device)
+        if not encoder.cached or encoder.borrower is not None:
+            return searcher.search(queries, k)
+        parts = [encoder.fingerprint, dataset.fingerprint, repr(encoder.passages), str(dimensions), *encoded.query_ids]
+        return search_together(searcher, queries, k, *parts)
     ranges = None
     if "int8" in (storage.quantize, storage.rescore):
         source = documents if encoded.calibration is None else encoded.calibration
@@ -168,13 +181,24 @@ def _ranked(encoder: Encoder, encoded: Encoded, dimensions: int, storage: Storag
     )
 
 
-def encode_for_evaluation(encoder: Encoder, datasets: Sequence[Dataset]) -> None:
-    """Encodes the corpora in step with another process that is in `evaluate` (models/shared.py).
+def encode_for_evaluation(
+    encoder: Encoder,
+    datasets: Sequence[Dataset],
+    measures: str | Sequence[str] = DEFAULT_MEASURES,
+    retrieval: Retrieval | None = None,
+) -> None:
+    """Encodes the corpora in step with another process that is in `evaluate` (models/store.py), and searches them with
+    it. measures, retrieval: those of that process; without a retrieval nothing is searched."""
+    from ..search.together import is_shared
 
-    The corpus is the larger part, so the queries are left to that process.
-    """
     for dataset in datasets:
-        encoder.encode(encoder.split(dataset.corpus), "document")
+        documents = encoder.encode(encoder.split(dataset.corpus), "document")
+        if retrieval is None or retrieval.storage.quantize != "none":
+            continue
+        if is_shared(len(dataset.qrels), documents.shape):
+            _, depth, left_out = _ranking_of(dataset, parse(measures), retrieval)
+            deeper = depth + max(map(len, left_out.values()), default=0)
+            _ranked(encoder, dataset, encode(encoder, dataset), retrieval, deeper)
 
 
 def _without(left_out: Collection[str], scores: dict[str, float], depth: int | None = None) -> dict[str, float]:

@@ -23,7 +23,7 @@ from .encoder import Encoder, Progress, load_encoder
 from .folders import model_folder, with_safetensors
 from .modules import own_length, processing_of, weights_fingerprint
 from .opening import opened
-from .similarity import as_scored
+from .similarity import as_scored, exact_products
 
 Floats = npt.NDArray[np.float32]
 
@@ -74,13 +74,21 @@ class EncoderScores:
         return as_scored(self._of_documents[[self._corpus.row(i) for i in doc_ids]], self._encoder.similarity)
 
     def matrix(self, query_ids: Sequence[str], doc_ids: Sequence[str]) -> Tensor:
-        """(Q, D) the scores of all pairs."""
-        return torch.from_numpy(self.queries(query_ids) @ self.documents(doc_ids).T)
+        """(Q, D) the scores of all pairs, on the encoder's device."""
+        return self._products(self.queries(query_ids), self.documents(doc_ids))
 
     def same_role(self, query_ids: Sequence[str], doc_ids: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """(Q, Q) the queries' scores among each other, and (D, D) the documents'."""
+        """(Q, Q) the queries' scores among each other, and (D, D) the documents', on the encoder's device."""
         queries, documents = self.queries(query_ids), self.documents(doc_ids)
-        return torch.from_numpy(queries @ queries.T), torch.from_numpy(documents @ documents.T)
+        return self._products(queries, queries), self._products(documents, documents)
+
+    def on_device(self, rows: Floats) -> Tensor:
+        """The rows on the encoder's device."""
+        return torch.from_numpy(rows).to(self._encoder.device)
+
+    def _products(self, rows: Floats, others: Floats) -> Tensor:
+        with exact_products(self._encoder.device):
+            return self.on_device(rows) @ self.on_device(others).T
 
 
 class CrossEncoderScores:

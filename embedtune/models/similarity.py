@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 import numpy as np
@@ -37,7 +37,8 @@ def exact_products(device: torch.device) -> Iterator[None]:
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
-        with torch.autocast(device.type, enabled=False), torch.inference_mode():
+        lowering = torch.amp.is_autocast_available(device.type)
+        with torch.autocast(device.type, enabled=False) if lowering else nullcontext(), torch.no_grad():
             yield
     finally:
         torch.set_float32_matmul_precision(before)

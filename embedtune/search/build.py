@@ -23,13 +23,15 @@ from ..files import FolderKind, check_folder, whole_folder, write_json
 from ..recipe import split_of
 from ..types import Items
 from . import faiss_kinds
-from .exact import Floats, Rows, exact_search
+from .exact import Floats, Rows, Searcher
 from .faiss_kinds import Kind
 from .folder import Index, Manifest, fingerprint_of_array, open_index
 from .storage import Storage, dimensions_of
 from .vectors import forms_of, outside, ranges_of
 
 if TYPE_CHECKING:
+    import torch
+
     from ..models.encoder import Encoder, Progress
 
 INDEX = FolderKind(
@@ -137,7 +139,7 @@ def build(
         rescoring=second.store(embeddings) if second is not None else None,
     )
     if chosen != "exact" or quantize != "none":
-        recall = _recall(index, embeddings, _sample_of(encoder, source.queries, embeddings))
+        recall = _recall(index, embeddings, _sample_of(encoder, source.queries, embeddings), encoder.device)
         index = dataclasses.replace(index, manifest=dataclasses.replace(manifest, recall=recall))
     _write(index, _documents(corpus, folder))
     return index.manifest
@@ -200,11 +202,11 @@ def _sample_of(encoder: Encoder, queries: Items | None, embeddings: Floats) -> F
     return np.asarray(embeddings[rows])
 
 
-def _recall(index: Index, embeddings: Floats, sample: Floats) -> dict[str, float]:
+def _recall(index: Index, embeddings: Floats, sample: Floats, device: torch.device) -> dict[str, float]:
     k = min(_RECALL_AT, index.manifest.documents)
     similarity = index.manifest.similarity
     sample, whole = (rows[:, : index.manifest.dimension] for rows in (sample, embeddings))
-    _, rows = exact_search(sample, whole, k, similarity=similarity, tie_order=index.tie_order)
+    _, rows = Searcher(whole, similarity=similarity, tie_order=index.tie_order, device=device).search(sample, k)
     _, nearest = index.nearest(sample, k)
     exact, approximate = index.owners[rows], np.where(nearest < 0, -1, index.owners[nearest])
     shared = sum(len(set(a) & set(b)) for a, b in zip(exact.tolist(), approximate.tolist(), strict=True))

@@ -34,7 +34,7 @@ class Vectors(Protocol):
     def __getitem__(self, rows: slice | Rows, /) -> Floats: ...
 
 
-_QUERIES = 512  # queries scored at once; processes share a search by so many
+QUERIES = 512  # queries scored at once; processes share a search by so many
 _DOCUMENTS = 8192  # documents scored at once by a CPU: few enough that their scores stay in its cache
 _NUMBERS = 2**24  # numbers of document embeddings that a CPU holds at once
 _ON_GPU = 2**18  # documents scored at once by a GPU, where its memory allows
@@ -81,12 +81,13 @@ class Searcher:
         removed: rows that are never found. device: MPS has no topk of int64, so the CPU computes for it.
         """
         self._documents, self._similarity = documents, similarity
+        self.shape = documents.shape
         self._order = np.arange(len(documents) - 1, -1, -1) if tie_order is None else tie_order
         self._allowed = np.ones(len(documents), dtype=bool)
         if removed is not None:
             self._allowed[removed] = False
         self._firsts = _first_rows(self._order)
-        self._count = len(_first_rows(self._order[self._allowed]))
+        self.count = len(_first_rows(self._order[self._allowed]))
         device = torch.device(device)
         self.device = torch.device("cpu") if device.type == "mps" else device
         self._room = _free_bytes(self.device)
@@ -107,16 +108,16 @@ class Searcher:
         part: (i, n), the i-th of n parts of the documents alone; where it has too few, _LOWEST fills up. The k largest
         keys of all parts are those of the whole.
         """
-        if not self._count:
+        if not self.count:
             raise InputError("there are no documents to search")
         if queries.shape[1] != self._documents.shape[1]:
             have = f"queries have {queries.shape[1]} dimensions and documents have {self._documents.shape[1]}"
             raise InputError(have)
-        k = min(k, self._count)
+        k = min(k, self.count)
         rows = torch.from_numpy(scored_block(queries, 0, len(queries), self._similarity, "query"))
-        at_once = max(1, self._room // (_QUERIES * 100 * max(k, 1))) * _QUERIES  # some 100 bytes for each key
+        at_once = max(1, self._room // (QUERIES * 100 * max(k, 1))) * QUERIES  # some 100 bytes for each key
         with exact_products(self.device):
-            groups = [self._of_queries(group.to(self.device), k, part) for group in rows.split(at_once)]
+            groups = [self._of_queries(group.to(self.device), k, part) for group in torch.split(rows, at_once)]
         return torch.cat(groups)
 
     def unpack(self, keys: Tensor) -> tuple[Floats, Rows]:
@@ -130,7 +131,7 @@ class Searcher:
         """(Q, k) keys for as many queries as there is memory for."""
         if not len(queries):
             return torch.empty((0, k), dtype=torch.int64, device=self.device)
-        best = [_Best(tile, k) for tile in queries.split(_QUERIES)]
+        best = [_Best(tile, k) for tile in torch.split(queries, QUERIES)]
         longest = _longest(queries)
         for (start, stop), block in self._blocks(part):
             documents = self._documents_of(start, stop)
@@ -142,25 +143,28 @@ class Searcher:
                 tile.add(products, documents)
         return torch.cat([tile.keys() for tile in best])
 
-    def _blocks(self, part: tuple[int, int]) -> Iterator[tuple[tuple[int, int], Tensor]]:
-        """Where each block of a part starts and ends, and its rows (n, H) on the device as they are scored."""
-        width = self._documents.shape[1]
+    def _spans(self, part: tuple[int, int]) -> list[tuple[int, int]]:
+        """Where each block of a part starts and ends: the same blocks, however many parts there are."""
+        width = self.shape[1]
         size = min(_DOCUMENTS, _NUMBERS // max(1, width))
         if self.device.type == "cuda":  # this block and the next, and a tile of scores with what is found there
-            size = min(_ON_GPU, self._room // 3 // (8 * width + 16 * _QUERIES))
+            size = min(_ON_GPU, self._room // 3 // (8 * width + 16 * QUERIES))
         spans = list(_blocks(self._firsts, len(self._documents), max(1, size)))
         number, count = part
         spans = spans[number * len(spans) // count : (number + 1) * len(spans) // count]
-        spans = [(start, stop) for start, stop in spans if self._allowed[start:stop].any()]
+        return [(start, stop) for start, stop in spans if self._allowed[start:stop].any()]
+
+    def _blocks(self, part: tuple[int, int]) -> Iterator[tuple[tuple[int, int], Tensor]]:
+        """Each block of a part: its rows (n, H) on the device, as they are scored."""
+        spans = self._spans(part)
+        if self.device.type == "cpu":
+            yield from ((span, self._read(span)) for span in spans)
+            return
         yield from ((span, self._kept[span]) for span in spans if span in self._kept)
         unread = [span for span in spans if span not in self._kept]
-        read = map(self._read, unread) if self.device.type == "cpu" else _one_ahead(self._read, unread)
-        for span, rows in zip(unread, read, strict=True):
-            if self.device.type == "cpu":
-                yield span, rows
-                continue
+        for span, rows in zip(unread, _one_ahead(self._read, unread), strict=True):
             block = scored(rows.to(self.device, non_blocking=True), self._similarity)
-            if sum(kept.numel() for kept in self._kept.values()) + block.numel() <= self._room // 12:
+            if sum(kept.numel() for kept in self._kept.values()) + block.numel() <= self._room // 12:  # a third
                 self._kept[span] = block
             yield span, block
 

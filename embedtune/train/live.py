@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from ..data.relevance import Relevance
@@ -17,8 +16,7 @@ from ..errors import InputError
 from ..files import fingerprint_of
 from ..models.encoder import Encoder, Progress
 from ..models.prepared import Prepared
-from ..models.similarity import as_scored
-from ..search.exact import exact_search, tie_order
+from ..search.exact import Searcher, tie_order
 from ..types import Dataset, Item, Items, Role
 from .negatives import NegativeSource
 from .step import training_mode
@@ -65,7 +63,7 @@ class FrozenDocuments(Encoder):
 class LiveNegatives(NegativeSource):
     """The documents that each query of a batch scores highest at that moment, without those that are no negatives.
 
-    Exact search over all documents. On several processes the main one searches, and all take what it finds.
+    Exact search over all documents. Each of several processes searches its part of them.
     """
 
     def __init__(
@@ -73,29 +71,33 @@ class LiveNegatives(NegativeSource):
     ) -> None:
         self._encoder, self._dataset, self._relevance = encoder, dataset, relevance
         self._depth, self._accelerator = depth, accelerator
-        self._documents = as_scored(encoder.encode(dataset.corpus, "document"), encoder.similarity)  # (D, H)
-        self._order = tie_order(dataset.corpus.ids)
+        self._searcher = Searcher(
+            encoder.encode(dataset.corpus, "document"),
+            similarity=encoder.similarity,
+            tie_order=tie_order(dataset.corpus.ids),
+            device=encoder.device,
+        )
 
     def draw(self, query_ids: Sequence[str], epoch: int) -> dict[str, list[str]]:
-        drawn: list[Any] = [None]
-        if self._accelerator.is_main_process:
-            drawn = [self._search(list(dict.fromkeys(query_ids)))]
-        if self._accelerator.num_processes > 1:
-            broadcast_object_list(drawn)
-        negatives: dict[str, list[str]] = drawn[0]
-        return negatives
-
-    def _search(self, query_ids: list[str]) -> dict[str, list[str]]:
-        embeddings = self._encoder.encode([self._dataset.queries[query_id] for query_id in query_ids], "query")
+        query_ids = list(dict.fromkeys(query_ids))
+        queries = self._encoder.encode([self._dataset.queries[query_id] for query_id in query_ids], "query")
         training_mode(self._encoder.model)  # encoding leaves it
-        queries, ids = as_scored(embeddings, self._encoder.similarity), self._dataset.corpus.ids
-        _, rows = exact_search(queries, self._documents, self._depth, tie_order=self._order)
-        negatives = {}
+        _, rows = self._searcher.unpack(self._keys(queries))
+        ids, negatives = self._dataset.corpus.ids, {}
         for query_id, of_query in zip(query_ids, rows.tolist(), strict=True):
             doc_ids = [ids[row] for row in of_query]
             forbidden = self._relevance.forbidden(query_id, doc_ids)
             negatives[query_id] = [doc_id for doc_id, out in zip(doc_ids, forbidden, strict=True) if not out]
         return negatives
+
+    def _keys(self, queries: Floats) -> Tensor:
+        """(Q, depth) what all processes find, each in its part."""
+        processes = self._accelerator.num_processes
+        if processes == 1:
+            return self._searcher.keys(queries, self._depth)
+        keys = self._searcher.keys(queries, self._depth, (self._accelerator.process_index, processes))
+        of_parts: Tensor = self._accelerator.gather(keys[None])  # (processes, Q, depth)
+        return of_parts.transpose(0, 1).flatten(1).topk(keys.shape[1], dim=1).values
 
 
 def two_towers(queries: SentenceTransformer, documents: SentenceTransformer) -> SentenceTransformer:

@@ -75,9 +75,9 @@ def facts_for(recipe: Recipe, encoder: Encoder, dataset: Dataset, query_ids: Seq
                 for pair in pairs
             ]
         if scores is not None and "query_embeddings" in needs:
-            fields["query_embeddings"] = torch.from_numpy(scores.queries([pair.query_id for pair in pairs]))
+            fields["query_embeddings"] = scores.on_device(scores.queries([pair.query_id for pair in pairs]))
         if scores is not None and "document_embeddings" in needs:
-            fields["document_embeddings"] = torch.from_numpy(scores.documents([pair.positives[0] for pair in pairs]))
+            fields["document_embeddings"] = scores.on_device(scores.documents([pair.positives[0] for pair in pairs]))
         return fields
 
     return facts

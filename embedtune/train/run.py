@@ -330,7 +330,8 @@ def encode_for_finish(training: Training, suites: list[Dataset]) -> None:
     for which in both if suites else ():
         if which == "tuned":
             distributed.wait_for_first(folder, saved, "save the model")
-        encode_for_evaluation(suite_encoder(recipe, which, suites, folder, training.log), suites)
+        encoder = suite_encoder(recipe, which, suites, folder, training.log)
+        encode_for_evaluation(encoder, suites, measures_of(recipe), Retrieval())
 
 
 def save_model(encoder: Encoder, recipe: Recipe, folder: Path) -> None:

@@ -22,7 +22,7 @@ from ..errors import InputError
 from ..models.encoder import Encoder
 from ..models.scorers import EncoderScores
 from ..recipe import Distill
-from ..search.exact import as_run, exact_search, tie_order
+from ..search.exact import Searcher, as_run, tie_order
 from ..seeds import generator_for
 from ..types import Dataset, Pair
 from .objective import Objective
@@ -123,13 +123,10 @@ def stream_of(distill: Distill, base: Encoder, steps: int, seed: int) -> Stream:
     order = torch.randperm(len(queries), generator=generator_for(seed, "distill queries"))
     ids = list(queries.ids)
     query_ids = [ids[index] for index in order[: steps * distill.batch_size].sort().values.tolist()]
-    scores, rows = exact_search(
-        base.encode([queries[query_id] for query_id in query_ids], "query"),
-        base.encode(corpus, "document"),
-        distill.candidates + 1,
-        similarity=base.similarity,
-        tie_order=tie_order(corpus.ids),
-    )
+    documents, ties = base.encode(corpus, "document"), tie_order(corpus.ids)
+    searcher = Searcher(documents, similarity=base.similarity, tie_order=ties, device=base.device)
+    embeddings = base.encode([queries[query_id] for query_id in query_ids], "query")
+    scores, rows = searcher.search(embeddings, distill.candidates + 1)
     run = as_run(query_ids, corpus.ids, scores, rows)
     itself = queries is corpus  # a document that stands for a query finds itself first
     lists = {q: [d for d in ranked if not (itself and d == q)][: distill.candidates] for q, ranked in run.items()}

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
+from ...search.exact import Searcher
 from ...types import Pair
 from .. import MethodSpec
 from . import BatchContext, cut, marks
@@ -64,11 +65,9 @@ def neighbours(
     return cut([pairs[index] for index in ordered], batch_size)
 
 
-def _nearest(queries: Tensor, documents: Tensor, depth: int, block: int = 1024) -> Tensor:
-    """(n, depth) for each query, the pairs whose documents score highest, best first; in blocks of bounded memory."""
-    indices = torch.empty(len(queries), min(depth, len(documents)), dtype=torch.int64)
-    if indices.numel():
-        for start in range(0, len(queries), block):
-            scores = queries[start : start + block] @ documents.T
-            indices[start : start + block] = scores.topk(indices.shape[1]).indices.cpu()
-    return indices
+def _nearest(queries: Tensor, documents: Tensor, depth: int) -> Tensor:
+    """(n, depth) for each query, the pairs whose documents score highest, best first, searched where they are."""
+    if not depth or not len(documents):
+        return torch.empty((len(queries), 0), dtype=torch.int64)
+    searcher = Searcher(documents.cpu().numpy(), device=documents.device)
+    return torch.from_numpy(searcher.search(queries.cpu().numpy(), depth)[1])
