@@ -18,6 +18,7 @@ class Known:
 
     name = "models/known"
     similarity = "dot"
+    device = "cpu"
     fingerprint = "f00d"
     max_length = None
     passages = None

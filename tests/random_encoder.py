@@ -16,6 +16,7 @@ class Random:
 
     name = "models/random"
     dimension = 16
+    device = "cpu"
     max_length = None
     passages = None
 

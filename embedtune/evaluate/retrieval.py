@@ -155,7 +155,7 @@ def _ranking_of(
 def _ranked(encoder: Encoder, dataset: Dataset, encoded: Encoded, retrieval: Retrieval, k: int) -> tuple[Floats, Rows]:
     """Scores and rows (Q, k) of the documents, stored as the retrieval says; whole ones by the encoder's device."""
     from ..search.exact import Searcher, scored_block
-    from ..search.together import search_together
+    from ..search.together import is_shared, search_together
     from ..search.vectors import forms_of, ranges_of, search
 
     similarity, storage = encoder.similarity, retrieval.storage
@@ -163,7 +163,7 @@ def _ranked(encoder: Encoder, dataset: Dataset, encoded: Encoded, retrieval: Ret
     queries, documents = encoded.queries[:, :dimensions], encoded.documents[:, :dimensions]
     if storage.quantize == "none":
         searcher = Searcher(documents, similarity=similarity, tie_order=encoded.tie_order, device=encoder.device)
-        if not encoder.cached or encoder.borrower is not None:
+        if not is_shared(len(queries), documents.shape) or not encoder.cached or encoder.borrower is not None:
             return searcher.search(queries, k)
         parts = [encoder.fingerprint, dataset.fingerprint, repr(encoder.passages), str(dimensions), *encoded.query_ids]
         return search_together(searcher, queries, k, *parts)

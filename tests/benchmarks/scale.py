@@ -33,7 +33,7 @@ class Given:
     """Stands for an encoder: the embeddings are there, and an item's id is its row."""
 
     name = identity = "random unit vectors"
-    max_length, similarity, passages = None, "cosine", None
+    max_length, similarity, passages, device = None, "cosine", None, "cpu"
 
     def __init__(self, folder: Path) -> None:
         self._rows = {role: np.load(folder / f"{role}.npy", mmap_mode="r") for role in ("query", "document")}

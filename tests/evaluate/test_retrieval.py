@@ -24,6 +24,7 @@ class WordCounts:
 
     name = "models/word counts"
     similarity = "cosine"
+    device = "cpu"
     fingerprint = "f00d"
     dimension = len(WORDS)
     max_length = None

@@ -150,6 +150,24 @@ def test_bm25_is_the_formula(tmp_path: Path, encoder: Encoder) -> None:
     assert run["r"] == {}
 
 
+def test_the_index_of_bm25_is_made_once_for_all_that_search_a_corpus(
+    tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bm25s = pytest.importorskip("bm25s")
+    data = made(tmp_path, WORDS | {"one more": "green tree"}, {"q": "red dog"}, {"q": ["a"]})
+    indexed, whole = [], bm25s.BM25.index
+
+    def noted(self: Any, *arguments: Any, **options: Any) -> Any:
+        indexed.append(self.k1)
+        return whole(self, *arguments, **options)
+
+    monkeypatch.setattr(bm25s.BM25, "index", noted)
+    first = mined("bm25", data, encoder, k1=1.3)
+    assert mined("bm25", data, encoder, k1=1.3, depth=3) == first
+    mined("bm25", data, encoder, k1=1.4)
+    assert indexed == [1.3, 1.4]
+
+
 def test_bm25_without_its_library_says_how_to_get_it(
     data: Dataset, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
