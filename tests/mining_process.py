@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ BLOCK = 6  # queries
 def start(work: Any, *arguments: Any) -> int:
     """Runs one of the functions below in its process; its exit code, -9 where it was killed."""
     CONTEXT.set_forkserver_preload(["embedtune.train.run", "sentence_transformers"])
-    environment = {key: os.environ[key] for key in ("EMBEDTUNE_CACHE", "HF_HUB_OFFLINE")}
+    environment = {key: os.environ[key] for key in ("EMBEDTUNE_CACHE", "HF_HUB_OFFLINE", "PAIRS") if key in os.environ}
     process = CONTEXT.Process(target=work, args=(*arguments, environment))
     process.start()
     process.join()
@@ -36,16 +36,17 @@ def _prepare(asked: Path, kill_at: int | None, every: float, environment: dict[s
 
     torch.set_num_threads(1)
     candidates.BLOCK, resumable.EVERY = BLOCK, every
-    real, calls = scorers.CrossEncoderScores.__call__, iter(range(10**6))
+    scorers.PAIRS = int(environment.get("PAIRS", "1"))  # 1: each query is scored by itself
+    real, calls = scorers.CrossEncoderScores.score, iter(range(10**6))
 
-    def counted(self: scorers.CrossEncoderScores, query_id: str, doc_ids: Sequence[str]) -> Any:
+    def counted(self: scorers.CrossEncoderScores, pairs: Mapping[str, Sequence[str]]) -> Any:
         if next(calls) == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         with asked.open("a") as file:
-            file.write(f"{query_id}\n")
-        return real(self, query_id, doc_ids)
+            file.writelines(f"{query_id}\n" for query_id in pairs)
+        return real(self, pairs)
 
-    scorers.CrossEncoderScores.__call__ = counted  # type: ignore[method-assign]
+    scorers.CrossEncoderScores.score = counted  # type: ignore[method-assign]
 
 
 def mine(

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
-from functools import lru_cache
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
+from .. import distributed
 from ..data.jsonl import read_json_object
 from ..data.selection import Selection
 from ..errors import InputError
 from ..files import fingerprint_of
 from ..recipe import CROSS_ENCODER, Model
 from ..types import Dataset, Item, Items
-from . import store
+from . import cpu, store
 from .encoder import Encoder, Progress, load_encoder
 from .folders import model_folder, with_safetensors
 from .modules import own_length, processing_of, weights_fingerprint
 from .opening import opened
+from .precision import DTYPES, Resolved
 from .similarity import as_scored, exact_products
 
 Floats = npt.NDArray[np.float32]
+PAIRS = 1024  # a cross-encoder's pairs that are sorted by length together: all that an interruption loses
 
 
 def other_encoder(name: str, like: Encoder) -> Encoder:
@@ -94,13 +98,22 @@ class EncoderScores:
 class CrossEncoderScores:
     """A sentence-transformers cross-encoder's scores (one number a pair, through the model's own activation)."""
 
-    def __init__(self, name: str, dataset: Dataset, device: str, *, trust_remote_code: bool = False) -> None:
-        """Raises InputError for a model that cannot be loaded, or that gives several numbers a pair."""
+    def __init__(
+        self,
+        name: str,
+        dataset: Dataset,
+        device: str,
+        *,
+        precision: Resolved = "fp32",
+        trust_remote_code: bool = False,
+    ) -> None:
+        """precision: of all layers but the head's, which stay float32 so that scores keep their digits. Raises
+        InputError for a model that cannot be loaded, or that gives several numbers a pair."""
         from sentence_transformers import CrossEncoder
 
         options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
 
-        self._name, self._dataset = name, dataset
+        self._name, self._dataset, self.precision = name, dataset, precision
         folder = with_safetensors(model_folder(name))
         config = read_json_object(folder / "config.json") if (folder / "config.json").exists() else {}
         kind = next(iter(config.get("architectures") or ()), "")
@@ -111,20 +124,42 @@ class CrossEncoderScores:
             raise InputError(f"cross-encoder {name}: gives {self._model.num_labels} numbers a pair, expected one")
         if self._model.max_seq_length is not None:
             own_length(self._model.max_seq_length, self._model.tokenizer, f"cross-encoder {name}", texts=2)
+        if precision != "fp32":
+            self._model.set_keep_in_fp32_modules(_head_of(self._model))
 
     @property
     def fingerprint(self) -> str:
         """Everything that its scores depend on: weights, tokenizer, settings, the libraries' versions."""
         model = self._model
-        settings = [model.config.to_json_string(), str(model.activation_fn), str(model.max_seq_length)]
+        settings = [model.config.to_json_string(), str(model.activation_fn), str(model.max_seq_length), self.precision]
         versions = json.dumps(store.versions(), sort_keys=True)
         return fingerprint_of(weights_fingerprint(model), processing_of(model), *settings, versions)
 
     def __call__(self, query_id: str, doc_ids: Sequence[str]) -> Floats:
-        query = self._text(self._dataset.queries[query_id])
-        pairs = [(query, self._text(self._dataset.corpus[doc_id])) for doc_id in doc_ids]
-        scores = np.asarray(self._model.predict(pairs, show_progress_bar=False), dtype=np.float32)
-        return _finite(scores, query_id, doc_ids, self._name)
+        return self.score({query_id: doc_ids})[query_id]
+
+    def score(self, pairs: Mapping[str, Sequence[str]]) -> dict[str, Floats]:
+        """The scores of each query's documents, in their order. All pairs are sorted by length and computed together,
+        so the last bits of a score depend on the others."""
+        texts = []
+        for query_id, doc_ids in pairs.items():
+            query = self._text(self._dataset.queries[query_id])
+            texts += [(query, self._text(self._dataset.corpus[doc_id])) for doc_id in doc_ids]
+        device, dtype = self._model.device, DTYPES[self.precision]
+        with (
+            torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32),
+            cpu.while_encoding(device, dtype),
+        ):
+            size = 32 if device.type == "cpu" else 128
+            scores = self._model.predict(texts, show_progress_bar=False, batch_size=size)
+        ends = np.cumsum([len(doc_ids) for doc_ids in pairs.values()])[:-1]
+        parts = np.split(np.asarray(scores, dtype=np.float32), ends)
+        of_queries = zip(pairs.items(), parts, strict=True)
+        return {query_id: _finite(part, query_id, doc_ids, self._name) for (query_id, doc_ids), part in of_queries}
+
+    def of_pairs(self, pairs: Mapping[str, Sequence[str]]) -> PairScores:
+        """Scores these pairs when they are asked for."""
+        return PairScores(self, self._dataset.fingerprint, pairs)
 
     def _text(self, item: Item) -> str:
         if item.image is not None:
@@ -132,17 +167,77 @@ class CrossEncoderScores:
         return item.content
 
 
-Scorer = EncoderScores | CrossEncoderScores
+class PairScores:
+    """A cross-encoder's scores of known pairs, computed in groups of some thousand pairs: those of a query with those
+    of the queries beside it. Groups are the same however the work is interrupted or shared."""
+
+    def __init__(self, scorer: CrossEncoderScores, dataset: str, pairs: Mapping[str, Sequence[str]]) -> None:
+        """dataset: the fingerprint of what is scored. pairs: query_id -> doc_ids."""
+        self._scorer, self._dataset, self._pairs = scorer, dataset, pairs
+        self._groups: list[dict[str, Sequence[str]]] = []
+        self._group_of: dict[str, int] = {}
+        count = PAIRS
+        for query_id, doc_ids in pairs.items():
+            if count >= PAIRS:
+                self._groups.append({})
+                count = 0
+            self._groups[-1][query_id], self._group_of[query_id] = doc_ids, len(self._groups) - 1
+            count += len(doc_ids)
+        self._scores: dict[str, Floats] = {}
+
+    def __call__(self, query_id: str, doc_ids: Sequence[str]) -> Floats:
+        """(n,) the scores of a query's documents, which are those of its known pairs."""
+        if query_id not in self._scores:
+            shared = distributed.count() > 1
+            self._scores = self.shared() if shared else self._scorer.score(self._groups[self._group_of[query_id]])
+        return self._scores[query_id]
+
+    def shared(self) -> dict[str, Floats]:
+        """All scores, by all processes that ask for them: they take groups, through the cache (store.py)."""
+        ends = np.cumsum([0, *(sum(map(len, group.values())) for group in self._groups)]).tolist()
+
+        def scores_of(group: dict[str, Sequence[str]], _: object) -> Floats:
+            return np.concatenate(list(self._scorer.score(group).values()))[:, None]
+
+        def blocks() -> Iterator[store.Block]:
+            for group, start, stop in zip(self._groups, ends, ends[1:], strict=False):
+                yield store.Block(start, stop, partial(scores_of, group))
+
+        described = json.dumps(list(self._pairs.items()))
+        key = store.Key(
+            encoder=self._scorer.fingerprint,
+            role="query",
+            items=fingerprint_of(self._dataset, described, str(PAIRS)),
+            count=ends[-1],
+        )
+        flat = np.array(store.cached(key, (ends[-1], 1), blocks))[:, 0]
+        parts = np.split(flat, np.cumsum([len(doc_ids) for doc_ids in self._pairs.values()])[:-1])
+        return dict(zip(self._pairs, parts, strict=True))
+
+
+def _head_of(model: Any) -> list[str]:
+    """The names of a cross-encoder's linear layers above its base model."""
+    whole = next(part for part in model.modules() if isinstance(part, PreTrainedModel))
+    inside = set(whole.base_model.modules())
+    return [name for name, part in model.named_modules() if isinstance(part, torch.nn.Linear) and part not in inside]
+
+
+Scorer = EncoderScores | CrossEncoderScores | PairScores
 
 
 def cross_encoder(
-    name: str | None, dataset: Dataset, device: str, *, trust_remote_code: bool = False
+    name: str | None,
+    dataset: Dataset,
+    device: str,
+    *,
+    precision: Resolved = "fp32",
+    trust_remote_code: bool = False,
 ) -> CrossEncoderScores | None:
     """The cross-encoder that `cross-encoder:NAME` names; None for another teacher, and without one."""
     if name is None or not name.startswith(CROSS_ENCODER):
         return None
     name = name.removeprefix(CROSS_ENCODER)
-    return CrossEncoderScores(name, dataset, device, trust_remote_code=trust_remote_code)
+    return CrossEncoderScores(name, dataset, device, precision=precision, trust_remote_code=trust_remote_code)
 
 
 def teacher_scores(
@@ -154,7 +249,7 @@ def teacher_scores(
     on_progress: Progress | None = None,
 ) -> Scorer:
     """The scorer that a recipe's `negatives.teacher` names: an encoder, or `cross-encoder:NAME`."""
-    by_pair = cross_encoder(name, dataset, str(encoder.device))
+    by_pair = cross_encoder(name, dataset, str(encoder.device), precision=encoder.precision)
     return by_pair or EncoderScores(other_encoder(name, encoder), dataset, doc_ids, on_progress=on_progress)
 
 

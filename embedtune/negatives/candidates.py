@@ -16,8 +16,8 @@ from ..data.relevance import Relevance
 from ..errors import InputError
 from ..methods.mining import Sourced, numbered
 from ..models.encoder import Encoder, Progress
-from ..models.scorers import EncoderScores, Scorer, teacher_scores
-from ..recipe import CROSS_ENCODER, Negatives
+from ..models.scorers import CrossEncoderScores, EncoderScores, PairScores, Scorer, cross_encoder, teacher_scores
+from ..recipe import Negatives
 from ..types import Dataset, Run
 from .passages import best_passages, passage_by_document
 
@@ -54,6 +54,14 @@ class MiningJob:
     def known(self) -> Relevance:
         """The judgements given, or those of the dataset."""
         return self.relevance or Relevance(self.dataset)
+
+    @cached_property
+    def by_pair(self) -> CrossEncoderScores | None:
+        """The teacher, where it is a cross-encoder; in the encoder's precision, by default what its device has."""
+        encoder = self.encoder
+        return cross_encoder(
+            self.negatives.teacher, self.passages or self.dataset, str(encoder.device), precision=encoder.precision
+        )
 
     @cached_property
     def ids(self) -> list[str]:
@@ -101,7 +109,7 @@ class CandidatePool:
 
 @dataclass(frozen=True)
 class CandidateBlock:
-    """The pools of a block of queries, and the models that score them. teacher: None unless it is an encoder."""
+    """The pools of a block of queries, and the models that score them."""
 
     pools: list[CandidatePool]
     sources: int
@@ -116,30 +124,34 @@ def retrieve(job: MiningJob, *, skip: int = 0, on_progress: Progress | None = No
     """
     dataset, encoder, negatives = job.dataset, job.encoder, job.negatives
     miners = [methods.bind("mining", chosen.name, chosen.options) for chosen in negatives.mining]
-    by_encoder = negatives.teacher is not None and not negatives.teacher.startswith(CROSS_ENCODER)
     for start in range(skip // BLOCK * BLOCK, len(job.ids), BLOCK):
         block = subset(dataset, job.ids[start : start + BLOCK])
         runs = _runs(miners, block, encoder, on_progress)
         pools = [_pool(query_id, runs, job.known) for query_id in block.qrels]
         scored = job.passages or dataset
         needed = {i for pool in pools for doc_id in pool.doc_ids for i in passages_of(scored.corpus, doc_id)}
-        student, teacher = EncoderScores(encoder, scored, needed, on_progress=on_progress), None
-        if by_encoder:
-            teacher = teacher_scores(str(negatives.teacher), encoder, scored, needed, on_progress=on_progress)
+        student = EncoderScores(encoder, scored, needed, on_progress=on_progress)
+        teacher: Scorer | None = None
         if job.passages is not None:
             pools = [by_passages(pool, job.passages, student) for pool in pools]
+        if job.by_pair is not None:
+            teacher = job.by_pair.of_pairs({pool.query_id: pool.item_ids for pool in pools if pool.candidates})
+        elif negatives.teacher is not None:
+            teacher = teacher_scores(negatives.teacher, encoder, scored, needed, on_progress=on_progress)
         yield CandidateBlock(pools[max(0, skip - start) :], len(runs), student, teacher)
 
 
 def encode_for_mining(job: MiningJob, until: Callable[[], bool] = lambda: False) -> None:
-    """Encodes what `mine` encodes, in a process beside the one that mines; both share the work (models/shared.py).
+    """Encodes, searches and scores what `mine` does, in a process beside it; both share the work (models/store.py).
 
     Candidates are retrieved here too, because one miner's encoding depends on what the others retrieved.
     until: asked before every block of queries; True ends the work.
     """
-    for _ in retrieve(job):
+    for block in retrieve(job):
         if until():
             return
+        if isinstance(block.teacher, PairScores):
+            block.teacher.shared()
 
 
 def _runs(miners: list[Any], block: Dataset, encoder: Encoder, on_progress: Progress | None) -> dict[str, Run]:

@@ -13,7 +13,7 @@ from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from ..errors import InputError, reason
 from ..models.encoder import Progress, load_encoder
-from ..models.precision import resolve_device
+from ..models.precision import resolve_device, resolve_precision
 from ..models.scorers import EncoderScores, Scorer, cross_encoder
 from ..recipe import Model
 from ..types import Dataset, Run
@@ -43,9 +43,13 @@ def judge_by_model(
     on_progress: Progress | None = None,
 ) -> Run:
     """Scores by an encoder, or by `cross-encoder:NAME`."""
-    device, trust = str(resolve_device()), model.trust_remote_code
-    scorer: Scorer | None = cross_encoder(model.label, dataset, device, trust_remote_code=trust)
-    if scorer is None:
+    torch_device, trust = resolve_device(), model.trust_remote_code
+    native = resolve_precision("auto", torch_device)
+    by_pair = cross_encoder(model.label, dataset, str(torch_device), precision=native, trust_remote_code=trust)
+    scorer: Scorer
+    if by_pair is not None:
+        scorer = by_pair.of_pairs(pairs)
+    else:
         encoder = load_encoder(model)
         scorer = EncoderScores(encoder, dataset, {doc_id for ids in pairs.values() for doc_id in ids})
     run: Run = {}

@@ -25,7 +25,7 @@ from ..files import fingerprint_of, fingerprint_of_file
 from ..models import store
 from ..models.encoder import Encoder, Progress
 from ..models.modules import weights_fingerprint
-from ..models.scorers import CrossEncoderScores, EncoderScores, Scorer, cross_encoder, other_encoder
+from ..models.scorers import EncoderScores, Scorer, other_encoder
 from ..recipe import Negatives, method_fingerprints, plain
 from ..seeds import generator_for
 from ..types import Scores
@@ -44,7 +44,8 @@ def mine(job: MiningJob, output: Path, *, on_progress: Progress | None = None) -
     query's own text. The model and the teacher score them, and every filter gives its verdict. The run holds what all
     filters keep, ordered by the teacher's scores where there is a teacher, else as it was retrieved.
 
-    After a kill, the same job goes on where it was (half a minute of work is lost at most) and writes the same bytes.
+    After a kill, the same job goes on where it was and writes the same bytes. At most half a minute of work is lost,
+    or what a cross-encoder scores at once.
 
     Raises InputError where nothing is retrieved, where everything is dropped, and (negatives.empty: refuse) where a
     query keeps no negative; then nothing is written. Also for an output that is no earlier result of `mine`, and where
@@ -60,21 +61,19 @@ def mine(job: MiningJob, output: Path, *, on_progress: Progress | None = None) -
         dropped=Counter({one.name: 0 for one in filters if one.started}),
         unstarted=[one.name for one in filters if not one.started],
     )
-    by_pair = cross_encoder(job.negatives.teacher, job.passages or job.dataset, str(job.encoder.device))
-    with resumable(files, _fingerprint(job, filters, by_pair)) as writer:
+    with resumable(files, _fingerprint(job, filters)) as writer:
         if writer.report is not None:
             report = MiningReport.of(writer.report)
         for block in retrieve(job, skip=report.queries, on_progress=on_progress):
-            teacher = by_pair or block.teacher
             for pool in block.pools:
-                evidence = decide(pool, block.student, teacher, filters, job.progress)
+                evidence = decide(pool, block.student, block.teacher, filters, job.progress)
                 kept = [candidate for candidate in evidence if candidate.keep]
                 if job.draw and kept:
                     generator = generator_for(job.seed, "negatives", 0, pool.query_id)
                     kept = [kept[row] for row in sample(*for_sampling(kept), generator=generator).tolist()]
                 report.add(pool.query_id, evidence, forbidden=pool.forbidden, written=len(kept))
                 writer.evidence.writelines(map(as_line, evidence))
-                writer.run.writelines(_run_lines(kept, by_rank=teacher is None and block.sources > 1))
+                writer.run.writelines(_run_lines(kept, by_rank=block.teacher is None and block.sources > 1))
                 if on_progress is not None:
                     on_progress(report.queries, len(job.ids))
                 if writer.due or report.queries % candidates.BLOCK == 0:
@@ -190,13 +189,14 @@ def _summary(job: MiningJob, report: MiningReport) -> dict[str, Any]:
         },
         "encoder": {"name": job.encoder.name, "fingerprint": job.encoder.fingerprint},
         **({"passages": plain(job.encoder.passages)} if job.passages else {}),
+        **({"teacher": {"name": job.negatives.teacher, "precision": job.by_pair.precision}} if job.by_pair else {}),
         "negatives": plain(job.negatives),
         "seed": job.seed,
         "report": vars(report),
     }
 
 
-def _fingerprint(job: MiningJob, filters: Sequence[AppliedFilter], by_pair: CrossEncoderScores | None) -> str:
+def _fingerprint(job: MiningJob, filters: Sequence[AppliedFilter]) -> str:
     """Of all that candidates and scores depend on to the last bit: data, models, methods and the files they read."""
     encoder, negatives = job.encoder, job.negatives
     parts = [__version__, json.dumps(store.versions()), job.dataset.fingerprint, encoder.fingerprint]
@@ -205,9 +205,7 @@ def _fingerprint(job: MiningJob, filters: Sequence[AppliedFilter], by_pair: Cros
     for chosen in (*negatives.mining, *negatives.filtering):
         parts += _contents_of(chosen.options, encoder)
     if negatives.teacher is not None:
-        parts.append(
-            by_pair.fingerprint if by_pair is not None else other_encoder(negatives.teacher, encoder).fingerprint
-        )
+        parts.append((job.by_pair or other_encoder(negatives.teacher, encoder)).fingerprint)
     parts += [weights_fingerprint(one.decide) for one in filters if isinstance(one.decide, nn.Module)]
     return fingerprint_of(*parts, json.dumps([job.progress, job.seed, job.draw, candidates.BLOCK, job.ids]))
 

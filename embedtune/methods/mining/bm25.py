@@ -18,6 +18,7 @@ from ._ranking import check_ranks, most_positives, queries_of, ranks
 
 _QUERIES = 4096  # queries tokenised at once
 
+
 class Bm25:
     """Retrieves by BM25 with the library bm25s (arXiv 2407.03618): lexical negatives, as in DPR (arXiv 2004.04906).
 
@@ -27,8 +28,8 @@ class Bm25:
     IDFs of the words that occur. The defaults are those of Anserini for passages. Images are not read.
     stopwords: a language for which bm25s has a list, or null for none. Words are not stemmed.
 
-    The index of a corpus is made once and kept in the cache. Raises InputError where bm25s is not installed, and for a corpus
-    without any text.
+    The index of a corpus is made once and kept in the cache. Raises InputError where bm25s is not installed, and for a
+    corpus without any text.
     """
 
     def __init__(
@@ -69,7 +70,9 @@ class Bm25:
             try:
                 index = bm25s.BM25.load(folder, mmap=True, show_progress=False)
             except (OSError, ValueError) as error:
-                raise InputError(f"{folder}: damaged index ({error}); remove it or `embedtune doctor --clean`") from None
+                raise InputError(
+                    f"{folder}: damaged index ({error}); remove it or `embedtune doctor --clean`"
+                ) from None
             # a memmap's slices are slow to make
             index.scores = {name: np.asarray(v) if isinstance(v, np.ndarray) else v for name, v in index.scores.items()}
             self._index = (folder, index)
