@@ -94,6 +94,8 @@ def _refuse_unmatched(
     targets: Mapping[str, list[str]], names: str | list[str], backbones: Sequence[torch.nn.Module]
 ) -> None:
     matched = [name for modules in targets.values() for name in modules]
+    if not backbones:
+        raise InputError("model.lora: this model has no layers that LoRA could adapt; remove the key")
     if isinstance(names, str) and not matched:
         raise InputError(f"model.lora.target_modules: {names} matches no linear layers here; name them in a list")
     ends = [] if isinstance(names, str) else names
