@@ -118,6 +118,7 @@ class Scores:
     made: (D,) bool, True where the column is synthetic.
     made_by: for each column the maker of its text (the method's name), empty for a document.
     made_queries: (Q,) bool, True where the query itself is generated.
+    positive_pairs: what `pairs` gives, where it is known without asking the device.
     progress: the share of the steps that are done: 0 at the first step, just below 1 at the last.
     """
 
@@ -140,6 +141,15 @@ class Scores:
     made_by: tuple[str, ...] = ()
     made_queries: Tensor | None = None
     progress: float = 0.0
+    positive_pairs: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """(P,) rows and (P,) columns of the positive pairs, by row and then by column."""
+        if self.positive_pairs is not None:
+            return self.positive_pairs
+        rows, columns = self.positive.nonzero(as_tuple=True)
+        return rows, columns
 
     @property
     def judge(self) -> Tensor:

@@ -21,20 +21,27 @@ BLOCK = 4
 def noting(notes: Path, processes: int, killed_at: int = -1) -> None:
     """Makes blocks small; a line is noted for each that this process encodes, and none is through with its first one
     before all are there. killed_at: its last one, cut short."""
-    from embedtune.models import prepared
+    from embedtune.models import beside, prepared
     from embedtune.models.encoder import Encoder
 
     prepared.BLOCK = BLOCK
-    whole = Encoder._encoded
+    beside.has_room = lambda: True  # on a small machine too
+    whole, prepare = Encoder._encoded, Encoder.prepare
     done = 0
+    ids: dict[int, list[str]] = {}  # by the list of the prepared items
 
-    def noted(self: Any, items: Sequence[Any], role: str, on_done: Any) -> Any:
+    def prepared_with_ids(self: Any, items: Sequence[Any], role: str) -> Any:
+        ready = prepare(self, items, role)
+        ids[id(ready)] = [item.id for item in items]
+        return ready
+
+    def noted(self: Any, items: Any, on_done: Any, role: str) -> Any:
         nonlocal done
         done += 1
-        line = {"pid": os.getpid(), "rank": os.environ.get("RANK"), "role": role, "ids": [item.id for item in items]}
+        line = {"pid": os.getpid(), "rank": os.environ.get("RANK"), "role": role, "ids": ids.pop(id(items))}
         with (notes / str(os.getpid())).open("a") as file:
             file.write(json.dumps(line) + "\n")
-        rows = whole(self, items, role, on_done)
+        rows = whole(self, items, on_done, role)
         time.sleep(0.05)  # so that nobody does all
         deadline = time.monotonic() + 60
         while done == 1 and len(list(notes.iterdir())) < processes and time.monotonic() < deadline:
@@ -44,6 +51,7 @@ def noting(notes: Path, processes: int, killed_at: int = -1) -> None:
         return rows
 
     Encoder._encoded = noted  # type: ignore[method-assign]
+    Encoder.prepare = prepared_with_ids  # type: ignore[method-assign]
 
 
 def noted_in(notes: Path) -> list[dict[str, Any]]:

@@ -23,6 +23,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000
 MOST_PIXELS = 80_000_000  # 240 MB once decoded; Pillow itself warns at 89 million
 MOST_THREADS = 8  # more do not feed a model on one device faster
 ENOUGH_CORES = 4  # with fewer, the model needs them all
+# Of odd metadata and large sizes, which `_open` judges itself. Once, because the filters are those of all threads.
+warnings.filterwarnings("ignore", module=r"PIL\.|embedtune\.data\.images")
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -57,10 +59,8 @@ def faults_of(paths: Sequence[Path]) -> list[str | None]:
 
 
 def _on_threads(work: Callable[[Path], T], paths: Sequence[Path]) -> list[T]:
-    with warnings.catch_warnings():  # here, because the filters are those of all threads
-        warnings.simplefilter("ignore")  # about odd metadata and large sizes, which `_open` judges itself
-        threads = _threads() if len(paths) > 1 else None
-        return list((threads.map if threads else map)(work, paths))
+    threads = _threads() if len(paths) > 1 else None
+    return list((threads.map if threads else map)(work, paths))
 
 
 @cache

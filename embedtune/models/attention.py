@@ -2,13 +2,57 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, unknown
 from .modules import transformers_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+
+_MASK: ContextVar[tuple[tuple[int, ...], bool] | None] = ContextVar("mask", default=None)
+"""The shape of a chunk's attention mask, and whether it hides padding."""
+
+
+@contextmanager
+def masks_known(features: Mapping[str, Any], padded: bool | None) -> Iterator[None]:
+    """Around a forward pass of a chunk whose padding the host knows.
+
+    To skip a mask that hides nothing, transformers reads the mask's values, and so waits for the device at each chunk.
+    """
+    _answer_from_host()
+    mask = features.get("attention_mask")
+    known = _MASK.set(None if mask is None or padded is None else (tuple(mask.shape), padded))
+    try:
+        yield
+    finally:
+        _MASK.reset(known)
+
+
+@cache
+def _answer_from_host() -> None:
+    from transformers import masking_utils
+
+    for name in ("_ignore_causal_mask_sdpa", "_ignore_bidirectional_mask_sdpa"):
+        if hasattr(masking_utils, name):  # of this library's versions; others decide as they do
+            setattr(masking_utils, name, _told(getattr(masking_utils, name)))
+
+
+def _told(decide: Callable[..., bool]) -> Callable[..., bool]:
+    """transformers' decision to do without a mask, from what is known of the mask where it is the chunk's own."""
+
+    def decide_from_host(padding_mask: Any, *rest: Any, **options: Any) -> bool:
+        known = _MASK.get()
+        if padding_mask is None or known is None or tuple(padding_mask.shape) != known[0]:
+            return decide(padding_mask, *rest, **options)
+        return not known[1] and decide(None, *rest, **options)
+
+    return decide_from_host
 
 
 def refuse_absent(name: str, trust_remote_code: bool) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..types import Item, Items, Role
 from . import store
+from .beside import Rows, brought, row_index
 from .compose import TOWER, tower_output
 from .encoder import Encoder
 from .modules import weights_fingerprint
@@ -49,7 +50,7 @@ class CachedTowers:
         for item in items:
             row = self._rows.get(self._encoder.preparer.key(item, role))
             if row is None:
-                (row,) = self._computed([item], role, lambda _: None)
+                (row,) = self._computed(self._encoder.preparer([item], role), lambda _: None, role)()
             tower = kind_of(item)[0]
             output = torch.from_numpy(np.array(row[: self._widths[tower]]))
             constant = (("modality", tower), ("task", role))
@@ -57,18 +58,19 @@ class CachedTowers:
         return prepared
 
     def _blocks(self, items: Items, role: Role) -> Iterator[store.Block]:
-        return computed_in_blocks(items, lambda block, on_done: self._computed(block, role, on_done))
+        prepare = partial(self._encoder.preparer, role=role)
+        return computed_in_blocks(items, prepare, partial(self._computed, role=role))
 
-    def _computed(self, items: Sequence[Item], role: Role, on_done: Callable[[int], None]) -> npt.NDArray[np.float32]:
+    def _computed(self, items: Sequence[Prepared], on_done: Callable[[int], None], role: Role) -> Rows:
         """(n, the widest tower's width) of one block; a narrower tower's rows end in zeros."""
-        rows = np.zeros((len(items), max(self._widths.values())), dtype=np.float32)
-        with self._encoder.at_rest():
-            prepared = self._encoder.preparer(items, role)
-            for chunk, output in self._encoder.by_chunk(prepared, partial(self._outputs, role)):
-                rows[chunk, : output.shape[1]] = output.numpy()
+        encoder = self._encoder
+        rows = torch.zeros(len(items), max(self._widths.values()), device=encoder.device)
+        with encoder.at_rest():
+            for chunk, output in encoder.by_chunk(items, partial(self._outputs, role)):
+                rows[:, : output.shape[1]].index_copy_(0, row_index(chunk, encoder.device), output)
         on_done(len(items))
-        return rows
+        return brought(rows)
 
     def _outputs(self, role: Role, items: list[Prepared]) -> Tensor:
-        """(n, the tower's width) on the CPU."""
-        return tower_output(self._encoder.model, self._encoder.features(items, role)).float().cpu()
+        """(n, the tower's width) on the device."""
+        return tower_output(self._encoder.model, self._encoder.features(items, role)).float()

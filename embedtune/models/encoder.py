@@ -11,7 +11,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -26,7 +26,8 @@ from ..files import fingerprint_of
 from ..recipe import Model, Passages, Precision
 from ..types import Item, Items, Role
 from . import TOKENS_PER_CHUNK, cpu, store
-from .attention import implementations_of, is_flash
+from .attention import implementations_of, is_flash, masks_known
+from .beside import Rows, brought, moved, row_index
 from .compose import from_tower
 from .device_memory import ChunkTokens, attempt
 from .dtypes import Weights, dtype_of
@@ -35,7 +36,7 @@ from .lowering import LoweredWeights
 from .modules import modules_of, weights_fingerprint
 from .precision import DTYPES, Resolved, resolve_device, resolve_precision
 from .prepare import Preparer, kind_of, role_prompt
-from .prepared import BLOCK, Prepared, chunks, computed_in_blocks
+from .prepared import BLOCK, Prepared, chunks, computed_in_blocks, pads
 from .recomputed import fewer_activations
 from .similarity import Similarity
 
@@ -211,19 +212,14 @@ class Encoder:
         """(n, H) embeddings of one chunk in the model's precision, cut to its truncate_dim; records a graph where
         gradients are enabled."""
         features = self.features(chunk, role)
-        with self.autocast(), self._while_training():
+        with self.autocast(), self._while_training(), masks_known(features, pads(chunk)):
             output = from_tower(self.model, features) if self.cached_towers else self.model(features, task=role)
         return cast(Tensor, output["sentence_embedding"][:, : self.model.truncate_dim])
 
     def features(self, chunk: Sequence[Prepared], role: Role) -> dict[str, Any]:
         """A chunk's features on the model's device."""
         features = self.preparer.features(chunk, role)
-        return {k: self._moved(v) if isinstance(v, Tensor) else v for k, v in features.items()}
-
-    def _moved(self, values: Tensor) -> Tensor:
-        """On the model's device; to a GPU from pinned memory, so that the host need not wait for it."""
-        pinned = values.pin_memory() if self.device.type == "cuda" and values.device.type == "cpu" else values
-        return pinned.to(self.device, non_blocking=True)
+        return {k: moved(v, self.device) if isinstance(v, Tensor) else v for k, v in features.items()}
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, dtype=DTYPES[self.precision], enabled=self.precision != "fp32")
@@ -279,7 +275,11 @@ class Encoder:
         def in_blocks() -> Iterator[store.Block]:
             if isinstance(items, JoinedItems):
                 return self._blocks_of_parts(items, role, on_progress)
-            return computed_in_blocks(items, lambda block, on_done: self._encoded(block, role, on_done))
+            prepare, compute = partial(self.prepare, role=role), partial(self._encoded, role=role)
+            if self.cached_towers is None:
+                return computed_in_blocks(items, prepare, compute)
+            # a frozen tower computes what it has not seen, so nothing is prepared while the model computes
+            return computed_in_blocks(items, list, lambda block, on_done: compute(prepare(block), on_done))
 
         if self.cached and hasattr(items, "fingerprint"):
             return store.cached(self.key(cast(Items, items), role), shape, in_blocks, on_progress)
@@ -290,17 +290,17 @@ class Encoder:
         content = items.fingerprint if self.borrower is None else fingerprint_of(items.fingerprint, self.borrower)
         return store.Key(encoder=self.fingerprint_for(role), role=role, items=content, count=len(items))
 
-    def _encoded(self, items: Sequence[Item], role: Role, on_done: Callable[[int], None]) -> npt.NDArray[np.float32]:
-        """(n, H) of one block."""
-        rows, done = np.empty((len(items), self.dimension), dtype=np.float32), 0
+    def _encoded(self, items: Sequence[Prepared], on_done: Callable[[int], None], role: Role) -> Rows:
+        """(n, H) of one block. Its rows leave the device together, so that no chunk is waited for."""
+        rows = torch.empty(len(items), self.dimension, device=self.device)
+        done = 0
         with self.at_rest():
-            prepared = self.prepare(items, role)
-            for chunk, output in self.by_chunk(prepared, lambda part: self.forward(part, role).float().cpu()):
-                rows[chunk] = output.numpy()
+            for chunk, output in self.by_chunk(items, lambda part: self.forward(part, role).float()):
+                rows.index_copy_(0, row_index(chunk, self.device), output)
                 done += len(chunk)
                 on_done(done)
                 cpu.between_chunks(self.device)
-        return rows
+        return brought(rows)
 
     def by_chunk(
         self, items: Sequence[Prepared], compute: Callable[[list[Prepared]], Tensor]
@@ -324,10 +324,11 @@ class Encoder:
         """A mixture's embeddings are those of its parts, which have cache entries of their own."""
         start = 0
         for part in items.parts.values():
-            encoded = self.encode(part, role, on_progress=on_progress)
+            encoded = cache(partial(self.encode, part, role, on_progress=on_progress))
             for first in range(0, len(part), BLOCK):  # never a whole corpus in memory
-                rows = encoded[first : first + BLOCK]
-                yield store.Block(start + first, start + first + len(rows), partial(_unchanged, rows))
+                rows = slice(first, min(first + BLOCK, len(part)))
+                compute = partial(_rows_of, encoded, rows)
+                yield store.whole_block(start + rows.start, start + rows.stop, compute)
             start += len(part)
 
 
@@ -351,8 +352,8 @@ def load_encoder(
     )
 
 
-def _unchanged(rows: npt.NDArray[np.float32], on_done: Callable[[int], None]) -> npt.NDArray[np.float32]:
-    return rows
+def _rows_of(encoded: Callable[[], npt.NDArray[np.float32]], rows: slice) -> npt.NDArray[np.float32]:
+    return encoded()[rows]
 
 
 def _config_of(module: torch.nn.Module) -> str:

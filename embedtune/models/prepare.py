@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable, Iterator, Sequence
 from functools import cached_property
+from threading import Lock
 from typing import TYPE_CHECKING, Any, cast
 
 from ..data.images import identity, open_images
@@ -26,6 +27,7 @@ READ_IMAGES = (
     "CLIP and SigLIP models read either, Qwen2-VL, Qwen2.5-VL and Qwen3-VL both at once, and model.compose makes one "
     "that reads either"
 )
+ALONE = Lock()  # a tokenizer that is used on two threads at once refuses
 SET_BY_SAVING = {"_name_or_path", "transformers_version", "architectures", "dtype", "use_cache"}
 Kind = tuple[str, ...]  # ("text",), ("image",) or both, sorted: sentence-transformers' names of modalities
 
@@ -66,13 +68,17 @@ class Preparer:
         """A chunk of prepared items as the model's features."""
         if chunk[0].raw is not None:
             inputs, prompt = [item.raw for item in chunk], dict(chunk[0].constant)["prompt"]
-            return cast("dict[str, Any]", self.model.preprocess(inputs, prompt=prompt, task=role))
+            return self._preprocess(inputs, prompt, role)
         return collated(chunk, getattr(self.model.tokenizer, "pad_token_id", None) or 0)
+
+    def _preprocess(self, inputs: list[Any], prompt: str | None, role: Role) -> dict[str, Any]:
+        with ALONE:
+            return cast("dict[str, Any]", self.model.preprocess(inputs, prompt=prompt, task=role))
 
     def _texts(self, items: Sequence[Item], prompt: str | None, role: Role) -> list[Prepared]:
         # Declared as text, because a model of images would take some texts for the address of an image and fetch it.
         inputs: list[Any] = [{"text": item.content} if self._reads_images else item.content for item in items]
-        prepared = separated(self.model.preprocess(inputs, prompt=prompt, task=role), len(items), self._width)
+        prepared = separated(self._preprocess(inputs, prompt, role), len(items), self._width)
         constant = (("prompt", prompt),)
         return prepared or [
             Prepared(raw=text, constant=constant, length=len(item.content) // 4 + 1)
@@ -83,7 +89,7 @@ class Preparer:
         """Alone, because an image may have any number of the rows of its batch."""
         content = {"image": picture, "text": item.content} if item.content else {"image": picture}
         try:
-            prepared = separated(self.model.preprocess([content], prompt=prompt, task=role), 1, self._width)
+            prepared = separated(self._preprocess([content], prompt, role), 1, self._width)
         except (ValueError, ImportError, RuntimeError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise InputError(f"model {self.name}: cannot take item {item.id!r} ({item.image}): {reason}") from error
@@ -130,9 +136,10 @@ class Preparer:
 
     def offsets(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
         """Where each token of each text starts and ends, in characters; whole texts, without special tokens."""
-        encoded = self._document_tokenizer(
-            list(texts), add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
-        )
+        with ALONE:
+            encoded = self._document_tokenizer(
+                list(texts), add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
+            )
         return cast("list[list[tuple[int, int]]]", encoded["offset_mapping"])
 
     def room(self) -> int | None:

@@ -11,16 +11,17 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from threading import Lock
+from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ..types import Item
+from .beside import Rows
 from .store import Block
 
+T = TypeVar("T")
 # Items that are prepared and sorted together while encoding: bounds memory, large enough that sorting pays.
 BLOCK, IMAGE_IN_BLOCK = 4096, 64  # an image takes as much memory as so many texts
 PIXELS_PER_TOKEN = 256  # a vision transformer's usual patch of 16 x 16
@@ -46,6 +47,11 @@ class Prepared:
     raw: Any = None
     length: int = 1
     flat: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens a chunk pads; 0 where there is nothing to pad."""
+        return len(next(iter(self.padded.values()))) if self.padded else 0
 
     @property
     def bytes(self) -> int:
@@ -131,7 +137,7 @@ def collated(chunk: Sequence[Prepared], pad: int) -> dict[str, Any]:
         return _collated_row(chunk)
     features: dict[str, Any] = dict(chunk[0].constant)
     if chunk[0].padded:
-        lengths = torch.tensor([len(next(iter(item.padded.values()))) for item in chunk])
+        lengths = torch.tensor([item.tokens for item in chunk])
         width = int(lengths.max())
         for name, first in chunk[0].padded.items():
             batch = torch.full((len(chunk), width), pad if name == "input_ids" else 0, dtype=first.dtype)
@@ -142,6 +148,13 @@ def collated(chunk: Sequence[Prepared], pad: int) -> dict[str, Any]:
     for name in chunk[0].joined:
         features[name] = torch.cat([item.joined[name] for item in chunk])
     return features
+
+
+def pads(chunk: Sequence[Prepared]) -> bool | None:
+    """Whether `collated` pads the chunk; None where the model itself decides, or where there is nothing to pad."""
+    if not chunk[0].tokens or chunk[0].flat:
+        return None
+    return len({item.tokens for item in chunk}) > 1
 
 
 def blocks(items: Iterable[Item]) -> Iterator[list[Item]]:
@@ -159,12 +172,14 @@ def blocks(items: Iterable[Item]) -> Iterator[list[Item]]:
 
 
 def computed_in_blocks(
-    items: Iterable[Item], compute: Callable[[list[Item], Callable[[int], None]], npt.NDArray[np.float32]]
+    items: Iterable[Item],
+    prepare: Callable[[list[Item]], list[T]],
+    compute: Callable[[list[T], Callable[[int], None]], Rows],
 ) -> Iterator[Block]:
-    """The items' rows as blocks that processes share. compute: (n, H) of some items."""
+    """The items' rows as blocks that processes share. compute: starts to compute (n, H) of some items."""
     start = 0
     for block in blocks(items):
-        yield Block(start, start + len(block), partial(compute, block))
+        yield Block(start, start + len(block), partial(prepare, block), compute)
         start += len(block)
 
 
@@ -202,19 +217,22 @@ class Kept:
     def __init__(self, most: int) -> None:
         self.most, self.bytes = most, 0
         self._items: OrderedDict[Hashable, Prepared] = OrderedDict()
+        self._alone = Lock()  # items are prepared on several threads
 
     def get(self, key: Hashable) -> Prepared | None:
-        if key in self._items:
-            self._items.move_to_end(key)
-        return self._items.get(key)
+        with self._alone:
+            if key in self._items:
+                self._items.move_to_end(key)
+            return self._items.get(key)
 
     def put(self, key: Hashable, item: Prepared) -> None:
-        if key in self._items or item.bytes > self.most:
-            return
-        self._items[key] = item
-        self.bytes += item.bytes
-        while self.bytes > self.most:
-            self.bytes -= self._items.popitem(last=False)[1].bytes
+        with self._alone:
+            if key in self._items or item.bytes > self.most:
+                return
+            self._items[key] = item
+            self.bytes += item.bytes
+            while self.bytes > self.most:
+                self.bytes -= self._items.popitem(last=False)[1].bytes
 
 
 KEPT = Kept(KEPT_BYTES)

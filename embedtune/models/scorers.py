@@ -196,12 +196,12 @@ class PairScores:
         """All scores, by all processes that ask for them: they take groups, through the cache (store.py)."""
         ends = np.cumsum([0, *(sum(map(len, group.values())) for group in self._groups)]).tolist()
 
-        def scores_of(group: dict[str, Sequence[str]], _: object) -> Floats:
+        def scores_of(group: dict[str, Sequence[str]]) -> Floats:
             return np.concatenate(list(self._scorer.score(group).values()))[:, None]
 
         def blocks() -> Iterator[store.Block]:
             for group, start, stop in zip(self._groups, ends, ends[1:], strict=False):
-                yield store.Block(start, stop, partial(scores_of, group))
+                yield store.whole_block(start, stop, partial(scores_of, group))
 
         described = json.dumps(list(self._pairs.items()))
         key = store.Key(

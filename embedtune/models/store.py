@@ -2,9 +2,10 @@
 
 An array that is not whole stands in `.NAME.partial`, beside a folder `done` with an empty file for each finished block
 of rows. A process computes a block while it holds the block's lock in `.NAME.locks`; the kernel frees the lock of a
-process that is killed. The block is finished once its rows are on disk, so a killed process loses its last block only,
-and another process, or a later one, computes the rest. Rows are written to the file and not through a memory map: two
-machines' pages of one file would overwrite each other.
+process that is killed. The block is finished once its rows are on disk, so a killed process loses its last blocks only
+(the one it computes and the one it writes), and another process, or a later one, computes the rest. While a block is
+computed, the next one is prepared and the one before is written, each on a thread. Rows are written to the file and not
+through a memory map: two machines' pages of one file would overwrite each other.
 """
 
 from __future__ import annotations
@@ -13,19 +14,23 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 
+from .. import distributed
 from ..errors import InputError
 from ..files import cache_folder, fingerprint_of, locked, write_json
 from ..types import Role
+from .beside import Rows, ahead
 
 Floats = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
@@ -35,15 +40,30 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 @dataclass(frozen=True)
 class Block:
-    """The rows from `start` to before `stop`. compute: (n, H) of them; it reports how many rows it has so far."""
+    """The rows from `start` to before `stop`.
+
+    prepare: reads and prepares the items, on another thread. compute: starts to compute (n, H) from them; it reports
+    how many rows it has so far.
+    """
 
     start: int
     stop: int
-    compute: Callable[[Callable[[int], None]], Floats]
+    prepare: Callable[[], Any]
+    compute: Callable[[Any, Callable[[int], None]], Rows]
 
     @property
     def name(self) -> str:
         return f"{self.start}-{self.stop}"
+
+
+def whole_block(start: int, stop: int, compute: Callable[[], Floats]) -> Block:
+    """A block with nothing to prepare, whose rows are there when `compute` returns."""
+
+    def rows(_: object, __: object) -> Rows:
+        computed = compute()
+        return lambda: computed
+
+    return Block(start, stop, lambda: None, rows)
 
 
 Blocks = Callable[[], Iterator[Block]]
@@ -82,9 +102,20 @@ def versions(dtype: str = "float32") -> dict[str, str]:
 def computed(shape: tuple[int, int], blocks: Blocks, on_progress: Progress | None = None) -> Floats:
     """(n, H) in memory, computed by this process alone."""
     rows = np.empty(shape, dtype=np.float32)
-    for block in blocks():
-        rows[block.start : block.stop] = block.compute(_counting(on_progress, block.start, len(rows)))
+    before: tuple[Block, Rows] | None = None
+    with closing(ahead((block, block.prepare()) for block in blocks())) as prepared_blocks:
+        for block, prepared in prepared_blocks:
+            started = block, block.compute(prepared, _counting(on_progress, block.start, len(rows)))
+            _take_in(rows, before)  # while the device computes this block
+            before = started
+    _take_in(rows, before)
     return rows
+
+
+def _take_in(rows: Floats, started: tuple[Block, Rows] | None) -> None:
+    if started is not None:
+        block, wait = started
+        rows[block.start : block.stop] = wait()
 
 
 def cached(key: Key, shape: tuple[int, int], blocks: Blocks, on_progress: Progress | None = None) -> Floats:
@@ -138,11 +169,7 @@ def _fill(key: Key, count: int, blocks: Blocks, on_progress: Progress | None) ->
     names: list[str] = []
     unfinished = True
     while unfinished and (key.partial / ROWS).exists():
-        names, taken_by_others = [], []
-        for block in blocks():
-            names.append(block.name)
-            if not _finished(key, block.name) and not _take(key, block, count, on_progress):
-                taken_by_others.append(block.name)
+        names, taken_by_others = _compute_free(key, count, blocks, on_progress)
         unfinished = False
         for name in taken_by_others:
             with suppress(FileNotFoundError), _lock(key, name):
@@ -153,20 +180,55 @@ def _fill(key: Key, count: int, blocks: Blocks, on_progress: Progress | None) ->
     return names
 
 
-def _take(key: Key, block: Block, count: int, on_progress: Progress | None) -> bool:
-    """Computes a block and writes its rows; returns False where another process is computing it."""
-    lock = _lock(key, block.name)
-    try:
-        lock.acquire(timeout=0)
-    except (Timeout, FileNotFoundError):  # taken, or removed with all locks when the array became whole
-        return False
-    try:
-        if not _finished(key, block.name):  # another process may have finished it a moment ago
-            rows = block.compute(_counting(on_progress, _rows_done(key, count), count))
-            _write(key, block, rows)
-    finally:
+def _compute_free(key: Key, count: int, blocks: Blocks, on_progress: Progress | None) -> tuple[list[str], list[str]]:
+    """Computes and writes the blocks that no other process has; returns all blocks' names, and those of the others'."""
+    names: list[str] = []
+    others: list[str] = []
+    unwritten: set[str] = set()
+
+    def taken_blocks() -> Generator[tuple[Block, FileLock, Any]]:
+        for block in blocks():
+            names.append(block.name)
+            if _finished(key, block.name):
+                continue
+            lock = _lock(key, block.name)
+            try:
+                lock.acquire(timeout=0)
+            except (Timeout, FileNotFoundError):  # taken, or removed with all locks when the array became whole
+                others.append(block.name)
+                continue
+            locks.callback(lock.release)
+            if not _finished(key, block.name):  # another process may have finished it a moment ago
+                yield block, lock, block.prepare()
+            else:
+                lock.release()
+
+    def keep(block: Block, lock: FileLock, wait: Rows) -> None:
+        _write(key, block, wait())
+        unwritten.discard(block.name)
         lock.release()
-    return True
+
+    def leaves_some(taken: tuple[Block, FileLock, Any]) -> bool:
+        """Whether this launch's other processes find blocks when this one takes its next one early."""
+        block = taken[0]
+        return count - block.stop >= 2 * (distributed.count() - 1) * (block.stop - block.start)
+
+    writing: Future[None] | None = None
+    with (
+        ExitStack() as locks,
+        ThreadPoolExecutor(1) as writer,
+        closing(ahead(taken_blocks(), leaves_some)) as prepared_blocks,
+    ):
+        for block, lock, prepared in prepared_blocks:
+            done = _rows_done(key, count, unwritten)
+            rows = block.compute(prepared, _counting(on_progress, done, count))
+            if writing is not None:
+                writing.result()
+            unwritten.add(block.name)
+            writing = writer.submit(keep, block, lock, rows)
+        if writing is not None:
+            writing.result()
+    return names, others
 
 
 def _write(key: Key, block: Block, rows: Floats) -> None:
@@ -184,17 +246,19 @@ def _write(key: Key, block: Block, rows: Floats) -> None:
 
 
 def _lock(key: Key, name: str) -> FileLock:
-    return FileLock(key.locks / name, poll_interval=0.02, fallback_to_soft=False)
+    """thread_local: the thread that writes a block gives its lock back."""
+    return FileLock(key.locks / name, poll_interval=0.02, fallback_to_soft=False, thread_local=False)
 
 
 def _finished(key: Key, name: str) -> bool:
     return (key.partial / DONE / name).exists() or key.folder.is_dir()
 
 
-def _rows_done(key: Key, count: int) -> int:
+def _rows_done(key: Key, count: int, unwritten: Collection[str] = ()) -> int:
+    """The rows of the blocks that are finished, and of those that are still being written."""
     if key.folder.is_dir() or not (key.partial / DONE).is_dir():
         return count
-    return min(_rows_in(path.name for path in (key.partial / DONE).iterdir()), count)
+    return min(_rows_in({path.name for path in (key.partial / DONE).iterdir()}.union(unwritten)), count)
 
 
 def _rows_in(names: Iterable[str]) -> int:

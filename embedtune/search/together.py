@@ -37,13 +37,13 @@ def search_together(searcher: Searcher, queries: Floats, k: int, *parts: str) ->
     key = store.Key(encoder=fingerprint_of("search", str(k), *parts), role="query", items=parts[0], count=len(queries))
     size = QUERIES * -(-len(queries) // (2 * distributed.count() * QUERIES))  # some two blocks for each process
 
-    def keys_of(rows: Floats, _: object) -> Floats:
+    def keys_of(rows: Floats) -> Floats:
         return searcher.keys(rows, k).cpu().numpy().view(np.float32)
 
     def blocks() -> Iterator[store.Block]:
         for start in range(0, len(queries), size):
             rows = queries[start : start + size]
-            yield store.Block(start, start + len(rows), partial(keys_of, rows))
+            yield store.whole_block(start, start + len(rows), partial(keys_of, rows))
 
     keys = np.array(store.cached(key, (len(queries), 2 * k), blocks)).view(np.int64)  # each key is two floats there
     return searcher.unpack(torch.from_numpy(keys))

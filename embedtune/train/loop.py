@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -11,6 +14,9 @@ from torch import nn
 
 from .. import distributed
 from ..errors import InputError, Interrupted
+from ..methods.loss._pairs import REFUSED, WithoutNegatives
+from ..models.beside import ahead
+from ..models.prepared import Prepared
 from ..seeds import generator_for, seed_for
 from . import checkpoint, earlier
 from .checkpoint import State, Training
@@ -24,6 +30,7 @@ from .step import (
     fetched,
     lay_out,
     made_documents,
+    prepared,
     slow_documents,
     sum_gradients,
     training_mode,
@@ -35,35 +42,37 @@ def fit(t: Training, state: State) -> State:
     train = t.recipe.train
     validate_untouched(t, state)
     training_mode(t.encoder.model, t.objective.modules)
-    while state.step < t.plan.steps and not out_of_patience(t, state):
-        started, epoch, progress = time.perf_counter(), state.position.epoch, state.step / t.plan.steps
-        torch.manual_seed(seed_for(train.seed, "step", state.step, t.accelerator.process_index))
-        rate = t.stages.begin(state.step, t.encoder)
-        for group in t.optimizer.param_groups:
-            group["lr"] = rate * group["scale"]
-        batches: list[Batch] = []
-        parts: list[Parts] = []
-        for _ in range(train.accumulate):
-            batch, generator = batch_at(t, state.position)
-            for queue in t.queues:
-                queue.keys = slow_documents(t.step, batch, queue, t.encoder_weights)
-            loss, logged = accumulate_gradients(
-                t.step, batch, generator, progress=progress, observe=observer(t, state.step)
-            )
-            batches.append(batch)
-            parts.append({"loss": loss, **logged})
-            state.position = t.plan.after(state.position)
-        means = mean_parts(parts)
-        if t.stream is not None:
-            means["distill"] = distill_step(t, state.step, progress)
-        share_gradients(t)
-        numbers = fetched({**means, "gradient_norm": clip(t)})
-        step_optimizer(t, state.step, numbers["loss"], numbers["gradient_norm"])
-        state.step += 1
-        numbers["learning_rate"] = rate
-        t.log.step(state.step, epoch, numbers, batches, time.perf_counter() - started)
-        note_memory(t, state)
-        now_and_then(t, state)
+    with closing(ahead(batches_from(t, state.position), partial(next_is_known, t, state))) as coming:
+        while state.step < t.plan.steps and not out_of_patience(t, state):
+            started, epoch, progress = time.perf_counter(), state.position.epoch, state.step / t.plan.steps
+            torch.manual_seed(seed_for(train.seed, "step", state.step, t.accelerator.process_index))
+            rate = t.stages.begin(state.step, t.encoder)
+            for group in t.optimizer.param_groups:
+                group["lr"] = rate * group["scale"]
+            batches: list[Batch] = []
+            parts: list[Parts] = []
+            for _ in range(train.accumulate):
+                batch, items, generator = next(coming)
+                for queue in t.queues:
+                    queue.keys = slow_documents(t.step, batch, items[1], queue, t.encoder_weights)
+                loss, logged = accumulate_gradients(
+                    t.step, batch, generator, progress=progress, observe=observer(t, state.step), items=items
+                )
+                batches.append(batch)
+                parts.append({"loss": loss, **logged})
+                state.position = t.plan.after(state.position)
+            means = mean_parts(parts)
+            if t.stream is not None:
+                means["distill"] = distill_step(t, state.step, progress)
+            share_gradients(t)
+            numbers = fetched({**means, "gradient_norm": clip(t)})
+            refuse_without_negatives(numbers, batches)
+            step_optimizer(t, state.step, numbers["loss"], numbers["gradient_norm"])
+            state.step += 1
+            numbers["learning_rate"] = rate
+            t.log.step(state.step, epoch, numbers, batches, time.perf_counter() - started)
+            note_memory(t, state)
+            now_and_then(t, state)
     return state
 
 
@@ -74,6 +83,19 @@ def validate_untouched(t: Training, state: State) -> None:
         save_checkpoint(t, state)
 
 
+Coming = tuple[Batch, list[list[Prepared]], torch.Generator]
+"""A batch, what `prepared` gives of it, and the generator for what is drawn from it."""
+
+
+def batches_from(t: Training, position: Position) -> Generator[Coming, None, None]:
+    """The batches from a position on, ready for the model. They are functions of their positions, so that what a
+    checkpoint holds is the same whether or not one is made early."""
+    while True:
+        batch, generator = batch_at(t, position)
+        yield batch, prepared(t.step, batch), generator
+        position = t.plan.after(position)
+
+
 def batch_at(t: Training, position: Position) -> tuple[Batch, torch.Generator]:
     """The batch of a position with its negatives, and the generator for what is drawn from it."""
     pairs = t.plan.batch(position)
@@ -81,6 +103,22 @@ def batch_at(t: Training, position: Position) -> tuple[Batch, torch.Generator]:
     generator = generator_for(t.recipe.train.seed, "synthesis", position.epoch, position.number)
     made = made_documents(t.objective.texts, pairs, t.dataset, generator)
     return lay_out(pairs, drawn, t.relevance, made), generator
+
+
+def next_is_known(t: Training, state: State, _: Coming) -> bool:
+    """Whether the next batch is the same before this step as after it, so that it can be made beside it.
+
+    Not where the step's end brings other negatives, another stage or the run's end, nor where what a frozen tower has
+    not seen would be computed beside the step.
+    """
+    refresh, step = t.recipe.negatives.refresh, state.step + 1
+    if step in (t.plan.first, t.plan.steps) or t.encoder.cached_towers is not None or not t.negatives.known_ahead:
+        return False
+    if refresh is None:
+        return True
+    if refresh.every != "epoch":
+        return step % refresh.every != 0
+    return state.position.number + t.recipe.train.accumulate < len(t.plan.epoch(state.position.epoch))
 
 
 def observer(t: Training, step: int) -> Observe | None:
@@ -112,6 +150,12 @@ def clip(t: Training) -> torch.Tensor:
         t.accelerator.scaler.unscale_(t.optimizer)
     largest = t.recipe.train.clip if t.recipe.train.clip is not None else math.inf
     return nn.utils.clip_grad_norm_(t.trained, largest)
+
+
+def refuse_without_negatives(numbers: dict[str, float], batches: Sequence[Batch]) -> None:
+    """Raises WithoutNegatives, before the weights change, where only the device knew that a batch has none."""
+    if numbers.pop(REFUSED, 0) > 0:
+        raise WithoutNegatives(max(len(batch.query_ids) for batch in batches))
 
 
 def step_optimizer(t: Training, step: int, loss: float, norm: float) -> None:

@@ -44,7 +44,12 @@ class Ranked:
 
 
 class NegativeSource(Protocol):
-    """What training draws negatives from. A source that changes with the scores observes them and has a state."""
+    """What training draws negatives from. A source that changes with the scores observes them and has a state.
+
+    known_ahead: whether a batch's negatives depend on its epoch alone, and not on the steps before it.
+    """
+
+    known_ahead: bool = False
 
     def draw(self, query_ids: Sequence[str], epoch: int) -> dict[str, list[str]]: ...
 
@@ -60,6 +65,8 @@ class NegativeSource(Protocol):
 
 class MinedNegatives(NegativeSource):
     """Candidates by query, from which the recipe's sampling draws every epoch."""
+
+    known_ahead = True
 
     def __init__(self, recipe: Recipe, candidates: dict[str, Ranked]) -> None:
         self._sample: Any = methods.bind("sampling", recipe.negatives.sampling.name, recipe.negatives.sampling.options)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .. import methods
 from ..errors import InputError
-from ..methods.loss._pairs import MEAN_OVER, WithoutNegatives, other_queries
+from ..methods.loss._pairs import MEAN_OVER, REFUSED, WithoutNegatives, other_queries
 from ..models.scorers import EncoderScores
 from ..recipe import Recipe
 from ..types import Scores
@@ -190,9 +190,10 @@ class Objective:
 
     def logged(self, terms: Sequence[Term], parts: Parts) -> Parts:
         """All numbers for the log, with each loss's value where there are several."""
+        refused = added({REFUSED: term.parts[REFUSED]} for term in terms if REFUSED in term.parts)
         for (name, _, _), term in zip(self.losses, terms, strict=True):
             parts = parts | ({name: term.value.detach()} if len(self.losses) > 1 else {}) | term.parts
-        return parts
+        return parts | refused
 
 
 def loss_of(objective: Objective, batch: Scored, generator: torch.Generator) -> tuple[Tensor, Parts]:
@@ -277,7 +278,7 @@ def joined(terms: Sequence[Term]) -> Term:
         {name: part if is_count(part) else term.share(part, whole) for name, part in term.parts.items()}
         for term in terms
     )
-    return Term(value, over, parts)
+    return Term(value, over, parts | ({REFUSED: (over == 0).long()} if REFUSED in parts else {}))
 
 
 def is_count(value: Tensor | float) -> bool:

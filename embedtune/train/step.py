@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial, reduce
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed
 from accelerate import Accelerator
@@ -26,6 +28,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..data.relevance import Relevance, item_key, text_key
 from ..errors import InputError
 from ..methods.synthesis.memory_queue import MemoryQueue
+from ..models.beside import moved, row_index
 from ..models.cpu import between_chunks
 from ..models.device_memory import attempt
 from ..models.encoder import Encoder
@@ -88,19 +91,20 @@ def lay_out(
     doc_ids = (*real, *items)
     column = {doc_id: index for index, doc_id in enumerate(doc_ids)}
     shape = (len(query_ids), len(doc_ids))
-    positive, own_negatives = torch.zeros(2, *shape, dtype=torch.bool)
-    for row, query_id in enumerate(query_ids):
-        positive[row, [column[d] for d in relevance.positives[query_id] if d in column]] = True
-        own_negatives[row, [column[d] for d in negatives.get(query_id, ())]] = True
-        own_negatives[row, [column[item.id] for item in made.get(query_id, ())]] = True
+    positive = marked(shape, ([column[d] for d in relevance.positives[q] if d in column] for q in query_ids))
+    of_made = ([item.id for item in made.get(query_id, ())] for query_id in query_ids)
+    of_query = ([*negatives.get(query_id, ()), *ids] for query_id, ids in zip(query_ids, of_made, strict=True))
+    own_negatives = marked(shape, ([column[doc_id] for doc_id in ids] for ids in of_query))
     with_key: dict[str, list[int]] = {}  # content -> its columns
     for index, keys in enumerate([*map(relevance.document_keys, real), *((item_key(i),) for i in items.values())]):
         for key in keys:
             with_key.setdefault(key, []).append(index)
-    candidate = ~positive
-    for row, query_id in enumerate(query_ids):
-        candidate[row, [c for key in relevance.forbidden_keys(query_id) for c in with_key.get(key, ())]] = False
-        candidate[row, [column[d] for d in relevance.forbidden_ids(query_id) if d in column]] = False
+    forbidden = (
+        [c for key in relevance.forbidden_keys(query_id) for c in with_key.get(key, ())]
+        + [column[d] for d in relevance.forbidden_ids(query_id) if d in column]
+        for query_id in query_ids
+    )
+    candidate = marked(shape, forbidden).logical_or_(positive).logical_not_()
     return Batch(
         query_ids=query_ids,
         doc_ids=doc_ids,
@@ -111,6 +115,15 @@ def lay_out(
         made=tuple(items.values()),
         made_queries=torch.tensor([relevance.is_made(query_id) for query_id in query_ids]),
     )
+
+
+def marked(shape: tuple[int, int], columns: Iterable[Sequence[int]]) -> Tensor:
+    """(Q, D) bool, True at the columns listed for each row."""
+    listed = list(columns)
+    values = np.zeros(shape, dtype=np.bool_)
+    rows = np.arange(len(listed)).repeat([*map(len, listed)])
+    values[rows, np.fromiter(chain.from_iterable(listed), dtype=np.int64, count=len(rows))] = True
+    return torch.from_numpy(values)
 
 
 def made_documents(
@@ -180,25 +193,27 @@ class EncodedBatch:
         batch, device, queries = self.batch, self.queries.device, self.queries
         if rows is not None:
             batch = batch.of(rows)
-            queries = queries[rows.start : rows.stop] if isinstance(rows, range) else queries[list(rows)]
+            whole = isinstance(rows, range)
+            queries = queries[slice(rows[0], rows[-1] + 1) if whole else row_index(rows, device)]
         if dimensions is not None and dimensions > queries.shape[1]:
             raise InputError(f"matryoshka: {dimensions} dimensions are more than the model's {queries.shape[1]}")
-        made = {item.id for item in batch.made}
+        made, paired = {item.id for item in batch.made}, batch.positive.nonzero(as_tuple=True)
         q, d = (scored(values[:, :dimensions], self.similarity) for values in (queries, self.documents))
         return Scores(
             student=q @ d.T,
-            positive=batch.positive.to(device),
-            candidate=batch.candidate.to(device),
-            own=batch.own_negatives.to(device),
+            positive=moved(batch.positive, device),
+            candidate=moved(batch.candidate, device),
+            own=moved(batch.own_negatives, device),
             queries=q,
             documents=d,
             query_ids=batch.query_ids,
             doc_ids=tuple("" if item_id in made else item_id for item_id in batch.doc_ids),
             positive_ids=batch.positive_ids,
-            made=torch.tensor([item_id in made for item_id in batch.doc_ids], device=device) if made else None,
+            made=moved(torch.tensor([item_id in made for item_id in batch.doc_ids]), device) if made else None,
             made_by=tuple(rule_of(item_id) if item_id in made else "" for item_id in batch.doc_ids) if made else (),
-            made_queries=batch.made_queries.to(device) if batch.made_queries.any() else None,
+            made_queries=moved(batch.made_queries, device) if batch.made_queries.any() else None,
             progress=self.progress,
+            positive_pairs=(moved(paired[0], device), moved(paired[1], device)),
         )
 
 
@@ -237,10 +252,28 @@ class TrainingStep:
             scaled.backward()
 
 
+ROLES: tuple[Role, Role] = ("query", "document")
+
+
+def prepared(step: TrainingStep, batch: Batch) -> list[list[Prepared]]:
+    """This process's shard of the batch's queries, and of its documents, ready for the model."""
+    step.tokens[1].hold(batch.made)
+    ids = (batch.query_ids, batch.doc_ids)
+    return [tokens(of_role[step.shard]) for tokens, of_role in zip(step.tokens, ids, strict=True)]
+
+
 def accumulate_gradients(
-    step: TrainingStep, batch: Batch, generator: torch.Generator, *, progress: float, observe: Observe | None = None
+    step: TrainingStep,
+    batch: Batch,
+    generator: torch.Generator,
+    *,
+    progress: float,
+    observe: Observe | None = None,
+    items: Sequence[Sequence[Prepared]] | None = None,
 ) -> tuple[Tensor, Parts]:
     """Adds the batch's gradient to the weights' .grad; returns the loss and numbers for the log.
+
+    items: what `prepared` gives, where it has been called before.
 
     `fetched` makes numbers of both. Nothing here waits for the device, except methods that decide by values.
 
@@ -249,15 +282,14 @@ def accumulate_gradients(
     """
     encoder, objective = step.encoder, step.objective
     shard = step.shard
-    step.tokens[1].hold(batch.made)
     towers: list[Tower] = []
     underway = []
-    roles: list[tuple[Role, tuple[str, ...]]] = [("query", batch.query_ids), ("document", batch.doc_ids)]
+    shards = zip(ROLES, items or prepared(step, batch), batch.positive.shape, strict=True)
     with encoder.lowered_once() if step.chunk_size is None else encoder.without_graph():
-        for tokens, (role, ids) in zip(step.tokens, roles, strict=True):
-            towers.append(embed(encoder, tokens(ids[shard]), role, chunk_size=step.chunk_size, earlier=towers))
+        for role, of_role, count in shards:
+            towers.append(embed(encoder, of_role, role, chunk_size=step.chunk_size, earlier=towers))
             # the queries' are exchanged while documents are encoded
-            underway.append(gathering(towers[-1], len(ids), step.accelerator))
+            underway.append(gathering(towers[-1], count, step.accelerator))
     queries, documents = [wait() for wait in underway]
     encoded = EncodedBatch(batch, queries, documents, encoder.similarity, progress)
     slices = slices_of(batch.positive) if not objective.comparing else [range(len(batch.query_ids))]
@@ -280,13 +312,12 @@ def accumulate_gradients(
 
 
 @torch.no_grad()
-def slow_documents(step: TrainingStep, batch: Batch, queue: MemoryQueue, trained: Sequence[nn.Parameter]) -> Tensor:
-    """(D, H) the batch's documents as the queue's slow copy embeds them, without dropout."""
-    step.tokens[1].hold(batch.made)
-    shard = step.shard
+def slow_documents(
+    step: TrainingStep, batch: Batch, items: Sequence[Prepared], queue: MemoryQueue, trained: Sequence[nn.Parameter]
+) -> Tensor:
+    """(D, H) the batch's documents as the queue's slow copy embeds them, without dropout. items: this process's."""
     step.encoder.model.eval()
     with queue.slow_weights(trained):
-        items = step.tokens[1](batch.doc_ids[shard])
         tower = embed(step.encoder, items, "document", chunk_size=step.chunk_size)
     training_mode(step.encoder.model)
     documents = gathering(tower, len(batch.doc_ids), step.accelerator)().detach()
@@ -360,7 +391,7 @@ def embed(
             for tower in earlier:
                 tower.drop_graphs()
     outputs = torch.cat([piece.output.detach().float() for piece in pieces if piece.output is not None])
-    order = torch.tensor([row for piece in pieces for row in piece.rows], device=outputs.device)
+    order = row_index((row for piece in pieces for row in piece.rows), outputs.device)
     values = torch.empty_like(outputs).index_copy(0, order, outputs).requires_grad_()
     if cached:
         for piece in pieces:
@@ -465,7 +496,8 @@ def _differentiate(
         with restored(piece.state, encoder.device):
             output = encoder.forward(piece.items, role)
     if output.requires_grad:  # frozen modules have no way back
-        output.backward(gradient[piece.rows].to(output.dtype), inputs=weights)  # type: ignore[no-untyped-call]
+        rows = row_index(piece.rows, gradient.device)
+        output.backward(gradient[rows].to(output.dtype), inputs=weights)  # type: ignore[no-untyped-call]
     return True
 
 

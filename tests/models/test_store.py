@@ -23,7 +23,6 @@ from embedtune.models.encoder import load_encoder
 from embedtune.models.precision import resolve_device
 from embedtune.models.prepared import IMAGE_IN_BLOCK
 from embedtune.models.store import Block
-from embedtune.types import Item
 
 
 @pytest.mark.parametrize("killed_at", [-1, 2], ids=["both live", "one is killed"])
@@ -64,15 +63,17 @@ def test_two_processes_share_the_blocks_of_one_entry(
 def blocks_of(shape: tuple[int, int], size: int, value: float) -> Iterator[Block]:
     for start in range(0, shape[0], size):
         stop = min(start + size, shape[0])
-        yield Block(start, stop, lambda _, n=stop - start: np.full((n, shape[1]), value, np.float32))
+        rows = np.full((stop - start, shape[1]), value, np.float32)
+        yield store.whole_block(start, stop, partial(np.copy, rows))
 
 
 KEY = store.Key(encoder="e", role="document", items="i", count=10)
 
 
-@pytest.fixture
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=[False, True], ids=["in turn", "beside"])
+def own_cache(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMBEDTUNE_CACHE", str(tmp_path))
+    monkeypatch.setattr("embedtune.models.beside.has_room", lambda: request.param)
 
 
 def stopped_after(count: int, size: int) -> Iterator[Block]:
@@ -120,10 +121,10 @@ def test_an_empty_set_is_whole_at_once() -> None:
 @pytest.mark.usefixtures("own_cache")
 def test_a_failing_block_is_free_for_others() -> None:
     def broken() -> Iterator[Block]:
-        def compute(_: object) -> None:
+        def prepare() -> None:
             raise InputError("a broken image")
 
-        yield Block(0, 10, compute)  # type: ignore[arg-type]
+        yield Block(0, 10, prepare, lambda _, on_done: lambda: np.zeros((10, 2), np.float32))
 
     with pytest.raises(InputError, match="a broken image"):
         store.cached(KEY, (10, 2), broken)
@@ -167,9 +168,9 @@ def test_images_are_shared_in_smaller_blocks(
     sizes: list[int] = []
     whole = encoder._encoded
 
-    def noted(items: Sequence[Item], *rest: Any) -> Any:
+    def noted(items: Sequence[Any], *rest: Any, **options: Any) -> Any:
         sizes.append(len(items))
-        return whole(items, *rest)
+        return whole(items, *rest, **options)
 
     monkeypatch.setattr(encoder, "_encoded", noted)
     cached = encoder.encode(corpus, "document")

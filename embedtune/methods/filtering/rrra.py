@@ -12,6 +12,7 @@ from .. import MethodSpec
 from .._numerics import full
 
 SPEC = MethodSpec(scheduled=("threshold",), experimental=True)
+HIDDEN_AT_ONCE = 2**25  # 128 MiB
 
 
 class Rrra(nn.Module):
@@ -63,9 +64,33 @@ class Rrra(nn.Module):
         queries, documents = embeddings(scores)
         if not len(self.weights):
             self._start(queries)
-        with torch.no_grad():  # row by row: all pairs at once would be (Q, D, 3H)
-            rows = [self.chance(self.weights, query.expand_as(documents), documents)[0] for query in queries]
-        return torch.stack(rows)
+        with torch.no_grad():
+            return self._chances(queries, documents)
+
+    def _chances(self, queries: Tensor, documents: Tensor) -> Tensor:
+        """(Q, D) as `chance` gives them, from what is linear in q, in c and in q * c: some queries at a time, since
+        their pairs' hidden values are (Q, hidden, D)."""
+        width, hidden = queries.shape[1], self.hidden
+        (bias, first), (shift, second), rest = self._layers(self.weights, width)
+        minus, times, plus = torch.split(first, width, dim=1)  # (hidden, H) each
+        of_queries = queries @ (minus + plus).T + bias  # (Q, hidden)
+        of_documents = documents @ (plus - minus).T  # (D, hidden)
+        similar = queries @ documents.T + (queries @ shift)[:, None]  # (Q, D)
+        readout = queries @ second  # (Q, hidden)
+        at_once = max(1, HIDDEN_AT_ONCE // (hidden * len(documents)))
+        for start in range(0, len(queries), at_once):
+            rows = slice(start, start + at_once)
+            inner = (queries[rows, None] * times) @ documents.T  # (q, hidden, D)
+            inner = torch.relu(inner + of_queries[rows, :, None] + of_documents.T)
+            similar[rows] += (readout[rows, None] @ inner)[:, 0]
+        return torch.sigmoid(rest[0] * similar + rest[1])
+
+    def _layers(self, weights: Tensor, width: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor]:
+        """Bias and matrix of the first layer (hidden, 3H) and of the second (H, hidden); the sigmoid's a and b."""
+        hidden = self.hidden
+        first, second, rest = torch.split(weights, [hidden * (3 * width + 1), width * (hidden + 1), 2])
+        layers = (first[:hidden], first[hidden:].view(hidden, -1)), (second[:width], second[width:].view(width, hidden))
+        return *layers, rest
 
     def learn(self, scores: Scores, keep: Tensor) -> None:
         """One step on the adapter, from the positives and each query's most similar kept candidates."""
@@ -78,11 +103,10 @@ class Rrra(nn.Module):
 
     def chance(self, weights: Tensor, queries: Tensor, documents: Tensor) -> tuple[Tensor, Tensor]:
         """For pairs of rows (n, H): the chances of relevance (n,) and the moved documents c' (n, H)."""
-        width, hidden = queries.shape[1], self.hidden
-        first, second, rest = torch.split(weights, [hidden * (3 * width + 1), width * (hidden + 1), 2])
+        (bias, first), (shift, second), rest = self._layers(weights, queries.shape[1])
         pairs = torch.cat([queries - documents, queries * documents, queries + documents], dim=1)
-        inner = torch.relu(F.linear(pairs, first[hidden:].view(hidden, 3 * width), first[:hidden]))
-        moved = documents + F.linear(inner, second[width:].view(width, hidden), second[:width])
+        inner = torch.relu(F.linear(pairs, first, bias))
+        moved = documents + F.linear(inner, second, shift)
         return torch.sigmoid(rest[0] * (queries * moved).sum(dim=1) + rest[1]), moved
 
     def _start(self, queries: Tensor) -> None:

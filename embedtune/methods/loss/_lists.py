@@ -40,7 +40,7 @@ def lists(
     known = ~teacher.isnan()
     judged = scores.positive.any(dim=1)
     valid = (keep & known).any(dim=1) & judged
-    counts = row_counts(judged.nonzero().flatten(), valid[judged])
+    counts = row_counts(judged.nonzero().flatten(), valid[judged], len(keep))
     listed = ((scores.positive | keep) & known)[valid]  # (R, D)
 
     def log_shares(logits: Tensor) -> Tensor:

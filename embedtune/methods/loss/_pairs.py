@@ -14,6 +14,11 @@ MEAN_OVER = "mean_over"
 of the others make that of all; each loss that says BY_QUERY gives it. It is not logged."""
 
 
+REFUSED = "batches_refused"
+"""Among a loss's parts: the batches in which no query has a negative (0 or 1). It is not logged; a step with one is
+refused before the weights change."""
+
+
 def cross_entropy(positive: Tensor, negatives: Tensor, smoothing: float = 0.0) -> Tensor:
     """(P,) minus the log-probability of each positive logit (P,) against its own row of negative logits (P, N).
 
@@ -72,10 +77,12 @@ def own_negatives(scores: Scores, keep: Tensor) -> Tensor:
     return keep & scores.own if scores.own is not None else torch.zeros_like(keep)
 
 
-def mean_by_group(values: Tensor, group: Tensor, valid: Tensor) -> Tensor:
-    """Mean of the valid values (P,) within each group, then over the groups that have any; 0 where none has."""
-    size = torch.zeros(int(group.max()) + 1 if len(group) else 1, dtype=values.dtype, device=values.device)
-    size = size.index_add(0, group, valid.to(values.dtype))
+def mean_by_group(values: Tensor, group: Tensor, valid: Tensor, groups: int) -> Tensor:
+    """Mean of the valid values (P,) within each group, then over the groups that have any; 0 where none has.
+
+    groups: more than the largest number of a group.
+    """
+    size = torch.zeros(groups, dtype=values.dtype, device=values.device).index_add(0, group, valid.to(values.dtype))
     weights = valid / size[group].clamp(min=1)
     return (values * weights).sum() / (size > 0).sum().clamp(min=1)
 
@@ -91,13 +98,23 @@ class WithoutNegatives(InputError):
         self.queries = queries
 
 
-def row_counts(rows: Tensor, valid: Tensor) -> dict[str, float | Tensor]:
+def row_counts(rows: Tensor, valid: Tensor, queries: int) -> dict[str, float | Tensor]:
     """A loss's counts of rows: those its mean is over (MEAN_OVER), and those with a positive pair but no valid one.
 
-    A pair is valid where it has a negative. Raises WithoutNegatives where no pair is valid.
+    A pair is valid where it has a negative. Where no pair is, it raises WithoutNegatives; on a device, which must not
+    be waited for, it counts the batch in REFUSED instead.
     """
-    all_rows = torch.bincount(rows) > 0
-    if not bool(valid.any()):
-        raise WithoutNegatives(int(all_rows.sum()))
-    counted = (torch.bincount(rows[valid]) > 0).sum()
-    return {"rows_without_negatives": all_rows.sum() - counted, MEAN_OVER: counted}
+    flags = torch.stack([torch.ones_like(valid), valid]).long()  # (2, P)
+    by_row = torch.zeros(2, queries, dtype=torch.int64, device=rows.device).index_add(1, rows, flags)
+    present, counted = (by_row > 0).sum(dim=1)
+    parts: dict[str, float | Tensor] = {"rows_without_negatives": present - counted, MEAN_OVER: counted}
+    if not at_hand(valid):
+        return {**parts, REFUSED: (counted == 0).long()}
+    if not bool(counted):
+        raise WithoutNegatives(int(present))
+    return parts
+
+
+def at_hand(values: Tensor) -> bool:
+    """Whether the host can read the values without waiting for a device."""
+    return values.device.type == "cpu"

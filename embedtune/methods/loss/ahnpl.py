@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -59,7 +60,7 @@ class Ahnpl(nn.Module):
     def forward(self, scores: Scores, keep: Tensor, log_weights: Tensor) -> tuple[Tensor, dict[str, float | Tensor]]:
         if scores.queries is None or scores.documents is None:
             raise InputError("loss.ahnpl: needs embeddings, and here are scores only")
-        rows, columns = scores.positive.nonzero(as_tuple=True)  # (P,) each
+        rows, columns = scores.pairs  # (P,) each
         hard = own_negatives(scores, keep)[rows]  # (P, D)
         logits = full(scores.student)[rows] / self.temperature  # (P, D)
         positive = logits.gather(1, columns[:, None])[:, 0]
@@ -92,27 +93,36 @@ class Ahnpl(nn.Module):
         of_images = positive[:, None] + difference / self.temperature  # <T, I'>
         valid = hard.any(dim=1)
         losses = [
-            mean_by_group(cross_entropy(positive, negatives.masked_fill(~hard, -torch.inf)), rows, valid)
+            mean_by_group(cross_entropy(positive, negatives.masked_fill(~hard, -torch.inf)), rows, valid, len(images))
             for negatives in (logits, of_images)
         ]
         return torch.stack(losses).mean()
 
     def _margin(self, kinds: tuple[str, ...], hard: Tensor, logits: Tensor, positive: Tensor) -> Tensor:
-        thresholds = logits.new_tensor([float(self._threshold(kind)) for kind in kinds])  # (D,)
-        violations = (thresholds + logits - positive[:, None]).relu()
+        names, of_columns = np.unique(kinds, return_inverse=True)
+        kind = torch.from_numpy(of_columns).to(logits.device)  # (D,)
+        thresholds = torch.stack([self._threshold(name, logits) for name in names])  # one for each kind
+        violations = (thresholds[kind] + logits - positive[:, None]).relu()
         loss = violations[hard].sum() / (len(hard) * hard.sum(dim=1).max())
         if self.training and self.margin != "fixed":
-            held, p = logits.detach(), positive.detach()
-            for kind in sorted({kinds[column] for column in hard.any(dim=0).nonzero().flatten().tolist()}):
-                of_kind = hard & torch.tensor([name == kind for name in kinds], device=hard.device)
-                gap = p.mean() - held[of_kind].mean()
-                if self.margin == "hardest":
-                    gap = (p[:, None] - held)[of_kind].max() / 5
-                self.register_buffer(PREFIX + kind, gap.clamp(0, LARGEST))
+            gaps, present = self._gaps(kind, hard, logits.detach(), positive.detach(), len(names))
+            updated = torch.where(present, gaps.clamp(0, LARGEST), thresholds)
+            for name, threshold in zip(names, updated, strict=True):
+                self.register_buffer(PREFIX + str(name), threshold.clone())
         return loss
 
-    def _threshold(self, kind: str) -> float | Tensor:
-        return self.fixed if self.margin == "fixed" else getattr(self, PREFIX + kind, 0.0)
+    def _gaps(self, kind: Tensor, hard: Tensor, held: Tensor, positive: Tensor, kinds: int) -> tuple[Tensor, Tensor]:
+        """For each kind of hard caption the next threshold, and whether the batch has one."""
+        count = torch.zeros(kinds, dtype=torch.int64, device=kind.device).index_add(0, kind, hard.sum(dim=0))
+        if self.margin == "hardest":
+            gaps = (positive[:, None] - held).masked_fill(~hard, -torch.inf).amax(dim=0)  # (D,)
+            return held.new_full((kinds,), -torch.inf).index_reduce(0, kind, gaps, "amax") / 5, count > 0
+        sums = held.new_zeros(kinds).index_add(0, kind, held.masked_fill(~hard, 0.0).sum(dim=0))
+        return positive.mean() - sums / count.clamp(min=1), count > 0
+
+    def _threshold(self, name: str, like: Tensor) -> Tensor:
+        known = self.fixed if self.margin == "fixed" else getattr(self, PREFIX + name, 0.0)
+        return torch.as_tensor(known, dtype=like.dtype, device=like.device)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for name in state_dict:  # which kinds there are is known only when saved

@@ -47,7 +47,7 @@ class Asymmetric(nn.Module):
     def forward(self, scores: Scores, keep: Tensor, log_weights: Tensor) -> tuple[Tensor, dict[str, float | Tensor]]:
         rows = scores.positive.any(dim=1) & keep.any(dim=1)
         judged = scores.positive.any(dim=1).nonzero().flatten()
-        parts = row_counts(judged, keep.any(dim=1)[judged])
+        parts = row_counts(judged, keep.any(dim=1)[judged], len(keep))
         logits = full(scores.student)[rows] * self.log_scale.exp() + self.bias  # (R, D)
         chance = logits.sigmoid()
         positive_cost = -F.logsigmoid(logits) * (1 - chance) ** self.gamma_positive

@@ -41,7 +41,7 @@ def bidirectional_margin(
     if soft == "made":
         chosen = scores.candidate & scores.made if scores.made is not None else torch.zeros_like(keep)
     student = full(scores.student)
-    rows, columns = scores.positive.nonzero(as_tuple=True)  # (P,) each
+    rows, columns = scores.pairs  # (P,) each
     gap = (student[rows] - student[rows, columns][:, None])[chosen[rows]]  # (pairs,)
     loss = ((gap + alpha).relu() + (-gap - beta).relu()).sum() / max(gap.numel(), 1)
     return loss, {"soft_negatives": gap.numel(), MEAN_OVER: gap.numel()}

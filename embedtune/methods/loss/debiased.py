@@ -47,7 +47,7 @@ def debiased(
             "loss.debiased: expected temperature above 0 and positive_rate from 0 to below 1, "
             f"got {temperature} and {positive_rate}"
         )
-    rows, columns = pairs = scores.positive.nonzero(as_tuple=True)  # (P,) each
+    rows, columns = pairs = scores.pairs  # (P,) each
     positive = full(scores.student)[pairs] / temperature
     losses, with_negatives, clamped = [], [], []
     for directions, group in zip(VIEWS[: 2 if two_views else 1], pairs, strict=False):
@@ -66,10 +66,10 @@ def debiased(
         log_r = (importance + weighted).logsumexp(dim=1) - importance.logsumexp(dim=1) + log_n
         log_g, at_floor = _debiased(log_r, log_n, of_pairs, positive_rate, temperature)
         every = torch.ones_like(at_floor)
-        losses.append(mean_by_group(F.softplus(log_g - of_pairs), group[valid], every))
+        losses.append(mean_by_group(F.softplus(log_g - of_pairs), group[valid], every, max(keep.shape)))
         with_negatives.append(valid)
-        clamped.append(mean_by_group(at_floor.float(), group[valid], every))
-    parts = row_counts(rows, torch.stack(with_negatives).any(dim=0))
+        clamped.append(mean_by_group(at_floor.float(), group[valid], every, max(keep.shape)))
+    parts = row_counts(rows, torch.stack(with_negatives).any(dim=0), len(keep))
     return torch.stack(losses).mean(), parts | {"clamped_share": torch.stack(clamped).mean()}
 
 

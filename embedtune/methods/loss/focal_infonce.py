@@ -25,12 +25,12 @@ def focal_infonce(
     """
     if not temperature > 0:
         raise InputError(f"loss.focal_infonce.temperature: must be above 0, got {temperature}")
-    rows, columns = scores.positive.nonzero(as_tuple=True)  # (P,) each
+    rows, columns = scores.pairs  # (P,) each
     student = full(scores.student)
     negatives = student * (student + margin) / temperature + log_weights
     negatives = negatives.masked_fill(~keep, -torch.inf)[rows]  # (P, D)
     positive = student[rows, columns]
     valid = keep.any(dim=1)[rows]
-    parts = row_counts(rows, valid)
-    loss = mean_by_group(cross_entropy(positive * positive.abs() / temperature, negatives), rows, valid)
+    parts = row_counts(rows, valid, len(keep))
+    loss = mean_by_group(cross_entropy(positive * positive.abs() / temperature, negatives), rows, valid, len(keep))
     return loss, parts

@@ -36,7 +36,7 @@ def fsc_clip(
     """
     if not temperature > 0 or focus < 0 or not 0 <= smoothing < 1:
         raise InputError("loss.fsc_clip: expected temperature above 0, focus from 0 up and smoothing from 0 to below 1")
-    rows, columns = scores.positive.nonzero(as_tuple=True)  # (P,) each
+    rows, columns = scores.pairs  # (P,) each
     mined = own_negatives(scores, keep)
     hard = mined[rows]  # (P, D)
     logits = full(scores.student)[rows] / temperature
@@ -48,4 +48,4 @@ def fsc_clip(
     log_share = log_share.masked_fill(target == 0, 0.0)  # a dropped one would be 0 times infinity
     values = -(target * (1 - log_share.exp()).clamp(min=1e-12) ** focus * log_share).sum(dim=1)
     counted = (mined.any(dim=1) & scores.positive.any(dim=1)).sum()
-    return mean_by_group(values, rows, hard.any(dim=1)), {"hard_negatives": hard.sum(), MEAN_OVER: counted}
+    return mean_by_group(values, rows, hard.any(dim=1), len(keep)), {"hard_negatives": hard.sum(), MEAN_OVER: counted}

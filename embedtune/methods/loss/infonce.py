@@ -77,7 +77,7 @@ class Infonce(nn.Module):
 
     def forward(self, scores: Scores, keep: Tensor, log_weights: Tensor) -> tuple[Tensor, dict[str, float | Tensor]]:
         scale = self._scale()
-        rows, columns = scores.positive.nonzero(as_tuple=True)  # (P,) each
+        rows, columns = scores.pairs  # (P,) each
         positive = full(scores.student)[rows, columns] * scale
         keep = own_negatives(scores, keep) if self.own_only else keep
         with torch.autocast(scores.student.device.type, enabled=False):
@@ -86,9 +86,9 @@ class Infonce(nn.Module):
         if self.joint:
             negatives, groups = [torch.cat(negatives, dim=1)], [rows]
         valid = [(block != -torch.inf).any(dim=1) for block in negatives]
-        parts = row_counts(rows, torch.stack(valid).any(dim=0))
+        parts = row_counts(rows, torch.stack(valid).any(dim=0), len(keep))
         losses = [
-            mean_by_group(cross_entropy(positive, block, self.label_smoothing), group, has_negatives)
+            mean_by_group(cross_entropy(positive, block, self.label_smoothing), group, has_negatives, max(keep.shape))
             for block, group, has_negatives in zip(negatives, groups, valid, strict=True)
         ]
         if self.log_scale is not None:

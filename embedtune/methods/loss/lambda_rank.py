@@ -39,7 +39,7 @@ def lambda_rank(
     keep = own_negatives(scores, keep) if negatives == "own" else keep
     judged = scores.positive.any(dim=1)
     rows = judged & keep.any(dim=1)
-    parts = row_counts(judged.nonzero().flatten(), rows[judged])
+    parts = row_counts(judged.nonzero().flatten(), rows[judged], len(keep))
     positive, negative = scores.positive[rows], keep[rows]  # (R, D)
     student = full(scores.student)[rows] / temperature
     listed = student.detach().masked_fill(~(positive | negative), -torch.inf)

@@ -37,7 +37,7 @@ class MarginMse(nn.Module):
         rows, columns = (scores.positive & ~teacher.isnan()).nonzero(as_tuple=True)  # (P,) each
         scored = (keep & ~teacher.isnan())[rows]  # (P, D)
         valid = scored.any(dim=1)
-        parts = row_counts(rows, valid)
+        parts = row_counts(rows, valid, len(keep))
         scale = self.scale if self.log_scale is None else self.log_scale.exp()
         student = full(scores.student) * scale
         margins = student[rows, columns][:, None] - student[rows]  # (P, D)
@@ -46,4 +46,4 @@ class MarginMse(nn.Module):
         values = errors.sum(dim=1) / scored.sum(dim=1).clamp(min=1)
         if isinstance(scale, Tensor):
             parts["scale"] = scale.detach()
-        return mean_by_group(values, rows, valid), parts
+        return mean_by_group(values, rows, valid, len(keep)), parts

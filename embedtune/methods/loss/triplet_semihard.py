@@ -22,9 +22,9 @@ def triplet_semihard(
     Departures: cosine distance; FaceNet and sentence-transformers have Euclidean ones. The chosen negative's log-weight
     multiplies its triplet. Several positives: the mean over them.
     """
-    rows, columns = scores.positive.nonzero(as_tuple=True)  # (P,) each
+    rows, columns = scores.pairs  # (P,) each
     valid = keep.any(dim=1)[rows]
-    parts = row_counts(rows, valid)
+    parts = row_counts(rows, valid, len(keep))
     student = full(scores.student)
     positive = student[rows, columns][:, None]
     negatives = student[rows]  # (P, D)
@@ -33,4 +33,4 @@ def triplet_semihard(
     farthest = negatives.masked_fill(~keep[rows], torch.inf).argmin(dim=1, keepdim=True)
     chosen = torch.where(farther.any(dim=1, keepdim=True), nearest_farther, farthest)  # (P, 1)
     triplets = (negatives.gather(1, chosen) - positive + margin).relu() * log_weights[rows].gather(1, chosen).exp()
-    return mean_by_group(triplets.squeeze(1) * valid, rows, valid), parts
+    return mean_by_group(triplets.squeeze(1) * valid, rows, valid, len(keep)), parts

@@ -41,7 +41,7 @@ class Tripletclip(nn.Module):
             self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     def forward(self, scores: Scores, keep: Tensor, log_weights: Tensor) -> tuple[Tensor, dict[str, float | Tensor]]:
-        rows, columns = scores.positive.nonzero(as_tuple=True)  # (P,) each
+        rows, columns = scores.pairs  # (P,) each
         made = scores.made_queries if scores.made_queries is not None else torch.zeros_like(keep[:, 0])
         positive = full(scores.student)[rows, columns] / self.temperature
         documents, queries = (
@@ -50,12 +50,12 @@ class Tripletclip(nn.Module):
         )
         queries = queries.masked_fill(made != made[rows, None], -torch.inf)  # (P, Q)
         valid = [(block != -torch.inf).any(dim=1) for block in (documents, queries)]
-        parts = row_counts(rows, valid[0] | valid[1])
+        parts = row_counts(rows, valid[0] | valid[1], len(keep))
         halves = []
         for kind in (False, True):
             of_kind = made[rows] == kind
             terms = [
-                mean_by_group(cross_entropy(positive, block), group, has_negatives & of_kind)
+                mean_by_group(cross_entropy(positive, block), group, has_negatives & of_kind, max(keep.shape))
                 for block, group, has_negatives in zip((documents, queries), (rows, columns), valid, strict=True)
             ]
             halves += [torch.stack(terms).mean()] if bool(of_kind.any()) else []

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import torch
@@ -65,8 +67,7 @@ class MemoryQueue(nn.Module):
         filled = self.documents != EMPTY
         held = self.embeddings[filled]  # (M, H)
         allowed = ~torch.isin(self.documents[filled], ids).expand(len(queries), -1)
-        judged = [torch.isin(self.documents[filled], hashes(names, like=ids)) for names in scores.positive_ids]
-        allowed = allowed & ~torch.stack(judged)
+        allowed = allowed & ~self._judged(self.documents[filled], scores.positive_ids)
         if self.hardest is not None:
             similar = (queries @ held.T).masked_fill(~allowed, -torch.inf)
             chosen = similar.topk(min(self.hardest, len(held)), dim=1).indices
@@ -74,6 +75,18 @@ class MemoryQueue(nn.Module):
         if self.training:
             self._take(ids, documents if self.keys is None else self.keys)
         return append(scores, keep, held, allowed)
+
+    def _judged(self, held: Tensor, positive_ids: Sequence[Collection[str]]) -> Tensor:
+        """(Q, M) bool, the held documents (M,) that each query is judged relevant for."""
+        names = hashes(chain.from_iterable(positive_ids), like=held)
+        judged, column = torch.unique(names, return_inverse=True)  # (J,), (N,)
+        counts = held.new_tensor([*map(len, positive_ids)])
+        rows = torch.arange(len(counts), device=held.device).repeat_interleave(counts)  # (N,)
+        relevant = torch.zeros(len(counts), len(judged) + 1, dtype=torch.bool, device=held.device)
+        relevant[rows, column] = True
+        position = torch.searchsorted(judged, held)  # (M,)
+        known = torch.cat([judged, held.new_tensor([EMPTY])])[position] == held
+        return relevant[:, position] & known
 
     def start(self, trained: Sequence[nn.Parameter]) -> None:
         """Begins the slow copy at the trained weights. With an adapter, it is of the adapter alone."""
@@ -119,4 +132,10 @@ class MemoryQueue(nn.Module):
 
 def hashes(names: Iterable[str], like: Tensor) -> Tensor:
     """(n,) int64, above 0 and the same in every process; EMPTY for a made column, which has no name."""
-    return like.new_tensor([int(fingerprint_of(name)[:15], 16) + 1 if name else EMPTY for name in names])
+    return like.new_tensor([*map(hash_of, names)])
+
+
+@lru_cache(maxsize=2**18)
+def hash_of(name: str) -> int:
+    """As `hashes`, of one name."""
+    return int(fingerprint_of(name)[:15], 16) + 1 if name else EMPTY

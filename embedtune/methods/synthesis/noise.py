@@ -42,7 +42,7 @@ def noise(
     length = documents.norm(dim=1).mean()
     drawn = torch.randn(count, queries.shape[1], generator=generator, device=generator.device).to(queries)
     logits = full(scores.student.detach()) / temperature
-    rows, columns = scores.positive.nonzero(as_tuple=True)  # (P,) each
+    rows, columns = scores.pairs  # (P,) each
     real = torch.cat([logits[rows, columns][:, None], logits.masked_fill(~keep, -torch.inf)[rows]], dim=1)
     for _ in range(steps if len(rows) else 0):
         with torch.enable_grad():

@@ -85,3 +85,22 @@ def test_it_learns_under_no_grad_and_gives_the_encoder_no_gradient() -> None:
 def test_without_embeddings_it_is_refused() -> None:
     with pytest.raises(InputError, match=r"^rrra: needs the embeddings of queries and documents$"):
         Rrra()(fixture())
+
+
+@pytest.mark.parametrize("at_once", [1, 2**25])
+def test_chances_of_all_pairs_are_those_of_each_pair(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    monkeypatch.setattr("embedtune.methods.filtering.rrra.HIDDEN_AT_ONCE", at_once)
+    method = Rrra(learning_rate=0.02)
+    for seed in range(5):
+        method(batch(seed))
+    scores = batch(9)
+    assert scores.queries is not None
+    assert scores.documents is not None
+    for dtype, within in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
+        queries, documents, weights = (v.to(dtype) for v in (scores.queries, scores.documents, method.weights))
+        each = torch.stack([method.chance(weights, q.expand_as(documents), documents)[0] for q in queries])
+        method.weights = weights
+        chances = method._chances(queries, documents)
+        assert chances.std() > 0.01
+        torch.testing.assert_close(chances, each, rtol=0, atol=within)
+        method.weights = method.weights.float()

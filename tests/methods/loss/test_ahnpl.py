@@ -146,3 +146,38 @@ def test_without_hard_captions_it_costs_nothing() -> None:
 def test_options_that_mean_nothing_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"^loss.ahnpl: expected a temperature above 0, one of multimodal and margin"):
         Ahnpl(**options)
+
+
+@pytest.mark.parametrize("margin", ["mean", "hardest"])
+def test_thresholds_by_kind_are_those_of_one_kind_after_another(margin: Any) -> None:
+    generator = torch.Generator().manual_seed(1)
+    student = torch.rand(20, 60, generator=generator)
+    positive = torch.zeros(20, 60, dtype=torch.bool).scatter(1, torch.arange(20)[:, None], True)
+    own = (torch.rand(20, 60, generator=generator) < 0.1) & ~positive
+    kinds = tuple(("", "swap", "negation", "number")[n] for n in torch.randint(4, (60,), generator=generator))
+    own[:, [column for column, kind in enumerate(kinds) if kind == "number"]] = False  # a kind without hard captions
+    scores = Scores(
+        student=student,
+        positive=positive,
+        candidate=~positive,
+        own=own,
+        queries=torch.zeros(20, 3),
+        documents=torch.zeros(60, 3),
+        made_by=kinds,
+    )
+    loss = Ahnpl(margin=margin, multimodal="off", temperature=0.1)
+    for _ in range(2):  # the second with thresholds above 0
+        before = {kind: float(getattr(loss, f"threshold_{kind or 'mined'}", 0.0)) for kind in kinds}
+        logits = student / 0.1
+        p = logits[positive]
+        violation = (torch.tensor([before[kind] for kind in kinds]) + logits - p[:, None]).relu()
+        expected = violation[own].sum() / (20 * own.sum(dim=1).max())
+        assert value_of(loss, scores).item() == pytest.approx(expected.item(), rel=1e-6)
+        for kind in ("", "swap", "negation"):
+            of_kind = own & torch.tensor([name == kind for name in kinds])
+            gap = p.mean() - logits[of_kind].mean()
+            if margin == "hardest":
+                gap = (p[:, None] - logits)[of_kind].max() / 5
+            found = float(getattr(loss, f"threshold_{kind or 'mined'}"))
+            assert found == pytest.approx(gap.clamp(0, 10).item(), rel=1e-6)
+        assert float(loss.state_dict()["threshold_number"]) == 0

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from embedtune.errors import InputError
 from embedtune.methods.loss.infonce import Infonce
-from embedtune.methods.synthesis.memory_queue import MemoryQueue
+from embedtune.methods.synthesis.memory_queue import MemoryQueue, hashes
 from embedtune.types import Scores
 
 GENERATOR = torch.Generator()
@@ -153,3 +153,16 @@ def test_without_ids_it_is_refused() -> None:
         call(MemoryQueue(), batch(1, doc_ids=()))
     with pytest.raises(InputError, match=r"^synthesis.memory_queue: expected size of at least 0"):
         MemoryQueue(size=-1)
+
+
+def test_judged_documents_are_those_that_asking_query_by_query_finds() -> None:
+    queue, generator = MemoryQueue(size=40), torch.Generator().manual_seed(0)
+    held = hashes([f"d{n}" for n in range(30)] + ["d3", "d7"], like=queue.documents)
+    chances = torch.rand(12, 50, generator=generator) < 0.2
+    chances[4] = False  # a query without judgements
+    judged = [frozenset(f"d{n}" for n in row.nonzero().flatten().tolist()) for row in chances]
+    expected = torch.stack([torch.isin(held, hashes(names, like=held)) for names in judged])
+    assert expected.any()
+    assert torch.equal(queue._judged(held, judged), expected)
+    assert queue._judged(held[:0], judged).shape == (12, 0)
+    assert not queue._judged(held, [frozenset()] * 3).any()
