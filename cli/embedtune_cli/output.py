@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from embedtune import distributed
 
@@ -19,6 +19,7 @@ _ESCAPES = {
     for code in range(*span)
     if chr(code) not in "\n\t"
 }
+_FOLDED = 16  # characters of a column of texts on a terminal without room
 _NOTED = 0.01  # the share of int8 values outside the calibration that a user is told of
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[object]]]
@@ -100,20 +101,44 @@ def _plain(cell: object) -> str:
 
 
 def _show_rich_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None) -> None:
+    """Numbers and the words of a header are never broken: columns without room go on in a table below, which repeats
+    the first columns of texts."""
     from rich.box import SIMPLE_HEAD
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    console, names = Console(), list(map(printable, columns))
+    cells = [[f"{cell:.4f}" if isinstance(cell, float) else _plain(cell) for cell in row] for row in rows]
+    numeric = [any(isinstance(row[at], int | float) for row in rows) for at in range(len(names))]
+    widths = []  # that a column needs at least; texts may be folded
+    for at, name in enumerate(names):
+        longest = max((cell_len(row[at]) for row in cells), default=0)
+        header = max(map(cell_len, name.split()), default=0)
+        widths.append(max(header, longest if numeric[at] else min(longest, _FOLDED)))
     heading = None if title is None else Text(printable(title), style="bold")
-    table = Table(title=heading, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for position, column in enumerate(columns):
-        numeric = any(isinstance(row[position], int | float) for row in rows)
-        table.add_column(Text(printable(column)), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        # As Text, so that a document's square brackets are not taken for markup.
-        table.add_row(*(Text(f"{cell:.4f}" if isinstance(cell, float) else _plain(cell)) for cell in row))
-    Console().print(table)
+    for part in _parts(widths, numeric, console.width):
+        table = Table(title=heading, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        for at in part:
+            side: Literal["left", "right"] = "right" if numeric[at] else "left"
+            table.add_column(Text(names[at]), justify=side, overflow="fold", min_width=widths[at])
+        for row in cells:
+            # As Text, so that a document's square brackets are not taken for markup.
+            table.add_row(*(Text(row[at]) for at in part))
+        console.print(table)
+        heading = None
+
+
+def _parts(widths: Sequence[int], numeric: Sequence[bool], room: int) -> list[list[int]]:
+    """The columns of each table that fits into the room, two characters beside each column."""
+    first = next((at for at, of_numbers in enumerate(numeric) if of_numbers), len(widths))
+    parts = [list(range(first))]
+    for at in range(first, len(widths)):
+        if len(parts[-1]) > first and sum(widths[c] + 2 for c in [*parts[-1], at]) > room:
+            parts.append(list(range(first)))
+        parts[-1].append(at)
+    return parts
 
 
 def say_left_out(left_out: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 
 import pytest
@@ -37,6 +38,22 @@ def test_a_terminal_gets_a_table_and_brackets_are_no_markup(
     assert "Measures" in shown
     assert "0.1235" in shown
     assert "[c]" in shown
+
+
+def test_a_table_wider_than_the_terminal_goes_on_below_and_breaks_no_number(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    columns = ["dataset", "measure", *(f"value {n}" for n in range(8)), "note"]
+    row = ["scifact-mini", "nDCG@10", *(n / 7 for n in range(8)), "some words " * 9]
+    show_table(columns, [row], as_json=False, title="Measures")
+    printed = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert printed.count("Measures") == 1
+    assert printed.count("scifact-mini") == 3  # a table for some columns each
+    assert [f"{n / 7:.4f}" for n in range(8)] == re.findall(r"\d\.\d{4}", printed)
+    assert " ".join(re.findall("some|words", printed)) == ("some words " * 9).strip()
+    assert max(map(len, printed.splitlines())) <= 60
 
 
 def test_a_wide_table_is_whole_tsv_and_views_on_a_terminal(
