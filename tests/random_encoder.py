@@ -21,7 +21,8 @@ class Random:
     passages = None
 
     def __init__(self, identity: str = "1" * 32, similarity: str = "cosine") -> None:
-        self.identity, self.similarity = identity, similarity
+        self.identity = self.document_identity = identity
+        self.similarity = similarity
 
     def prompt(self, role: str) -> None:
         return None

@@ -22,9 +22,10 @@ from embedtune.models.encoder import load_encoder
 from embedtune.models.scorers import CrossEncoderScores
 from embedtune.models.similarity import as_scored
 from embedtune.negatives.evidence import MiningFiles, read_evidence
-from embedtune.recipe import Chosen, Model, Negatives
+from embedtune.recipe import Chosen, Model, Negatives, check_recipe
 from embedtune.search.build import build, read_source
 from embedtune.search.folder import open_index
+from embedtune.train.run import train
 from embedtune.types import Item
 
 
@@ -177,3 +178,20 @@ def test_a_split_takes_the_pictures_along(pictures: Path, tmp_path: Path) -> Non
     dataset = load_dataset(tmp_path / "split", "validation")
     assert all(item.image and item.image.is_file() for item in dataset.corpus)
     assert dataset.corpus.fingerprint == load_dataset(pictures).corpus.fingerprint
+
+
+def test_a_text_model_is_refused_before_it_is_trained_where_a_set_to_evaluate_on_has_images(
+    tiny_model: Path, tiny_dataset: Path, pictures: Path, tmp_path: Path
+) -> None:
+    recipe = {
+        "version": 1,
+        "model": {"name": str(tiny_model)},
+        "data": {"train": str(tiny_dataset)},
+        "train": {"batch_size": 8, "max_steps": 1},
+        "evaluate": {"in_domain": [str(tiny_dataset)], "out_of_domain": [str(pictures)]},
+    }
+    events: list[str] = []
+    with pytest.raises(InputError, match=r"tiny: reads text only, and item 'd\d+' has an image"):
+        train(check_recipe(recipe), tmp_path / "run", on_event=lambda event: events.append(event["event"]))
+    assert "step" not in events
+    assert not (tmp_path / "run" / "recipe.yaml").exists()  # the folder can be used again

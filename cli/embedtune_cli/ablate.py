@@ -86,10 +86,9 @@ def ablate(
 
 def _show_plan(recipe: Path, grid: Path, folder: Path, how: How, as_json: bool) -> None:
     from embedtune.train.ablate import load_grid, plan_of
-    from embedtune.train.preflight import preflight
 
     runs = plan_of(recipe, load_grid(grid), folder, how)
-    cells = {run.cell: preflight(run.recipe, run.folder) for run in runs if run.seed == 0}
+    cells = {run.cell: run.facts for run in runs if run.seed == 0}
     done = sum((run.folder / "summary.json").exists() for run in runs)
     if as_json:
         show_json({"runs": len(runs), "finished": done, "cells": cells})

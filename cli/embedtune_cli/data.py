@@ -154,7 +154,7 @@ def convert(
         list[str] | None, option("VALUE...", "A label of negatives.", default="all that are not positive")
     ] = None,
     ignore_column: Annotated[list[str] | None, option("COLUMN...", "A column to leave unused.")] = None,
-    skip_bad: Annotated[int, option("N", "Leave out up to N bad lines, and list them.", min=0)] = 0,
+    skip_bad: options.SkipBad = 0,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:

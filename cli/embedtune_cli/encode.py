@@ -17,6 +17,8 @@ def encode(
     device: options.Device = "auto",
     max_length: options.MaxLength = None,
     chunk_tokens: options.ChunkTokens = None,
+    passages: options.Passages = None,
+    stride: options.Stride = None,
     overwrite: options.Overwrite = False,
     trust_remote_code: options.TrustRemoteCode = False,
     as_json: options.Json = False,
@@ -25,6 +27,9 @@ def encode(
 
     Vectors are cut and quantised as sentence-transformers does, without being normalised again. Beside int8 vectors
     stands calibration.npy, the smallest and the largest value of each dimension.
+
+    With --passages each row is a passage: its id is its document's, # and its number, and corpus.spans.npy says where
+    its text starts and ends in its document's, in characters.
 
     Example: embedtune encode data/scifact --model sentence-transformers/all-MiniLM-L6-v2 --output embeddings/scifact
 
@@ -41,11 +46,15 @@ def encode(
     storage = Storage(truncate_dim=truncate_dim, quantize=quantize, calibrate=documents)
     dataset = load_to_encode(data)
     block = recipe.Model(
-        name=model, max_length=max_length, chunk_tokens=chunk_tokens, trust_remote_code=trust_remote_code
+        name=model,
+        max_length=max_length,
+        chunk_tokens=chunk_tokens,
+        passages=recipe.passages_of_flags(passages, stride),
+        trust_remote_code=trust_remote_code,
     )
     encoder = load_encoder(block, device=device, precision=precision)
     if not distributed.leads():
-        encoder.encode(dataset.corpus, "document")
+        encoder.encode(encoder.split(dataset.corpus), "document")
         if len(dataset.queries):
             encoder.encode(dataset.queries, "query")
         return
@@ -53,7 +62,8 @@ def encode(
         written = encode_dataset(
             encoder, dataset, output, storage=storage, overwrite=overwrite, on_progress=on_progress
         )
-    counts = f"{written['corpus']} documents, {written['queries']} queries, {written['dimension']} dimensions"
+    rows = f"{written['corpus']} {'documents' if passages is None else 'passages'}"
+    counts = f"{rows}, {written['queries']} queries, {written['dimension']} dimensions"
     if as_json:
         show_json({"output": str(output), **written})
     say(f"{output}: {counts}, {written['bytes']} bytes a document")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from . import options
 from .options import option, switch
-from .output import progress, say, show_text
+from .output import progress, say, say_left_out, show_text
 
 
 def init(
@@ -25,6 +25,7 @@ def init(
     sample_sets: Annotated[
         Path, option("DIR", "Where the sample sets are, or are made: see `embedtune data sample-sets`.")
     ] = Path("sample-sets"),
+    skip_bad: options.SkipBad = 0,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Write a first recipe for your data: a commented file, with the reason and the figure for each choice.
@@ -52,10 +53,12 @@ def init(
         model=model,
         guards=guards,
         sample_sets=sample_sets,
+        skip_bad=skip_bad,
         overwrite=overwrite,
     )
     with progress("reading the data"):
         begun = begin(wishes)
+    say_left_out(begun.left_out)
     for note in begun.notes:
         say(note)
     show_text(begun.text)

@@ -119,6 +119,7 @@ Stride = Annotated[
 TrustRemoteCode = Annotated[
     bool, switch("--trust-remote-code", "Run the Python code in the model's folder. Only if you trust its author.")
 ]
+SkipBad = Annotated[int, option("N", "Leave out up to N bad lines, and list them.", min=0)]
 BrokenImages = Annotated[
     float | None,
     option(

@@ -15,9 +15,8 @@ NEXT = """
 Search the index:
   embedtune search {index} "read a file line by line"
 
-With your own data, a folder with corpus.jsonl, queries.jsonl and qrels/{{train,test}}.tsv, or a .jsonl of pairs:
-  embedtune data check my-data
-  embedtune recipes copy text/quickstart my-recipe.yaml     (then name your data and a model in it)
+With your own data, a file of pairs or a folder with corpus.jsonl, queries.jsonl and qrels/{{train,test}}.tsv:
+  embedtune init my-data --output my-recipe.yaml     (looks at the data and writes a recipe for it)
   embedtune train my-recipe.yaml --dry-run
   embedtune train my-recipe.yaml --output runs/mine
   embedtune index my-data --model runs/mine/model --output indexes/mine
@@ -34,7 +33,7 @@ Search by words, by an image (this one is drawn in the other style), or by both:
 With your own pictures, named in a .jsonl beside them: {{"query": "a red car", "image": "photos/1.jpg"}}
   embedtune data convert pairs.jsonl --output all-data
   embedtune data split all-data --test 0.1 --output my-data
-  embedtune recipes copy image/quickstart my-recipe.yaml    (then name my-data in it)
+  embedtune init my-data --output my-recipe.yaml
   embedtune train my-recipe.yaml --output runs/mine
   embedtune index my-data --model runs/mine/model --output indexes/mine
 """

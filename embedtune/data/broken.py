@@ -7,7 +7,7 @@ import json
 import PIL
 
 from ..files import cache_folder, fingerprint_of, lock, write_json
-from ..types import Items
+from ..types import Dataset, Items
 from .images import MOST_PIXELS, faults_of
 
 
@@ -24,6 +24,11 @@ def broken(items: Items) -> dict[str, str]:
             write_json(file, {item_id: reason for item_id, reason in reasons if reason is not None})
     faults: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
     return faults
+
+
+def is_textual(dataset: Dataset) -> bool:
+    """Whether queries and documents are texts, without images."""
+    return not pictured(dataset.corpus) and not pictured(dataset.queries)
 
 
 def pictured(items: Items) -> int:

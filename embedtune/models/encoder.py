@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, cast
@@ -143,6 +143,24 @@ class Encoder:
         """Which model this is, on any device: weights, processor, modules, prompts, truncation."""
         return self._identity_of(self.model, "whole")
 
+    @property
+    def document_identity(self) -> str:
+        """The identity of what encodes documents: of a model with a tower for each role, that of the document tower as
+        a model of its own. Training queries alone leaves it as it was, and with it every index."""
+        from sentence_transformers import SentenceTransformer
+
+        routes = getattr(self.model[0], "sub_modules", None)
+        if routes is None or set(routes) != {"query", "document"}:
+            return self.identity
+        tower = SentenceTransformer(
+            modules=[*routes["document"], *list(self.model)[1:]],
+            device=str(self.device),
+            prompts=self.model.prompts,
+            similarity_fn_name=self.model.similarity_fn_name,
+            truncate_dim=self.model.truncate_dim,
+        )
+        return Encoder(tower, self.name, self.precision).identity
+
     def fingerprint_for(self, role: Role) -> str:
         """Everything that the embeddings of one role depend on. Of a model with a tower for each role it covers that
         tower only, so that documents are not encoded again where only queries were trained."""
@@ -203,6 +221,10 @@ class Encoder:
     def reads(self, item: Item) -> bool:
         """Whether the model takes an item of its kind: text, an image, or both at once."""
         return self.preparer.reads(kind_of(item))
+
+    def refuse_unread(self, items: Iterable[Item]) -> None:
+        """Raises InputError for an item of a kind that the model does not take."""
+        self.preparer.refuse_unread(items)
 
     def keeps(self, item: Item) -> bool:
         """Whether the prepared item is kept in memory by content, beyond the call."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Any, cast
@@ -46,8 +46,7 @@ class Preparer:
     def __call__(self, items: Sequence[Item], role: Role) -> list[Prepared]:
         """The items ready for the model, in order. Raises InputError for a broken image, and for an item that the model
         cannot take."""
-        for kind, item in {kind_of(item): item for item in items}.items():
-            self._refuse_unsupported(kind, item)
+        self.refuse_unread(items)
         keys = [self.key(item, role) for item in items]
         ready = {row: kept for row, key in enumerate(keys) if (kept := _kept(items[row]).get(key)) is not None}
         fresh = [row for row in range(len(items)) if row not in ready]
@@ -109,12 +108,15 @@ class Preparer:
         """Whether the model takes such items."""
         return bool(self.model.supports(kind if len(kind) > 1 else kind[0]))
 
-    def _refuse_unsupported(self, kind: Kind, item: Item) -> None:
-        if self.reads(kind):
-            return
-        what = " and ".join("an image" if part == "image" else "text" for part in kind)
-        reads = "text only" if not self._reads_images else "text or an image, not both" if len(kind) > 1 else "no text"
-        raise InputError(f"model {self.name}: reads {reads}, and item {item.id!r} has {what}; {READ_IMAGES}")
+    def refuse_unread(self, items: Iterable[Item]) -> None:
+        """Raises InputError for an item of a kind that the model does not take."""
+        for kind, item in {kind_of(item): item for item in items}.items():
+            if self.reads(kind):
+                continue
+            what = " and ".join("an image" if part == "image" else "text" for part in kind)
+            both = "text or an image, not both" if len(kind) > 1 else "no text"
+            reads = both if self._reads_images else "text only"
+            raise InputError(f"model {self.name}: reads {reads}, and item {item.id!r} has {what}; {READ_IMAGES}")
 
     def _prompt(self, item: Item, role: Role) -> str | None:
         """The text before an item: the role's prompt, with the item's instruction in it or in its stead."""

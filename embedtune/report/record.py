@@ -108,7 +108,7 @@ class RunRecord:
             return []
         name, old, new = last_part(self.lineage["runs"][0]["run"]), fit["deployed"][:12], fit["tuned"][:12]
         if fit["deployed"] == fit["tuned"]:
-            return [f"Indexes of {name} fit this model, too: it is the same (identity {new})."]
+            return [f"Indexes of {name} fit this model, too: it encodes documents as before (identity {new})."]
         again = f"embedtune index DATA --model {self.folder} --output INDEX --overwrite"
         changed = (
             "have changed: in other stores, too, they do not fit"

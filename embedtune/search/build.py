@@ -111,7 +111,7 @@ def build(
     form, second = forms_of(storage, dimension, encoder.similarity, ranges)
     manifest = Manifest(
         model=_absolute(encoder.name),
-        identity=encoder.identity,
+        identity=encoder.document_identity,
         max_length=encoder.max_length,
         prompts={"query": encoder.prompt("query") or "", "document": encoder.prompt("document") or ""},
         similarity=encoder.similarity,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..data.passages import PassageItems
 from ..files import FolderKind, check_folder, whole_folder, write_json, write_lines
 from ..types import Dataset
 from .exact import Floats
@@ -35,14 +36,16 @@ def encode_dataset(
 ) -> dict[str, Any]:
     """Writes `corpus.npy` and `queries.npy` (n, H), their ids (`.ids`, one a line) and `manifest.json`.
 
-    A set without items has no files. storage: how the corpus is stored, by default whole; queries stay float32. Codes
-    are sentence-transformers' int8 and ubinary (a bit for each dimension, the first one the highest). Vectors are cut
-    as there: after all modules, so that those of a model that normalises are no longer of unit length. Beside int8
-    stands calibration.npy (2, H). Returns the manifest. Raises InputError for an output that may not be replaced, and
-    for more dimensions than the model has.
+    A set without items has no files. Where the encoder splits documents, the corpus is their passages, and
+    `corpus.spans.npy` (n, 2) says where each one's text starts and ends in its document's, in characters.
+    storage: how the corpus is stored, by default whole; queries stay float32. Codes are sentence-transformers' int8 and
+    ubinary (a bit for each dimension, the first one the highest). Vectors are cut as there: after all modules, so that
+    those of a model that normalises are no longer of unit length. Beside int8 stands calibration.npy (2, H). Returns
+    the manifest. Raises InputError for an output that may not be replaced, and for more dimensions than the model has.
     """
     storage = storage or Storage()
     check_folder(output, ENCODED, overwrite=overwrite)
+    corpus = encoder.split(dataset.corpus)
     dimension = dimensions_of(encoder.name, encoder.dimension, storage.truncate_dim)
     manifest: dict[str, Any] = {
         "model": encoder.name,
@@ -55,18 +58,21 @@ def encode_dataset(
         "precision": encoder.precision,
         "dataset": dataset.label,
         "dataset_fingerprint": dataset.fingerprint,
+        "passages": asdict(encoder.passages) if encoder.passages else None,
     }
     with whole_folder(output, ENCODED, overwrite=overwrite) as temporary:
-        documents = encoder.encode(dataset.corpus, "document", on_progress=on_progress)
+        documents = encoder.encode(corpus, "document", on_progress=on_progress)
         form = _form(encoder, storage, documents, dimension)
         if form.ranges is not None:
             np.save(temporary / "calibration.npy", form.ranges)
             manifest |= {"outside_calibration": outside(documents, form)}
         _write(temporary / "corpus.npy", documents, form)
+        if isinstance(corpus, PassageItems):
+            np.save(temporary / "corpus.spans.npy", corpus.spans)
         if len(dataset.queries):
             queries = encoder.encode(dataset.queries, "query", on_progress=on_progress)
             _write(temporary / "queries.npy", queries, replace(form, quantize="none", ranges=None))
-        for name, items in (("corpus", dataset.corpus), ("queries", dataset.queries)):
+        for name, items in (("corpus", corpus), ("queries", dataset.queries)):
             manifest[name] = len(items)
             if len(items):
                 write_lines(temporary / f"{name}.ids", items.ids)

@@ -49,7 +49,8 @@ _MORE = 64  # documents that an approximate search finds beyond k, so that equal
 class Manifest:
     """What an index is.
 
-    model: the name it was loaded by. identity: the model itself. data: fingerprints of what was indexed, in order.
+    model: the name it was loaded by. identity: the model itself, by what encodes documents. data:
+    fingerprints of what was indexed, in order.
     recall: the share of exact search's first 10 documents that are among this index's first 10, with the numbers of
     queries and documents that it was measured on; None where search is exact.
     passages: how longer documents were split; None: a row is a document.
@@ -210,9 +211,12 @@ class Index:
         )
 
     def refuse_other_model(self, encoder: Encoder) -> None:
-        """Raises InputError, naming both, where the encoder is not the model that built the index."""
+        """Raises InputError, naming both, where the encoder does not encode documents as the index's model did.
+
+        Earlier indexes of a model with two towers have the identity of both.
+        """
         m = self.manifest
-        if encoder.identity != m.identity:
+        if m.identity not in (encoder.identity, encoder.document_identity):
             built, loaded = f"{m.model} ({m.identity[:8]})", f"{encoder.name} ({encoder.identity[:8]})"
             raise InputError(
                 f"{self.folder}: built with model {built}; {loaded} is another, or the same with other weights, "

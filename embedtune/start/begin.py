@@ -36,7 +36,7 @@ TESTS = ("test", "validation", "dev")  # splits to test on, the best first
 @dataclass(frozen=True, kw_only=True)
 class Wishes:
     """What `init` is told. corpora: files of documents, where the data is pairs of ids. guards: foreign datasets; None
-    for the sample sets; empty for none.
+    for the sample sets; empty for none. skip_bad: how many bad lines of a file of pairs may be left out.
     """
 
     data: str
@@ -45,16 +45,21 @@ class Wishes:
     model: str | None = None
     guards: Sequence[str] | None = None
     sample_sets: Path = Path("sample-sets")
+    skip_bad: int = 0
     overwrite: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Begun:
-    """The recipe's text and file, and a sentence for everything that was written or decided beside it."""
+    """The recipe's text and file, and a sentence for everything that was written or decided beside it.
+
+    left_out: a sentence for each bad line that was left out.
+    """
 
     text: str
     recipe: Recipe
     notes: list[str]
+    left_out: tuple[str, ...] = ()
 
 
 def begin(wishes: Wishes) -> Begun:
@@ -65,7 +70,8 @@ def begin(wishes: Wishes) -> Begun:
     """
     check_file(wishes.output, KIND, overwrite=wishes.overwrite)
     notes: list[str] = []
-    name, split, test = _readable(wishes, notes)
+    left_out: list[str] = []
+    name, split, test = _readable(wishes, notes, left_out)
     train, tested = load_dataset(name, split), load_dataset(test)
     here = machine()
     compose, model = _model(wishes, train)
@@ -79,22 +85,30 @@ def begin(wishes: Wishes) -> Begun:
         text = recipe_text(names, data, model, here, chunk)
         recipe = check_recipe(parse(text, str(wishes.output)), str(wishes.output))
     write_text(wishes.output, text)
-    return Begun(text=text, recipe=recipe, notes=notes)
+    return Begun(text=text, recipe=recipe, notes=notes, left_out=tuple(left_out))
 
 
-def _readable(wishes: Wishes, notes: list[str]) -> tuple[str, str, str]:
+def _readable(wishes: Wishes, notes: list[str], left_out: list[str]) -> tuple[str, str, str]:
     """As `_splits`. Where data must be converted or divided by hand, an error says how."""
     source = split_of(without_prefixes(wishes.data))[0]
     is_folder = (Path(source).expanduser() / "corpus.jsonl").exists()
     if is_folder and wishes.corpora:
         raise InputError(f"--corpus goes with a file of pairs; {source} is a dataset folder and has its documents")
+    if is_folder and wishes.skip_bad:
+        raise InputError(
+            f"--skip-bad goes with a file of pairs; of the dataset folder {source}, `embedtune data check {source} "
+            "--fix --output NEW` leaves out bad lines"
+        )
     try:
-        return _splits(wishes, notes)
+        return _splits(wishes, notes, left_out)
     except InputError as error:
         if not Path(source).expanduser().exists():
             raise
         corpora = "".join(f" --corpus {path}" for path in wishes.corpora)
-        convert_first = f"`embedtune data convert {source}{corpora} --output DIR` with the flags that it asks for, "
+        skipped = f" --skip-bad {wishes.skip_bad}" if wishes.skip_bad else ""
+        convert_first = (
+            f"`embedtune data convert {source}{corpora}{skipped} --output DIR` with the flags that it asks for, "
+        )
         first = "" if is_folder else convert_first
         folder = source if is_folder else "DIR"
         raise InputError(
@@ -103,7 +117,7 @@ def _readable(wishes: Wishes, notes: list[str]) -> tuple[str, str, str]:
         ) from None
 
 
-def _splits(wishes: Wishes, notes: list[str]) -> tuple[str, str, str]:
+def _splits(wishes: Wishes, notes: list[str], left_out: list[str]) -> tuple[str, str, str]:
     """The data's name, the split to train on, and the name of what to test on."""
     bare = without_prefixes(wishes.data)
     prefix = wishes.data.removesuffix(bare)
@@ -114,13 +128,17 @@ def _splits(wishes: Wishes, notes: list[str]) -> tuple[str, str, str]:
             load_dataset(source, named)  # says what is wrong
         if not (folder / "corpus.jsonl").exists():
             folder, files = Path(scratch) / "converted", TextFiles(corpora=tuple(wishes.corpora))
-            notes += convert(source, folder, split=named or "train", files=files).notes
+            converted = convert(source, folder, split=named or "train", files=files, skip_bad=wishes.skip_bad)
+            notes += converted.notes
+            left_out += converted.left_out
         splits = splits_of(folder)
         trained = named or ("train" if "train" in splits else splits[0] if len(splits) == 1 else None)
         if trained is None:
             raise InputError(f"{source}: has the splits {', '.join(splits)}; name the one to train on: {source}:NAME")
         test = next((split for split in TESTS if split in splits and split != trained), None)
         if test is not None:
+            if left_out:
+                raise InputError(f"{source}: has splits of its own, and a bad line: {left_out[0]}")
             return f"{prefix}{source}", trained, f"{prefix}{source}:{test}" if test != "test" else f"{prefix}{source}"
         stem = source.rstrip("/").rpartition("/")[2].partition("@")[0]
         stem = stem if folder.samefile(source) else stem.partition(".")[0]

@@ -10,10 +10,10 @@ import re
 import shutil
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,12 +43,13 @@ class Grid:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedRun:
-    """One run of the grid: a cell with a seed."""
+    """One run of the grid: a cell with a seed. facts: what `preflight` says of the cell."""
 
     cell: str
     seed: int
     folder: Path
     recipe: Recipe
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_grid(path: Path) -> Grid:
@@ -100,11 +101,11 @@ def plan(
                 )
                 for seed in range(seeds)
             ]
-            _check(of_cell)
+            facts = _check(of_cell)
         except InputError as error:
             problems.append(f"cell {name!r}: {error}")
         else:
-            runs += of_cell
+            runs += [replace(run, facts=facts) for run in of_cell]
     problems += _same_recipes([run for run in runs if run.seed == 0])
     if problems:
         raise InputError("\n".join(problems))
@@ -124,7 +125,7 @@ def _as_yaml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _check(runs: Sequence[PlannedRun]) -> None:
+def _check(runs: Sequence[PlannedRun]) -> dict[str, str]:
     recipe = runs[0].recipe
     if recipe.data.validation is None or recipe.train.validate_every is None:
         raise InputError(
@@ -133,11 +134,12 @@ def _check(runs: Sequence[PlannedRun]) -> None:
         )
     if not recipe.evaluate.in_domain and not recipe.evaluate.out_of_domain:
         raise InputError("evaluate.in_domain, evaluate.out_of_domain: name a dataset that the cells are compared on")
-    preflight(recipe, runs[0].folder)
+    facts = preflight(recipe, runs[0].folder)
     for run in runs:
         kept = run.folder / "recipe.yaml"
         if kept.exists() and load_recorded(kept) != resolve(run.recipe):
             raise InputError(f"{run.folder} holds a run of another recipe; rename the cell, or remove that folder")
+    return facts
 
 
 def _same_recipes(runs: Sequence[PlannedRun]) -> list[str]:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-PhaseKind = Literal["mining", "validation", "training", "mixing", "evaluation"]
-ORDER: tuple[PhaseKind, ...] = ("mining", "validation", "training", "mixing", "evaluation")
-FINISHING: tuple[PhaseKind, ...] = ("mixing", "evaluation")  # begin when all kinds before them are done
+PhaseKind = Literal["mining", "validation", "training", "mixing", "evaluation", "bm25"]
+ORDER: tuple[PhaseKind, ...] = ("mining", "validation", "training", "mixing", "evaluation", "bm25")
+FINISHING: tuple[PhaseKind, ...] = ("mixing", "evaluation", "bm25")  # begin when all kinds before them are done
 SOONEST = 2.0  # seconds before which no time is told
 PRIOR = 0.05  # the share of a kind's work that goes at the whole run's pace, until its own is known
 

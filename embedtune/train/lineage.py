@@ -133,7 +133,7 @@ def succession(run: Path, deployed: Path, documents: Items) -> dict[str, Any]:
     identities, embedded = [], []
     for folder in (deployed, run):
         encoder = load_encoder(str(folder), cached=False)
-        identities.append(encoder.identity)
+        identities.append(encoder.document_identity)
         embedded.append(encoder.encode(sample, "document"))
     before, after = embedded
     same = before.shape == after.shape and bool(np.allclose(before, after, rtol=0, atol=CLOSE))

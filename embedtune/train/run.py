@@ -18,11 +18,12 @@ import torch
 from accelerate import Accelerator
 
 from .. import distributed
+from ..data.broken import is_textual, pictured
 from ..data.dataset import load_training
 from ..data.selection import Selection
 from ..errors import InputError
 from ..evaluate.guarded import Point
-from ..evaluate.lexical import INSTALL, can_rank, evaluate_bm25, is_installed
+from ..evaluate.lexical import INSTALL, evaluate_bm25, is_installed
 from ..evaluate.results import Evaluation
 from ..evaluate.results import write as write_evaluation
 from ..evaluate.retrieval import Retrieval, encode_for_evaluation, evaluate
@@ -152,6 +153,7 @@ def _train(
         on_event({"event": "plan", "phases": work_of(recipe, dataset, suites)})
     stop = threading.Event()
     training, base_fingerprint = set_up(recipe, dataset, accelerator, folder, on_event, stop.is_set)
+    refuse_unread(training.encoder, suites)
     facts = environment(training, suites, base_fingerprint)
 
     def keep() -> list[str]:
@@ -184,6 +186,12 @@ def _train(
     run = finish(training, state, suites, {} if known is None else known, None if resumed else began)
     accelerator.end_training()
     return run
+
+
+def refuse_unread(encoder: Encoder, suites: Sequence[Dataset]) -> None:
+    """Raises InputError where a set to evaluate on has images that the model does not read."""
+    for items in (items for suite in suites for items in (suite.queries, suite.corpus) if pictured(items)):
+        encoder.refuse_unread(items)
 
 
 def refuse_guarded(recipe: Recipe, dataset: Dataset, suites: list[Dataset], accelerator: Accelerator) -> None:
@@ -391,13 +399,13 @@ def evaluate_by_words(recipe: Recipe, suites: list[Dataset], folder: Path, log: 
     """Measures BM25 on every set of texts; the results replace evaluation-bm25/."""
     output = folder / BY_WORDS
     shutil.rmtree(output, ignore_errors=True)
-    textual = [dataset for dataset in suites if can_rank(dataset)] if recipe.evaluate.bm25 else []
+    textual = list(filter(is_textual, suites)) if recipe.evaluate.bm25 else []
     if textual and not is_installed():
         log.tell("message", text=f"BM25 is not measured: it needs bm25s; try: {INSTALL}, or evaluate.bm25=false")
         return
     for dataset in textual:
-        log.tell("phase", name=f"evaluate BM25 on {dataset.label}")
-        evaluate_bm25(dataset, measures=measures_of(recipe), output=output)
+        log.tell("phase", name=f"evaluate BM25 on {dataset.label}", kind="bm25")
+        evaluate_bm25(dataset, measures=measures_of(recipe), output=output, on_progress=log.progress)
 
 
 def suite_encoder(recipe: Recipe, which: Which, suites: Sequence[Dataset], folder: Path, log: Log) -> Encoder:

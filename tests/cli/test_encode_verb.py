@@ -37,6 +37,26 @@ def test_embeddings_are_written_with_their_ids(
     assert np.allclose(rows[0], expected, atol=1e-3)
 
 
+def test_long_documents_are_encoded_by_passages(
+    run_cli: RunCli, tiny_model: Path, tmp_path: Path, tiny_dataset: Path
+) -> None:
+    file = tmp_path / "documents.jsonl"
+    texts = {"long": " ".join(["river old engine new"] * 10), "short": "bread"}
+    file.write_text("".join(json.dumps({"_id": name, "text": text}) + "\n" for name, text in texts.items()))
+    command = ["encode", file, "--model", tiny_model, "--passages", "16", "--stride", "4", "--output", tmp_path / "out"]
+    result = run_cli(*command)
+    assert result.exit_code == 0, result.stderr
+    ids, spans = (tmp_path / "out/corpus.ids").read_text().split(), np.load(tmp_path / "out/corpus.spans.npy")
+    assert ids == ["long#0", "long#1", "long#2", "short#0"]
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert (manifest["corpus"], manifest["passages"]) == (4, {"tokens": 16, "stride": 4})
+    rows, parts = np.load(tmp_path / "out/corpus.npy"), tmp_path / "parts.jsonl"
+    cut = [texts[name.partition("#")[0]][start:end] for name, (start, end) in zip(ids, spans, strict=True)]
+    parts.write_text("".join(json.dumps({"_id": str(n), "text": text}) + "\n" for n, text in enumerate(cut)))
+    assert run_cli("encode", parts, "--model", tiny_model, "--output", tmp_path / "each").exit_code == 0
+    np.testing.assert_allclose(rows, np.load(tmp_path / "each/corpus.npy"), atol=1e-6)
+
+
 def test_an_output_that_exists_is_refused(
     run_cli: RunCli, tiny_model: Path, tiny_dataset: Path, tmp_path: Path
 ) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import write_dataset
 
+from embedtune.data.broken import is_textual
 from embedtune.data.dataset import load_dataset
-from embedtune.evaluate.lexical import can_rank, evaluate_bm25
+from embedtune.evaluate.lexical import evaluate_bm25
 from embedtune.methods.mining.bm25 import Bm25
 
 
@@ -31,5 +32,5 @@ def test_the_document_with_the_rarer_word_comes_first(tmp_path: Path, monkeypatc
 
 
 def test_sets_with_pictures_are_not_ranked(pictures: Path, tiny_dataset: Path) -> None:
-    assert not can_rank(load_dataset(pictures))
-    assert can_rank(load_dataset(tiny_dataset))
+    assert not is_textual(load_dataset(pictures))
+    assert is_textual(load_dataset(tiny_dataset))

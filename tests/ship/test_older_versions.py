@@ -1,4 +1,4 @@
-"""Exported models in older versions of sentence-transformers, each in a virtual environment of its own.
+"""Exported models in virtual environments of their own: older versions of sentence-transformers, and ONNX as installed.
 
 EMBEDTUNE_ENVIRONMENTS=FOLDER keeps the environments in FOLDER, and takes those that are there as they are.
 
@@ -7,10 +7,12 @@ EMBEDTUNE_ENVIRONMENTS=FOLDER keeps the environments in FOLDER, and takes those 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,9 @@ from embedtune.ship import costs
 
 pytestmark = pytest.mark.slow
 
-CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
+ROOT = Path(__file__).parents[2]
+CONSTRAINTS = ROOT / "constraints.txt"
+INSTALLED = (("torch==2.13.0",), ("-c", str(CONSTRAINTS), f"{ROOT}[onnx,quickstart]"))  # as docs/deploy.md installs
 SAME = ("torch", "numpy")  # of the versions in constraints.txt
 ENVIRONMENTS = {
     "3.4.1": ("transformers==4.57.6", "huggingface-hub==0.36.2"),
@@ -84,27 +88,38 @@ def exported(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
 
 
 def python_of(version: str, folder: Path) -> Path:
-    """The interpreter of an environment with this version of sentence-transformers, made where it is absent."""
-    environment = Path(os.environ.get("EMBEDTUNE_ENVIRONMENTS", folder)) / f"sentence-transformers-{version}"
-    python = environment / "bin" / "python"
+    """The interpreter of an environment with this version of sentence-transformers."""
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", CONSTRAINTS.read_text(), re.MULTILINE))
+    packages = (f"sentence-transformers=={version}", *ENVIRONMENTS[version], *(f"{n}=={pins[n]}" for n in SAME))
+    return environment(f"sentence-transformers-{version}", [packages], folder)
+
+
+def environment(name: str, installed: Sequence[tuple[str, ...]], folder: Path) -> Path:
+    """The interpreter of an environment, made by one `pip install` after the other where it is absent."""
+    place = Path(os.environ.get("EMBEDTUNE_ENVIRONMENTS", folder)) / name
+    python = place / "bin" / "python"
     if not python.exists():
-        pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", CONSTRAINTS.read_text(), re.MULTILINE))
-        packages = [f"sentence-transformers=={version}", *ENVIRONMENTS[version], *(f"{n}=={pins[n]}" for n in SAME)]
-        subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-        made = subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], capture_output=True, text=True)
-        if made.returncode:
-            python.unlink()  # half an environment
-            pytest.skip(f"pip cannot install {' '.join(packages)}: {made.stderr[-300:]}")
+        subprocess.run([sys.executable, "-m", "venv", place], check=True)
+        for words in installed:
+            made = subprocess.run([python, "-m", "pip", "install", "--quiet", *words], capture_output=True, text=True)
+            if made.returncode:
+                python.unlink()  # half an environment
+                pytest.skip(f"pip cannot install {' '.join(words)}: {made.stderr[-300:]}")
     return python
+
+
+def run(python: Path, folder: Path, *words: str | Path) -> str:
+    """What a program of that environment alone prints."""
+    variables = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    done = subprocess.run([python, *words], env=variables, capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
 
 
 def embedded(python: Path, version: str, model: Path, folder: Path) -> Vectors:
     """What that version computes, call by call."""
     np.save(folder / "texts.npy", np.array(texts_of_all_lengths()))
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    command = [python, "-c", PROGRAM, model, folder / "texts.npy", folder / "found.npz", version]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=folder)
-    assert done.returncode == 0, done.stderr[-2000:]
+    run(python, folder, "-c", PROGRAM, model, folder / "texts.npy", folder / "found.npz", version)
     return dict(np.load(folder / "found.npz"))
 
 
@@ -145,3 +160,16 @@ def test_documents_of_e5_get_the_prompt_that_the_original_leaves_out(
     sys.stdout.write(f"cosine to the original's encode_document: {cosines.min():.4f} at the lowest\n")
     assert cosines.min() < 0.95
     np.testing.assert_array_equal(ours.model.encode_query(texts), raw.encode_query(texts))
+
+
+@pytest.mark.parametrize("name", ["minilm", "e5", "dense"])
+def test_a_graph_as_installed_gives_the_models_embeddings(name: str, models: dict[str, Path], tmp_path: Path) -> None:
+    """Of 300 texts of all lengths; int8 as well, whose cosine is printed."""
+    command = ["-m", "embedtune_cli", "export", models[name], "--output", tmp_path / "out", "--format", "onnx"]
+    printed = run(environment("onnx", INSTALLED, tmp_path), tmp_path, *command, "--dtype", "int8", "--json")
+    model, graph, small = json.loads(printed)["forms"]
+    assert costs.TEXTS == 300
+    assert (model["form"], graph["form"]) == ("model, float32", "onnx/model.onnx, float32")
+    for form in (graph, small):
+        sys.stdout.write(f"{name}, {form['form']}: lowest cosine {form['lowest cosine']:.6f} over 300 texts\n")
+    assert graph["lowest cosine"] >= 0.9999

@@ -114,6 +114,23 @@ def test_pairs_are_divided_so_that_there_is_something_to_test_on(here: Path, tin
     assert not Path("other.yaml").exists()
 
 
+def test_bad_lines_are_left_out_where_that_is_allowed(here: Path, tiny_model: Path, run_cli: RunCli) -> None:
+    rows = [json.dumps({"query": f"what is old river {n}", "positive": f"the old river is new {n}"}) for n in range(30)]
+    rows[7] = "{not json"
+    Path("pairs.jsonl").write_text("\n".join(rows) + "\n")
+    command = ["init", "pairs.jsonl", "--model", tiny_model, "--no-guard"]
+    refused = run_cli(*command)
+    assert refused.exit_code == 2
+    assert "pairs.jsonl:8: not valid JSON" in refused.stderr
+    result = run_cli(*command, "--skip-bad", "1")
+    assert result.exit_code == 0, result.stderr
+    assert "left out: pairs.jsonl:8: not valid JSON" in result.stderr
+    assert "pairs-split holds 9 of its queries out as `test`, and 20 are trained on" in result.stderr
+    write_dataset(here / "mine", documents=60, queries=30)
+    idle = run_cli("init", "mine", "--model", tiny_model, "--skip-bad", "1", "--output", "other.yaml")
+    assert (idle.exit_code, "`embedtune data check mine --fix --output NEW`" in idle.stderr) == (2, True)
+
+
 def test_too_few_queries_and_splits_without_a_train_are_asked_about(
     here: Path, tiny_model: Path, run_cli: RunCli
 ) -> None:

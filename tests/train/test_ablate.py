@@ -17,7 +17,9 @@ import pytest
 from embedtune.errors import InputError, Interrupted
 from embedtune.report.ablation import convergence
 from embedtune.report.learning import Curve, read_curve
+from embedtune.train import ablate as module
 from embedtune.train.ablate import How, ablate, load_grid, plan
+from embedtune.train.preflight import preflight
 
 GRID = "base: {train.max_steps: 4}\ncells:\n  plain: {}\n  fast: {train.learning_rate: 3e-3}\n"
 
@@ -352,15 +354,18 @@ def test_several_workers_stop_at_a_signal_save_and_go_on(recipe: Path, tmp_path:
 
 
 def test_a_primary_measure_alone_is_corrected_and_must_be_measured(
-    recipe: Path, tmp_path: Path, run_cli: Callable[..., Any]
+    recipe: Path, tmp_path: Path, run_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grid, output = grid_of(tmp_path, GRID), tmp_path / "out"
     flags = ["--grid", grid, "--seeds", 1, "--output", output, "--measures", "nDCG@10 R@5"]
     wrong = run_cli("ablate", recipe, *flags, "--primary", "P@3")
     assert wrong.exit_code == 2
     assert wrong.stderr == "error: --primary P@3: is not measured; the runs measure nDCG@10, R@5\n"
+    looked: list[Path] = []
+    monkeypatch.setattr(module, "preflight", lambda recipe, folder: looked.append(folder) or preflight(recipe, folder))
     planned = run_cli("ablate", recipe, *flags, "--dry-run")
     assert planned.exit_code == 0, planned.stderr
+    assert [folder.parent.name for folder in looked] == ["plain", "fast"]  # once a cell
     assert "2 runs, 0 of them finished; nothing was trained" in planned.stderr
     assert not output.exists()
     done = run_cli("ablate", recipe, *flags, "--primary", "recall@5", "--json")

@@ -33,6 +33,7 @@ def tokens(items: Any, ids: Any) -> float:
 
 
 def test_the_work_of_each_phase_is_what_the_run_encodes(tiny_model: Path, tiny_dataset: Path, other: Path) -> None:
+    pytest.importorskip("bm25s", reason="pip install 'embedtune[bm25]'")
     recipe = recipe_of(
         tiny_model,
         tiny_dataset,
@@ -62,6 +63,7 @@ def test_the_work_of_each_phase_is_what_the_run_encodes(tiny_model: Path, tiny_d
     assert work["mixing"].parts == pytest.approx((3 * sets[1],))
     assert work["evaluation"].parts == pytest.approx((*sets, *sets, *sets))
     assert "validation" not in work
+    assert work["bm25"].parts == pytest.approx([module.BM25_WORK * one for one in sets])
 
 
 def test_seconds_are_work_by_pace_and_unknown_without_a_model(tiny_model: Path, tiny_dataset: Path) -> None:

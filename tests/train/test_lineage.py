@@ -134,12 +134,16 @@ def test_indexes_of_the_earlier_model_are_refused_and_the_run_says_how_to_build_
 
 
 def test_documents_embeddings_stay_where_only_the_query_side_is_trained(
-    july: Path, data: dict[str, Path], tmp_path: Path
+    july: Path, data: dict[str, Path], tmp_path: Path, run_cli: Callable[..., Any]
 ) -> None:
+    index = tmp_path / "index"
+    assert run_cli("index", data["old"], "--model", july, "--output", index).exit_code == 0
     live = recipe_of(july, data["new"], negatives={"live": {"depth": 5}}, evaluate={"in_domain": []})
     run = train(check_recipe(live), tmp_path / "live")
-    _, sentence = read_record(run.folder).indexes
-    assert sentence.startswith("Documents' embeddings are the same as before")
+    (sentence,) = read_record(run.folder).indexes
+    assert sentence.startswith("Indexes of july fit this model, too: it encodes documents as before")
+    searched = run_cli("search", index, "river", "--model", run.folder)
+    assert (searched.exit_code, len(searched.stdout.splitlines())) == (0, 11), searched.stderr
 
 
 def test_a_run_without_a_step_that_helps_keeps_the_indexes(july: Path, data: dict[str, Path], tmp_path: Path) -> None:

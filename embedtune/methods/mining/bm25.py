@@ -44,7 +44,9 @@ class Bm25:
         run = self.search(dataset, queries_of(dataset), self.depth + most_positives(dataset))
         return {"bm25": ranks(run, dataset.qrels, first=self.first, depth=self.depth)}
 
-    def search(self, dataset: Dataset, query_ids: Sequence[str], depth: int) -> Run:
+    def search(
+        self, dataset: Dataset, query_ids: Sequence[str], depth: int, *, on_progress: Progress | None = None
+    ) -> Run:
         """Each query's `depth` best documents, positives among them. Raises InputError as the class says."""
         index, doc_ids, run = self._index_of(dataset), dataset.corpus.ids, {}
         order = tie_order(doc_ids)
@@ -56,6 +58,8 @@ class Bm25:
                 # index.retrieve partitions the scores of all documents; those above 0 are few, and their order is ours
                 scores = index.get_scores(known) if known else np.zeros(len(doc_ids), dtype=np.float32)
                 run[query_id] = {doc_ids[row]: float(scores[row]) for row in _best(scores, order, depth)}
+            if on_progress is not None:
+                on_progress(start + len(block), len(query_ids))
         return run
 
     def _index_of(self, dataset: Dataset) -> Any:
