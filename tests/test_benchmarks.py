@@ -7,6 +7,8 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import exact_search
+import numpy as np
 import peer
 import pytest
 import scale
@@ -216,3 +218,21 @@ def test_scale_measures_an_index_of_its_own(tmp_path: Path) -> None:
     assert hnsw["bytes_per_vector"] > 4 * 16 + 4 * 2 * 32
     assert scale.search(tmp_path, "hnsw")["ms_per_query"] > 0
     assert scale.mine(tmp_path, "mine")["seconds"] > 0
+
+
+def test_exact_search_is_timed_beside_faiss_and_finds_the_same() -> None:
+    rows = exact_search.measured(documents=3000, queries=20, dimensions=16, alternations=2, ks=[5])
+    assert [row["same"] for row in rows] == [1.0, 1.0]
+    k, *cells = exact_search.row_of(5, rows)
+    assert k == 5
+    assert len(cells) == len(exact_search.COLUMNS) - 1
+
+
+def test_other_documents_end_the_benchmark_and_equal_scores_do_not() -> None:
+    queries, documents = np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32)[[0, 0, 1]]
+    scores = np.ones((2, 1), np.float32)
+    assert (
+        exact_search.compare((scores, np.array([[0], [2]])), (scores, np.array([[1], [2]])), queries, documents) == 0.5
+    )
+    with pytest.raises(SystemExit, match="different documents"):
+        exact_search.compare((scores, np.array([[0], [2]])), (scores, np.array([[0], [1]])), queries, documents)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -127,7 +127,7 @@ class CrossEncoderScores:
         if precision != "fp32":
             self._model.set_keep_in_fp32_modules(_head_of(self._model))
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Everything that its scores depend on: weights, tokenizer, settings, the libraries' versions."""
         model = self._model

@@ -43,6 +43,31 @@ def compare(ours: tuple[Any, Any], theirs: tuple[Any, Any], queries: Any, docume
     return 1 - len(at) / max(1, rows.size)
 
 
+def measured(documents: int, queries: int, dimensions: int, alternations: int, ks: list[int]) -> list[dict[str, Any]]:
+    """Times of both sides, by k and alternation."""
+    import faiss
+    import torch
+
+    from embedtune.search.exact import exact_search
+    from embedtune_cli.output import say
+
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    index = faiss.IndexFlatIP(dimensions)
+    index.add(unit_vectors(documents, dimensions, 0))
+    stored = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
+    asked, rows = unit_vectors(queries, dimensions, 1), []
+    for k in ks:
+        for number in range(alternations):
+            with timed() as of_faiss:
+                theirs = index.search(asked, k)
+            with timed() as of_ours:
+                ours = exact_search(asked, stored, k)
+            same = compare(ours, theirs, asked, stored)
+            say(f"k {k}, {number + 1}: faiss {of_faiss.seconds:.1f} s, embedtune {of_ours.seconds:.1f} s")
+            rows.append({"k": k, "faiss": asdict(of_faiss), "embedtune": asdict(of_ours), "same": same})
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     for name, default in (("documents", 20_000), ("queries", 500), ("dimensions", 384), ("alternations", 3)):
@@ -50,38 +75,19 @@ def main() -> None:
     parser.add_argument("--k", type=int, nargs="+", default=[10, 100])
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    import faiss
-    import torch
+    settings = {name: value for name, value in vars(arguments).items() if name != "json"}
+    sizes = {name: value for name, value in settings.items() if name != "k"}
+    rows = measured(**sizes, ks=arguments.k)
 
     from embedtune.files import write_json
-    from embedtune.search.exact import exact_search
-    from embedtune_cli.output import say, show_table
+    from embedtune_cli.output import show_table
 
-    faiss.omp_set_num_threads(torch.get_num_threads())
-    index = faiss.IndexFlatIP(arguments.dimensions)
-    index.add(unit_vectors(arguments.documents, arguments.dimensions, 0))
-    documents = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(index.ntotal, index.d)
-    queries = unit_vectors(arguments.queries, arguments.dimensions, 1)
-    rows: list[dict[str, Any]] = []
-    for k in arguments.k:
-        for number in range(arguments.alternations):
-            with timed() as of_faiss:
-                theirs = index.search(queries, k)
-            with timed() as of_ours:
-                ours = exact_search(queries, documents, k)
-            same = compare(ours, theirs, queries, documents)
-            say(f"k {k}, {number + 1}: faiss {of_faiss.seconds:.1f} s, embedtune {of_ours.seconds:.1f} s")
-            rows.append({"k": k, "faiss": asdict(of_faiss), "embedtune": asdict(of_ours), "same": same})
     if arguments.json:
-        settings = {name: value for name, value in vars(arguments).items() if name != "json"}
-        threads = torch.get_num_threads()
-        write_json(
-            arguments.json, {"environment": environment(), "threads": threads, "settings": settings, "rows": rows}
-        )
-    show_table(COLUMNS, [_row(k, [row for row in rows if row["k"] == k]) for k in arguments.k], as_json=False)
+        write_json(arguments.json, {"environment": environment(), "settings": settings, "rows": rows})
+    show_table(COLUMNS, [row_of(k, [row for row in rows if row["k"] == k]) for k in arguments.k], as_json=False)
 
 
-def _row(k: int, rows: list[dict[str, Any]]) -> list[Any]:
+def row_of(k: int, rows: list[dict[str, Any]]) -> list[Any]:
     """Medians over the alternations."""
     of_faiss, of_ours = ([Timing(**row[side]) for row in rows] for side in ("faiss", "embedtune"))
     cells = [

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from pretended_device import DEVICE, PretendedDevice
 
+from embedtune import methods
+from embedtune.data.dataset import load_dataset
+from embedtune.data.relevance import Relevance
+from embedtune.evaluate.retrieval import evaluate
+from embedtune.methods.batching.neighbours import _nearest
+from embedtune.models.encoder import load_encoder
+from embedtune.models.scorers import EncoderScores
+from embedtune.recipe import Distill
 from embedtune.search import exact
 from embedtune.search.exact import Searcher, exact_search
+from embedtune.train.live import FrozenDocuments, LiveNegatives
+from embedtune.train.stay_close import stream_of
 
 RANDOM = np.random.default_rng(0)
 QUERIES = RANDOM.integers(-3, 4, (37, 6)).astype(np.float32)  # whole numbers: products are exact on every device
@@ -99,3 +111,45 @@ def test_documents_that_do_not_fit_are_read_again(monkeypatch: pytest.MonkeyPatc
             assert (rows == expected[1]).all()
             assert (scores == expected[0]).all()
         assert len(searcher._kept) == 3
+
+
+def test_every_search_of_a_model_is_on_its_device(
+    tiny_model: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, data = load_encoder(str(tiny_model)), load_dataset(tiny_dataset, "train")
+    encoder.device = torch.device("cpu", 0)  # the same processor by another name
+    devices: list[torch.device] = []
+    made = Searcher.__init__
+
+    def noted(self: Searcher, *arguments: Any, **options: Any) -> None:
+        made(self, *arguments, **options)
+        devices.append(self.device)
+
+    monkeypatch.setattr(Searcher, "__init__", noted)
+    methods.bind("mining", "dense", {"depth": 5})(data, encoder)
+    evaluate(encoder, data)
+    frozen = FrozenDocuments(encoder, data.corpus, encoder.encode(data.corpus, "document"))
+    frozen.device = encoder.device
+    LiveNegatives(frozen, data, Relevance(data), 5, Accelerator(cpu=True))
+    stream_of(Distill(data=str(tiny_dataset), candidates=3, batch_size=2), encoder, steps=1, seed=0)
+    assert devices == [encoder.device] * 4
+
+
+def test_matrices_of_scores_and_neighbours_are_computed_where_the_model_is(
+    tiny_model: Path, tiny_dataset: Path
+) -> None:
+    encoder, data = load_encoder(str(tiny_model)), load_dataset(tiny_dataset, "train")
+    scores = EncoderScores(encoder, data)
+    query_ids, doc_ids = list(data.qrels)[:5], list(data.corpus.ids)[:9]
+    expected = [scores.matrix(query_ids, doc_ids), *scores.same_role(query_ids, doc_ids)]
+    near = _nearest(*(scores.on_device(rows) for rows in (scores.queries(query_ids), scores.documents(doc_ids))), 4)
+    encoder.device = DEVICE
+    with PretendedDevice() as device:
+        matrices = [scores.matrix(query_ids, doc_ids), *scores.same_role(query_ids, doc_ids)]
+        rows = (scores.queries(query_ids), scores.documents(doc_ids))
+        there = _nearest(*(scores.on_device(of_role) for of_role in rows), 4)
+    assert device.operations["mm"] == 4
+    for matrix, whole in zip(matrices, expected, strict=True):
+        assert matrix.device == DEVICE
+        torch.testing.assert_close(matrix.held, whole)
+    assert torch.equal(there, near)
