@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -30,22 +31,22 @@ def has_room() -> bool:
 def ahead(values: Generator[T, None, None], early: Callable[[T], bool] = lambda _: True) -> Generator[T, None, None]:
     """The values in order; the next one is made on a thread while the caller works with the one before.
 
-    early: whether the value after this one may be made at once; otherwise it is made when the caller asks for it. An
-    error is raised where its value would be given. Close it (`contextlib.closing`), so that its thread ends.
+    early: whether the value after this one may be made at once; otherwise the caller's own thread makes it when it is
+    asked for. An error is raised where its value would be given. Close it (`contextlib.closing`), so that its thread
+    ends.
     """
     if not has_room():
         yield from values
         return
-    thread = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+    # the current device is a thread's own
+    device = torch.cuda.current_device() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+    thread = ThreadPoolExecutor(1, "ahead", None if device is None else partial(torch.cuda.set_device, device))
     try:
-        coming: Future[Any] = thread.submit(next, values, _END)
-        while (value := coming.result()) is not _END:
-            soon = early(value)
-            if soon:
-                coming = thread.submit(next, values, _END)
+        value: Any = next(values, _END)
+        while value is not _END:
+            coming = thread.submit(next, values, _END) if early(value) else None
             yield value
-            if not soon:
-                coming = thread.submit(next, values, _END)
+            value = coming.result() if coming is not None else next(values, _END)
     finally:
         thread.shutdown(cancel_futures=True)
         values.close()
