@@ -116,7 +116,8 @@ class Ahnpl(nn.Module):
         count = torch.zeros(kinds, dtype=torch.int64, device=kind.device).index_add(0, kind, hard.sum(dim=0))
         if self.margin == "hardest":
             gaps = (positive[:, None] - held).masked_fill(~hard, -torch.inf).amax(dim=0)  # (D,)
-            return held.new_full((kinds,), -torch.inf).index_reduce(0, kind, gaps, "amax") / 5, count > 0
+            of_kind = kind == torch.arange(kinds, device=kind.device)[:, None]  # (kinds, D)
+            return torch.where(of_kind, gaps, -torch.inf).amax(dim=1) / 5, count > 0
         sums = held.new_zeros(kinds).index_add(0, kind, held.masked_fill(~hard, 0.0).sum(dim=0))
         return positive.mean() - sums / count.clamp(min=1), count > 0
 

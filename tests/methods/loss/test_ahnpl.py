@@ -179,5 +179,5 @@ def test_thresholds_by_kind_are_those_of_one_kind_after_another(margin: Any) -> 
             if margin == "hardest":
                 gap = (p[:, None] - logits)[of_kind].max() / 5
             found = float(getattr(loss, f"threshold_{kind or 'mined'}"))
-            assert found == pytest.approx(gap.clamp(0, 10).item(), rel=1e-6)
+            assert found == pytest.approx(gap.clamp(0, 10).item(), abs=2e-6)  # of means near 5 in float32
         assert float(loss.state_dict()["threshold_number"]) == 0
