@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -44,11 +44,14 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 Progress = store.Progress
+Result = TypeVar("Result")
 Prepare = Callable[[Sequence[Item], Role], list[Prepared]]
 
 
 class Encoder:
     """Turns items into embeddings. `model` is the sentence-transformers model, whose weights training changes."""
+
+    sharded = False  # whether each process holds its rows of the weights only
 
     def __init__(
         self,
@@ -213,6 +216,20 @@ class Encoder:
             self.forget(part, role)
         store.forget(self.key(items, role))
 
+    @contextmanager
+    def whole(self) -> Iterator[Encoder]:
+        """The encoder for work that every process does at its own pace. All processes enter at once."""
+        yield self
+
+    def in_step(self, parts: list[list[int]]) -> list[list[int]]:
+        """The rows of each chunk that this process passes through the model, and empty ones where passes are counted
+        in common."""
+        return parts
+
+    def attempt(self, call: Callable[[], Result]) -> Result | None:
+        """The call's result; None where memory ran out and less may be tried."""
+        return attempt(call, self.device)
+
     def prepare(self, items: Sequence[Item], role: Role) -> list[Prepared]:
         """The items ready for the model, in order. Raises InputError for a broken image, and for an item that the model
         cannot take."""
@@ -333,7 +350,7 @@ class Encoder:
         while pending:
             rows = pending.popleft()
             part = [items[row] for row in rows]
-            output = attempt(partial(compute, part), self.device)
+            output = self.attempt(partial(compute, part))
             if output is not None:
                 yield rows, output
                 continue

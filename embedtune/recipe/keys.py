@@ -86,6 +86,7 @@ EXAMPLES = {
     "train.warmup": "100",
     "train.clip": "null",
     "train.precision": "bf16",
+    "train.shard": "true",
     "train.seed": "1",
     "train.validate_every": "50",
     "train.checkpoint_every": "200",

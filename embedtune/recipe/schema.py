@@ -330,6 +330,9 @@ class Train:
     schedule: Literal["linear", "cosine", "constant"] = "linear"  # The learning rate after the warm-up.
     clip: AboveZero | None = 1.0  # The largest gradient norm. null: not clipped.
     precision: Precision = "auto"  # auto: bf16 where the hardware computes it natively, else fp32.
+    # Share out weights, gradients and the optimizer's state over the processes of a launch (FSDP2), for full
+    # fine-tuning of what one device cannot hold.
+    shard: bool = False
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0  # The seed of every random choice.
     validate_every: Count | None = None  # Steps between validations. Absent: an epoch.
     checkpoint_every: Count | None = None  # Steps between checkpoints. Absent: an epoch.

@@ -25,6 +25,7 @@ from ..files import fingerprint_of_file, inner_folder, is_leftover, write_json
 from ..methods.synthesis.memory_queue import MemoryQueue
 from ..models.device_memory import give_back
 from ..models.encoder import Encoder
+from ..models.sharded import as_shared, whole_tensors
 from ..recipe import Recipe
 from ..types import Dataset
 from .log import Log
@@ -211,13 +212,18 @@ def is_done(folder: Path) -> bool:
 
 
 def save_training(t: Training, state: State, *, done: bool) -> None:
-    """Saves everything that a resumed run needs, by the main process. done: no step is left to train."""
-    if not t.accelerator.is_main_process:
+    """Saves everything that a resumed run needs, by the main process. done: no step is left to train.
+
+    Every process must call: weights that are shared out are gathered.
+    """
+    names, main = t.trained_names, t.accelerator.is_main_process
+    weights = whole_tensors(dict(zip(names, t.trained, strict=True)), keep=main)
+    of_optimizer = whole_tensors(optimizer_tensors(t.optimizer, names), keep=main)
+    if not main:
         return
-    names = t.trained_names
     tensors: dict[str, dict[str, Tensor]] = {
-        "weights": dict(zip(names, t.trained, strict=True)),
-        "optimizer": optimizer_tensors(t.optimizer, names),
+        "weights": weights,
+        "optimizer": of_optimizer,
         "objective": dict(t.objective.modules.state_dict()),
         "negatives": t.negatives.state(),
     }
@@ -237,9 +243,15 @@ def load_training(t: Training, path: Path, *, weights_only: bool = False) -> Sta
         raise InputError(f"{path}: trained other weights than this recipe does, first {min(missing)!r}")
     with torch.no_grad():
         for name, parameter in zip(names, t.trained, strict=True):
-            parameter.copy_(tensors["weights"][name])
+            parameter.copy_(as_shared(tensors["weights"][name], parameter))
     if not weights_only:
-        load_optimizer(t.optimizer, names, tensors["optimizer"])
+        of_optimizer = {
+            f"{kind}.{name}": as_shared(tensors["optimizer"][f"{kind}.{name}"], parameter)
+            for name, parameter in zip(names, t.trained, strict=True)
+            for kind in ("exp_avg", "exp_avg_sq", "step")
+            if f"{kind}.{name}" in tensors["optimizer"]
+        }
+        load_optimizer(t.optimizer, names, of_optimizer)
         t.objective.modules.load_state_dict(tensors["objective"])
         if t.accelerator.scaler is not None:
             t.accelerator.scaler.load_state_dict(saved["scaler"])

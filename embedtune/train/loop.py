@@ -10,13 +10,13 @@ from functools import partial
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 
 from .. import distributed
 from ..errors import InputError, Interrupted
 from ..methods.loss._pairs import REFUSED, WithoutNegatives
 from ..models.beside import ahead
 from ..models.prepared import Prepared
+from ..models.sharded import clip_gradients
 from ..seeds import generator_for, seed_for
 from . import checkpoint, earlier
 from .checkpoint import State, Training
@@ -140,7 +140,8 @@ def distill_step(t: Training, step: int, progress: float) -> torch.Tensor:
 def share_gradients(t: Training) -> None:
     """Gives every process the gradient of the whole batch."""
     of_objective = set(t.objective.modules.parameters())  # each process has computed their whole gradient
-    sum_gradients([parameter for parameter in t.trained if parameter not in of_objective], t.accelerator)
+    if not t.encoder.sharded:  # whose backward pass has summed them
+        sum_gradients([parameter for parameter in t.trained if parameter not in of_objective], t.accelerator)
     average_gradients(t.objective.modules, t.accelerator)
 
 
@@ -149,7 +150,7 @@ def clip(t: Training) -> torch.Tensor:
     if t.accelerator.scaler is not None:
         t.accelerator.scaler.unscale_(t.optimizer)
     largest = t.recipe.train.clip if t.recipe.train.clip is not None else math.inf
-    return nn.utils.clip_grad_norm_(t.trained, largest)
+    return clip_gradients(t.trained, largest)
 
 
 def refuse_without_negatives(numbers: dict[str, float], batches: Sequence[Batch]) -> None:

@@ -199,12 +199,9 @@ class RunNegatives:
             self.log.tell("phase", name="mine negatives", kind="mining")
         # Mined candidates are filtered by copies, so that the filters in training keep their device and their mode.
         learned = [copy.deepcopy(f).cpu() if isinstance(f, nn.Module) else f for f in filters or ()] or None
-        report = mined_once(
-            dataclasses.replace(self.job, encoder=self.job.encoder.with_cache(), learned=learned, progress=progress),
-            files,
-            self.accelerator,
-            on_progress=self.log.progress,
-        )
+        with self.job.encoder.whole() as encoder:
+            job = dataclasses.replace(self.job, encoder=encoder.with_cache(), learned=learned, progress=progress)
+            report = mined_once(job, files, self.accelerator, on_progress=self.log.progress)
         for text in report.sentences() if report else []:
             self.log.tell("message", text=text)
         return read_negatives(self.recipe, files)

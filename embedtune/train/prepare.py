@@ -23,7 +23,8 @@ from ..models.compose import projections
 from ..models.encoder import Encoder
 from ..models.loading import load_model
 from ..models.modules import transformers_of, weights_fingerprint
-from ..models.precision import resolve_device, resolve_precision
+from ..models.precision import Resolved, resolve_device, resolve_precision
+from ..models.sharded import ShardedEncoder, asked_by_accelerate
 from ..negatives.candidates import MiningJob
 from ..negatives.passages import in_passages
 from ..recipe import Recipe
@@ -39,11 +40,11 @@ from .stay_close import Stream, freeze, layers_of_model, rate_scales, stream_of
 from .step import Tokens, TrainingStep
 from .validation import Validator, held_out
 
-LAUNCHES = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+LAUNCHES = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.FSDP)
 LAUNCHES_REFUSED = {
-    "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "parallelism of accelerate's own",
 }
 
 
@@ -58,6 +59,8 @@ def make_accelerator(recipe: Recipe, folder: Path) -> Accelerator:
             raise refused_launch(kind)
     device = resolve_device()
     precision = resolve_precision(recipe.train.precision, device)
+    if shares_weights(recipe):
+        refuse_to_share(recipe, precision)
     mixed = "no" if precision == "fp32" else precision
     os.environ.setdefault("ACCELERATE_LOG_LEVEL", "error")
     if distributed.count() == 1:
@@ -82,9 +85,32 @@ def make_accelerator(recipe: Recipe, folder: Path) -> Accelerator:
 
 def refused_launch(kind: str) -> InputError:
     return InputError(
-        f"launched as {kind}: training runs in one process, or in several that each hold the model (DDP); start with "
-        "torchrun, or with accelerate launch --multi_gpu"
+        f"launched as {kind}: training runs in one process, or in several that each hold the model (DDP) or share it "
+        "out (FSDP, version 2); start with torchrun, or with accelerate launch --multi_gpu"
     )
+
+
+def shares_weights(recipe: Recipe) -> bool:
+    """Whether the weights are shared out over processes. Raises InputError for an FSDP that is not supported."""
+    return (asked_by_accelerate() or recipe.train.shard) and distributed.count() > 1
+
+
+def refuse_to_share(recipe: Recipe, precision: Resolved) -> None:
+    """Raises InputError for a recipe whose weights cannot be shared out over processes."""
+    slow = any(chosen.name == "memory_queue" and chosen.options.get("momentum") for chosen in recipe.synthesis)
+    others = {
+        "model.lora": recipe.model.lora is not None,
+        "model.compose": recipe.model.compose is not None,
+        "negatives.live": recipe.negatives.live is not None,
+        "synthesis.memory_queue.momentum": slow,
+        "precision fp16 (take train.precision: bf16)": precision == "fp16",
+    }
+    for key, is_set in others.items():
+        if is_set:
+            raise InputError(
+                f"train.shard: weights cannot be shared out over processes with {key}; start with torchrun or "
+                "accelerate launch --multi_gpu, and train.shard: false"
+            )
 
 
 def set_up(
@@ -121,6 +147,9 @@ def set_up(
     teacher = mining.teacher(State().negatives)
     stream = stream_of(distill, encoder.with_cache(), plan.steps, recipe.train.seed) if distill is not None else None
     make_trainable(recipe, encoder)
+    if shares_weights(recipe):
+        encoder = ShardedEncoder(encoder)
+        mining = dataclasses.replace(mining, job=dataclasses.replace(job, encoder=encoder))
     if live is not None and embedded is not None:
         encoder = FrozenDocuments(encoder, dataset.corpus, embedded)
         negatives = LiveNegatives(encoder, dataset, relevance, live.depth, accelerator)
@@ -258,19 +287,26 @@ def make_optimizer(recipe: Recipe, encoder: Encoder, objective: Objective) -> to
     layers = {name: layer for name, layer in layers_of_model(encoder.model).items() if name in named}
     scales = rate_scales(layers, decay) if decay < 1 else {}
     weights = {True: recipe.train.weight_decay, False: 0.0}
-    groups: dict[tuple[bool, float], list[torch.nn.Parameter]] = {}
+    groups: dict[tuple[bool, float, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in named.items():
-        groups.setdefault((parameter.ndim >= 2, scales.get(name, 1.0)), []).append(parameter)
+        groups.setdefault((parameter.ndim >= 2, scales.get(name, 1.0), encoder.sharded), []).append(parameter)
     if any(True for _ in objective.modules.parameters()):
-        groups.setdefault((False, 1.0), []).extend(objective.modules.parameters())
+        groups.setdefault((False, 1.0, False), []).extend(objective.modules.parameters())
     return torch.optim.AdamW(
         [
             {"params": parameters, "weight_decay": weights[decayed], "scale": scale}
-            for (decayed, scale), parameters in sorted(groups.items(), reverse=True, key=lambda group: group[0])
+            for (decayed, scale, _), parameters in sorted(groups.items(), reverse=True, key=lambda group: group[0])
         ],
         lr=recipe.train.learning_rate,
         fused=True,  # several times faster than one tensor at a time, on a CPU too
     )
+
+
+def gather(t: Training) -> None:
+    """Gives every process the whole trained weights, to be saved, where they were shared out."""
+    if isinstance(t.encoder, ShardedEncoder):
+        t.encoder = t.encoder.gathered()
+        t.optimizer = make_optimizer(t.recipe, t.encoder, t.objective)
 
 
 def nothing_trained(recipe: Recipe, name: str) -> str:

@@ -52,7 +52,7 @@ from .log import Listener, Log
 from .loop import fit
 from .mix import mix_run
 from .preflight import load_suites, measures_of, refuse_without_texts
-from .prepare import make_accelerator, set_up
+from .prepare import gather, make_accelerator, set_up
 
 Which = Literal["origin", "base", "tuned", "unmixed"]
 FINISHING = ".finishing"  # a file in the run folder while base and tuned model are evaluated
@@ -175,6 +175,7 @@ def _train(
     training.log.tell("phase", name="train", kind="training", steps=training.plan.steps, at=state.step)
     with signals_set(stop):
         state = fit(training, state)
+    gather(training)
     if accelerator.is_main_process:
         (folder / FINISHING).unlink(missing_ok=True)  # of a run that was killed there
     distributed.meet()

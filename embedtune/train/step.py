@@ -30,7 +30,6 @@ from ..errors import InputError
 from ..methods.synthesis.memory_queue import MemoryQueue
 from ..models.beside import moved, row_index
 from ..models.cpu import between_chunks
-from ..models.device_memory import attempt
 from ..models.encoder import Encoder
 from ..models.prepared import Prepared, chunks
 from ..models.similarity import Similarity, scored
@@ -40,6 +39,7 @@ from .objective import Objective, Observe, Parts, loss_in_slices, loss_of, obser
 _log = logging.getLogger(__name__)
 GeneratorState = tuple[Tensor, Tensor | None]
 """The CPU's generator and the device's, where it has its own."""
+FILLER = Item(id="", text="-")
 BUCKET = 8_000_000  # gradients that are summed over processes at once
 
 
@@ -380,8 +380,6 @@ def embed(
     in any precision: a process without items must gather the same type as the others. earlier: towers of the same
     batch, whose graphs are dropped where the memory does not hold them beside this one.
     """
-    if not items:
-        return Tower(torch.empty(0, encoder.dimension, device=encoder.device), [], role)
     pieces, start = None, generator_state(encoder.device)
     while pieces is None:
         cached = chunk_size is not None or not encoder.chunk_tokens.whole_graphs
@@ -390,7 +388,8 @@ def embed(
             _set_generators(start, encoder.device)
             for tower in earlier:
                 tower.drop_graphs()
-    outputs = torch.cat([piece.output.detach().float() for piece in pieces if piece.output is not None])
+    nothing = torch.empty(0, encoder.dimension, device=encoder.device)
+    outputs = torch.cat([nothing, *(p.output.detach().float() for p in pieces if p.rows and p.output is not None)])
     order = row_index((row for piece in pieces for row in piece.rows), outputs.device)
     values = torch.empty_like(outputs).index_copy(0, order, outputs).requires_grad_()
     if cached:
@@ -405,16 +404,25 @@ def _encoded_pieces(
     """The items in pieces with their outputs. None where memory ran out; then fewer tokens are taken from here on."""
     pieces: list[Piece] = []
     with encoder.without_graph() if cached else nullcontext():
-        for rows in chunks(items, _tokens_in_a_chunk(encoder, items, chunk_size)):
+        for rows in _chunks(encoder, items, chunk_size):
             if cached:
                 between_chunks(encoder.device)
-            chunk, state = [items[row] for row in rows], generator_state(encoder.device)
-            output = attempt(partial(encoder.forward, chunk, role), encoder.device)
+            chunk, state = _items_of(encoder, items, rows, role), generator_state(encoder.device)
+            output = encoder.attempt(partial(encoder.forward, chunk, role))
             if output is None:
                 _take_less(encoder, chunk, cached)
                 return None
             pieces.append(Piece(rows, chunk, output, state))
     return pieces
+
+
+def _chunks(encoder: Encoder, items: Sequence[Prepared], chunk_size: int | None) -> list[list[int]]:
+    """The rows of each chunk; none for a filler, where other processes have more chunks and passes are in common."""
+    return encoder.in_step(chunks(items, _tokens_in_a_chunk(encoder, items, chunk_size)) if items else [])
+
+
+def _items_of(encoder: Encoder, items: Sequence[Prepared], rows: Sequence[int], role: Role) -> list[Prepared]:
+    return [items[row] for row in rows] if rows else encoder.prepare([FILLER], role)
 
 
 def _take_less(encoder: Encoder, chunk: Sequence[Prepared], cached: bool) -> None:
@@ -478,7 +486,7 @@ def _carry_back(
     """
     wanted = [p for p in encoder.model.parameters() if p.requires_grad] if weights is None else weights
     before = [_gradient_version(weight) for weight in wanted]
-    if attempt(partial(_differentiate, encoder, role, piece, gradient, weights), encoder.device):
+    if encoder.attempt(partial(_differentiate, encoder, role, piece, gradient, weights)):
         return []
     return [weight for weight, version in zip(wanted, before, strict=True) if _gradient_version(weight) == version]
 
@@ -497,7 +505,8 @@ def _differentiate(
             output = encoder.forward(piece.items, role)
     if output.requires_grad:  # frozen modules have no way back
         rows = row_index(piece.rows, gradient.device)
-        output.backward(gradient[rows].to(output.dtype), inputs=weights)  # type: ignore[no-untyped-call]
+        at_output = gradient[rows].to(output.dtype) if piece.rows else torch.zeros_like(output)
+        output.backward(at_output, inputs=weights)  # type: ignore[no-untyped-call]
     return True
 
 
@@ -533,7 +542,7 @@ def without_negligible(
     for towers embedded without a graph and without dropout, whose masks belong to the first chunks.
     """
     by_row = [
-        {row: item for piece in tower.pieces for row, item in zip(piece.rows, piece.items, strict=True)}
+        {row: item for piece in tower.pieces if piece.rows for row, item in zip(piece.rows, piece.items, strict=True)}
         for tower in towers
     ]
     squared = torch.cat([gradient.float().square().sum(1) for gradient in gradients]).cpu()
@@ -541,15 +550,15 @@ def without_negligible(
     order = (squared / tokens).argsort(descending=True, stable=True)
     held = squared[order].cumsum(0)
     kept = torch.zeros(len(squared), dtype=torch.bool)
-    kept[order[: int((held < keep * held[-1]).sum()) + 1]] = True
+    kept[order[: int((held < keep * held[-1:]).sum()) + 1]] = True
     chosen = []
     for tower, items, mask in zip(towers, by_row, torch.split(kept, [len(g) for g in gradients]), strict=True):
         rows = mask.nonzero().flatten().tolist()
         some = [items[row] for row in rows]
-        parts = chunks(some, _tokens_in_a_chunk(encoder, some, chunk_size)) if some else []
-        pieces = [Piece([rows[index] for index in part], [some[index] for index in part]) for part in parts]
+        parts = _chunks(encoder, some, chunk_size)
+        pieces = [Piece([rows[i] for i in part], _items_of(encoder, some, part, tower.role)) for part in parts]
         chosen.append(Tower(tower.values, pieces, tower.role))
-    return chosen, 1 - float(tokens[kept].sum() / tokens.sum())
+    return chosen, 1 - float(tokens[kept].sum() / tokens.sum().clamp(min=1))
 
 
 def generator_state(device: torch.device) -> GeneratorState:

@@ -62,8 +62,12 @@ class Validator:
     keep: bool
 
     def __call__(self) -> float:
-        corpus, shared = self.encoder.split(self.dataset.corpus), self.accelerator.num_processes > 1
-        encoder = self.encoder.with_cache() if self.keep else self.encoder
+        with self.encoder.whole() as encoder:
+            return self._value(encoder)
+
+    def _value(self, encoder: Encoder) -> float:
+        corpus, shared = encoder.split(self.dataset.corpus), self.accelerator.num_processes > 1
+        encoder = encoder.with_cache() if self.keep else encoder
         if shared and not self.keep:
             encoder = encoder.borrowed(str(self.folder.absolute()))
         self.log.tell("phase", name=f"validate on {len(self.dataset.qrels):,} queries", kind="validation")

@@ -167,7 +167,7 @@ def recipe_of(model: Path, data: Path) -> Any:
 @pytest.mark.parametrize(
     ("variable", "kind"),
     [
-        ("ACCELERATE_USE_FSDP", "FSDP"),
+        ("ACCELERATE_USE_PARALLELISM_CONFIG", "parallelism of accelerate's own"),
         ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
         ("ACCELERATE_USE_MEGATRON_LM", "Megatron-LM"),
     ],
