@@ -161,7 +161,7 @@ def whole_tensors(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Ten
 
 
 def as_shared(values: Tensor, like: Tensor) -> Tensor:
-    """The values, of which each process takes its own rows where `like` is shared out."""
+    """The values; where `like` is shared out, this process's rows of them."""
     if not isinstance(like, DTensor) or values.shape != like.shape:
         return values
     return distribute_tensor(values.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
