@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import exact_search
+import memory
 import numpy as np
 import peer
 import pytest
@@ -18,6 +19,7 @@ from peer_ratios import Runs, Spread, loss_apart, ratio_rows, ratios, share, spr
 from peer_tasks import Comparison, Task, Variant
 
 from embedtune.errors import InputError
+from embedtune.recipe import load_recipe
 
 FACTS = {"multiply_adds": 100, "tokens": {"8": {"pair": 5.0}}, "flops": {"fp32": 60_000.0, "bf16": 120_000.0}}
 
@@ -236,3 +238,13 @@ def test_other_documents_end_the_benchmark_and_equal_scores_do_not() -> None:
     )
     with pytest.raises(SystemExit, match="different documents"):
         exact_search.compare((scores, np.array([[0], [2]])), (scores, np.array([[0], [1]])), queries, documents)
+
+
+@pytest.mark.parametrize("case", memory.CASES)
+def test_the_memory_cases_are_recipes(case: str, tmp_path: Path) -> None:
+    which, settings = memory.CASES[case]
+    file = memory.recipe_of(Path("model"), Path("data"), tmp_path, decoder=which == "decoder")
+    recipe = load_recipe(file, memory.changes_of(settings)[1::2])
+    assert ("LoRA" in case, "chunks" in case) == (recipe.model.lora is not None, recipe.train.chunk_size is not None)
+    assert f"batch {recipe.train.batch_size}" in case
+    assert any(words in case for words in (recipe.train.precision, str(recipe.model.dtype)))

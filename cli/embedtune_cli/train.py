@@ -55,15 +55,16 @@ def train(
     checked = load_recipe(recipe, changes, methods=methods, start=start)
     folder = output or Path("runs") / recipe.stem
     leads = distributed.leads()
-    for name, text in preflight(checked, folder).items() if leads else ():
+    facts = preflight(checked, folder)
+    if dry_run:
+        from embedtune.train.forecast import facts_of
+
+        facts |= facts_of(checked)  # where the model is here, its memory as it was measured
+    for name, text in facts.items() if leads else ():
         say(f"{name:>10}  {text}")
     if resume and leads and not (folder / "recipe.yaml").exists():
         say(f"    resume  {folder} holds no run yet; a new run starts")
     if dry_run:
-        from embedtune.train.forecast import facts_of
-
-        for name, text in facts_of(checked).items() if leads else ():
-            say(f"{name:>10}  {text}")
         show_text(dump(resolve(checked)))
         return
     from embedtune.train.run import train as train_recipe

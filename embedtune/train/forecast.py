@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import methods
 from ..data.broken import is_textual
@@ -26,6 +26,9 @@ from . import sizes
 from .clock import PhaseKind, PhaseWork, in_words
 from .lineage import lineage_of
 from .preflight import ModelSize, device_kind, is_here, load_suites, size_of_model, training_bytes
+
+if TYPE_CHECKING:
+    from .footprint import Observed
 
 VERBS: dict[PhaseKind, str] = {
     "mining": "mine",
@@ -52,26 +55,37 @@ class Paces:
 
     encoding: float
     training: float
+    observed: Observed | None = None  # of a model that is not composed of towers
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseForecast:
     """A phase of a run. seconds: None where the model was not timed. memory and disk in bytes; memory None where the
-    model's size is not known. The disk of `mining` and `evaluation` includes the cached embeddings."""
+    model's size is not known. host: of memory beside a GPU's; None where the two are one, or it is not known. The disk
+    of `mining` and `evaluation` includes the cached embeddings."""
 
     kind: PhaseKind
     times: int
     seconds: float | None
     memory: float | None
     disk: float | None
+    host: float | None = None
 
     @property
     def sentence(self) -> str:
         parts = [f"{self.times:,} x" if self.times > 1 else ""]
         parts.append(f"about {in_words(self.seconds)}" if self.seconds is not None else "")
-        parts.append(f"{self.memory / 2**30:.1f} GiB of memory" if self.memory is not None else "")
+        parts.append(_of_memory(self))
         parts.append(f"{self.disk / 2**20:,.0f} MiB on disk" if self.disk else "")
         return ", ".join(filter(None, parts)) or "not estimated"
+
+
+def _of_memory(phase: PhaseForecast) -> str:
+    if phase.memory is None:
+        return ""
+    if phase.host is None:
+        return f"{phase.memory / 2**30:.2f} GiB of memory"
+    return f"{phase.memory / 2**30:.2f} GiB of GPU memory, {phase.host / 2**30:.2f} GiB of the host's"
 
 
 def tokens_of_item(item: Item, most: int) -> float:
@@ -167,6 +181,7 @@ def measure_paces(recipe: Recipe, dataset: Dataset) -> Paces:
 
     from ..models.encoder import load_encoder
     from ..models.precision import resolve_precision
+    from .footprint import observe
     from .prepare import make_trainable
 
     block, seed = recipe.model, recipe.train.seed
@@ -201,7 +216,9 @@ def measure_paces(recipe: Recipe, dataset: Dataset) -> Paces:
         if encoder.device.type == "cuda":
             torch.cuda.synchronize()
 
-    return Paces(encoding=encoding, training=timed(learn, min(16, recipe.train.batch_size)) / FORWARD_BACKWARD)
+    training = timed(learn, min(16, recipe.train.batch_size)) / FORWARD_BACKWARD
+    observed = observe(recipe, dataset, encoder) if recipe.model.compose is None else None
+    return Paces(encoding=encoding, training=training, observed=observed)
 
 
 def forecast(recipe: Recipe, dataset: Dataset, suites: Sequence[Dataset], paces: Paces | None) -> list[PhaseForecast]:
@@ -210,19 +227,38 @@ def forecast(recipe: Recipe, dataset: Dataset, suites: Sequence[Dataset], paces:
     phases = []
     for work in work_of(recipe, dataset, suites):
         pace = None if paces is None else paces.training if work.kind == "training" else paces.encoding
+        memory, host = _memory(work.kind, recipe, model, paces, [dataset, *suites])
         phases.append(
             PhaseForecast(
                 kind=work.kind,
                 times=len(work.parts),
                 seconds=None if pace is None else pace * work.tokens,
-                memory=None if model is None else LIBRARIES + _memory(work.kind, recipe, model, [dataset, *suites]),
+                memory=memory,
+                host=host,
                 disk=None if model is None else _disk(work.kind, recipe, model, (dataset, suites)),
             )
         )
     return phases
 
 
-def _memory(kind: PhaseKind, recipe: Recipe, model: ModelSize, sets: Sequence[Dataset]) -> float:
+def _memory(
+    kind: PhaseKind, recipe: Recipe, model: ModelSize | None, paces: Paces | None, sets: Sequence[Dataset]
+) -> tuple[float | None, float | None]:
+    """Bytes at most: of the device's memory, and of the host's beside it. From a look at the model where it is here,
+    else by its size."""
+    if paces is not None and paces.observed is not None:
+        from .footprint import need_of
+
+        need = need_of(kind, recipe, paces.observed, _largest_corpus(kind, sets))
+        return need.device, need.host or None
+    return (None, None) if model is None else (LIBRARIES + _bytes_by_size(kind, recipe, model, sets), None)
+
+
+def _largest_corpus(kind: PhaseKind, sets: Sequence[Dataset]) -> int:
+    return max(len(dataset.corpus) for dataset in (sets[:1] if kind in ("mining", "validation") else sets))
+
+
+def _bytes_by_size(kind: PhaseKind, recipe: Recipe, model: ModelSize, sets: Sequence[Dataset]) -> float:
     """Bytes at most: weights, activations, and the largest corpus's embeddings."""
     if kind == "training":
         return training_bytes(recipe, model)
@@ -230,8 +266,7 @@ def _memory(kind: PhaseKind, recipe: Recipe, model: ModelSize, sets: Sequence[Da
     if kind == "validation":  # beside the optimizer's
         copies = 3 if recipe.model.lora is not None else 4
     activations = 20 * TOKENS_PER_CHUNK[device_kind()] * model.hidden
-    corpus = max(len(dataset.corpus) for dataset in (sets[:1] if kind in ("mining", "validation") else sets))
-    return 4 * copies * model.parameters + activations + 4 * corpus * model.hidden
+    return 4 * copies * model.parameters + activations + 4 * _largest_corpus(kind, sets) * model.hidden
 
 
 def _disk(kind: PhaseKind, recipe: Recipe, model: ModelSize, data: tuple[Dataset, Sequence[Dataset]]) -> float:
@@ -262,6 +297,9 @@ def facts_of(recipe: Recipe) -> dict[str, str]:
     facts = {VERBS[phase.kind]: phase.sentence for phase in phases}
     if paces is None:
         return {**facts, "time": "known once the model is here"}
+    if paces.observed is not None and phases:
+        most = max(phases, key=lambda phase: phase.memory or 0.0)
+        facts["memory"] = f"at most {_of_memory(most)} in a process, to {VERBS[most.kind]}; measured on some passes"
     total, disk = in_words(sum(phase.seconds or 0 for phase in phases)), sum(phase.disk or 0 for phase in phases)
     facts["time"] = (
         f"about {total} on this machine, an estimate by a short timing of the model; less where it is cached"
