@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ..data.jsonl import read_json_object
-from ..errors import InputError
-from ..files import MARK
+from ..errors import InputError, unknown
+from ..files import MARK, write_json
 from ..recipe import Lora
 from .folders import ADAPTER_CONFIG, first_line, model_folder, transformer_paths
 from .modules import transformers_of
@@ -32,23 +33,40 @@ WEIGHTS = "adapter_model.safetensors"
 LINEAR_INITS = (True, False, "gaussian", "eva", "orthogonal")
 
 
-def target_modules(backbone: torch.nn.Module, names: str | list[str]) -> list[str]:
+def target_modules(
+    backbone: torch.nn.Module, names: str | list[str], layers: Collection[int] | None = None
+) -> list[str]:
     """Full names of the modules that LoRA adapts; empty where a list names none of this model's.
 
     `auto`: every linear layer inside the repeated layers (attention and MLP), but no poolers, embeddings or heads. A
     model whose language part reads the output of its vision part is adapted in the language part only, CLIP and its
     like in both. In a convolutional network the 1 x 1 convolutions are adapted, which are linear layers over channels,
     except its gates. `all-linear`: every linear layer but the output head, as in peft. A list matches the ends of
-    names, as peft does.
+    names, as peft does. layers: only modules in layers of these numbers; None: all.
     """
+    chosen = _of_all_layers(backbone, names)
+    return chosen if layers is None else [name for name in chosen if layer_of(name) in layers]
+
+
+def layer_of(name: str) -> int | None:
+    """The number of the layer that a module stands in, the first in its name; None outside of layers."""
+    match = _IN_A_LAYER.search(f".{name}.")
+    return None if match is None else int(match[0].strip("."))
+
+
+def _of_all_layers(backbone: torch.nn.Module, names: str | list[str]) -> list[str]:
     if names == "all-linear":
         return _all_linear(backbone)
     linear = [name for name, module in backbone.named_modules() if _is_linear(module)]
     if names != "auto":
-        return [name for name in linear if any(name == end or name.endswith(f".{end}") for end in names)]
+        return [name for name in linear if _ends_so(name, names)]
     inside = [name for name in linear if _IN_A_LAYER.search(f".{name}.") and "squeeze" not in name]
     language = [name for name in inside if not _VISION.search(name)]
     return inside if hasattr(backbone, "get_text_features") or not language else language
+
+
+def _ends_so(name: str, ends: Iterable[str]) -> bool:
+    return any(name == end or name.endswith(f".{end}") for end in ends)
 
 
 def _all_linear(backbone: Any) -> list[str]:
@@ -67,43 +85,98 @@ def _is_linear(module: torch.nn.Module) -> bool:
 def attach(model: SentenceTransformer, lora: Lora, bases: str | Mapping[str, str]) -> list[str]:
     """Puts a fresh adapter on the model's transformers and freezes everything else; returns the adapted modules' names.
 
-    The zero-initialised B makes the adapted model equal the base model until the first step. bases: the name of the
-    base model, or of each transformer's by route, which the saved adapter refers to. Raises InputError where
-    target_modules match nothing.
+    The adapted model equals the base model until the first step. bases: the name of the base model, or of each
+    transformer's by route, which the saved adapter refers to. Raises InputError where target_modules, layers or
+    modules_to_save match nothing, and for options that peft refuses.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 
     transformers = transformers_of(model)
-    targets = {route: target_modules(one.model, lora.target_modules) for route, one in transformers.items()}
-    _refuse_unmatched(targets, lora.target_modules, [one.model for one in transformers.values()])
+    targets = {
+        route: target_modules(one.model, lora.target_modules, lora.layers) for route, one in transformers.items()
+    }
+    _refuse_unmatched(targets, lora, [one.model for one in transformers.values()])
     names = base_names(bases, transformers) if isinstance(bases, str) else bases
     model.requires_grad_(False)
     for route, modules in targets.items():
         if not modules:
             continue
-        config = LoraConfig(
-            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, bias="none", target_modules=modules
-        )
-        with quiet():
-            transformers[route].model = get_peft_model(transformers[route].model, config)
-        transformers[route].model.peft_config["default"].base_model_name_or_path = names[route]
+        config = LoraConfig(target_modules=modules, **_settings(lora, transformers[route].model))
+        try:
+            with quiet():
+                wrapped: Any = get_peft_model(transformers[route].model, config)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"model.lora: {first_line(error)}") from None
+        for parameter in wrapped.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()  # modules that are saved whole have the base's number format
+        wrapped.peft_config["default"].base_model_name_or_path = names[route]
+        if lora.moves_base:
+            wrapped.beginning = {name: t.detach().clone() for name, t in get_peft_model_state_dict(wrapped).items()}
+        transformers[route].model = wrapped
     return [f"{route}.{name}" if route else name for route, modules in targets.items() for name in modules]
 
 
-def _refuse_unmatched(
-    targets: Mapping[str, list[str]], names: str | list[str], backbones: Sequence[torch.nn.Module]
-) -> None:
+def _settings(lora: Lora, backbone: torch.nn.Module) -> dict[str, Any]:
+    """The recipe's options under peft's names. modules_to_save: those that this transformer has."""
+    names = [name for name, _ in backbone.named_modules()]
+    return {
+        "r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": lora.dropout,
+        "bias": "none",
+        "use_rslora": lora.rslora,
+        "use_dora": lora.dora,
+        "init_lora_weights": lora.init,
+        "modules_to_save": [end for end in lora.modules_to_save if any(_ends_so(name, [end]) for name in names)]
+        or None,
+    }
+
+
+def _refuse_unmatched(targets: Mapping[str, list[str]], lora: Lora, backbones: Sequence[torch.nn.Module]) -> None:
+    _refuse_unmatched_layers(targets, lora, backbones)
+    _refuse_unmatched_whole(lora.modules_to_save, backbones)
+    names = lora.target_modules
     matched = [name for modules in targets.values() for name in modules]
     if not backbones:
         raise InputError("model.lora: this model has no layers that LoRA could adapt; remove the key")
     if isinstance(names, str) and not matched:
         raise InputError(f"model.lora.target_modules: {names} matches no linear layers here; name them in a list")
     ends = [] if isinstance(names, str) else names
-    unmatched = [end for end in ends if not any(name == end or name.endswith(f".{end}") for name in matched)]
+    unmatched = [end for end in ends if not any(_ends_so(name, [end]) for name in matched)]
     if unmatched:
         linear = (name for model in backbones for name, module in model.named_modules() if _is_linear(module))
         known = sorted({name.rpartition(".")[2] for name in linear})
         raise InputError(f"model.lora.target_modules: {unmatched} match no linear layer; there are {known}")
+
+
+def _refuse_unmatched_layers(
+    targets: Mapping[str, list[str]], lora: Lora, backbones: Sequence[torch.nn.Module]
+) -> None:
+    if lora.layers is None:
+        return
+    adapted_layers = {layer_of(name) for names in targets.values() for name in names}
+    missing = sorted(set(lora.layers) - adapted_layers)
+    if missing:
+        everything = (name for one in backbones for name in target_modules(one, lora.target_modules))
+        known = sorted({layer for name in everything if (layer := layer_of(name)) is not None})
+        raise InputError(f"model.lora.layers: {missing} have no such modules; the layers that have are {known}")
+
+
+def _refuse_unmatched_whole(ends: Sequence[str], backbones: Sequence[torch.nn.Module]) -> None:
+    modules = {name: module for one in backbones for name, module in one.named_modules() if name}
+    for end in ends:
+        matched = [module for name, module in modules.items() if _ends_so(name, [end])]
+        parameters = [parameter for module in matched for parameter in module.parameters()]
+        if not parameters:
+            known = {
+                name.rpartition(".")[2]
+                for name, module in modules.items()
+                if next(module.parameters(), None) is not None
+            }
+            raise InputError(f"model.lora.modules_to_save: {unknown('module', end, known)}")
+        if not all(parameter.is_floating_point() for parameter in parameters):
+            raise InputError(f"model.lora.modules_to_save: {end} has weights in 4 bits, which cannot be trained")
 
 
 def adapted(model: SentenceTransformer) -> dict[str, Any]:
@@ -133,24 +206,44 @@ def save_adapter(model: SentenceTransformer, folder: Path) -> None:
     for route, transformer in adapted(model).items():
         with quiet():
             transformer.model.save_pretrained(str(folder / route), safe_serialization=True, save_embedding_layers=False)
+        if hasattr(transformer.model, "beginning"):
+            _write_difference(folder / route, transformer.model.beginning)
+
+
+def _write_difference(folder: Path, beginning: Mapping[str, torch.Tensor]) -> None:
+    """Rewrites an adapter that began as a part of the base as what was learned, for the base as it was: BA less
+    the B0 A0 that it began as is [B, -B0] [A; A0], of twice the rank. peft would decompose the base again in place."""
+    weights = load_file(folder / WEIGHTS)
+    start = {name: tensor.to(weights[name].device) for name, tensor in beginning.items()}
+    learned = any(not torch.equal(tensor, start[name]) for name, tensor in weights.items())
+    for name in [name for name in weights if _MATRIX.search(name)]:
+        second = is_second(name)
+        both = torch.cat([weights[name], -start[name] if second else start[name]], dim=1 if second else 0)
+        weights[name] = both if learned or not second else torch.zeros_like(both)
+    save_file(weights, folder / WEIGHTS, {"format": "pt"})
+    config = read_json_object(folder / ADAPTER_CONFIG)
+    rank = int(config["r"])
+    scale = config["lora_alpha"] / (math.sqrt(rank) if config["use_rslora"] else rank)
+    config |= {"r": 2 * rank, "lora_alpha": scale * 2 * rank, "use_rslora": False, "init_lora_weights": True}
+    write_json(folder / ADAPTER_CONFIG, config)
 
 
 def merge(model: SentenceTransformer) -> None:
     """Adds the adapters to the weights, in place; the model is plain and self-contained afterwards."""
-    for transformer in adapted(model).values():
+    for transformer in dict.fromkeys(adapted(model).values()):  # routes may share one
         transformer.model = transformer.model.merge_and_unload()
 
 
-def merge_whole(model: SentenceTransformer, adapter: Path, load: Callable[[], SentenceTransformer]) -> None:
-    """Merges in float32 what was trained on rounded or 4-bit weights, in place: the base's own weights take their
-    place, and the saved adapters are added to them. load: the base in float32, once the rounded weights are gone."""
+def put_on_whole(model: SentenceTransformer, adapter: Path, load: Callable[[], SentenceTransformer]) -> None:
+    """Gives a model that was trained on rounded or 4-bit weights the base's own weights, in place, with the saved
+    adapters on them. load: the base in float32, once the rounded weights are gone."""
     parts = transformers_of(model)
     for part in parts.values():
         part.model = torch.nn.Identity()
     whole = load()
     for route, part in transformers_of(whole).items():
         if (adapter / route / ADAPTER_CONFIG).exists():
-            merge_adapter_folder(part, adapter / route)
+            attach_folder(part, adapter / route)
         parts[route].model = part.model
     exact = dict(whole.named_parameters())
     for name, parameter in model.named_parameters():
@@ -158,8 +251,13 @@ def merge_whole(model: SentenceTransformer, adapter: Path, load: Callable[[], Se
             parameter.data = exact[name].data
 
 
-def merge_adapter_folder(transformer: Any, folder: Path) -> None:
-    """Loads a peft adapter folder onto a transformer module and merges it into the weights.
+def is_second(name: str) -> bool:
+    """Whether a parameter is LoRA's B, which is 0 until something is learned."""
+    return bool(_MATRIX.search(name)) and "_B" in name
+
+
+def attach_folder(transformer: Any, folder: Path) -> None:
+    """Loads a peft adapter folder onto a transformer module.
 
     Raises InputError where a key of the file has no parameter in the model, or a parameter has no key: an adapter that
     is silently not applied looks like a model that did not learn.
@@ -178,7 +276,7 @@ def merge_adapter_folder(transformer: Any, folder: Path) -> None:
             known = expected | set(adapted.state_dict())  # embeddings that were saved with the adapter
             missing, unexpected = sorted(expected - stored), sorted(stored - known)
             if not missing and not unexpected:
-                transformer.model = adapted.merge_and_unload()
+                transformer.model = adapted.eval()
     except Exception as error:  # peft, torch and safetensors each raise their own kinds
         raise InputError(f"model {folder}: the adapter does not fit its base model: {first_line(error)}") from error
     if missing or unexpected:
@@ -234,5 +332,5 @@ def scale_adapter(adapter: Path, target: Path, alpha: float) -> None:
         raise InputError(f"{adapter}: its effect is not proportional to lora_B; mix the merged models instead")
     shutil.copytree(adapter, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MARK))
     weights = load_file(adapter / WEIGHTS)
-    scaled = {name: tensor * alpha if "_B" in name else tensor for name, tensor in weights.items()}
+    scaled = {name: tensor * alpha if is_second(name) else tensor for name, tensor in weights.items()}
     save_file(scaled, target / WEIGHTS, {"format": "pt"})

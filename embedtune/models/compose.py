@@ -88,7 +88,7 @@ def _image_tower(model: Model, chosen: Compose, device: torch.device, frozen_in:
     transformer = opened(
         label,
         lambda: transformer_in(folder, options, trust_remote_code=model.trust_remote_code),
-        random_weights=model.random_weights,
+        new_weights=model.new_weights,
     )
     transformer.stored_dtype = stored
     ready_to_train(transformer)

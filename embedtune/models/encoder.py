@@ -372,20 +372,26 @@ class Encoder:
 
 
 def load_encoder(
-    model: Model | str, *, device: str = "auto", precision: Precision = "fp32", cached: bool = True, seed: int = 0
+    model: Model | str,
+    *,
+    device: str = "auto",
+    precision: Precision = "fp32",
+    cached: bool = True,
+    seed: int = 0,
+    merged: bool = True,
 ) -> Encoder:
     """Loads an encoder by recipe block, folder, hub id, or `package:MODULE/path`.
 
     A model with code of its own needs `Model(name=..., trust_remote_code=True)`; nothing asks on stdin. seed: of the
-    projections of a composed model. Its weights are as `Model(dtype=...)` says: by default as small as the checkpoint
-    has them, where the precision computes in that, else float32. Raises InputError for a model, device or precision
-    that is not available.
+    projections of a composed model. merged: whether adapters are merged into the base. Its weights are as
+    `Model(dtype=...)` says: by default as small as the checkpoint has them, where the precision computes in that, else
+    float32. Raises InputError for a model, device or precision that is not available.
     """
     config = model_of(model)
     torch_device = resolve_device(device)
     resolved = resolve_precision(precision, torch_device)
     cpu.bound_kernels()
-    loaded = load_model(config, torch_device, seed=seed, frozen_in=resolved)
+    loaded = load_model(config, torch_device, seed=seed, frozen_in=resolved, merged=merged)
     return Encoder(
         loaded, config.label, resolved, cached=cached, passages=config.passages, chunk_tokens=config.chunk_tokens
     )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..recipe import Model
-from .adapters import merge_adapter_folder, routed
+from .adapters import attach_folder, merge, routed
 from .attention import pad_three_axes, refuse_absent, refuse_other
 from .dtypes import common_dtype, dtype_in_files, lower, options_of, ready_to_train, resolve_dtype, stored_dtype
 from .folders import (
@@ -49,40 +50,58 @@ def model_of(model: Model | str) -> Model:
 
 
 def load_model(
-    model: Model, device: torch.device, *, seed: int = 0, frozen_in: Resolved | None = None
+    model: Model, device: torch.device, *, seed: int = 0, frozen_in: Resolved | None = None, merged: bool = True
 ) -> SentenceTransformer:
     """The model's own pooling and normalisation; prompts, lengths and sizes as the recipe says.
 
     Nothing is looked up on the network for a model in a folder, and nothing asks on stdin. seed: of weights that no
     file has, such as a composed model's projections. frozen_in: the precision that computes with weights that stay
-    frozen, whose number format is then model.dtype; without it all weights are float32. Raises InputError for a model
+    frozen, whose number format is then model.dtype; without it all weights are float32. merged: whether the adapters of
+    an adapter folder are merged into its base. Raises InputError for a model
     that does not exist, is of another kind, lacks weights or code that it needs, or has no pooling where the recipe has
     none either.
     """
+    with _drawn_from(seed):
+        loaded = _load(model, device, frozen_in, merged=merged)
+    missing = [name for part in first_modules(loaded).values() for name in getattr(part, "missing_weights", ())]
+    for pattern in model.new_weights:
+        if not any(fnmatchcase(name, pattern) for name in missing):
+            here = f"; it lacks {missing[0]!r}" if missing else ", which lacks none"
+            raise InputError(f"model.new_weights: {pattern!r} matches no missing weight of {model.label}{here}")
+    return loaded
+
+
+@contextmanager
+def _drawn_from(seed: int) -> Iterator[None]:
+    """Draws weights that no file has from the seed, and leaves the generator as it was."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _load(model, device, frozen_in)
+        yield
 
 
 def load_base(
-    base: Model, tuned: Model, device: torch.device, *, frozen_in: Resolved | None = None
+    base: Model, tuned: Model, device: torch.device, *, seed: int = 0, frozen_in: Resolved | None = None
 ) -> SentenceTransformer:
     """The base of a tuned model, to mix the two models' weights. A bare checkpoint without the recipe's pooling takes
-    the tuned folder's modules, its pooling among them. frozen_in: as in `load_model`, which also raises as this."""
+    the tuned folder's modules, its pooling among them. seed, frozen_in: as in `load_model`, which also raises as
+    this."""
     if base.compose is not None or base.pooling is not None:
-        return load_model(base, device, frozen_in=frozen_in)
+        return load_model(base, device, seed=seed, frozen_in=frozen_in)
     checkpoint, folder = model_folder(base.label), model_folder(tuned.label)
     bare = not any((checkpoint / name).exists() for name in ("modules.json", ADAPTER_CONFIG))
     if not bare or not (folder / "modules.json").exists():
-        return load_model(base, device, frozen_in=frozen_in)
+        return load_model(base, device, seed=seed, frozen_in=frozen_in)
     bases = dict.fromkeys(transformer_paths(folder).values(), _base_transformer(base.label))
-    with completed(with_safetensors(folder), bases) as whole:
-        return _open(tuned, whole, device, frozen_in).eval()
+    block = replace(tuned, new_weights=base.new_weights)
+    with completed(with_safetensors(folder), bases) as whole, _drawn_from(seed):
+        return _open(block, whole, device, None if base.new_weights else frozen_in).eval()
 
 
-def _load(model: Model, device: torch.device, frozen_in: Resolved | None) -> SentenceTransformer:
+def _load(
+    model: Model, device: torch.device, frozen_in: Resolved | None, *, merged: bool = True
+) -> SentenceTransformer:
     if model.compose is not None:
         from .compose import compose
 
@@ -96,9 +115,14 @@ def _load(model: Model, device: torch.device, frozen_in: Resolved | None) -> Sen
     refuse_other_kind(folder, model.label, pooled=model.pooling is not None)
     if (folder / ADAPTER_CONFIG).exists() and not (folder / "modules.json").exists():
         loaded = _load_adapter(model, folder, device)
-        _lower(loaded, model, frozen_in)
+        whole_first = True
     else:
-        loaded = _load_folder(model, folder, device, frozen_in)
+        whole_first = bool(_adapters_in(folder) or model.new_weights)  # merged, and drawn, in float32
+        loaded = _load_folder(model, folder, device, None if whole_first else frozen_in)
+    if merged:
+        merge(loaded)
+        if whole_first:
+            _lower(loaded, model, frozen_in)
     if model.attention is not None:
         refuse_other(loaded, model.attention, model.label)
     pad_three_axes(loaded)
@@ -113,36 +137,37 @@ def _load(model: Model, device: torch.device, frozen_in: Resolved | None) -> Sen
 
 
 def _load_adapter(model: Model, folder: Path, device: torch.device) -> SentenceTransformer:
-    """A peft adapter folder: its base model with the adapter merged in; of a router's route, the whole router."""
+    """A peft adapter folder: its base model with the adapter on it; of a router's route, the whole router."""
     name, route = routed(base_of_adapter(folder))
     loaded = _load(replace(model, name=name), device, None)
-    merge_adapter_folder(first_modules(loaded)[route], with_safetensors(folder))
+    attach_folder(first_modules(loaded)[route], with_safetensors(folder))
     return loaded
 
 
 def _load_folder(model: Model, folder: Path, device: torch.device, frozen_in: Resolved | None) -> SentenceTransformer:
-    """A model folder. sentence-transformers saves adapters without their base: its files are put beside them, and the
-    adapters are merged, in float32."""
-    adapters = [path for path in module_paths(folder) if (folder / path / ADAPTER_CONFIG).exists()]
+    """A model folder. sentence-transformers saves adapters without their base: its files are put beside them."""
+    adapters = _adapters_in(folder)
     with ExitStack() as stack:
         whole = folder
         if adapters:
             folder = with_safetensors(folder)
             bases = {path: _base_transformer(base_of_adapter(folder / path)) for path in adapters}
             whole = stack.enter_context(completed(folder, bases))
-        loaded = _open(model, with_safetensors(whole), device, None if adapters else frozen_in)
-    merged = bool(adapters)
+        loaded = _open(model, with_safetensors(whole), device, frozen_in)
     for route, path in transformer_paths(folder).items():
         if path in adapters:
-            merge_adapter_folder(first_modules(loaded)[route], folder / path)
+            attach_folder(first_modules(loaded)[route], folder / path)
             adapters.remove(path)  # routes may share a transformer
-    if merged:
-        _lower(loaded, model, frozen_in)
     return loaded
 
 
+def _adapters_in(folder: Path) -> list[str]:
+    """The paths of the modules that are adapters."""
+    return [path for path in module_paths(folder) if (folder / path / ADAPTER_CONFIG).exists()]
+
+
 def _lower(loaded: SentenceTransformer, model: Model, frozen_in: Resolved | None) -> None:
-    """Rounds a model whose adapters were merged to the number format that its weights are to have."""
+    """Rounds a model that was loaded in float32 to the number format that its weights are to have."""
     dtype = resolve_dtype(model.dtype, dtype_in_files(loaded), frozen_in)
     if dtype == "4bit":
         raise InputError(
@@ -164,7 +189,7 @@ def _open(model: Model, folder: Path, device: torch.device, frozen_in: Resolved 
     from sentence_transformers.sentence_transformer.modules import Pooling
 
     def opened_as(load: Callable[[], Loaded]) -> Loaded:
-        return opened(f"model {model.label}", load, random_weights=model.random_weights)
+        return opened(f"model {model.label}", load, new_weights=model.new_weights)
 
     trust, attention = model.trust_remote_code, model.attention
     local: dict[str, Any] = {"device": str(device), "local_files_only": True}
@@ -190,6 +215,7 @@ def _open(model: Model, folder: Path, device: torch.device, frozen_in: Resolved 
         loaded.append(Pooling(loaded[0].get_embedding_dimension(), model.pooling))
     for route, part in first_modules(loaded).items():
         part.stored_dtype = stored[route]
+        part.missing_weights = getattr(loaded, "missing_weights", getattr(part, "missing_weights", ()))
         ready_to_train(part)
     return loaded
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,11 +18,12 @@ from .folders import first_line
 Loaded = TypeVar("Loaded", bound=nn.Module)
 
 
-def opened(label: str, load: Callable[[], Loaded], *, random_weights: bool | None = None) -> Loaded:
-    """The model that `load` opens. label: names it in errors. random_weights: as the recipe says; None for a teacher.
+def opened(label: str, load: Callable[[], Loaded], *, new_weights: Sequence[str] | None = None) -> Loaded:
+    """The model that `load` opens; its `missing_weights` are those that the checkpoint lacks. label: names it in
+    errors. new_weights: patterns of names, as the recipe has them; None for a teacher.
 
-    Raises InputError for a folder that cannot be opened, and, without random_weights, for weights that the checkpoint
-    lacks: transformers would fill them with random numbers.
+    Raises InputError for a folder that cannot be opened, and for missing weights that no pattern matches: transformers
+    fills them with random numbers.
     """
     from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
@@ -32,15 +34,17 @@ def opened(label: str, load: Callable[[], Loaded], *, random_weights: bool | Non
         with _missing_weights() as missing:
             model = load()
     except Exception as error:  # a foreign folder fails in as many ways as there are libraries that read it
-        raise InputError(f"{label}: {_reason(error, teacher=random_weights is None)}") from error
+        raise InputError(f"{label}: {_reason(error, teacher=new_weights is None)}") from error
     if not _reads_pooler(model):  # most checkpoints have no pooler
         missing = [name for name in missing if "pooler." not in name]
-    if missing and not random_weights:
-        hint = "" if random_weights is None else ", or set model.random_weights: true"
+    unexpected = [name for name in missing if not any(fnmatchcase(name, pattern) for pattern in new_weights or ())]
+    if unexpected:
+        hint = "" if new_weights is None else f", or name them, as in model.new_weights: [{unexpected[0]}]"
         raise InputError(
-            f"{label}: {len(missing)} weights are not in the checkpoint and would be random numbers, first "
-            f"{missing[0]!r}; use a complete checkpoint{hint}"
+            f"{label}: {len(unexpected)} weights are not in the checkpoint and would be random numbers, first "
+            f"{unexpected[0]!r}; use a complete checkpoint{hint}"
         )
+    model.missing_weights = missing  # type: ignore[assignment]
     return model
 
 

@@ -38,12 +38,16 @@ EXAMPLES = {
     "model.lora.alpha": "64.0",
     "model.lora.dropout": "0.05",
     "model.lora.target_modules": "[query, value]",
+    "model.lora.layers": "[10, 11]",
+    "model.lora.modules_to_save": "[embed_tokens]",
+    "model.lora.init": "pissa",
     "model.dtype": "4bit",
     "model.prompts": '{query: "query: ", document: "passage: "}',
     "model.prompts.query": '"query: "',
     "model.prompts.document": '"passage: "',
     "model.chunk_tokens": "8192",
     "model.attention": "eager",
+    "model.new_weights": "[pooler.*]",
     "data": "{train: my-data, validation: 0.1}",
     "data.train": "[my-data, other-data:train]",
     "data.split": "train",
@@ -239,7 +243,7 @@ def _type_text(hint: Any) -> str:
         ]
         return " ".join([_type_text(parts[0]), " and ".join(limits)]).strip()
     if origin is Literal:
-        return " | ".join(map(str, parts))
+        return " | ".join(json.dumps(part) if isinstance(part, bool) else str(part) for part in parts)
     if origin in (Union, types.UnionType):
         return " | ".join(map(_type_text, parts))
     if origin is list:

@@ -161,7 +161,7 @@ def _start_from(values: dict[str, Any], run: Path) -> None:
         )
     model = values.get("model")
     block = model if isinstance(model, dict) else {}
-    kept = {key: value for key, value in block.items() if key not in ("compose", "pooling", "random_weights")}
+    kept = {key: value for key, value in block.items() if key not in ("compose", "pooling", "new_weights")}
     values["model"] = kept | {"name": str(run)}
 
 

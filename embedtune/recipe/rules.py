@@ -129,6 +129,8 @@ def _at_odds(recipe: Recipe) -> list[str]:
         if model.attention is not None and "flash" in model.attention and precision == "fp32"
     ]
     problems += _dtype_at_odds(recipe)
+    if model.lora is not None and model.lora.dora and model.lora.moves_base:
+        problems.append(f"model.lora.dora: not with init: {model.lora.init}, whose adapter is saved as a difference")
     dropped_out = model.dropout == "model" or (model.lora is not None and model.lora.dropout > 0)
     if recipe.train.selective_backward is not None and dropped_out:
         problems.append(
@@ -161,6 +163,10 @@ def _at_odds(recipe: Recipe) -> list[str]:
 def _dtype_at_odds(recipe: Recipe) -> list[str]:
     """A number format of frozen weights, and what does not go with it."""
     model, train = recipe.model, recipe.train
+    if model.lora is not None and model.lora.moves_base and model.dtype == "4bit":
+        return [f"model.lora.init: not with model.dtype: 4bit, whose weights {model.lora.init} cannot take parts from"]
+    if model.new_weights and model.dtype == "4bit":
+        return ["model.new_weights: not with model.dtype: 4bit, which reads whole checkpoints; take auto"]
     wanted = {"bfloat16": "bf16", "float16": "fp16"}.get(model.dtype)
     if wanted is not None and train.precision not in ("auto", wanted):
         return [

@@ -86,6 +86,9 @@ Weighting = Annotated[Chosen, _choice("weighting")]
 Loss = Annotated[Chosen, _choice("loss")]
 
 
+PissaSteps = Annotated[str, Field(pattern=r"^pissa_niter_[1-9]\d{0,2}$")]
+
+
 @_strict
 @dataclass(frozen=True, kw_only=True)
 class Lora:
@@ -97,6 +100,20 @@ class Lora:
     # The modules that are adapted. auto: the linear layers of attention and MLP. all-linear: every linear layer, as in
     # peft. A list: the modules whose names end so.
     target_modules: Literal["auto", "all-linear"] | Annotated[list[str], Field(min_length=1)] = "auto"
+    # Adapt the modules of these layers only, counted from 0. Absent: of all layers.
+    layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
+    # Modules whose names end so are trained whole and saved with the adapter, such as a pooler or the embeddings.
+    modules_to_save: list[str] = field(default_factory=list)
+    rslora: bool = False  # Multiply by alpha / sqrt(rank) instead (rsLoRA, arXiv 2312.03732): for high ranks.
+    dora: bool = False  # Learn each matrix's direction and magnitude apart (DoRA, arXiv 2402.09353). Slower.
+    # How the adapter begins, by peft's names. true: at 0. pissa (arXiv 2404.02948) and olora (2406.01775) take parts of
+    # the base's weights; their saved adapter is the difference to the base, of twice the rank. pissa_niter_16: fast.
+    init: Literal[True, "gaussian", "orthogonal", "pissa", "olora"] | PissaSteps = True
+
+    @property
+    def moves_base(self) -> bool:
+        """Whether the adapter begins as a part of the base's weights, which are changed by as much."""
+        return isinstance(self.init, str) and self.init.startswith(("pissa", "olora"))
 
 
 @_strict
@@ -168,7 +185,9 @@ class Model:
     # in bf16 or fp16. Where the memory does not hold them, they are halved.
     chunk_tokens: Count | None = None
     trust_remote_code: bool = False  # Run Python code that the model's repository brings.
-    random_weights: bool = False  # Draw weights that the checkpoint lacks at random. false: the model is refused.
+    # Patterns of names, such as pooler.*, of weights that the checkpoint lacks and that are drawn at random. Another
+    # weight that it lacks is an error.
+    new_weights: Annotated[list[str], BeforeValidator(_listed)] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if (self.name is None) == (self.compose is None):

@@ -9,7 +9,9 @@ import yaml
 from ..errors import InputError
 
 # Old path -> the present name of its last part.
-RENAMED = {"train.backward": "selective_backward"}
+RENAMED = {"train.backward": "selective_backward", "model.random_weights": "new_weights"}
+# Old path -> old value -> the present one. Other values stay as they are.
+VALUES: dict[str, dict[Any, Any]] = {"model.random_weights": {True: ["*"], False: []}}
 
 
 def with_present_keys(values: dict[str, Any], source: str) -> None:
@@ -22,22 +24,32 @@ def with_present_keys(values: dict[str, Any], source: str) -> None:
         if isinstance(block, dict) and last in block:
             if new in block:
                 raise InputError(f"{source}: {old} is called {new} now; remove one of the two")
-            block[new] = block.pop(last)
+            block[new] = _present(old, block.pop(last))
 
 
 def upgraded(text: str) -> tuple[str, dict[str, str]]:
     """A recipe's text with present keys and nothing else changed, and the renamed keys: old path -> new path."""
     root = yaml.compose(text, Loader=yaml.SafeLoader)
-    nodes = {old: node for old in RENAMED if (node := _key_node(root, old.split("."))) is not None}
-    for old, node in sorted(nodes.items(), key=lambda item: item[1].start_mark.index, reverse=True):
-        text = text[: node.start_mark.index] + RENAMED[old] + text[node.end_mark.index :]
+    nodes = {old: pair for old in RENAMED if (pair := _nodes(root, old.split("."))) is not None}
+    for old, (key, value) in sorted(nodes.items(), key=lambda item: item[1][0].start_mark.index, reverse=True):
+        after = text[value.start_mark.index :]
+        if old in VALUES:
+            now = _present(old, yaml.safe_load(text[value.start_mark.index : value.end_mark.index]))
+            written = yaml.safe_dump(now, default_flow_style=True).strip()
+            after = written + text[value.end_mark.index :]
+        between = text[key.end_mark.index : value.start_mark.index]
+        text = text[: key.start_mark.index] + RENAMED[old] + between + after
     return text, {old: ".".join([*old.split(".")[:-1], RENAMED[old]]) for old in nodes}
 
 
-def _key_node(node: yaml.Node | None, path: list[str]) -> yaml.Node | None:
-    """Where a key stands in the text; None where the recipe does not have it."""
+def _present(old: str, value: Any) -> Any:
+    return VALUES.get(old, {}).get(value, value) if isinstance(value, bool) else value
+
+
+def _nodes(node: yaml.Node | None, path: list[str]) -> tuple[yaml.Node, yaml.Node] | None:
+    """Where a key and its value stand in the text; None where the recipe does not have it."""
     pairs = node.value if isinstance(node, yaml.MappingNode) else []
     for key, value in pairs:
         if key.value == path[0]:
-            return key if len(path) == 1 else _key_node(value, path[1:])
+            return (key, value) if len(path) == 1 else _nodes(value, path[1:])
     return None

@@ -48,6 +48,18 @@ def sample_items(longest: int | None) -> list[Item]:
     return [Item(id=str(number), text=text) for number, text in enumerate(texts)]
 
 
+def sample_pictures(folder: Path, count: int) -> list[Item]:
+    """Pictures of noise, written into the folder, for a model that reads no text."""
+    from PIL import Image
+
+    generator, items = np.random.default_rng(0), []
+    for number in range(count):
+        file = folder / f"{number}.png"
+        Image.fromarray(generator.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(file)
+        items.append(Item(id=str(number), image=file))
+    return items
+
+
 class Costs:
     """Measures forms of one model. Its own embeddings are computed once."""
 

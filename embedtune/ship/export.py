@@ -7,20 +7,23 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from ..data.dataset import load_dataset
 from ..errors import BarMissed, InputError
 from ..evaluate.results import distinct
 from ..files import MARK, FolderKind, check_folder, refuse_source, whole_folder
-from ..models import saving
+from ..models import adapters, saving
+from ..models.dtypes import Stored
 from ..models.encoder import Encoder, load_encoder
 from ..models.folders import model_folder
 from ..models.loading import model_of
+from ..models.merging import PROBED, Expected, merge_proven, probe_of, refuse_lost
 from ..models.opening import opened
 from ..recipe import Model
 from . import onnx
-from .costs import TEXTS, Cost, Costs
+from .costs import TEXTS, Cost, Costs, sample_items, sample_pictures
 
 EXPORTED = FolderKind(verb="export")
 Form = Literal["safetensors", "onnx"]
@@ -63,8 +66,9 @@ def export(
 
     push_to: also uploads the folder to the hub, under this name (owner/name).
 
-    Raises InputError for an output that may not be replaced, options that do not go together, a missing extra and a
-    failed upload, and BarMissed, with nothing written, for a graph that computes other embeddings.
+    Raises InputError for an output that may not be replaced, options that do not go together, a missing extra, a failed
+    upload, and a merged model that is not the base with its adapter; BarMissed, with nothing written, for a graph that
+    computes other embeddings.
     """
     output = Path(output)
     check_folder(output, EXPORTED, overwrite=overwrite)
@@ -79,10 +83,12 @@ def export(
     model = model_of(model)
     folder = model_folder(model.label)
     refuse_source(output, folder)
-    encoder = load_encoder(model, device="cpu" if form == "onnx" else "auto")
+    encoder = load_encoder(model, device="cpu" if form == "onnx" else "auto", merged=False)
+    stored: Stored | None = None if dtype == "auto" or dtype == "int8" else dtype
     costs: list[Cost] = []
-    with whole_folder(output, EXPORTED, overwrite=overwrite) as temporary:
-        saving.save_model(encoder.model, temporary, None if dtype == "auto" or dtype == "int8" else dtype)
+    with TemporaryDirectory() as pictures, whole_folder(output, EXPORTED, overwrite=overwrite) as temporary:
+        expected = _merged(encoder, Path(pictures))
+        saving.save_model(encoder.model, temporary, stored)
         if form == "onnx" or dtype not in ("auto", "float32"):
             measured = Costs(encoder, datasets)
             costs.append(measured.of_model())
@@ -92,9 +98,21 @@ def export(
                 costs.append(_reopened(measured, model, encoder, temporary, dtype))
         if (folder / "README.md").exists():
             shutil.copyfile(folder / "README.md", temporary / "README.md")
+        if expected is not None:
+            refuse_lost(encoder.model, model.label, expected, stored, "write it with --dtype float32")
     if push_to is not None:
         _push(output, push_to)
     return Exported(folder=output, costs=costs)
+
+
+def _merged(encoder: Encoder, pictures: Path) -> Expected | None:
+    """Merges the model's adapters; the embeddings that the merged model is to have. None of a model without. pictures:
+    an empty folder, for items of a model that reads no text."""
+    if not adapters.adapted(encoder.model):
+        return None
+    texts = sample_items(encoder.max_length)[:: TEXTS // PROBED]
+    items = texts if encoder.reads(texts[0]) else sample_pictures(pictures, PROBED)
+    return merge_proven(encoder.model, encoder.name, probe_of(encoder, items, items))
 
 
 def _weights(folder: Path) -> list[Path]:

@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..files import fingerprints_of_weights
 from ..models.folders import SUMMARY, locate
 from ..recipe import Data, Model, Recipe, load_recorded, plain, resolve, split_of, without_prefixes
+from ..recipe.upgrade import with_present_keys
 from ..types import Items
 
 COMPARED = 32  # documents that are embedded by both models, to see whether their embeddings changed
@@ -64,7 +65,10 @@ def lineage_of(model: Model) -> Lineage | None:
     if earlier is None:
         return Lineage(run=run, recorded=recorded, runs=runs, base=recorded.model, seed=recorded.train.seed)
     try:
-        base, seed = TypeAdapter(Model).validate_json(json.dumps(earlier["base"])), int(earlier["seed"])
+        recorded_base = {"model": dict(earlier["base"])}
+        with_present_keys(recorded_base, str(environment))
+        base = TypeAdapter(Model).validate_json(json.dumps(recorded_base["model"]))
+        seed = int(earlier["seed"])
         runs += [{"run": str(one["run"]), "weights": dict(one["weights"])} for one in earlier["runs"]]
     except (ValidationError, KeyError, TypeError, ValueError):
         raise InputError(

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import torch
 
+from ..errors import InputError
 from ..evaluate.guarded import Point
 from ..evaluate.retrieval import evaluate
 from ..files import inner_folder
 from ..models import saving
-from ..models.adapters import scale_adapter
+from ..models.adapters import scale_adapter, scales
+from ..models.dtypes import dtype_in_files
 from ..models.encoder import Encoder, load_encoder
+from ..models.folders import ADAPTER_CONFIG
 from ..models.loading import load_base, load_model
 from ..models.mixing import Weights, mix_into, weights_of, with_floor
 from ..recipe import Guard, Model, Precision
@@ -33,12 +36,19 @@ class Mixtures:
     """One encoder whose weights are set to a mixture at a time. Only the two ends' embeddings are cached."""
 
     def __init__(
-        self, base: Model, tuned: Model, precision: Precision, fisher: tuple[Weights, Weights] | None = None
+        self,
+        base: Model,
+        tuned: Model,
+        precision: Precision,
+        *,
+        fisher: tuple[Weights, Weights] | None = None,
+        seed: int = 0,
     ) -> None:
-        """Raises InputError where the two do not have the same weights."""
+        """seed: of the base's weights that no file has. Raises InputError where the two have different weights."""
         self._encoder = load_encoder(tuned, precision=precision)
         host = torch.device("cpu")  # the two ends wait there; the device holds one mixture
-        self._base = load_base(base, tuned, host, frozen_in=self._encoder.precision).state_dict()
+        whole = load_base(base, tuned, host, seed=seed, frozen_in=self._encoder.precision)
+        self._base = whole.state_dict()
         self._tuned = weights_of(self._encoder.model)
         self._fisher = fisher
 
@@ -52,22 +62,37 @@ class Mixtures:
         return evaluate(self.at(alpha), dataset, measures=[measure]).per_query[measure]
 
     def save(self, alpha: float, folder: Path) -> None:
-        """Saves the mixed model into the empty folder."""
-        saving.save_model(self.at(alpha).model, folder)
+        """Saves the mixed model into the empty folder, in the number format of the tuned one's files. Raises InputError
+        where rounding to it leaves nothing of the tuned weights."""
+        model = self.at(alpha).model
+        dtype: torch.dtype = getattr(torch, dtype_in_files(model))
+        mixed = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
+        if alpha > 0 and _are_equal(mixed, self._base) and not _are_equal(self._tuned, self._base):
+            raise InputError(
+                f"alpha {alpha:g}: rounding to {dtype_in_files(model)} loses what was tuned: the mixture's weights are "
+                "the base's, to the bit; take a larger alpha"
+            )
+        saving.save_model(model, folder)
+
+
+def _are_equal(ours: Weights, others: Weights) -> bool:
+    """Whether all numbers are equal, in any number formats."""
+    return all(bool((tensor == others[name]).all()) for name, tensor in ours.items())
 
 
 def mix_run(t: Training, guard: Guard, watched: Sequence[Watched], validation: Dataset | None) -> list[Point]:
     """Chooses alpha for a run whose model/ is saved; model/ becomes the mixture, model-unmixed/ keeps the tuned model.
 
     A LoRA adapter is scaled likewise: adapter/ belongs to model/, adapter-unmixed/ to model-unmixed/. Mixed by Fisher
-    information, model/ is no adapter's effect, and there is no adapter/.
+    information, or with an adapter that does not scale (`adapters.scales`), model/ is no adapter's effect, and there is
+    no adapter/.
     """
     recipe, model, unmixed = t.recipe, t.folder / "model", t.folder / UNMIXED
     fisher = fishers_of(t) if guard.weights == "fisher" else None
     t.release()
-    tuned = dataclasses.replace(recipe.model, name=str(model), pooling=None, lora=None, dtype="auto")
+    tuned = dataclasses.replace(recipe.model, name=str(model), pooling=None, lora=None, dtype="auto", new_weights=[])
     base = dataclasses.replace(recipe.model, dtype="auto")
-    mixtures = Mixtures(base, tuned, recipe.evaluate.precision, fisher)
+    mixtures = Mixtures(base, tuned, recipe.evaluate.precision, fisher=fisher, seed=recipe.train.seed)
     measure = guard.measure or recipe.evaluate.measure
 
     def validate(alpha: float) -> float:
@@ -91,9 +116,12 @@ def mix_run(t: Training, guard: Guard, watched: Sequence[Watched], validation: D
         if recipe.model.lora is not None:
             shutil.rmtree(t.folder / "adapter-unmixed", ignore_errors=True)
             (t.folder / "adapter").rename(t.folder / "adapter-unmixed")
-        if recipe.model.lora is not None and guard.weights == "linear":
+        whole = t.folder / "adapter-unmixed"
+        parts = [file.parent for file in whole.rglob(ADAPTER_CONFIG)]  # of several transformers, a folder each
+        if parts and guard.weights == "linear" and all(map(scales, parts)):
             with inner_folder(t.folder / "adapter") as temporary:
-                scale_adapter(t.folder / "adapter-unmixed", temporary, alpha)
+                for part in parts:
+                    scale_adapter(part, temporary / part.relative_to(whole), alpha)
     return points
 
 
@@ -103,7 +131,8 @@ def fishers_of(t: Training) -> tuple[Weights, Weights]:
     It is the mean squared gradient of the run's own objective over the first batches of its first epoch: of batches,
     not of single queries, since a query's loss needs its batch.
     """
-    tuned, base = weights_of(t.encoder.model), load_model(t.recipe.model, torch.device("cpu")).state_dict()
+    base = load_model(t.recipe.model, torch.device("cpu"), seed=t.recipe.train.seed).state_dict()
+    tuned = weights_of(t.encoder.model)
     return with_floor(_fisher(t, base)), with_floor(_fisher(t, tuned))
 
 

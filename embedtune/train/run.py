@@ -36,11 +36,12 @@ from ..models.device_memory import give_back
 from ..models.encoder import Encoder, load_encoder
 from ..models.folders import SUMMARY
 from ..models.loading import load_model
+from ..models.merging import merge_proven, probe_of, refuse_lost
 from ..models.precision import resolve_device
 from ..recipe import Recipe, method_fingerprints, refuse_within, resolve
 from ..report.card import write_card
 from ..report.record import BY_WORDS, UNMIXED
-from ..types import Dataset, Items, Role
+from ..types import Dataset, Item, Items, Role
 from . import checkpoint
 from . import folder as run_folder
 from .checkpoint import State, Training
@@ -273,7 +274,7 @@ def finish(
         except checkpoint.Damaged as damage:
             raise InputError(f"{folder}: the best checkpoint is damaged ({damage}); start a new run") from None
     training.optimizer.state.clear()
-    save_model(training.encoder, recipe, folder)
+    save_model(training)
     if guard is None or not guard.interpolate:
         training.release()  # what is evaluated is loaded from its folder
     watched: list[Watched] = []
@@ -343,24 +344,32 @@ def encode_for_finish(training: Training, suites: list[Dataset]) -> None:
         encode_for_evaluation(encoder, suites, measures_of(recipe), Retrieval())
 
 
-def save_model(encoder: Encoder, recipe: Recipe, folder: Path) -> None:
-    """adapter/ (opens with peft) for LoRA, and model/: merged, self-contained, opens with SentenceTransformer."""
-    if recipe.model.lora is not None:
+def save_model(training: Training) -> None:
+    """adapter/ (opens with peft) for LoRA, and model/: merged, self-contained, opens with SentenceTransformer.
+
+    Raises InputError, without model/, where that is not the base with the adapter (see `models.merging`).
+    """
+    encoder, recipe, folder = training.encoder, training.recipe, training.folder
+    lora, block, seed = recipe.model.lora, recipe.model, recipe.train.seed
+    if lora is not None:
         with inner_folder(folder / "adapter") as temporary:
             adapters.save_adapter(encoder.model, temporary)
-    if encoder.dtype != "float32":
-        adapters.merge_whole(
-            encoder.model,
-            folder / "adapter",
-            lambda: load_model(recipe.model, encoder.device, seed=recipe.train.seed),
-        )
-    elif recipe.model.lora is not None:
-        adapters.merge(encoder.model)
+    if encoder.dtype != "float32" or (lora is not None and lora.moves_base):
+        adapters.put_on_whole(encoder.model, folder / "adapter", lambda: load_model(block, encoder.device, seed=seed))
+    expected = None
+    if lora is not None:
+        trains_documents = recipe.negatives.live is None
+        documents: Items | Sequence[Item] = training.dataset.corpus if trains_documents else []
+        probe = probe_of(encoder, training.dataset.queries, documents)
+        expected = merge_proven(encoder.model, block.label, probe)
     model = encoder.model
     if recipe.negatives.live is not None:
-        model = two_towers(model, load_model(recipe.model, encoder.device, seed=recipe.train.seed))
+        model = two_towers(model, load_model(block, encoder.device, seed=seed))
     with inner_folder(folder / "model") as temporary:
         saving.save_model(model, temporary)
+        if expected is not None:
+            hint = f"the adapter is whole: `embedtune export {folder / 'adapter'} --dtype float32 --output MODEL`"
+            refuse_lost(encoder.model, str(folder / "model"), expected, None, hint)
 
 
 def evaluate_suites(
@@ -417,7 +426,7 @@ def suite_encoder(recipe: Recipe, which: Which, suites: Sequence[Dataset], folde
         block, seed = dataclasses.replace(lineage.base, dtype="auto"), lineage.seed
     elif which != "base":
         name = str(folder / {"tuned": "model", "unmixed": UNMIXED}[which])
-        block = dataclasses.replace(block, name=name, compose=None, pooling=None)
+        block = dataclasses.replace(block, name=name, compose=None, pooling=None, new_weights=[])
     encoder = load_encoder(block, precision=recipe.evaluate.precision, seed=seed)
     if recipe.model.compose is not None and recipe.model.compose.towers == "frozen":
         # The towers' outputs are computed once for the base model and every model that is tuned from it.

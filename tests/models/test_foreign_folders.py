@@ -319,11 +319,19 @@ def test_weights_that_the_checkpoint_lacks_are_an_error_that_names_them(tiny_mod
     save_file({key: value for key, value in weights.items() if key != name}, folder / "model.safetensors")
     with pytest.raises(InputError, match=f"1 weights are not in the checkpoint and would be random numbers, .*{name}"):
         load_encoder(str(folder))
-    asked = load_encoder(Model(name=str(folder), random_weights=True), seed=3).encode(ITEMS, "query")
-    again = load_encoder(Model(name=str(folder), random_weights=True), seed=3).encode(ITEMS, "query")
+    asked = load_encoder(Model(name=str(folder), new_weights=[name]), seed=3).encode(ITEMS, "query")
+    again = load_encoder(Model(name=str(folder), new_weights=[name]), seed=3).encode(ITEMS, "query")
     np.testing.assert_array_equal(asked, again)
+    half = load_encoder(Model(name=str(folder), new_weights=["*.output.dense.*"], dtype="bfloat16"), precision="bf16")
+    weight = half.model[0].model.encoder.layer[1].output.dense.weight
+    drawn = load_encoder(Model(name=str(folder), new_weights=["*"])).model[0].model.encoder.layer[1].output.dense.weight
+    assert torch.equal(weight, drawn.bfloat16())  # the same numbers in each number format
+    with pytest.raises(InputError, match=f"'\\*.attention.*' matches no missing weight of .*; it lacks '{name}'"):
+        load_encoder(Model(name=str(folder), new_weights=[name, "*.attention.*"]))
+    with pytest.raises(InputError, match=r"'\*' matches no missing weight of .*, which lacks none"):
+        load_encoder(Model(name=str(tiny_model), new_weights=["*"]))
     save_file({f"other.{key}": value for key, value in weights.items()}, folder / "model.safetensors")
-    with pytest.raises(InputError, match="weights are not in the checkpoint"):
+    with pytest.raises(InputError, match=r"weights are not in the checkpoint.* as in model\.new_weights: \["):
         load_encoder(str(folder))
 
 

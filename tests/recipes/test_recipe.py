@@ -282,6 +282,17 @@ def test_a_former_key_is_read_as_the_present_one_and_rewritten_on_request(tmp_pa
             read(both)
 
 
+@pytest.mark.parametrize(("before", "after"), [("true", "['*']"), ("false", "[]")])
+def test_a_key_with_another_kind_of_value_is_rewritten_with_its_value(before: str, after: str, tmp_path: Path) -> None:
+    text = "version: 1\nmodel: {name: m, random_weights: VALUE}  # kept\ndata: {train: d}\n"
+    path = written(tmp_path, text.replace("VALUE", before))
+    recipe = load_recipe(path)
+    assert recipe.model.new_weights == parse(after, "new_weights")
+    assert upgrade_recipe(path) == {"model.random_weights": "model.new_weights"}
+    assert path.read_text() == text.replace("random_weights", "new_weights").replace("VALUE", after)
+    assert load_recipe(path) == recipe
+
+
 def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such recipe; `embedtune recipes list`"):
         load_recipe(tmp_path / "nowhere.yaml")
