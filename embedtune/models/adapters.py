@@ -229,9 +229,24 @@ def _write_difference(folder: Path, beginning: Mapping[str, torch.Tensor]) -> No
 
 
 def merge(model: SentenceTransformer) -> None:
-    """Adds the adapters to the weights, in place; the model is plain and self-contained afterwards."""
+    """Adds the adapters to the weights, in place; the model is plain and self-contained afterwards. Where nothing was
+    learned it is the base to the bit."""
     for transformer in dict.fromkeys(adapted(model).values()):  # routes may share one
-        transformer.model = transformer.model.merge_and_unload()
+        learned = has_learned(transformer.model)
+        transformer.model = transformer.model.merge_and_unload() if learned else transformer.model.unload()
+
+
+def has_learned(backbone: torch.nn.Module) -> bool:
+    """Whether an adapted transformer is not just its base: a B is not 0, or a module that is saved whole differs."""
+    if any(is_second(name) and bool(parameter.any()) for name, parameter in backbone.named_parameters()):
+        return True
+    wrappers: list[Any] = [module for module in backbone.modules() if hasattr(module, "original_module")]
+    return any(
+        not torch.equal(ours.float(), before.float())
+        for module in wrappers
+        for copy in getattr(module, "modules_to_save", {}).values()
+        for ours, before in zip(copy.parameters(), module.original_module.parameters(), strict=True)
+    )
 
 
 def put_on_whole(model: SentenceTransformer, adapter: Path, load: Callable[[], SentenceTransformer]) -> None:

@@ -98,7 +98,7 @@ def refuse_without_4bit(device: torch.device) -> None:
     """Raises InputError, with the line that installs it, where bitsandbytes is absent or does not run on the device."""
     if find_spec("bitsandbytes") is None:
         raise InputError(f"model.dtype: 4bit needs bitsandbytes; try: {INSTALL}")
-    logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)  # it lists faster kernels that are not installed
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it lists faster kernels that are not installed
     try:
         from bitsandbytes.nn import Linear4bit
 

@@ -15,7 +15,7 @@ from ..evaluate.retrieval import evaluate
 from ..files import inner_folder
 from ..models import saving
 from ..models.adapters import scale_adapter, scales
-from ..models.dtypes import dtype_in_files
+from ..models.dtypes import dtype_in_files, rounded
 from ..models.encoder import Encoder, load_encoder
 from ..models.folders import ADAPTER_CONFIG
 from ..models.loading import load_base, load_model
@@ -65,13 +65,15 @@ class Mixtures:
         """Saves the mixed model into the empty folder, in the number format of the tuned one's files. Raises InputError
         where rounding to it leaves nothing of the tuned weights."""
         model = self.at(alpha).model
-        dtype: torch.dtype = getattr(torch, dtype_in_files(model))
-        mixed = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
-        if alpha > 0 and _are_equal(mixed, self._base) and not _are_equal(self._tuned, self._base):
-            raise InputError(
-                f"alpha {alpha:g}: rounding to {dtype_in_files(model)} loses what was tuned: the mixture's weights are "
-                "the base's, to the bit; take a larger alpha"
-            )
+        dtype = dtype_in_files(model)
+        if alpha > 0 and dtype != "float32" and not _are_equal(self._tuned, self._base):
+            with rounded(model, dtype):
+                lost = _are_equal(weights_of(model), self._base)
+            if lost:
+                raise InputError(
+                    f"alpha {alpha:g}: rounding to {dtype} loses what was tuned: the mixture's weights are the base's, "
+                    "to the bit; take a larger alpha"
+                )
         saving.save_model(model, folder)
 
 
