@@ -144,14 +144,16 @@ class Searcher:
         return torch.cat([tile.keys() for tile in best])
 
     def _spans(self, part: tuple[int, int]) -> list[tuple[int, int]]:
-        """Where each block of a part starts and ends: the same blocks, however many parts there are."""
-        width = self.shape[1]
-        size = min(_DOCUMENTS, _NUMBERS // max(1, width))
-        if self.device.type == "cuda":  # this block and the next, and a tile of scores with what is found there
-            size = min(_ON_GPU, self._room // 3 // (8 * width + 16 * QUERIES))
-        spans = list(_blocks(self._firsts, len(self._documents), max(1, size)))
+        """Where each block of a part starts and ends. Parts do not depend on a GPU's free memory, nor a CPU's blocks on
+        the number of parts."""
+        width = max(1, self.shape[1])
+        size = max(1, min(_DOCUMENTS, _NUMBERS // width))
+        spans = list(_blocks(self._firsts, len(self._documents), size))
         number, count = part
         spans = spans[number * len(spans) // count : (number + 1) * len(spans) // count]
+        if self.device.type == "cuda":  # memory for this block and the next, and a tile of scores with what reaches it
+            joined = max(1, min(_ON_GPU, self._room // 3 // (8 * width + 16 * QUERIES)) // size)
+            spans = [(spans[i][0], spans[i : i + joined][-1][1]) for i in range(0, len(spans), joined)]
         return [(start, stop) for start, stop in spans if self._allowed[start:stop].any()]
 
     def _blocks(self, part: tuple[int, int]) -> Iterator[tuple[tuple[int, int], Tensor]]:
@@ -176,7 +178,10 @@ class Searcher:
                            np.float32, "W")  # fmt: skip
         if self.device.type == "cpu":
             return torch.from_numpy(as_scored(block, self._similarity))
-        return torch.from_numpy(block).pin_memory() if self.device.type == "cuda" else torch.from_numpy(block)
+        if self.device.type != "cuda":
+            return torch.from_numpy(block)
+        with torch.cuda.device(self.device):  # a new thread's is the first GPU, which is another process's
+            return torch.from_numpy(block).pin_memory()
 
     def _documents_of(self, start: int, stop: int) -> _Documents:
         order = self._order[start:stop][self._allowed[start:stop]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,19 @@ def test_the_parts_of_the_documents_together_are_the_whole(parts: int, k: int, m
     of_parts = torch.cat([searcher.keys(QUERIES, k, (number, parts)) for number in range(parts)], dim=1)
     together = of_parts.topk(k, dim=1).values
     assert torch.equal(together, searcher.keys(QUERIES, k))
+
+
+@pytest.mark.parametrize("room", [0, 3 * 200 * (8 * 6 + 16 * 16), 2**40])
+def test_parts_are_cut_alike_whatever_memory_a_gpu_has(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_small_blocks(monkeypatch)
+    searcher = Searcher(DOCUMENTS)
+    on_cpu = [searcher._spans((number, 3)) for number in range(3)]
+    searcher.device, searcher._room = torch.device("cuda"), room
+    for number, spans in enumerate(on_cpu):
+        on_gpu = searcher._spans((number, 3))
+        assert (on_gpu[0][0], on_gpu[-1][1]) == (spans[0][0], spans[-1][1])
+        assert len(on_gpu) == {0: len(spans), 2**40: 1}.get(room, 1)
+        assert all(stop == start for (_, stop), (start, _) in pairwise(on_gpu))
 
 
 def test_documents_that_do_not_fit_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
