@@ -118,4 +118,5 @@ def two_towers(queries: SentenceTransformer, documents: SentenceTransformer) -> 
         device=str(queries.device),
         prompts=queries.prompts,
         similarity_fn_name=queries.similarity_fn_name,
+        truncate_dim=queries.truncate_dim,
     )

@@ -103,6 +103,11 @@ def test_two_towers_of_two_towers_are_refused(tiny_model: Path) -> None:
         two_towers(two_towers(one, other), one)
 
 
+def test_two_towers_keep_the_length_of_the_embeddings(tiny_model: Path) -> None:
+    towers = [SentenceTransformer(str(tiny_model), device="cpu", truncate_dim=8) for _ in range(2)]
+    assert two_towers(*towers).encode(["a text"]).shape == (1, 8)
+
+
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
