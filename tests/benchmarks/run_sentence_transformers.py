@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import Clock, peak_memory_mib, timed
+from measuring import Clock, held_mib, peak_memory_mib, timed
 from sentence_transformers import SentenceTransformer
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -54,7 +54,12 @@ def train(arguments: argparse.Namespace) -> dict[str, Any]:
     from sentence_transformers.training_args import BatchSamplers
     from transformers import TrainerCallback
 
+    if arguments.lora:
+        from peft import LoraConfig
+    imported = held_mib() if DEVICE == "cpu" else 0.0
     model = open_model(arguments)
+    if arguments.lora:
+        model.add_adapter(LoraConfig(r=arguments.lora, lora_alpha=2 * arguments.lora, target_modules="all-linear"))
     if arguments.no_dropout:
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
@@ -126,7 +131,8 @@ def train(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.record:
         arguments.record.write_text(json.dumps({"batches": batches}))
     trained = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return {"work": sum(map(len, batches[arguments.skip :])), **taken, "losses": trained}
+    work = sum(map(len, batches[arguments.skip :]))
+    return {"work": work, **taken, "losses": trained, "imported_mib": imported}
 
 
 def mine(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -195,6 +201,7 @@ def parser() -> argparse.ArgumentParser:
             verb.add_argument("--batch-size", type=int, default=32)
             verb.add_argument("--chunk-size", type=int, help="takes the cached loss, in chunks of so many")
             verb.add_argument("--no-dropout", action="store_true")
+            verb.add_argument("--lora", type=int, help="trains an adapter of this rank on all linear layers")
             verb.add_argument("--seed", type=int, default=42)
             verb.add_argument("--record", type=Path, help="where the batches are written, for embedtune to replay")
     return whole
