@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel, Qwen3Config, Qwen3Model
 
-from embedtune.models.recomputed import fewer_activations, is_gated
+from embedtune.models.recomputed import Again, Graph, fewer_activations, is_gated
 
 SIZES = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
 
@@ -48,29 +49,55 @@ def test_the_same_bits_with_fewer_activations(kind: str, dtype: torch.dtype, fro
     assert all("forward" not in vars(module) for module in model.modules())
 
 
-def test_products_of_the_gate_and_copies_in_float32_are_not_held() -> None:
+def test_what_costs_next_to_nothing_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
     model = decoder("llama", torch.bfloat16)
     model.requires_grad_(False)
     model.layers[0].self_attn.q_proj.requires_grad_(True)
-    model.layers[1].mlp.down_proj.requires_grad_(True)
+    for layer in model.layers[1].mlp.children():
+        layer.requires_grad_(True)
+    kept: list[Tensor] = []
+    packed = Graph.pack
 
-    def held(around: AbstractContextManager[None]) -> list[tuple[torch.dtype, int]]:
-        kept: list[Tensor] = []
+    def keep(graph: Graph | None, tensor: Tensor) -> Tensor | tuple[Again, torch.Size]:
+        held = tensor if graph is None else packed(graph, tensor)
+        if isinstance(held, Tensor):
+            kept.append(held.detach())
+        return held
 
-        def keep(tensor: Tensor) -> Tensor:
-            kept.append(tensor.detach())
-            return tensor
-
-        with around, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    def held(around: AbstractContextManager[object]) -> Counter[tuple[torch.dtype, int]]:
+        kept.clear()
+        with around:
             model(input_ids=torch.arange(40).view(2, 20))
-        by_place = {tensor.data_ptr(): tensor for tensor in kept}
-        return [(tensor.dtype, tensor.numel()) for tensor in by_place.values()]
+        by_address = {tensor.data_ptr(): tensor for tensor in kept}
+        return Counter((tensor.dtype, tensor.numel()) for tensor in by_address.values())
 
-    before, after = held(nullcontext()), held(fewer_activations(model))
-    copies, gates = (torch.float32, 40 * 32), (torch.bfloat16, 40 * 96)
-    assert before.count(copies) >= 3
-    assert after.count(copies) == 0
-    assert after.count(gates) <= before.count(gates) - 3  # the activated gate of both layers, the trained one's product
+    before = held(torch.autograd.graph.saved_tensors_hooks(lambda tensor: keep(None, tensor), lambda tensor: tensor))
+    monkeypatch.setattr(Graph, "pack", keep)
+    after = held(fewer_activations(model))
+    copies, gates, hidden = (torch.float32, 40 * 32), (torch.bfloat16, 40 * 96), (torch.bfloat16, 40 * 32)
+    assert before[copies] >= 3
+    assert after[copies] == 0
+    assert after[gates] == before[gates] - 3  # the activated gate of both layers, the trained one's product
+    assert after[hidden] == before[hidden] - 2  # what the norms before trained layers give
+
+
+def test_what_was_changed_in_place_is_an_error() -> None:
+    class Scaled(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = decoder("llama", torch.bfloat16).norm.requires_grad_(False)  # type: ignore[operator]
+
+        def forward(self, x: Tensor) -> Tensor:
+            stream = x * 2
+            normed: Tensor = self.norm(stream)
+            stream += 1
+            return normed + stream
+
+    model, x = Scaled(), torch.ones(1, 4, 32, dtype=torch.bfloat16, requires_grad=True)
+    with fewer_activations(model):
+        output = model(x)
+    with pytest.raises(RuntimeError, match="was changed in place"):
+        output.sum().backward()
 
 
 def test_only_the_very_formula_is_taken_for_it() -> None:
