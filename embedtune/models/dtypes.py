@@ -6,7 +6,6 @@ them: `model.dtype` says how.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -98,7 +97,6 @@ def refuse_without_4bit(device: torch.device) -> None:
     """Raises InputError, with the line that installs it, where bitsandbytes is absent or does not run on the device."""
     if find_spec("bitsandbytes") is None:
         raise InputError(f"model.dtype: 4bit needs bitsandbytes; try: {INSTALL}")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it lists faster kernels that are not installed
     try:
         from bitsandbytes.nn import Linear4bit
 

@@ -27,8 +27,7 @@ def opened(label: str, load: Callable[[], Loaded], *, new_weights: Sequence[str]
     """
     from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-    for library in ("sentence_transformers", "bitsandbytes"):  # the latter is imported where it is installed
-        logging.getLogger(library).setLevel(logging.ERROR)
+    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
     disable_progress_bar()  # the command line shows the progress
     set_verbosity_error()  # weights that are missing are an error below
     try:
