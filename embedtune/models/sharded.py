@@ -96,8 +96,12 @@ class ShardedEncoder(Encoder):
         dtype = DTYPES[self.precision]
         return torch.autocast(self.device.type, dtype=dtype, enabled=self.precision != "fp32", cache_enabled=False)
 
-    def _training_kernels(self) -> AbstractContextManager[Any]:
-        return nullcontext()
+    @contextmanager
+    def _while_training(self) -> Iterator[None]:
+        yield
+
+    def lowered_once(self) -> AbstractContextManager[None]:
+        return nullcontext()  # a lowered copy would be of this process's rows alone
 
     @contextmanager
     def without_graph(self) -> Iterator[None]:
