@@ -256,12 +256,14 @@ def _set_padding(transformer: Any, label: str) -> None:
 
 def _set_suffix(tokenizer: Any, suffix: str, label: str) -> None:
     """Puts the suffix's tokens behind each text, within the length, where the tokenizer does not do so itself; the
-    saved tokenizer keeps them. Raises InputError for a tokenizer that takes none."""
+    saved tokenizer keeps them. Raises InputError for a tokenizer that takes none, and for a suffix without tokens."""
     from tokenizers import processors
 
     if not getattr(tokenizer, "is_fast", False):
         raise InputError(f"model.suffix: the tokenizer of {label} is not of the package tokenizers; it takes no suffix")
     ids = tokenizer(suffix, add_special_tokens=False)["input_ids"]
+    if not ids:
+        raise InputError(f"model.suffix: {suffix!r} is no token of {label}'s tokenizer; give a word or a token of its")
     if tokenizer("")["input_ids"][-len(ids) :] == ids:
         return
     backend = tokenizer.backend_tokenizer

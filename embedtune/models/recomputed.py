@@ -53,13 +53,13 @@ class Graph:
     def note(self, values: Tensor, again: Again) -> None:
         self._noted[values.data_ptr()] = (weakref.ref(values), values._version, again)
 
-    def copied(self, low: Tensor, made_by: Any) -> Callable[[Tensor], Tensor | tuple[Again, torch.Size]]:
-        """Packs copies of `low` in float32 as well. made_by: its node."""
-        copies = Again(Tensor.float, low)
+    def copied(self, low: Tensor) -> Callable[[Tensor], Tensor | tuple[Again, torch.Size]]:
+        """Packs copies of `low` in float32 as well."""
+        copies, made_by = Again(Tensor.float, low), (low.grad_fn, low.output_nr)
 
         def pack(tensor: Tensor) -> Tensor | tuple[Again, torch.Size]:
             node: Any = tensor.grad_fn
-            copied = node is not None and node.name() == "ToCopyBackward0" and node.next_functions[0][0] is made_by
+            copied = node is not None and node.name() == "ToCopyBackward0" and node.next_functions[0] == made_by
             if not copied or tensor.dtype != torch.float32:
                 return self.pack(tensor)
             copies.uses += 1
@@ -88,7 +88,11 @@ def unpacked(held: Tensor | tuple[Again, torch.Size]) -> Tensor:
 
 @contextmanager
 def fewer_activations(model: nn.Module) -> Iterator[None]:
-    """Around forward passes that record a graph."""
+    """Around forward passes that record a graph. Without effect within hooks for saved tensors, such as save_on_cpu:
+    torch calls the innermost ones alone."""
+    if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
+        yield
+        return
     changed, graph = [], Graph()
     for module in model.modules():
         if "forward" in vars(module):
@@ -130,8 +134,8 @@ def _gated(graph: Graph, module: Any, x: Tensor) -> Tensor:
     return cast(Tensor, module.down_proj(product))
 
 
-def _norm(graph: Graph, forward: Callable[..., Tensor], x: Tensor, *rest: Any) -> Tensor:
-    with saved_tensors_hooks(graph.copied(x, x.grad_fn), unpacked):
-        values = forward(x, *rest)
-    graph.note(values, Again(lambda low: forward(low, *rest), x))
+def _norm(graph: Graph, forward: Callable[..., Tensor], x: Tensor, *rest: Any, **options: Any) -> Tensor:
+    with saved_tensors_hooks(graph.copied(x), unpacked):
+        values = forward(x, *rest, **options)
+    graph.note(values, Again(lambda low: forward(low, *rest, **options), x))
     return values

@@ -129,9 +129,11 @@ class CrossEncoderScores:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Everything that its scores depend on: weights, tokenizer, settings, the libraries' versions."""
+        """Everything that its scores depend on: weights, tokenizer, settings, the precision, the kind of device, the
+        libraries' versions."""
         model = self._model
-        settings = [model.config.to_json_string(), str(model.activation_fn), str(model.max_seq_length), self.precision]
+        settings = [model.config.to_json_string(), str(model.activation_fn), str(model.max_seq_length)]
+        settings += [self.precision, model.device.type]
         versions = json.dumps(store.versions(), sort_keys=True)
         return fingerprint_of(weights_fingerprint(model), processing_of(model), *settings, versions)
 

@@ -76,6 +76,15 @@ def test_half_precision_rounds_layers_and_not_the_head(data: Dataset, cross: Pat
     assert half.fingerprint != whole.fingerprint
 
 
+def test_scores_of_another_kind_of_device_have_another_key(
+    data: Dataset, cross: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = CrossEncoderScores(str(cross), data, "cpu"), CrossEncoderScores(str(cross), data, "cpu")
+    expected = here.fingerprint
+    monkeypatch.setattr(type(there._model), "device", torch.device("cuda"))
+    assert there.fingerprint != expected
+
+
 def test_two_processes_share_the_pairs_and_write_what_one_writes(
     tiny_model: Path, tiny_dataset: Path, cross: Path, tmp_path: Path
 ) -> None:

@@ -168,6 +168,11 @@ def test_a_file_in_a_package_is_a_model(file: Path, tmp_path: Path, monkeypatch:
         folders.locate("package:carries_a_model/tiny.gguf")
 
 
+def test_a_suffix_without_tokens_is_refused(tiny_model: Path) -> None:
+    with pytest.raises(InputError, match=r"^model\.suffix: ' ' is no token of "):
+        load_encoder(Model(name=str(tiny_model), suffix=" "))
+
+
 @pytest.mark.parametrize("suffix", ["<|endoftext|>", '" in one: "'])
 def test_each_text_ends_with_the_recipes_suffix_also_where_it_is_cut(file: Path, tmp_path: Path, suffix: str) -> None:
     from sentence_transformers import SentenceTransformer

@@ -100,6 +100,61 @@ def test_what_was_changed_in_place_is_an_error() -> None:
         output.sum().backward()
 
 
+class GatedRMSNorm(torch.nn.Module):
+    """A norm with a gate, as some decoders have it. gate: (..., H), copied to float32 as x is."""
+
+    def forward(self, x: Tensor, gate: Tensor) -> Tensor:
+        gate, whole = gate.float(), x.float()
+        return (whole * torch.rsqrt(whole.square().mean(-1, keepdim=True) + 1e-6) * gate.sigmoid() * gate).to(x.dtype)
+
+
+class Gated(torch.nn.Module):
+    """Both inputs of the norm are parts of one product. named: the gate is given by its name."""
+
+    def __init__(self, *, named: bool) -> None:
+        super().__init__()
+        self.up, self.norm, self.down, self.named = torch.nn.Linear(8, 8), GatedRMSNorm(), torch.nn.Linear(4, 4), named
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.up(x).split(4, dim=-1)
+        normed: Tensor = self.norm(value, gate=gate) if self.named else self.norm(value, gate)
+        return self.down(normed)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_norms_gate_is_not_taken_for_its_input(named: bool) -> None:
+    torch.manual_seed(0)
+    model, x = Gated(named=named), torch.randn(3, 8)
+    by_way = []
+    for around in (nullcontext(), fewer_activations(model)):
+        model.zero_grad()
+        with around, torch.autocast("cpu", torch.bfloat16):
+            output = model(x)
+        output.float().square().sum().backward()
+        by_way.append([parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None])
+    whole, fewer = by_way
+    assert len(whole) == 4
+    assert all(map(torch.equal, whole, fewer))
+
+
+def test_hooks_that_stand_around_it_keep_their_effect() -> None:
+    def held(inner: AbstractContextManager[None]) -> list[torch.Size]:
+        shapes: list[torch.Size] = []
+
+        def pack(tensor: Tensor) -> Tensor:
+            shapes.append(tensor.shape)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), inner:
+            model(input_ids=torch.arange(40).view(2, 20))
+        return shapes
+
+    model = decoder("llama", torch.float32)
+    expected = held(nullcontext())
+    assert expected
+    assert held(fewer_activations(model)) == expected
+
+
 def test_only_the_very_formula_is_taken_for_it() -> None:
     from transformers.models.llama.modeling_llama import LlamaMLP
     from transformers.models.phi3.modeling_phi3 import Phi3MLP
