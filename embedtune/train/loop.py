@@ -20,21 +20,23 @@ from ..models.sharded import clip_gradients
 from ..seeds import generator_for, seed_for
 from . import checkpoint, earlier
 from .checkpoint import State, Training
-from .objective import Observe, Parts, mean_parts
+from .objective import Observe, Parts
 from .plan import Position
 from .step import (
     Batch,
     accumulate_gradients,
     agree_on_state,
     average_gradients,
-    fetched,
     lay_out,
     made_documents,
+    numbers_of,
     prepared,
     slow_documents,
     sum_gradients,
     training_mode,
 )
+
+ALIKE_EVERY = 100  # steps between comparisons of what all processes hold alike
 
 
 def fit(t: Training, state: State) -> State:
@@ -59,13 +61,12 @@ def fit(t: Training, state: State) -> State:
                     t.step, batch, generator, progress=progress, observe=observer(t, state.step), items=items
                 )
                 batches.append(batch)
-                parts.append({"loss": loss, **logged})
+                parts.append(t.step.adds({"loss": loss, **logged}))
                 state.position = t.plan.after(state.position)
-            means = mean_parts(parts)
-            if t.stream is not None:
-                means["distill"] = distill_step(t, state.step, progress)
+            others = distill_step(t, state.step, progress) if t.stream is not None else {}
             share_gradients(t)
-            numbers = fetched({**means, "gradient_norm": clip(t)})
+            others |= t.step.adds({"gradient_norm": clip(t)})
+            numbers = numbers_of(t.step, parts, others)
             refuse_without_negatives(numbers, batches)
             step_optimizer(t, state.step, numbers["loss"], numbers["gradient_norm"])
             state.step += 1
@@ -128,21 +129,24 @@ def observer(t: Training, step: int) -> Observe | None:
     return lambda scores: t.negatives.observe(scores, step)
 
 
-def distill_step(t: Training, step: int, progress: float) -> torch.Tensor:
-    """Adds the gradient of the unlabelled text's batch; returns its loss."""
+def distill_step(t: Training, step: int, progress: float) -> Parts:
+    """Adds the gradient of the unlabelled text's batch; returns what this process adds to its loss, for the log."""
     assert t.stream is not None
     assert t.stream_step is not None
     generator = generator_for(t.stream.seed, "distill step", step)
     loss, _ = accumulate_gradients(t.stream_step, t.stream.batch(step), generator, progress=progress)
-    return loss
+    return t.stream_step.adds({"distill": loss})
 
 
 def share_gradients(t: Training) -> None:
     """Gives every process the gradient of the whole batch."""
-    of_objective = set(t.objective.modules.parameters())  # each process has computed their whole gradient
+    of_objective = set(t.objective.modules.parameters())
     if not t.encoder.sharded:  # whose backward pass has summed them
         sum_gradients([parameter for parameter in t.trained if parameter not in of_objective], t.accelerator)
-    average_gradients(t.objective.modules, t.accelerator)
+    if t.step.local:
+        sum_gradients(list(t.objective.modules.parameters()), t.accelerator)
+    else:  # each process has computed their whole gradient
+        average_gradients(t.objective.modules, t.accelerator)
 
 
 def clip(t: Training) -> torch.Tensor:
@@ -203,6 +207,8 @@ def now_and_then(t: Training, state: State) -> None:
         state.negatives = f"step-{state.step:06d}"
         t.use_negatives(state.negatives, state.step)
     training_mode(t.encoder.model, t.objective.modules)
+    if state.step % ALIKE_EVERY == 0:
+        hold_alike(t, state)
     stop = agreed(t.stop_requested(), t.accelerator)
     if due(train.checkpoint_every) or improved or stop or out_of_patience(t, state):
         save_checkpoint(t, state)
@@ -244,12 +250,18 @@ def note_memory(t: Training, state: State) -> None:
         t.log.write("memory", step=state.step, chunk_tokens=limits.bound, whole_graphs=limits.whole_graphs)
 
 
-def save_checkpoint(t: Training, state: State) -> None:
-    """Saves the state, with that of the objective as the main process has it."""
-    different = agree_on_state(t.objective.modules, t.accelerator)
+def hold_alike(t: Training, state: State) -> None:
+    """Gives every process the main one's weights and state of the objective, and says where they differed."""
+    of_objective = {f"objective.{name}": values for name, values in t.objective.modules.state_dict().items()}
+    different = agree_on_state(dict(zip(t.trained_names, t.trained, strict=True)) | of_objective, t.accelerator)
     if different:
         text = f"step {state.step}: processes differed in {', '.join(different)}; all take the first process's"
         t.log.tell("message", text=text)
+
+
+def save_checkpoint(t: Training, state: State) -> None:
+    """Saves the state as the main process has it."""
+    hold_alike(t, state)
     done = state.step == t.plan.steps or out_of_patience(t, state)
     checkpoint.save_training(t, state, done=done)
     distributed.meet()  # the main process writes, perhaps for minutes; the next step is collective

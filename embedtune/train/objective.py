@@ -19,6 +19,8 @@ from . import sizes
 
 Parts = dict[str, Tensor | float]
 """Named numbers for the log."""
+SumOver = Callable[[Sequence[Tensor | float]], Tensor]
+"""The sums of these numbers over all processes, on the device."""
 Observe = Callable[[Scores], dict[str, float]]
 """Sees a batch's scores, without gradient; returns numbers for the log."""
 WITHIN_ROLES = {"query_query", "document_document"}
@@ -207,25 +209,30 @@ def loss_in_slices(
     objective: Objective,
     batch: Scored,
     generator: torch.Generator,
-    slices: Sequence[range],
+    slices: Sequence[Sequence[int]],
     differentiate: Callable[[Tensor], None],
+    sum_over: SumOver | None = None,
 ) -> tuple[Tensor, Parts]:
     """The same for an objective that treats each query by itself, from some queries at a time.
 
-    Each slice is computed twice: first without a graph, for how many queries each mean is over; then its part of the
-    whole is given to `differentiate`, and its graph is freed. Scores cost little beside the encoding.
+    sum_over: given where the slices are one process's queries (or none), and other processes have the others. The loss
+    and its gradient, and the numbers for the log, are then what these queries add to those of the whole batch.
+
+    Each of several slices is computed twice: first without a graph, for how many queries each mean is over; then its
+    part of the whole is given to `differentiate`, and its graph is freed. Scores cost little beside the encoding.
     """
-    with torch.no_grad():
+    alone = len(slices) == 1  # one piece needs no second time
+    with torch.set_grad_enabled(alone):
         of_slices = [objective.terms(batch, generator, rows) for rows in slices]
-    by_prefix = [
-        [joined(of_loss) for of_loss in zip(*terms, strict=True)]
-        for terms in zip(*(prefixes for prefixes, _ in of_slices), strict=True)
-    ]
+    prefixes, losses = range(1 + len(objective.dimensions)), range(len(objective.losses))
+    of_losses = [[[terms[p][n] for terms, _ in of_slices] for n in losses] for p in prefixes]
+    over = {} if sum_over is None else over_processes(of_losses, sum_over)
+    by_prefix = [[joined(of_losses[p][n], over.get((p, n))) for n in losses] for p in prefixes]
     for rows in slices:
-        prefixes, _ = objective.terms(batch, generator, rows)
+        by_slice, _ = of_slices[0] if alone else objective.terms(batch, generator, rows)
         shares = [
             [term.share(term.value, whole) for term, whole in zip(terms, wholes, strict=True)]
-            for terms, wholes in zip(prefixes, by_prefix, strict=True)
+            for terms, wholes in zip(by_slice, by_prefix, strict=True)
         ]
         differentiate(objective.total(shares))
     parts = added([parts for _, parts in of_slices])
@@ -233,6 +240,27 @@ def loss_in_slices(
         parts["made"] = of_slices[0][1]["made"]
     loss = objective.total([term.value for term in terms] for terms in by_prefix)
     return loss, objective.logged(by_prefix[0], parts)
+
+
+def over_processes(of_losses: list[list[list[Term]]], sum_over: SumOver) -> dict[tuple[int, int], Tensor]:
+    """By prefix and loss: how many queries or pairs the mean is over, on all processes.
+
+    Raises WithoutNegatives, on every process, where no query of any has a negative.
+    """
+    keys = [(p, n) for p, terms in enumerate(of_losses) for n in range(len(terms))]
+    numbers: list[Tensor | float] = []
+    for p, n in keys:
+        terms = of_losses[p][n]
+        refused = [term.refused.queries for term in terms if term.refused is not None]
+        numbers += [sum((torch.as_tensor(t.over) for t in terms), start=torch.tensor(0)), len(terms) - len(refused)]
+        numbers.append(sum(refused))
+    sums = sum_over(numbers).long().view(-1, 3)
+    for row, (p, n) in enumerate(keys):
+        if all(term.refused is not None for term in of_losses[p][n]):  # else there is one here, and nothing to wait for
+            _, others, queries = sums[row].tolist()
+            if not others and queries:
+                raise WithoutNegatives(int(queries))
+    return {key: sums[row, 0] for row, key in enumerate(keys)}
 
 
 def slices_of(positive: Tensor) -> list[range]:
@@ -262,16 +290,18 @@ def observed(observe: Observe, batch: Scored, slices: Sequence[range]) -> Parts:
     return added(observe(batch.scores([row for row in rows if first[batch.query_ids[row]] == row])) for rows in slices)
 
 
-def joined(terms: Sequence[Term]) -> Term:
+def joined(terms: Sequence[Term], over: Tensor | None = None) -> Term:
     """The term of all queries, from those of the slices.
 
+    over: what the mean is over, where the slices are not the whole batch; the term then holds what they add to it.
     Counts among the parts add up; other parts are means over the queries. Raises WithoutNegatives where no query of any
     slice has a negative.
     """
-    refused = [term.refused for term in terms if term.refused is not None]
-    if len(refused) == len(terms):
-        raise WithoutNegatives(sum(error.queries for error in refused))
-    over = sum((torch.as_tensor(term.over) for term in terms), start=torch.zeros(()).long())
+    if over is None:
+        refused = [term.refused for term in terms if term.refused is not None]
+        if len(refused) == len(terms):
+            raise WithoutNegatives(sum(error.queries for error in refused))
+        over = sum((torch.as_tensor(term.over) for term in terms), start=torch.zeros(()).long())
     whole = Term(torch.zeros(()), over, {})
     value = sum((term.share(term.value.detach(), whole) for term in terms), start=whole.value)
     parts = added(

@@ -13,7 +13,7 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial, reduce
 from itertools import chain
 from typing import Any
@@ -23,6 +23,7 @@ import torch
 import torch.distributed
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..data.relevance import Relevance, item_key, text_key
@@ -34,13 +35,14 @@ from ..models.encoder import Encoder
 from ..models.prepared import Prepared, chunks
 from ..models.similarity import Similarity, scored
 from ..types import Dataset, Item, Items, Pair, Role, Scores
-from .objective import Objective, Observe, Parts, loss_in_slices, loss_of, observed, slices_of
+from .objective import Objective, Observe, Parts, is_count, loss_in_slices, loss_of, mean_parts, observed, slices_of
 
 _log = logging.getLogger(__name__)
 GeneratorState = tuple[Tensor, Tensor | None]
 """The CPU's generator and the device's, where it has its own."""
 FILLER = Item(id="", text="-")
 BUCKET = 8_000_000  # gradients that are summed over processes at once
+REPLICATED = {"made", "replaced", "skipped", "gradient_norm"}  # numbers for the log that are no sums over processes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,8 +195,8 @@ class EncodedBatch:
         batch, device, queries = self.batch, self.queries.device, self.queries
         if rows is not None:
             batch = batch.of(rows)
-            whole = isinstance(rows, range)
-            queries = queries[slice(rows[0], rows[-1] + 1) if whole else row_index(rows, device)]
+            some = slice(rows[0], rows[-1] + 1, rows.step) if isinstance(rows, range) else row_index(rows, device)
+            queries = queries[some]
         if dimensions is not None and dimensions > queries.shape[1]:
             raise InputError(f"matryoshka: {dimensions} dimensions are more than the model's {queries.shape[1]}")
         made, paired = {item.id for item in batch.made}, batch.positive.nonzero(as_tuple=True)
@@ -228,7 +230,8 @@ class TrainingStep:
 
     tokens: those of queries, then of documents. chunk_size: how many of the longest item are encoded at once; None:
     without gradient caching. keep: the share of the squared gradient norm that is carried back (selective backward).
-    accumulate: batches of one optimizer step, by which each one's gradient is divided.
+    accumulate: batches of one optimizer step, by which each one's gradient is divided. logged: the numbers that any
+    process has had for the log, by batch and name, and whether each is a count.
     """
 
     encoder: Encoder
@@ -238,11 +241,39 @@ class TrainingStep:
     chunk_size: int | None = None
     keep: float | None = None
     accumulate: int = 1
+    logged: dict[tuple[int, str], bool] = field(default_factory=dict)
 
     @property
     def shard(self) -> slice:
         """This process's rows of a batch's items."""
         return slice(self.accelerator.process_index, None, self.accelerator.num_processes)
+
+    @property
+    def local(self) -> bool:
+        """Whether each process takes the loss of its own queries alone: the objective treats each by itself, and keeps
+        nothing of what it has seen."""
+        keeps = (
+            self.objective.comparing or self.objective.vectors or any(True for _ in self.objective.modules.buffers())
+        )
+        return self.accelerator.num_processes > 1 and not keeps
+
+    def sum_over(self, numbers: Sequence[Tensor | float]) -> Tensor:
+        """(n,) float64, the sums over all processes, on the device, which is not waited for."""
+        device = self.accelerator.device
+        tensors = {index: number.detach() for index, number in enumerate(numbers) if isinstance(number, Tensor)}
+        known = [0.0 if index in tensors else float(number) for index, number in enumerate(numbers)]
+        sums = moved(torch.tensor(known, dtype=torch.float64), device)
+        if tensors:
+            on_device = torch.stack([moved(tensor.reshape(()), device).double() for tensor in tensors.values()])
+            sums = sums.index_copy(0, row_index(tensors, device), on_device)
+        torch.distributed.all_reduce(sums)
+        return sums
+
+    def adds(self, numbers: Parts) -> Parts:
+        """What of these numbers this process adds to those of the whole batch: the first one adds what all have."""
+        if self.accelerator.is_main_process:
+            return numbers
+        return {name: number for name, number in numbers.items() if self.local and name not in REPLICATED}
 
     def differentiate(self, loss: Tensor) -> None:
         scaler = self.accelerator.scaler
@@ -275,10 +306,12 @@ def accumulate_gradients(
 
     items: what `prepared` gives, where it has been called before.
 
-    `fetched` makes numbers of both. Nothing here waits for the device, except methods that decide by values.
+    `numbers_of` makes numbers of both. Nothing here waits for the device, except methods that decide by values.
 
-    Every process encodes its shard of the batch and sees all embeddings, so all compute the same loss; the weights'
-    gradients are then of this process's shard, and their sum over processes is the gradient of the whole batch.
+    Every process encodes its shard of the batch and sees all embeddings. It computes the loss of its own queries
+    (`TrainingStep.local`), and loss and numbers are then what these add to the whole's (`numbers_of`); else all
+    compute the same loss. The weights' gradients are of this process's shard, and their sum over processes is the
+    gradient of the whole batch.
     """
     encoder, objective = step.encoder, step.objective
     shard = step.shard
@@ -293,18 +326,23 @@ def accumulate_gradients(
     queries, documents = [wait() for wait in underway]
     encoded = EncodedBatch(batch, queries, documents, encoder.similarity, progress)
     slices = slices_of(batch.positive) if not objective.comparing else [range(len(batch.query_ids))]
-    if len(slices) == 1:
+    if step.local:
+        rows = range(len(batch.query_ids))[shard]
+        slices_here = [rows[part.start : part.stop] for part in slices_of(batch.positive[shard])] if len(rows) else []
+        loss, parts = loss_in_slices(objective, encoded, generator, slices_here, step.differentiate, step.sum_over)
+    elif len(slices) == 1:
         loss, parts = loss_of(objective, encoded, generator)
         step.differentiate(loss)
     else:
         loss, parts = loss_in_slices(objective, encoded, generator, slices, step.differentiate)
     if observe is not None:
         parts |= observed(observe, encoded.detached(), slices)
-    if queries.grad is not None or documents.grad is not None:
-        gradients = [
-            (values.grad if values.grad is not None else torch.zeros_like(values))[shard]
-            for values in (queries, documents)
-        ]
+    if step.local or queries.grad is not None or documents.grad is not None:
+        at_queries, at_documents = (
+            values.grad if values.grad is not None else torch.zeros_like(values) for values in (queries, documents)
+        )
+        of_documents = scattered(at_documents, step.accelerator) if step.local else at_documents[shard]
+        gradients = [at_queries[shard], of_documents]
         if step.keep is not None:
             towers, parts["skipped"] = without_negligible(encoder, towers, gradients, step.keep, step.chunk_size)
         backward(encoder, towers, gradients)
@@ -331,6 +369,40 @@ def fetched(values: Mapping[str, Tensor | float]) -> dict[str, float]:
     numbers = torch.stack([tensor.to(widest) for tensor in tensors.values()]).tolist() if tensors else []
     from_device = dict(zip(tensors, numbers, strict=True))
     return {name: from_device[name] if name in from_device else float(value) for name, value in values.items()}
+
+
+def numbers_of(step: TrainingStep, batches: Sequence[Parts], others: Parts) -> dict[str, float]:
+    """The means over a step's batches, and the others as they are, from what each process adds to them.
+
+    The step's one wait for the device.
+    """
+    if step.accelerator.num_processes > 1:
+        of_process = [*batches, others]
+        flat = {(index, name): part for index, parts in enumerate(of_process) for name, part in parts.items()}
+        whole: list[Parts] = [{} for _ in of_process]
+        for (index, name), number in summed(step, flat).items():
+            whole[index][name] = number
+        *batches, others = whole
+    return fetched({**mean_parts(batches), **others})
+
+
+def summed(step: TrainingStep, numbers: Mapping[tuple[int, str], Tensor | float]) -> dict[tuple[int, str], float]:
+    """The sums over processes by name, of the names that any process has; a count is an int.
+
+    Processes tell each other their names only where one has a new one: else one sum says all.
+    """
+    known = step.logged
+    values = [numbers.get(name, 0.0) for name in known]
+    here = [float(name in numbers) for name in known]
+    sums = step.sum_over([*values, *here, len(numbers.keys() - known.keys())]).tolist()
+    if sums[-1]:
+        names: list[Any] = [None] * step.accelerator.num_processes
+        torch.distributed.all_gather_object(names, {name: is_count(number) for name, number in numbers.items()})
+        for of_process in names:
+            known.update(of_process)
+        return summed(step, numbers)
+    by_name = zip(known.items(), sums, sums[len(known) :], strict=False)
+    return {name: round(value) if counts else value for (name, counts), value, processes in by_name if processes}
 
 
 @dataclass
@@ -611,6 +683,18 @@ def gathering(tower: Tower, count: int, accelerator: Accelerator) -> Callable[[]
     return wait
 
 
+def scattered(gradient: Tensor, accelerator: Accelerator) -> Tensor:
+    """This process's rows of the sum of all processes' gradients at the gathered embeddings, (count, H)."""
+    world, rank = accelerator.num_processes, accelerator.process_index
+    share = -(-len(gradient) // world)
+    padded = gradient.new_zeros(share * world, gradient.shape[1])
+    padded[: len(gradient)] = gradient
+    by_process = padded.view(share, world, -1).transpose(0, 1).contiguous()
+    of_shard = torch.empty_like(by_process[0])
+    torch.distributed.reduce_scatter(of_shard, list(by_process))
+    return of_shard[: len(range(rank, len(gradient), world))]
+
+
 def sum_gradients(parameters: Sequence[nn.Parameter], accelerator: Accelerator) -> None:
     """Sums .grad over processes, a bucket at a time. A parameter that no process used keeps no gradient."""
     if accelerator.num_processes == 1:
@@ -631,7 +715,8 @@ def sum_gradients(parameters: Sequence[nn.Parameter], accelerator: Accelerator) 
 def _sum_bucket(gradients: Sequence[Tensor]) -> None:
     if not gradients:
         return
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    widest = reduce(torch.promote_types, (gradient.dtype for gradient in gradients), torch.float32)
+    flat = torch.cat([gradient.reshape(-1).to(widest) for gradient in gradients])
     torch.distributed.all_reduce(flat)
     for gradient, values in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
         gradient.copy_(values.view_as(gradient))
@@ -644,19 +729,29 @@ def average_gradients(modules: nn.Module, accelerator: Accelerator) -> None:
             parameter.grad = accelerator.reduce(parameter.grad, "mean")
 
 
-def agree_on_state(modules: nn.Module, accelerator: Accelerator) -> list[str]:
-    """Gives every process the main one's state of the objective; returns the names of tensors that differed."""
-    if accelerator.num_processes == 1:
+@torch.no_grad()
+def agree_on_state(tensors: Mapping[str, Tensor], accelerator: Accelerator) -> list[str]:
+    """Gives every process the main one's values of what differs by a bit; returns the names of these tensors.
+
+    One small collective compares sums over the bits. Each process holds rows of its own of what is shared out.
+    """
+    named = {name: values.detach() for name, values in tensors.items() if not isinstance(values, DTensor)}
+    if accelerator.num_processes == 1 or not named:
         return []
-    different = []
-    filled = {name: values for name, values in modules.state_dict().items() if values.numel()}
-    for name, values in filled.items():
-        before = values.clone()
-        torch.distributed.broadcast(values, 0)
-        changed = torch.tensor(float(not torch.equal(before, values)), device=accelerator.device)
-        if accelerator.reduce(changed, "sum") > 0:
-            different.append(name)
+    sums = torch.stack([_sum_of_bits(values).to(accelerator.device) for values in named.values()])
+    extremes = torch.stack([sums, ~sums])  # the largest complement is the complement of the smallest
+    torch.distributed.all_reduce(extremes, torch.distributed.ReduceOp.MAX)
+    differs = (extremes[0] != ~extremes[1]).tolist()
+    different = [name for name, unlike in zip(named, differs, strict=True) if unlike]
+    for name in different:
+        torch.distributed.broadcast(named[name], 0)
+        torch.autograd.graph.increment_version(named[name])  # cached embeddings are named by the counted version
     return different
+
+
+def _sum_of_bits(values: Tensor) -> Tensor:
+    kinds = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return values.contiguous().view(kinds[values.element_size()]).sum(dtype=torch.int64)
 
 
 def training_mode(*models: nn.Module) -> None:

@@ -47,9 +47,9 @@ state.scale = torch.nn.Parameter(torch.tensor(2.0 + rank))
 state.scale.grad = torch.tensor(4.0 * rank)
 average_gradients(state, accelerator)
 assert state.scale.grad == 2.0
-assert sorted(agree_on_state(state, accelerator)) == ["centroids", "scale"]
+assert sorted(agree_on_state(state.state_dict(), accelerator)) == ["centroids", "scale"]
 assert (state.centroids.tolist(), state.position.item(), state.scale.item()) == ([0.0] * 3, 7, 2.0)
-assert agree_on_state(state, accelerator) == []
+assert agree_on_state(state.state_dict(), accelerator) == []
 
 def decide():
     assert rank == 0
