@@ -32,7 +32,7 @@ COLUMNS = ["documents", "kind", "build s", "build CPU s", "build MiB", "index Mi
 class Given:
     """Stands for an encoder: the embeddings are there, and an item's id is its row."""
 
-    name = identity = "random unit vectors"
+    name = identity = document_identity = "random unit vectors"
     max_length, similarity, passages, device = None, "cosine", None, "cpu"
 
     def __init__(self, folder: Path) -> None:

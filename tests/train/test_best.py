@@ -188,15 +188,16 @@ def test_mixing_tells_how_far_it_is(tiny_model: Path, tiny_dataset: Path, tmp_pa
     ]
     plan = next(event["phases"] for event in told if event["event"] == "plan")
     kinds = [event["kind"] for event in told if event["event"] == "phase" and "kind" in event]
-    assert [phase.kind for phase in plan] == ["validation", "training", "mixing", "evaluation"]
+    assert [phase.kind for phase in plan] == ["validation", "training", "mixing", "evaluation", "bm25"]
     assert {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)} == {
         "training": 1,
         "validation": 2,  # the untouched model's, and the last step's
         "mixing": 1,
         "evaluation": 3,
+        "bm25": 1,
     }
     counts = {phase.kind: len(phase.parts) for phase in plan}
-    assert counts == {"validation": 2, "training": 1, "mixing": 1, "evaluation": 3}
+    assert counts == {"validation": 2, "training": 1, "mixing": 1, "evaluation": 3, "bm25": 1}
 
 
 def test_t5_calls_its_embeddings_shared_and_they_are_frozen_all_the_same() -> None:

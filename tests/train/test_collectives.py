@@ -25,7 +25,7 @@ import datetime, sys, time
 from pathlib import Path
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
+from torch.distributed.distributed_c10d import _set_pg_timeout
 from embedtune.data.dataset import load_dataset
 from embedtune.errors import InputError
 from embedtune.models.encoder import load_encoder
@@ -35,8 +35,8 @@ from embedtune.train.log import Log
 from embedtune.train.step import agree_on_state, average_gradients
 
 model, data, folder = sys.argv[1:]
-patience = InitProcessGroupKwargs(timeout=datetime.timedelta(seconds=4))
-accelerator = Accelerator(cpu=True, kwargs_handlers=[patience])
+accelerator = Accelerator(cpu=True)
+_set_pg_timeout(datetime.timedelta(seconds=4))  # once they are connected, which takes longer on a busy machine
 rank = accelerator.process_index
 
 state = torch.nn.Module()
