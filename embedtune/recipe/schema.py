@@ -108,7 +108,7 @@ class Lora:
     dora: bool = False  # Learn each matrix's direction and magnitude apart (DoRA, arXiv 2402.09353). Slower.
     # How the adapter begins, by peft's names. true: at 0. pissa (arXiv 2404.02948) and olora (2406.01775) take parts of
     # the base's weights; their saved adapter is the difference to the base, of twice the rank. pissa_niter_16: fast.
-    init: Literal[True, "gaussian", "orthogonal", "pissa", "olora"] | PissaSteps = True
+    init: Literal[True, "gaussian", "pissa", "olora"] | PissaSteps = True
 
     @property
     def moves_base(self) -> bool:

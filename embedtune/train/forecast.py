@@ -204,6 +204,7 @@ def measure_paces(recipe: Recipe, dataset: Dataset) -> Paces:
 
     encoding = timed(lambda part: encoder.encode(part, "document"), 32)
     encoder.precision = resolve_precision(recipe.train.precision, encoder.device)
+    encoder.forget_lowered()
     if block.frozen or encoder.dtype != "float32":
         del encoder
         encoder = load_encoder(block.in_training, precision=recipe.train.precision, cached=False, seed=seed)

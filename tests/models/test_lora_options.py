@@ -26,7 +26,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "rslora": {"rslora": True},
     "dora": {"dora": True},
     "gaussian": {"init": "gaussian"},
-    "orthogonal": {"init": "orthogonal"},
     "pissa": {"init": "pissa"},
     "pissa fast": {"init": "pissa_niter_4"},
     "pissa and rslora": {"init": "pissa", "rslora": True},
@@ -149,9 +148,8 @@ def test_what_does_not_go_together_is_refused_in_one_line(tiny_model: Path) -> N
     assert "model.lora.init: not with model.dtype: 4bit" in problem(lora={"init": "olora"}, dtype="4bit")
     assert "model.lora.init: expected" in problem(lora={"init": "eva"})
     assert "model.lora.init: expected" in problem(lora={"init": False})
-    encoder = load_encoder(str(tiny_model))
-    with pytest.raises(InputError, match=r"model\.lora: .*even"):
-        adapters.attach(encoder.model, Lora(rank=3, init="orthogonal"), str(tiny_model))
+    # its first product is 0 but for rounding, so that the untouched model is not the base to the bit
+    assert "model.lora.init: expected" in problem(lora={"init": "orthogonal"})
 
 
 @pytest.mark.parametrize("name", ["dora", "pissa", "olora", "modules_to_save"])
