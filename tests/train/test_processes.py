@@ -127,7 +127,8 @@ def test_queries_are_gathered_while_documents_are_encoded(
 
     monkeypatch.setattr(torch.distributed, "all_gather", all_gather)
     monkeypatch.setattr(encoder, "forward", forward)
-    recipe = check_recipe({"version": 1, "model": {"name": "m"}, "data": {"train": "d"}})
+    both = {"name": "infonce", "directions": ["query_document", "document_query"]}
+    recipe = check_recipe({"version": 1, "model": {"name": "m"}, "data": {"train": "d"}, "loss": both})
     pairs = [Pair(query_id=f"q{n}", positives=(f"d{n}",)) for n in (1, 2)]
     batch = lay_out(pairs, {"q1": ["d40", "d41"]}, Relevance(dataset))
     accelerator: Any = SimpleNamespace(num_processes=2, process_index=0, scaler=None)

@@ -37,9 +37,9 @@ def test_a_step_is_read_from_three_files() -> None:
         for node in ast.walk(functions[name])
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     ]
-    assert {"accumulate_gradients", "lay_out", "mean_parts", "sum_gradients"} <= set(calls)
+    assert {"accumulate_gradients", "lay_out", "numbers_of", "sum_gradients"} <= set(calls)
     elsewhere = {f"{imported[name]}.{name}" for name in calls if name in imported}
-    assert {name.partition(".")[0] for name in elsewhere} == {"objective", "step"}
+    assert {name.partition(".")[0] for name in elsewhere} <= {"objective", "step"}
     assert set(imports_of("step").values()) == {"objective"}
     assert set(imports_of("objective").values()) == {"sizes"}  # numbers that preflight shares
 
