@@ -78,20 +78,18 @@ def _first(encoder: Encoder, items: Iterable[Item]) -> list[Item]:
     return chosen
 
 
-def merge_proven(model: SentenceTransformer, name: str, probe: Probe, base: Floats | None = None) -> Expected:
-    """Merges the model's adapters, in place, in float32. base: the base's embeddings, where switching the adapters off
-    does not give it.
+def merge_proven(model: SentenceTransformer, name: str, probe: Probe) -> Expected:
+    """Merges the model's adapters, in place, in float32.
 
     Raises InputError where the merged model's embeddings are not those of the base with its adapters.
     """
     parts = adapters.adapted(model)
     changed = any(adapters.has_learned(part.model) for part in parts.values())
     adapted = probe.embeddings(model, name)
-    if base is None:
-        with ExitStack() as switched_off:
-            for part in parts.values():
-                switched_off.enter_context(part.model.disable_adapter())
-            base = probe.embeddings(model, name)
+    with ExitStack() as switched_off:
+        for part in parts.values():
+            switched_off.enter_context(part.model.disable_adapter())
+        base = probe.embeddings(model, name)
     adapters.merge(model)
     moved = distance(probe.embeddings(model, name), adapted)
     if not moved <= probe.merging:  # NaN is above it

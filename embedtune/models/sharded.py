@@ -23,7 +23,6 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from .. import distributed
 from ..errors import InputError
-from .device_memory import is_out_of_memory
 from .encoder import Encoder
 from .modules import image_processors_of
 from .precision import DTYPES
@@ -81,15 +80,13 @@ class ShardedEncoder(Encoder):
         return [*parts, *([] for _ in range(int(most) - len(parts)))]
 
     def attempt(self, call: Callable[[], Result]) -> Result | None:
-        try:
-            return call()
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-        raise InputError(
-            f"{self.where}: out of memory on {distributed.host()}; processes that share their weights take chunks "
-            "together, so none halves its own: lower train.chunk_size or model.chunk_tokens"
-        )
+        result = super().attempt(call)
+        if result is None:
+            raise InputError(
+                f"{self.where}: out of memory on {distributed.host()}; processes that share their weights take chunks "
+                "together, so none halves its own: lower train.chunk_size or model.chunk_tokens"
+            )
+        return result
 
     def autocast(self) -> AbstractContextManager[Any]:
         # Each pass uses a weight once, and what autocast keeps would be all weights of the model.

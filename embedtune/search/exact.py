@@ -7,9 +7,9 @@ products, a search costs one pass over the scores.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import NoReturn, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..data.passages import documents_of
 from ..errors import InputError
+from ..models.beside import ahead
 from ..models.similarity import Similarity, as_scored, exact_products, products_with, scored
 from ..types import Items, Role, Run
 
@@ -164,11 +165,12 @@ class Searcher:
             return
         yield from ((span, self._kept[span]) for span in spans if span in self._kept)
         unread = [span for span in spans if span not in self._kept]
-        for span, rows in zip(unread, _one_ahead(self._read, unread), strict=True):
-            block = scored(rows.to(self.device, non_blocking=True), self._similarity)
-            if sum(kept.numel() for kept in self._kept.values()) + block.numel() <= self._room // 12:  # a third
-                self._kept[span] = block
-            yield span, block
+        with closing(ahead((span, self._read(span)) for span in unread)) as coming:
+            for span, rows in coming:
+                block = scored(rows.to(self.device, non_blocking=True), self._similarity)
+                if sum(kept.numel() for kept in self._kept.values()) + block.numel() <= self._room // 12:  # a third
+                    self._kept[span] = block
+                yield span, block
 
     def _read(self, span: tuple[int, int]) -> Tensor:
         """(n, H) a block's rows on the host: on a CPU as they are scored, for a GPU in pinned memory."""
@@ -269,17 +271,6 @@ def _free_bytes(device: torch.device) -> int:
         return 2**62
     free, _ = torch.cuda.mem_get_info(device)
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-
-
-def _one_ahead(work: Callable[[Any], Tensor], arguments: Sequence[Any]) -> Iterator[Tensor]:
-    """The results in order; each is computed by a thread while the one before it is in use."""
-    with ThreadPoolExecutor(1) as thread:
-        waiting: list[Future[Tensor]] = []
-        for argument in arguments:
-            waiting.append(thread.submit(work, argument))
-            if len(waiting) > 1:
-                yield waiting.pop(0).result()
-        yield from (future.result() for future in waiting)
 
 
 def _longest(rows: Tensor) -> float:

@@ -216,7 +216,7 @@ class Index:
         Earlier indexes of a model with two towers have the identity of both.
         """
         m = self.manifest
-        if m.identity not in (encoder.identity, encoder.document_identity):
+        if m.identity != encoder.document_identity and m.identity != encoder.identity:  # each reads all weights
             built, loaded = f"{m.model} ({m.identity[:8]})", f"{encoder.name} ({encoder.identity[:8]})"
             raise InputError(
                 f"{self.folder}: built with model {built}; {loaded} is another, or the same with other weights, "

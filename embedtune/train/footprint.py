@@ -153,9 +153,8 @@ def measure(encoder: Encoder, items: Sequence[Prepared], trained: Sequence[torch
     longest = max(items, key=lambda item: item.length)
     lengths = (max(2, longest.length // 2), longest.length) if longest.padded else (longest.length,) * 2
     passes = [(FEW, lengths[0]), (FEW, lengths[1]), (MORE, lengths[1])]
-    graphs = [_with_graph(encoder, _padded(longest, *shape)) for shape in (passes[0], *passes)][
-        1:
-    ]  # the first warms up
+    _with_graph(encoder, _padded(longest, *passes[0]))  # warms up
+    graphs = [_with_graph(encoder, _padded(longest, *shape)) for shape in passes]
     for parameter in trained:
         parameter.grad = None
     encoded = [_without_graph(encoder, _padded(longest, *shape)) for shape in passes]
