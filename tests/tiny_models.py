@@ -24,6 +24,18 @@ def spread(model: Any) -> Any:
     return model
 
 
+def learned(model: Any, size: float = 0.1) -> Any:
+    """The model with adapters that are not 0: each B is drawn at random, of this standard deviation."""
+    import torch
+
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=size)
+    return model
+
+
 def tokenizer(*, length: int, names: list[str] | None = None) -> Any:
     """Word by word, between <s> and <e>."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors

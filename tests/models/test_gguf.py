@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_models import learned
 
 from embedtune.errors import InputError
 from embedtune.models import adapters, folders
@@ -118,11 +119,7 @@ def test_what_stands_beside_the_file_is_not_read(file: Path, tmp_path: Path) -> 
 def test_an_adapter_names_the_file_and_is_read_back_on_it(file: Path, tmp_path: Path) -> None:
     encoder = load_encoder(model_of(file, suffix="<|endoftext|>"))
     adapters.attach(encoder.model, Lora(rank=2), str(file))
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in encoder.model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.2)
+    learned(encoder.model, 0.2)
     adapters.save_adapter(encoder.model, tmp_path / "adapter")
     settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert settings["base_model_name_or_path"] == str(file)
